@@ -1,0 +1,2 @@
+//! primetrade
+fn main(){}
