@@ -1,1 +1,27 @@
-//! domain
+//! The rules of PrimeTrade: what a task is, what may happen to it, and how what happened is written down.
+//!
+//! Pure: no async, no I/O, no clock, no random numbers. Time and ids are arguments.
+
+/// Newtypes that cannot hold a wrong value: titles, tags, priorities, times, ids.
+pub mod values;
+
+/// What a client may ask for.
+pub mod command;
+
+/// What has happened.
+pub mod event;
+
+/// The Decider: `decide` a command against a state, `evolve` the state by an event.
+pub mod task;
+
+/// The stored form of an event: a promise to every later version of the program.
+pub mod stored;
+
+pub use command::{NewTask, TaskCommand, TaskPatch};
+pub use event::{Actor, ActorType, TaskEvent};
+pub use stored::{StoredEvent, Unreadable, encode};
+pub use task::{Refusal, State, decide, evolve, occurred_at};
+pub use values::{
+    CommandId, Description, Invalid, OwnerId, Priority, Status, TAGS_MAX, Tag, Tags, TaskId, Time, Title, format_time,
+    parse_time,
+};

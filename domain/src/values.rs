@@ -1,0 +1,305 @@
+//! Values, parsed once at the edge. "Characters" are Unicode code points.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use chrono::{DateTime, Datelike, SecondsFormat, SubsecRound, Utc};
+use serde::{Deserialize, Serialize};
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+use uuid::Uuid;
+
+/// Why a value was refused, in words for the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub Cow<'static, str>);
+
+impl Invalid {
+    fn because(reason: &'static str) -> Self {
+        Self(Cow::Borrowed(reason))
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// The account that owns a task.
+    OwnerId
+);
+id!(
+    /// A task's id: its owner's own. The same id under two owners is two tasks.
+    TaskId
+);
+id!(
+    /// A command's id: its owner's own, with at most one effect.
+    CommandId
+);
+
+/// A point in time, UTC, kept to the microsecond (what Postgres keeps).
+pub type Time = DateTime<Utc>;
+
+/// Parses an RFC 3339 time with any offset; finer than a microsecond is cut off.
+///
+/// # Errors
+/// Not RFC 3339, no such date, or outside of the years 1 to 9999 (in UTC).
+pub fn parse_time(text: &str) -> Result<Time, Invalid> {
+    let parsed = DateTime::parse_from_rfc3339(text)
+        .map_err(|_| Invalid::because("must be a time in RFC 3339, such as 2026-01-31T12:00:00Z"))?;
+    // By way of the count of microseconds, so that a leap second becomes an ordinary one.
+    let time = DateTime::from_timestamp_micros(parsed.timestamp_micros())
+        .filter(|time| (1..=9999).contains(&time.year()))
+        .ok_or(Invalid::because("must lie in the years 0001 to 9999"))?;
+    Ok(time.trunc_subsecs(6))
+}
+
+/// RFC 3339 in `Z`, with as many digits of the second as it needs (0, 3 or 6).
+#[must_use]
+pub fn format_time(time: Time) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// Whether a character leaves something to see. Unassigned ones count as visible: fonts are newer than tables.
+fn is_visible(c: char) -> bool {
+    // Letters by category that fonts draw as nothing: Hangul fillers, the Braille blank, and the grapheme joiner.
+    const BLANK: [char; 6] = ['\u{034f}', '\u{115f}', '\u{1160}', '\u{2800}', '\u{3164}', '\u{ffa0}'];
+    !c.is_whitespace()
+        && !BLANK.contains(&c)
+        && !matches!(
+            c.general_category(),
+            GeneralCategory::Control
+                | GeneralCategory::Format
+                | GeneralCategory::NonspacingMark
+                | GeneralCategory::EnclosingMark
+                | GeneralCategory::SpaceSeparator
+                | GeneralCategory::LineSeparator
+                | GeneralCategory::ParagraphSeparator
+        )
+}
+
+/// Trims, and checks what titles and tags have in common.
+fn one_line<'a>(text: &'a str, characters_max: usize, too_long: &'static str) -> Result<&'a str, Invalid> {
+    let trimmed = text.trim();
+    if trimmed.is_ascii() {
+        // The usual case, without a table.
+        if trimmed.is_empty() {
+            return Err(Invalid::because("must not be blank"));
+        }
+        if trimmed.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err(Invalid::because("must not contain control characters"));
+        }
+        if trimmed.len() > characters_max {
+            return Err(Invalid(Cow::Borrowed(too_long)));
+        }
+        return Ok(trimmed);
+    }
+    if trimmed.chars().any(char::is_control) {
+        return Err(Invalid::because("must not contain control characters"));
+    }
+    if !trimmed.chars().any(is_visible) {
+        return Err(Invalid::because("must not be blank"));
+    }
+    if trimmed.chars().count() > characters_max {
+        return Err(Invalid(Cow::Borrowed(too_long)));
+    }
+    Ok(trimmed)
+}
+
+/// What is to be done, in a line: 1 to 200 characters after trimming, something visible among them, no control characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Title(Box<str>);
+
+impl Title {
+    /// Trims and checks.
+    ///
+    /// # Errors
+    /// Blank or invisible, over 200 characters, or with a control character.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        one_line(text, 200, "must have at most 200 characters").map(|title| Self(title.into()))
+    }
+
+    /// The trimmed text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Free text of at most 10,000 characters, kept as it came. No NUL (Postgres cannot store it).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Description(Box<str>);
+
+impl Description {
+    /// Checks; changes nothing.
+    ///
+    /// # Errors
+    /// Over 10,000 characters, or with a NUL.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        const CHARACTERS_MAX: usize = 10_000;
+        if text.contains('\0') {
+            return Err(Invalid::because("must not contain NUL"));
+        }
+        if text.len() > CHARACTERS_MAX && text.chars().count() > CHARACTERS_MAX {
+            return Err(Invalid::because("must have at most 10,000 characters"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The text as it came.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A label: 1 to 50 characters after trimming and lower-casing, no comma, no control characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tag(Box<str>);
+
+impl Tag {
+    /// Trims, lower-cases and checks.
+    ///
+    /// # Errors
+    /// Blank, over 50 characters, with a comma or a control character.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let lower = text.trim().to_lowercase();
+        let tag = one_line(&lower, 50, "must have at most 50 characters")?;
+        if tag.contains(',') {
+            return Err(Invalid::because("must not contain a comma"));
+        }
+        Ok(Self(tag.into()))
+    }
+
+    /// The text, trimmed and in lower case.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A task's tags: sorted, each once.
+pub type Tags = BTreeSet<Tag>;
+
+/// How many tags a task may have.
+pub const TAGS_MAX: usize = 20;
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident, $expected:literal { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant),+
+        }
+
+        impl $name {
+            /// All of them, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// As it stands in requests, answers and events.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text),+
+                }
+            }
+
+            /// As it stands in the read models: its place in the order, from 0.
+            #[must_use]
+            pub const fn code(self) -> i16 {
+                self as i16
+            }
+
+            /// From its exact name.
+            ///
+            /// # Errors
+            /// Any other text.
+            pub fn parse(text: &str) -> Result<Self, Invalid> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(Invalid::because($expected)),
+                }
+            }
+        }
+    };
+}
+
+named!(
+    /// How much it matters, from low to urgent.
+    Priority, "must be one of low, medium, high, urgent" {
+        /// Can wait.
+        Low = "low",
+        /// Where nothing is said.
+        Medium = "medium",
+        /// Before others.
+        High = "high",
+        /// Now.
+        Urgent = "urgent",
+    }
+);
+
+named!(
+    /// Where a task stands in its life.
+    Status, "must be one of pending, in_progress, completed, cancelled" {
+        /// Not begun.
+        Pending = "pending",
+        /// Begun.
+        InProgress = "in_progress",
+        /// Done.
+        Completed = "completed",
+        /// Given up.
+        Cancelled = "cancelled",
+    }
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_keep_microseconds_and_answer_in_utc() {
+        let time = parse_time("2026-01-31T13:00:00.1234567+01:00").unwrap();
+        assert_eq!(format_time(time), "2026-01-31T12:00:00.123456Z");
+        assert_eq!(format_time(parse_time("2016-12-31T23:59:60Z").unwrap()), "2017-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn impossible_times_are_refused() {
+        for text in ["2026-02-30T00:00:00Z", "2026-01-01", "0000-01-01T00:00:00Z", "9999-12-31T23:59:59-01:00", ""] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn titles_need_something_to_see() {
+        for blank in ["", "  ", "\u{200b}", "\u{2800}\u{3164}", "\u{feff}\u{202e}", "\u{0301}"] {
+            assert!(Title::parse(blank).is_err(), "{blank:?}");
+        }
+        assert_eq!(Title::parse("  a\u{200d}b ").unwrap().as_str(), "a\u{200d}b");
+        assert!(Title::parse(&"ä".repeat(200)).is_ok());
+        assert!(Title::parse(&"ä".repeat(201)).is_err());
+        assert!(Title::parse("a\u{85}b").is_err());
+    }
+
+    #[test]
+    fn tags_are_folded() {
+        assert_eq!(Tag::parse("  Über ").unwrap().as_str(), "über");
+        assert!(Tag::parse("a,b").is_err());
+        assert!(Tag::parse(&"x".repeat(51)).is_err());
+    }
+}
