@@ -1,1 +1,105 @@
-//! event-store
+//! The log of events: the only code that writes it.
+
+/// Group commit: the commands that wait while one batch commits become the next batch.
+pub mod append;
+
+/// Streams and outcomes of commands, looked up for many commands in one round trip.
+pub mod lookup;
+
+/// The log in order, for who follows it or reads it from the beginning.
+pub mod tail;
+
+/// Whole answers of batches that were sent under an Idempotency-Key.
+pub mod batch_answer;
+
+mod connection;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlx::PgPool;
+use sqlx::migrate::MigrateError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+pub use append::{AppendError, Appended, CommandOrigin, DecidedCommand, NewEvent, StreamAppend};
+pub use batch_answer::BatchAnswer;
+pub use lookup::{Looked, Outcome};
+pub use tail::TailReader;
+
+/// The database does not answer, or the queue is full. Whether a command that was under way took effect is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// More commands wait than the queue holds; nothing was done.
+    #[error("the queue of the event store is full")]
+    Busy,
+    /// No answer from the database within the time that a command waits.
+    #[error("the event store does not answer")]
+    NoAnswer,
+}
+
+/// Creates or upgrades the schema `event_store`.
+///
+/// # Errors
+/// The database refuses, or was migrated by a newer program.
+pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    let mut migrator = sqlx::migrate!("../migrations/event-store");
+    migrator.create_schema("event_store");
+    migrator.dangerous_set_table_name("event_store._migrations");
+    migrator.run(pool).await
+}
+
+/// The event store. Clones share the same queues.
+#[derive(Clone)]
+pub struct EventStore {
+    pool: PgPool,
+    log_id: Uuid,
+    appenders: Arc<HashMap<i16, mpsc::Sender<append::Unit>>>,
+    lookups: mpsc::Sender<lookup::Request>,
+    wake: watch::Receiver<u64>,
+}
+
+impl EventStore {
+    /// Starts an appender for each shard, and the lookups. The tasks end when the last clone is dropped and what was
+    /// queued is done; should one end before, the process is of no more use.
+    ///
+    /// # Errors
+    /// The database does not answer or was not migrated.
+    pub async fn start(pool: PgPool) -> Result<(Self, JoinSet<()>), sqlx::Error> {
+        let reader = TailReader::new(pool.clone(), None);
+        let log_id = reader.log_id().await?;
+        let (wake_sender, wake) = watch::channel(0);
+        let wake_sender = Arc::new(wake_sender);
+        let mut tasks = JoinSet::new();
+        let mut appenders = HashMap::new();
+        for (shard, _) in reader.heads().await? {
+            let (sender, receiver) = mpsc::channel(append::QUEUE_UNITS_MAX);
+            tasks.spawn(append::run(shard, connection::Lane::new(&pool), receiver, wake_sender.clone()));
+            appenders.insert(shard, sender);
+        }
+        let (lookups, receiver) = mpsc::channel(lookup::QUEUE_REQUESTS_MAX);
+        tasks.spawn(lookup::run(connection::Lane::new(&pool), receiver));
+        Ok((Self { pool, log_id, appenders: Arc::new(appenders), lookups, wake }, tasks))
+    }
+
+    /// Identity of this log.
+    #[must_use]
+    pub fn log_id(&self) -> Uuid {
+        self.log_id
+    }
+
+    /// The shards of this log.
+    #[must_use]
+    pub fn shards(&self) -> Vec<i16> {
+        let mut shards: Vec<i16> = self.appenders.keys().copied().collect();
+        shards.sort_unstable();
+        shards
+    }
+
+    /// Reads the log in order; woken by the appends of this process.
+    #[must_use]
+    pub fn tail(&self) -> TailReader {
+        TailReader::new(self.pool.clone(), Some(self.wake.clone()))
+    }
+}

@@ -1,0 +1,534 @@
+//! Group commit. One appender per shard: what arrives while one batch commits becomes the next batch, without a timer.
+//! A batch is one statement, one round trip and one fsync, for hundreds of commands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{Actor, CommandId, OwnerId, TaskEvent, TaskId, Time, encode};
+use metrics::{counter, gauge, histogram};
+use sqlx::PgConnection;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use crate::connection::{Lane, is_transient};
+use crate::{EventStore, Unavailable};
+
+/// How many units wait for an appender at most.
+pub(crate) const QUEUE_UNITS_MAX: usize = 4_096;
+/// How many events a batch has at most, but for one unit that has more by itself.
+const BATCH_EVENTS_MAX: usize = 1_000;
+/// How long a batch is tried again while the database is away, in milliseconds.
+const RETRY_MS_MAX: u64 = 8_000;
+/// How long a command waits for its outcome, in milliseconds.
+const OUTCOME_WAIT_MS_MAX: u64 = 12_000;
+
+/// An event that was decided.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// UUID version 7. A retry of the same append must carry the same.
+    pub event_id: Uuid,
+    /// When it happened.
+    pub occurred_at: Time,
+    /// What happened.
+    pub event: TaskEvent,
+}
+
+/// Where a command came from; stands in each of its events.
+#[derive(Debug, Clone)]
+pub struct CommandOrigin {
+    /// Who did it.
+    pub actor: Actor,
+    /// The request it came with: 1 to 128 characters.
+    pub correlation_id: Arc<str>,
+    /// W3C trace context of the request.
+    pub traceparent: Arc<str>,
+}
+
+/// A command that was decided, with its events, if it has any.
+#[derive(Debug, Clone)]
+pub struct DecidedCommand {
+    /// The command's id: the client's own, or one made for it.
+    pub command_id: CommandId,
+    /// Fingerprint of the request where the id is the client's own: then the outcome is remembered with it.
+    pub fingerprint: Option<Uuid>,
+    /// HTTP status of its answer, remembered with the outcome.
+    pub status: u16,
+    /// In order; none where the task was already as it was asked to be.
+    pub events: Vec<NewEvent>,
+}
+
+/// The commands of one batch to one stream: they are appended together or not at all.
+#[derive(Debug, Clone)]
+pub struct StreamAppend {
+    /// The owner.
+    pub owner_id: OwnerId,
+    /// The task.
+    pub task_id: TaskId,
+    /// The version that the first command was decided on; 0: no event yet.
+    pub expected_version: i64,
+    /// The position of the stream's last event at that version; 0: none.
+    pub expected_revision: i64,
+    /// Where the commands came from.
+    pub origin: CommandOrigin,
+    /// In the order decided.
+    pub commands: Vec<DecidedCommand>,
+}
+
+/// The events are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Position of the first event; the others follow without a gap. Of no meaning where there was no event.
+    pub first_position: i64,
+}
+
+/// Why nothing was appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The stream is not at the expected version: read it again and decide again.
+    #[error("the stream is at another version")]
+    Conflict,
+    /// One of the command ids has an outcome already: look it up.
+    #[error("a command id is known already")]
+    CommandKnown,
+    /// Postgres refused this unit's own values. Others in its batch are unaffected.
+    #[error("the event store refused the values of a command")]
+    Refused,
+    /// Not known to have been appended.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+type Outcome = Result<Appended, AppendError>;
+
+pub(crate) struct Unit {
+    append: StreamAppend,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl EventStore {
+    /// Appends the events of one stream's commands and remembers the outcomes of those that have an id of their own.
+    /// Returns when that is on disk.
+    ///
+    /// # Errors
+    /// See [`AppendError`]. After [`Unavailable::NoAnswer`] the events may be there or not: the same append again
+    /// (same event ids) tells, and does no harm.
+    pub async fn append(&self, shard: i16, append: StreamAppend) -> Outcome {
+        let appender = self.appenders.get(&shard).ok_or(Unavailable::NoAnswer)?;
+        let (reply, outcome) = oneshot::channel();
+        appender.try_send(Unit { append, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Unavailable::Busy,
+            mpsc::error::TrySendError::Closed(_) => Unavailable::NoAnswer,
+        })?;
+        match timeout(Duration::from_millis(OUTCOME_WAIT_MS_MAX), outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Err(Unavailable::NoAnswer.into()),
+        }
+    }
+
+    /// How many more units the queue of a shard takes now.
+    #[must_use]
+    pub fn free_units(&self, shard: i16) -> usize {
+        self.appenders.get(&shard).map_or(0, mpsc::Sender::capacity)
+    }
+}
+
+pub(crate) async fn run(shard: i16, lane: Lane, mut queue: mpsc::Receiver<Unit>, wake: Arc<watch::Sender<u64>>) {
+    let mut appender = Appender { shard, lane, head_ctid: None };
+    let label = shard.to_string();
+    let batches = histogram!("event_store_batch_events", "shard" => label.clone());
+    let seconds = histogram!("event_store_append_seconds", "shard" => label.clone());
+    let appended = counter!("event_store_events_appended_total", "shard" => label.clone());
+    let position = gauge!("event_store_position", "shard" => label.clone());
+    let queued = gauge!("event_store_queue_units", "shard" => label);
+    let mut units = Vec::new();
+    while let Some(unit) = queue.recv().await {
+        let mut events = unit.append.event_count();
+        units.push(unit);
+        while events < BATCH_EVENTS_MAX
+            && let Ok(unit) = queue.try_recv()
+        {
+            events += unit.append.event_count();
+            units.push(unit);
+        }
+        queued.set(queue.len() as f64);
+        let started = Instant::now();
+        let (appends, replies): (Vec<_>, Vec<_>) = units.drain(..).map(|unit| (unit.append, unit.reply)).unzip();
+        let outcomes = appender.append(&appends).await;
+        seconds.record(started.elapsed().as_secs_f64());
+        batches.record(events as f64);
+        let mut last_position = 0;
+        for ((append, reply), outcome) in appends.iter().zip(replies).zip(outcomes) {
+            if let Ok(Appended { first_position }) = outcome {
+                let events = append.event_count();
+                appended.increment(events as u64);
+                last_position = last_position.max(first_position + events as i64 - 1);
+            }
+            // Who asked may have gone; the events are there all the same.
+            let _ = reply.send(outcome);
+        }
+        if last_position > 0 {
+            position.set(last_position as f64);
+            wake.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+impl StreamAppend {
+    fn event_count(&self) -> usize {
+        self.commands.iter().map(|command| command.events.len()).sum()
+    }
+
+    fn first_event(&self) -> Option<Uuid> {
+        self.commands.iter().find_map(|command| command.events.first()).map(|event| event.event_id)
+    }
+}
+
+struct Appender {
+    shard: i16,
+    lane: Lane,
+    /// Where the head row was last seen. An update by ctid does not walk past the dead versions of the row that
+    /// somebody's old snapshot keeps.
+    head_ctid: Option<String>,
+}
+
+/// What the fast path came to.
+enum Fast {
+    /// All is appended, from the position after this.
+    After(i64),
+    /// Something is there already, or the head row was not where it was: nothing is appended.
+    Undone,
+}
+
+impl Appender {
+    /// One outcome for each unit, in order.
+    async fn append(&mut self, units: &[StreamAppend]) -> Vec<Outcome> {
+        let columns = Columns::of(units);
+        match self.append_fast(&columns).await {
+            Ok(Fast::After(base)) => {
+                let mut next = base + 1;
+                return units
+                    .iter()
+                    .map(|unit| {
+                        let first_position = next;
+                        next += unit.event_count() as i64;
+                        Ok(Appended { first_position })
+                    })
+                    .collect();
+            }
+            Ok(Fast::Undone) => {}
+            Err(error) => {
+                tracing::warn!(shard = self.shard, %error, "append failed; trying the careful way");
+            }
+        }
+        self.append_checked_until(&columns, units).await
+    }
+
+    /// The careful path, again and again while the database is away; unit by unit where a value is refused.
+    async fn append_checked_until(&mut self, columns: &Columns<'_>, units: &[StreamAppend]) -> Vec<Outcome> {
+        let deadline = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
+        let mut pause_ms = 20;
+        loop {
+            match self.append_checked(columns, units).await {
+                Ok(outcomes) => return outcomes,
+                Err(error) if is_transient(&error) => {
+                    tracing::warn!(shard = self.shard, %error, "the event store does not answer");
+                    if Instant::now() >= deadline {
+                        return vec![Err(Unavailable::NoAnswer.into()); units.len()];
+                    }
+                    sleep(Duration::from_millis(pause_ms)).await;
+                    pause_ms = (pause_ms * 2).min(500);
+                }
+                Err(error) if units.len() == 1 => {
+                    tracing::error!(shard = self.shard, %error, "Postgres refused a command");
+                    return vec![Err(AppendError::Refused)];
+                }
+                Err(error) => {
+                    tracing::warn!(shard = self.shard, %error, units = units.len(), "Postgres refused a batch; one by one");
+                    let mut outcomes = Vec::with_capacity(units.len());
+                    for unit in units {
+                        let unit = std::slice::from_ref(unit);
+                        outcomes.extend(Box::pin(self.append_checked_until(&Columns::of(unit), unit)).await);
+                    }
+                    return outcomes;
+                }
+            }
+        }
+    }
+
+    async fn append_fast(&mut self, columns: &Columns<'_>) -> Result<Fast, sqlx::Error> {
+        let (shard, known_ctid, fresh) = (self.shard, self.head_ctid.take(), self.lane.is_fresh());
+        let result = self
+            .lane
+            .run(async move |connection| {
+                let mut ctid = known_ctid.filter(|_| !fresh);
+                // Twice at most: where the row is, and, should it have moved in between, where it is now.
+                for _ in 0..2 {
+                    let at = match ctid.take() {
+                        Some(ctid) => ctid,
+                        None => head_ctid(connection, shard).await?,
+                    };
+                    if let Some(done) = insert(connection, shard, &at, columns).await? {
+                        return Ok(Some(done));
+                    }
+                }
+                Ok(None)
+            })
+            .await;
+        match result {
+            Ok(Some((base, ctid))) => {
+                self.head_ctid = Some(ctid);
+                Ok(Fast::After(base))
+            }
+            Ok(None) => Ok(Fast::Undone),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(Fast::Undone),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn append_checked(
+        &mut self,
+        columns: &Columns<'_>,
+        units: &[StreamAppend],
+    ) -> Result<Vec<Outcome>, sqlx::Error> {
+        counter!("event_store_careful_appends_total").increment(1);
+        let shard = self.shard;
+        let judged = self.lane.run(async move |connection| insert_checked(connection, shard, columns).await).await?;
+        let mut next = judged.base + 1;
+        Ok(units
+            .iter()
+            .zip(judged.outcomes)
+            .zip(judged.positions)
+            .map(|((unit, outcome), position)| match outcome {
+                0 => {
+                    let first_position = next;
+                    next += unit.event_count() as i64;
+                    Ok(Appended { first_position })
+                }
+                1 => Err(AppendError::Conflict),
+                2 => Err(AppendError::CommandKnown),
+                _ => Ok(Appended { first_position: position.unwrap_or(0) }),
+            })
+            .collect())
+    }
+}
+
+async fn head_ctid(connection: &mut PgConnection, shard: i16) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar!(r#"select ctid::text as "ctid!" from event_store.head where shard = $1"#, shard)
+        .fetch_one(connection)
+        .await
+}
+
+/// The fast path: one statement without a lookup before it. The unique indexes decide; any violation undoes it all.
+/// None: the head row is not at that ctid any more.
+async fn insert(
+    connection: &mut PgConnection,
+    shard: i16,
+    ctid: &str,
+    columns: &Columns<'_>,
+) -> Result<Option<(i64, String)>, sqlx::Error> {
+    let done = sqlx::query!(
+        r#"
+        with head as (
+            update event_store.head set position = position + $3
+            where ctid = $2::text::tid and shard = $1
+            returning position - $3 as base, ctid
+        ), stored as (
+            insert into event_store.event (shard, recorded_at, position, owner_id, task_id, version, event_id, type,
+                schema_version, occurred_at, actor_type, actor_id, command_id, correlation_id, traceparent, data)
+            select $1, now(), generate_series(base + 1, base + $3), unnest($4::uuid[]), unnest($5::uuid[]),
+                unnest($6::bigint[]), unnest($7::uuid[]), unnest($8::text[]), unnest($9::smallint[]),
+                unnest($10::timestamptz[]), unnest($11::text[]), unnest($12::uuid[]), unnest($13::uuid[]),
+                unnest($14::text[]), unnest($15::text[]), unnest($16::text[])
+            from head
+        ), remembered as (
+            insert into event_store.command (owner_id, command_id, task_id, version, revision, recorded_at, fingerprint, status)
+            select owner_id, command_id, task_id, version, case when event > 0 then base + event else revision end, now(),
+                fingerprint, status
+            from (
+                select base, unnest($17::uuid[]) as owner_id, unnest($18::uuid[]) as command_id,
+                    unnest($19::uuid[]) as task_id, unnest($20::bigint[]) as version, unnest($21::bigint[]) as event,
+                    unnest($22::bigint[]) as revision, unnest($23::uuid[]) as fingerprint, unnest($24::smallint[]) as status
+                from head
+            ) c
+        )
+        select base as "base!", ctid::text as "ctid!" from head
+        "#,
+        shard,
+        ctid,
+        columns.event_id.len() as i64,
+        &columns.owner_id,
+        &columns.task_id,
+        &columns.version,
+        &columns.event_id,
+        &columns.event_type as _,
+        &columns.schema_version,
+        &columns.occurred_at,
+        &columns.actor_type as _,
+        &columns.actor_id as _,
+        &columns.command_id,
+        &columns.correlation_id as _,
+        &columns.traceparent as _,
+        &columns.data,
+        &columns.c_owner_id,
+        &columns.c_command_id,
+        &columns.c_task_id,
+        &columns.c_version,
+        &columns.c_event,
+        &columns.c_revision,
+        &columns.c_fingerprint,
+        &columns.c_status,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(done.map(|row| (row.base, row.ctid)))
+}
+
+struct Judged {
+    base: i64,
+    outcomes: Vec<i16>,
+    positions: Vec<Option<i64>>,
+}
+
+/// The careful path: see `event_store.append_checked` in the migration.
+async fn insert_checked(
+    connection: &mut PgConnection,
+    shard: i16,
+    columns: &Columns<'_>,
+) -> Result<Judged, sqlx::Error> {
+    sqlx::query_as!(
+        Judged,
+        r#"
+        select base as "base!", outcomes as "outcomes!", positions as "positions!: Vec<Option<i64>>"
+        from event_store.append_checked($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+            $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)
+        "#,
+        shard,
+        &columns.u_owner_id,
+        &columns.u_task_id,
+        &columns.u_expected,
+        &columns.u_first_event as _,
+        &columns.unit,
+        &columns.owner_id,
+        &columns.task_id,
+        &columns.version,
+        &columns.event_id,
+        &columns.event_type as _,
+        &columns.schema_version,
+        &columns.occurred_at,
+        &columns.actor_type as _,
+        &columns.actor_id as _,
+        &columns.command_id,
+        &columns.correlation_id as _,
+        &columns.traceparent as _,
+        &columns.data,
+        &columns.c_unit,
+        &columns.c_owner_id,
+        &columns.c_command_id,
+        &columns.c_task_id,
+        &columns.c_version,
+        &columns.c_event,
+        &columns.c_revision,
+        &columns.c_fingerprint,
+        &columns.c_status,
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// A batch as flat arrays, one for each column. No prefix: events; `u_`: units; `c_`: outcomes to remember.
+#[derive(Default)]
+struct Columns<'a> {
+    unit: Vec<i32>,
+    owner_id: Vec<Uuid>,
+    task_id: Vec<Uuid>,
+    version: Vec<i64>,
+    event_id: Vec<Uuid>,
+    event_type: Vec<&'static str>,
+    schema_version: Vec<i16>,
+    occurred_at: Vec<Time>,
+    actor_type: Vec<&'static str>,
+    actor_id: Vec<Option<Uuid>>,
+    command_id: Vec<Uuid>,
+    correlation_id: Vec<&'a str>,
+    traceparent: Vec<&'a str>,
+    data: Vec<String>,
+
+    u_owner_id: Vec<Uuid>,
+    u_task_id: Vec<Uuid>,
+    u_expected: Vec<i64>,
+    u_first_event: Vec<Option<Uuid>>,
+
+    c_unit: Vec<i32>,
+    c_owner_id: Vec<Uuid>,
+    c_command_id: Vec<Uuid>,
+    c_task_id: Vec<Uuid>,
+    c_version: Vec<i64>,
+    /// Number of the command's last event in this batch, from 1; 0 where the stream has none in it yet.
+    c_event: Vec<i64>,
+    /// Revision of the task where `c_event` is 0.
+    c_revision: Vec<i64>,
+    c_fingerprint: Vec<Uuid>,
+    c_status: Vec<i16>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(units: &'a [StreamAppend]) -> Self {
+        let mut columns = Self::default();
+        for (unit, number) in units.iter().zip(1..) {
+            columns.push_unit(unit, number);
+        }
+        columns
+    }
+
+    fn push_unit(&mut self, unit: &'a StreamAppend, number: i32) {
+        self.u_owner_id.push(unit.owner_id.0);
+        self.u_task_id.push(unit.task_id.0);
+        self.u_expected.push(unit.expected_version);
+        self.u_first_event.push(unit.first_event());
+        let mut version = unit.expected_version;
+        for command in &unit.commands {
+            for event in &command.events {
+                version += 1;
+                self.push_event(unit, number, command.command_id, version, event);
+            }
+            if let Some(fingerprint) = command.fingerprint {
+                self.c_unit.push(number);
+                self.c_owner_id.push(unit.owner_id.0);
+                self.c_command_id.push(command.command_id.0);
+                self.c_task_id.push(unit.task_id.0);
+                self.c_version.push(version);
+                let has_event = version > unit.expected_version;
+                self.c_event.push(if has_event { self.event_id.len() as i64 } else { 0 });
+                self.c_revision.push(unit.expected_revision);
+                self.c_fingerprint.push(fingerprint);
+                self.c_status.push(command.status as i16);
+            }
+        }
+    }
+
+    fn push_event(
+        &mut self,
+        unit: &'a StreamAppend,
+        number: i32,
+        command_id: CommandId,
+        version: i64,
+        event: &NewEvent,
+    ) {
+        let (event_type, schema_version, data) = encode(&event.event);
+        self.unit.push(number);
+        self.owner_id.push(unit.owner_id.0);
+        self.task_id.push(unit.task_id.0);
+        self.version.push(version);
+        self.event_id.push(event.event_id);
+        self.event_type.push(event_type);
+        self.schema_version.push(schema_version);
+        self.occurred_at.push(event.occurred_at);
+        self.actor_type.push(unit.origin.actor.actor_type.as_str());
+        self.actor_id.push(unit.origin.actor.id);
+        self.command_id.push(command_id.0);
+        self.correlation_id.push(&unit.origin.correlation_id);
+        self.traceparent.push(&unit.origin.traceparent);
+        self.data.push(data);
+    }
+}

@@ -1,0 +1,245 @@
+//! Lookups before a decision, and to confirm an outcome without an event: the events of a stream past a version, and
+//! the outcomes of command ids. What is asked while one round trip is under way goes with the next.
+
+use std::time::Duration;
+
+use domain::{CommandId, OwnerId, StoredEvent, TaskId, Time};
+use sqlx::PgConnection;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use crate::connection::{Lane, is_transient};
+use crate::{EventStore, Unavailable};
+
+/// How many lookups wait at most.
+pub(crate) const QUEUE_REQUESTS_MAX: usize = 4_096;
+/// How many lookups go into one round trip at most.
+const BATCH_REQUESTS_MAX: usize = 512;
+/// How many events of one stream a lookup returns at most.
+pub const EVENTS_MAX: i64 = 1_000;
+/// How long lookups are tried again while the database is away, in milliseconds.
+const RETRY_MS_MAX: u64 = 4_000;
+/// How long a lookup waits for its answer, in milliseconds.
+const ANSWER_WAIT_MS_MAX: u64 = 10_000;
+
+/// What became of a command with an id of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The task it was for.
+    pub task_id: TaskId,
+    /// The task's version after it.
+    pub version: i64,
+    /// The position of the task's last event after it.
+    pub revision: i64,
+    /// Fingerprint of the request.
+    pub fingerprint: Uuid,
+    /// HTTP status of its answer.
+    pub status: u16,
+}
+
+/// What a lookup found.
+#[derive(Debug, Clone, Default)]
+pub struct Looked {
+    /// The stream's events past the version asked for, in order; [`EVENTS_MAX`] of them: there may be more.
+    pub events: Vec<StoredEvent>,
+    /// The outcomes of those command ids that are known.
+    pub outcomes: Vec<(CommandId, Outcome)>,
+}
+
+pub(crate) struct Request {
+    owner_id: OwnerId,
+    task_id: TaskId,
+    after_version: i64,
+    command_ids: Vec<CommandId>,
+    reply: oneshot::Sender<Result<Looked, Unavailable>>,
+}
+
+impl EventStore {
+    /// The events of a stream past `after_version`, and the outcomes of those of `command_ids` that are known. All of
+    /// it was read after the call was made, the outcomes not before the events.
+    ///
+    /// # Errors
+    /// The queue is full, or the database does not answer in time.
+    pub async fn look_up(
+        &self,
+        owner_id: OwnerId,
+        task_id: TaskId,
+        after_version: i64,
+        command_ids: Vec<CommandId>,
+    ) -> Result<Looked, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { owner_id, task_id, after_version, command_ids, reply };
+        self.lookups.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Unavailable::Busy,
+            mpsc::error::TrySendError::Closed(_) => Unavailable::NoAnswer,
+        })?;
+        match timeout(Duration::from_millis(ANSWER_WAIT_MS_MAX), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(Unavailable::NoAnswer),
+        }
+    }
+
+    /// How many more lookups the queue takes now.
+    #[must_use]
+    pub fn free_lookups(&self) -> usize {
+        self.lookups.capacity()
+    }
+}
+
+pub(crate) async fn run(mut lane: Lane, mut queue: mpsc::Receiver<Request>) {
+    let mut requests = Vec::with_capacity(BATCH_REQUESTS_MAX);
+    while queue.recv_many(&mut requests, BATCH_REQUESTS_MAX).await > 0 {
+        let answers = look_up_until(&mut lane, &requests).await;
+        match answers {
+            Ok(answers) => {
+                for (request, looked) in requests.drain(..).zip(answers) {
+                    // Who asked may have gone.
+                    let _ = request.reply.send(Ok(looked));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, requests = requests.len(), "lookups failed");
+                for request in requests.drain(..) {
+                    let _ = request.reply.send(Err(Unavailable::NoAnswer));
+                }
+            }
+        }
+    }
+}
+
+async fn look_up_until(lane: &mut Lane, requests: &[Request]) -> Result<Vec<Looked>, sqlx::Error> {
+    let deadline = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
+    let mut pause_ms = 20;
+    loop {
+        match lane.run(async move |connection| look_up_all(connection, requests).await).await {
+            Err(error) if is_transient(&error) && Instant::now() < deadline => {
+                sleep(Duration::from_millis(pause_ms)).await;
+                pause_ms = (pause_ms * 2).min(500);
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn look_up_all(connection: &mut PgConnection, requests: &[Request]) -> Result<Vec<Looked>, sqlx::Error> {
+    let mut answers: Vec<Looked> = requests.iter().map(|_| Looked::default()).collect();
+    // Events before outcomes: an outcome that is not there yet has no event among those read.
+    for (number, event) in stream_events(connection, requests).await? {
+        if let Some(answer) = answers.get_mut(number) {
+            answer.events.push(event);
+        }
+    }
+    for (number, command_id, outcome) in command_outcomes(connection, requests).await? {
+        if let Some(answer) = answers.get_mut(number) {
+            answer.outcomes.push((command_id, outcome));
+        }
+    }
+    Ok(answers)
+}
+
+async fn stream_events(
+    connection: &mut PgConnection,
+    requests: &[Request],
+) -> Result<Vec<(usize, StoredEvent)>, sqlx::Error> {
+    let owner_ids: Vec<Uuid> = requests.iter().map(|request| request.owner_id.0).collect();
+    let task_ids: Vec<Uuid> = requests.iter().map(|request| request.task_id.0).collect();
+    let after: Vec<i64> = requests.iter().map(|request| request.after_version).collect();
+    let rows = sqlx::query!(
+        r#"
+        select q.n as "n!", e.shard as "shard!", e.position as "position!", e.owner_id as "owner_id!",
+            e.task_id as "task_id!", e.version as "version!", e.event_id as "event_id!", e.type as "event_type!",
+            e.schema_version as "schema_version!", e.occurred_at as "occurred_at!: Time",
+            e.recorded_at as "recorded_at!: Time", e.actor_type as "actor_type!", e.actor_id as "actor_id?",
+            e.command_id as "command_id!", e.correlation_id as "correlation_id!", e.traceparent as "traceparent!",
+            e.data as "data!"
+        from unnest($1::uuid[], $2::uuid[], $3::bigint[]) with ordinality as q (owner_id, task_id, after, n)
+        cross join lateral (
+            select * from event_store.event e
+            where e.owner_id = q.owner_id and e.task_id = q.task_id and e.version > q.after
+            order by e.version
+            limit $4
+        ) e
+        order by q.n, e.version
+        "#,
+        &owner_ids,
+        &task_ids,
+        &after,
+        EVENTS_MAX,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let event = StoredEvent {
+                shard: row.shard,
+                position: row.position,
+                owner_id: OwnerId(row.owner_id),
+                task_id: TaskId(row.task_id),
+                version: row.version,
+                event_id: row.event_id,
+                event_type: row.event_type,
+                schema_version: row.schema_version,
+                occurred_at: row.occurred_at,
+                recorded_at: row.recorded_at,
+                actor_type: row.actor_type,
+                actor_id: row.actor_id,
+                command_id: row.command_id,
+                correlation_id: row.correlation_id,
+                traceparent: row.traceparent,
+                data: row.data,
+            };
+            (row.n as usize - 1, event)
+        })
+        .collect())
+}
+
+async fn command_outcomes(
+    connection: &mut PgConnection,
+    requests: &[Request],
+) -> Result<Vec<(usize, CommandId, Outcome)>, sqlx::Error> {
+    let mut numbers = Vec::new();
+    let mut owner_ids = Vec::new();
+    let mut command_ids = Vec::new();
+    for (number, request) in requests.iter().enumerate() {
+        for command_id in &request.command_ids {
+            numbers.push(number as i64);
+            owner_ids.push(request.owner_id.0);
+            command_ids.push(command_id.0);
+        }
+    }
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query!(
+        r#"
+        select q.number as "number!", k.command_id as "command_id!", k.task_id as "task_id!", k.version as "version!",
+            k.revision as "revision!", k.fingerprint as "fingerprint!", k.status as "status!"
+        from unnest($1::bigint[], $2::uuid[], $3::uuid[]) as q (number, owner_id, command_id)
+        cross join lateral (
+            select * from event_store.command k
+            where k.owner_id = q.owner_id and k.command_id = q.command_id
+            limit 1
+        ) k
+        "#,
+        &numbers,
+        &owner_ids,
+        &command_ids,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let outcome = Outcome {
+                task_id: TaskId(row.task_id),
+                version: row.version,
+                revision: row.revision,
+                fingerprint: row.fingerprint,
+                status: row.status as u16,
+            };
+            (row.number as usize, CommandId(row.command_id), outcome)
+        })
+        .collect())
+}

@@ -1,0 +1,201 @@
+//! The log in order. Positions are gapless and commit order is position order, so `position > last` misses nothing.
+
+use std::time::Duration;
+
+use domain::{OwnerId, StoredEvent, TaskId, Time};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+/// Reads the log. Cheap to clone.
+#[derive(Clone)]
+pub struct TailReader {
+    pool: PgPool,
+    wake: Option<watch::Receiver<u64>>,
+}
+
+struct Row {
+    shard: i16,
+    position: i64,
+    owner_id: Uuid,
+    task_id: Uuid,
+    version: i64,
+    event_id: Uuid,
+    event_type: String,
+    schema_version: i16,
+    occurred_at: Time,
+    recorded_at: Time,
+    actor_type: String,
+    actor_id: Option<Uuid>,
+    command_id: Uuid,
+    correlation_id: String,
+    traceparent: String,
+    data: String,
+}
+
+impl From<Row> for StoredEvent {
+    fn from(row: Row) -> Self {
+        Self {
+            shard: row.shard,
+            position: row.position,
+            owner_id: OwnerId(row.owner_id),
+            task_id: TaskId(row.task_id),
+            version: row.version,
+            event_id: row.event_id,
+            event_type: row.event_type,
+            schema_version: row.schema_version,
+            occurred_at: row.occurred_at,
+            recorded_at: row.recorded_at,
+            actor_type: row.actor_type,
+            actor_id: row.actor_id,
+            command_id: row.command_id,
+            correlation_id: row.correlation_id,
+            traceparent: row.traceparent,
+            data: row.data,
+        }
+    }
+}
+
+fn stored(rows: Vec<Row>) -> Vec<StoredEvent> {
+    rows.into_iter().map(StoredEvent::from).collect()
+}
+
+impl TailReader {
+    /// Reads by way of `pool`; `wake` is changed by appends of this process.
+    #[must_use]
+    pub fn new(pool: PgPool, wake: Option<watch::Receiver<u64>>) -> Self {
+        Self { pool, wake }
+    }
+
+    /// Identity of the log.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn log_id(&self) -> Result<Uuid, sqlx::Error> {
+        sqlx::query_scalar!("select log_id from event_store.log").fetch_one(&self.pool).await
+    }
+
+    /// Each shard with the position of its last event.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn heads(&self) -> Result<Vec<(i16, i64)>, sqlx::Error> {
+        let rows = sqlx::query!("select shard, position from event_store.head order by shard").fetch_all(&self.pool);
+        Ok(rows.await?.into_iter().map(|row| (row.shard, row.position)).collect())
+    }
+
+    /// The events of a shard past `position`, in order, at most `events_max`.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn read_after(
+        &self,
+        shard: i16,
+        position: i64,
+        events_max: i64,
+    ) -> Result<Vec<StoredEvent>, sqlx::Error> {
+        sqlx::query_as!(
+            Row,
+            r#"
+            select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
+                occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
+                command_id, correlation_id, traceparent, data
+            from event_store.event
+            where shard = $1 and position > $2
+            order by position
+            limit $3
+            "#,
+            shard,
+            position,
+            events_max,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map(stored)
+    }
+
+    /// The events of a shard stream by stream, in the order of (owner, task, version), past `after`, at most
+    /// `events_max`, and only those up to `position_until`: what stands there does not change any more.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn read_streams_after(
+        &self,
+        shard: i16,
+        after: Option<(OwnerId, TaskId, i64)>,
+        position_until: i64,
+        events_max: i64,
+    ) -> Result<Vec<StoredEvent>, sqlx::Error> {
+        let (owner_id, task_id, version) = after.map_or((Uuid::nil(), Uuid::nil(), -1), |(o, t, v)| (o.0, t.0, v));
+        sqlx::query_as!(
+            Row,
+            r#"
+            select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
+                occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
+                command_id, correlation_id, traceparent, data
+            from event_store.event
+            where (owner_id, task_id, version) > ($2, $3, $4) and shard = $1 and position <= $5
+            order by owner_id, task_id, version
+            limit $6
+            "#,
+            shard,
+            owner_id,
+            task_id,
+            version,
+            position_until,
+            events_max,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map(stored)
+    }
+
+    /// The events of one owner stream by stream, in the order of (task, version), past `after`, at most `events_max`,
+    /// and only those up to `position_until`.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn read_owner_streams_after(
+        &self,
+        owner_id: OwnerId,
+        after: Option<(TaskId, i64)>,
+        position_until: i64,
+        events_max: i64,
+    ) -> Result<Vec<StoredEvent>, sqlx::Error> {
+        let (task_id, version) = after.map_or((Uuid::nil(), -1), |(task_id, version)| (task_id.0, version));
+        sqlx::query_as!(
+            Row,
+            r#"
+            select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
+                occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
+                command_id, correlation_id, traceparent, data
+            from event_store.event
+            where owner_id = $1 and (task_id, version) > ($2, $3) and position <= $4
+            order by owner_id, task_id, version
+            limit $5
+            "#,
+            owner_id.0,
+            task_id,
+            version,
+            position_until,
+            events_max,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map(stored)
+    }
+
+    /// Returns after an append of this process, or after `wait_ms_max`: the wake-up is a hint, polling the guarantee.
+    pub async fn changed(&mut self, wait_ms_max: u64) {
+        let wait = Duration::from_millis(wait_ms_max);
+        match &mut self.wake {
+            // The appender may have ended, as in a shutdown: then there is only the time.
+            Some(wake) => match timeout(wait, wake.changed()).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(_)) => sleep(wait).await,
+            },
+            None => sleep(wait).await,
+        }
+    }
+}
