@@ -1,12 +1,46 @@
-//! STUB by F until the lead's executor lands: the types that the HTTP side needs from it.
+//! The way of a command: replay, decide on the cached stream, append, and again where somebody else was faster.
+//!
+//! Nothing is answered from uncommitted state. An outcome with events is confirmed by the append, which checks the
+//! version that it was decided on; an outcome without one (nothing to do, or refused) only after a lookup that began
+//! after the command arrived.
 
-use domain::{Actor, CommandId, OwnerId, TaskCommand, TaskId, Time};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{
+    Actor, CommandId, OwnerId, Refusal, State, StoredEvent, TaskCommand, TaskEvent, TaskId, Time, decide, evolve,
+    occurred_at,
+};
+use event_store::lookup::EVENTS_MAX;
+use event_store::{
+    AppendError, CommandOrigin, DecidedCommand, EventStore, Looked, NewEvent, Outcome, StreamAppend, Unavailable,
+};
+use futures_util::StreamExt;
+use metrics::counter;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use service_kit::clock;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
 use uuid::Uuid;
+
+/// How often a command is decided again after somebody else changed its task in between.
+const DECISIONS_MAX: usize = 20;
+/// How long a command waits for an equal one, or for its task, in milliseconds.
+const TURN_WAIT_MS_MAX: u64 = 10_000;
+/// How much memory the cached streams take at most, in bytes.
+const STREAMS_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// How many outcomes of commands with an id are remembered.
+const OUTCOMES_MAX: usize = 65_536;
+/// How many streams of one batch are under way at a time.
+const STREAMS_IN_FLIGHT_MAX: usize = 1_024;
 
 /// The identity under which a command takes effect at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// The command's own id, or one made from an `Idempotency-Key` (see `identity.rs`).
+    /// The command's own id, or one made from an `Idempotency-Key`.
     pub command_id: CommandId,
     /// The first 16 bytes of the SHA-256 of the request: the same id with another one is refused.
     pub fingerprint: Uuid,
@@ -48,12 +82,12 @@ pub struct Caller {
     /// Who acts.
     pub actor: Actor,
     /// The request id, carried into the events.
-    pub correlation_id: String,
+    pub correlation_id: Arc<str>,
     /// The W3C trace context, carried into the events.
-    pub traceparent: String,
+    pub traceparent: Arc<str>,
 }
 
-/// A command that took effect (or found nothing to do, or was replayed).
+/// A command that took effect, or found nothing to do, or was replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
     /// The HTTP status that the single request gets: 201, 200, 204.
@@ -62,7 +96,7 @@ pub struct Accepted {
     pub task_id: TaskId,
     /// The task's version after the command.
     pub version: i64,
-    /// The position of the task's last event.
+    /// The position of the task's last event after the command.
     pub revision: i64,
     /// Whether this is the answer of an earlier, equal request.
     pub replayed: bool,
@@ -76,34 +110,487 @@ pub enum Refused {
     /// 404.
     NotFound,
     /// 412: `If-Match` or `expected_version` names another version.
-    Stale { version: i64 },
-    /// 409: the rules refuse it.
-    Rules(domain::Refusal),
+    Stale {
+        /// The version that the task has.
+        version: i64,
+    },
+    /// 409 or 422: the rules refuse it.
+    Rules(Refusal),
     /// 422: the id or key was used with another request.
     KeyReused,
     /// 409: an equal request is in flight for longer than 10 s.
     InFlight,
-    /// 503: writers collided 20 times.
+    /// 503: writers collided 20 times, or the task was busy for longer than 10 s.
     Contended,
-    /// 503: the queue is full.
+    /// 503: the queue is full; nothing was done.
     Overloaded,
     /// 503: the stream holds an event that cannot be read.
     Unreadable,
-    /// 503: the store cannot be reached, or its answer is unknown.
+    /// 500: Postgres refused the command's values; nothing was done.
+    Failed,
+    /// 503: the store does not answer; whether the command took effect is unknown.
     Unavailable,
 }
 
+impl From<Unavailable> for Refused {
+    fn from(unavailable: Unavailable) -> Self {
+        match unavailable {
+            Unavailable::Busy => Self::Overloaded,
+            Unavailable::NoAnswer => Self::Unavailable,
+        }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotFound => Self::NotFound,
+            refusal => Self::Rules(refusal),
+        }
+    }
+}
+
+type Decided = Result<Accepted, Refused>;
+
 /// Carries out commands. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Executor;
+#[derive(Clone)]
+pub struct Executor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: EventStore,
+    streams: Cache<(OwnerId, TaskId), Arc<Stream>, StreamWeight>,
+    outcomes: Cache<(OwnerId, CommandId), Outcome>,
+    /// Equal commands, one after the other: the second finds the first one's outcome.
+    command_turns: Turns,
+    /// Commands to one task, one after the other: without it they would collide in the store.
+    stream_turns: Turns,
+}
+
+/// A stream as far as it was read.
+#[derive(Debug, Clone, Default)]
+struct Stream {
+    version: i64,
+    /// Position of the last event.
+    revision: i64,
+    last_occurred_at: Option<Time>,
+    state: State,
+}
+
+impl Stream {
+    fn apply(&mut self, event: &TaskEvent, occurred_at: Time) {
+        self.version += 1;
+        self.last_occurred_at = Some(occurred_at);
+        self.state = evolve(std::mem::take(&mut self.state), event);
+    }
+
+    fn fold(&mut self, events: &[StoredEvent]) -> Result<(), Refused> {
+        for stored in events {
+            let event = stored.decode().map_err(|error| {
+                tracing::error!(owner_id = %stored.owner_id, position = stored.position, %error, "unreadable event");
+                Refused::Unreadable
+            })?;
+            self.apply(&event, stored.occurred_at);
+            self.revision = stored.position;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone)]
+struct StreamWeight;
+
+impl Weighter<(OwnerId, TaskId), Arc<Stream>> for StreamWeight {
+    fn weight(&self, _: &(OwnerId, TaskId), stream: &Arc<Stream>) -> u64 {
+        // The entry, and about as much again for what the cache and the allocator keep beside it.
+        (2 * size_of::<Stream>() + stream.state.heap_bytes() + 128) as u64
+    }
+}
 
 impl Executor {
-    /// Carries out one command.
-    pub async fn execute(&self, _caller: Caller, _item: Item) -> Result<Accepted, Refused> {
-        Err(Refused::Unavailable)
+    /// Decides against `store`.
+    #[must_use]
+    pub fn new(store: EventStore) -> Self {
+        let streams = Cache::with_weighter((STREAMS_BYTES_MAX / 1_024) as usize, STREAMS_BYTES_MAX, StreamWeight);
+        let inner = Inner {
+            store,
+            streams,
+            outcomes: Cache::new(OUTCOMES_MAX),
+            command_turns: Turns::new(),
+            stream_turns: Turns::new(),
+        };
+        Self { inner: Arc::new(inner) }
     }
-    /// Carries out many: each on its own, in order per task.
-    pub async fn execute_all(&self, _caller: Caller, items: Vec<Item>) -> Vec<Result<Accepted, Refused>> {
-        items.iter().map(|_| Err(Refused::Unavailable)).collect()
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &EventStore {
+        &self.inner.store
+    }
+
+    /// Carries out one command.
+    ///
+    /// # Errors
+    /// See [`Refused`]. Of all but `Unavailable` it is certain that they changed nothing.
+    pub async fn execute(&self, caller: &Caller, item: Item) -> Decided {
+        let mut decided = self.execute_stream(caller, item.task_id, vec![item]).await;
+        decided.pop().unwrap_or(Err(Refused::Failed))
+    }
+
+    /// Carries out many commands: each on its own, in order per task. An outcome for each, in the order given.
+    pub async fn execute_all(&self, caller: &Caller, items: Vec<Item>) -> Vec<Decided> {
+        let mut outcomes: Vec<Decided> = items.iter().map(|_| Err(Refused::Failed)).collect();
+        let mut groups: Vec<(TaskId, Vec<usize>, Vec<Item>)> = Vec::new();
+        let mut group_of: HashMap<TaskId, usize> = HashMap::new();
+        for (index, item) in items.into_iter().enumerate() {
+            let group = *group_of.entry(item.task_id).or_insert_with(|| {
+                groups.push((item.task_id, Vec::new(), Vec::new()));
+                groups.len() - 1
+            });
+            groups[group].1.push(index);
+            groups[group].2.push(item);
+        }
+        let mut decided = futures_util::stream::iter(groups)
+            .map(async |(task_id, indices, items)| (indices, self.execute_stream(caller, task_id, items).await))
+            .buffer_unordered(STREAMS_IN_FLIGHT_MAX);
+        while let Some((indices, results)) = decided.next().await {
+            for (index, result) in indices.into_iter().zip(results) {
+                outcomes[index] = result;
+            }
+        }
+        outcomes
+    }
+
+    /// Carries out commands to one task, in order: together in one append where nobody is in the way.
+    async fn execute_stream(&self, caller: &Caller, task_id: TaskId, items: Vec<Item>) -> Vec<Decided> {
+        let ids = items.iter().filter_map(|item| item.identity).map(|identity| (caller.owner, identity.command_id));
+        let Some(_command_turns) = self.inner.command_turns.take(ids).await else {
+            return items.iter().map(|_| Err(Refused::InFlight)).collect();
+        };
+        let mut chain = Chain {
+            inner: &self.inner,
+            caller,
+            task_id,
+            stream: Stream::default(),
+            confirmed: false,
+            decided: items.iter().map(|_| None).collect(),
+            items,
+        };
+        chain.replay_remembered();
+        if !chain.is_done() {
+            match self.inner.stream_turns.take([(caller.owner, task_id)].into_iter()).await {
+                Some(_stream_turn) => {
+                    if let Err(refused) = chain.run().await {
+                        chain.refuse_rest(&refused);
+                    }
+                }
+                None => chain.refuse_rest(&Refused::Contended),
+            }
+        }
+        chain.decided.into_iter().map(|decided| decided.unwrap_or(Err(Refused::Failed))).collect()
+    }
+}
+
+/// The commands to one task that go together.
+struct Chain<'a> {
+    inner: &'a Inner,
+    caller: &'a Caller,
+    task_id: TaskId,
+    items: Vec<Item>,
+    decided: Vec<Option<Decided>>,
+    stream: Stream,
+    /// Whether `stream` was looked up after the commands arrived.
+    confirmed: bool,
+}
+
+/// What the undecided items come to, decided one after the other on the stream as it was read.
+struct Plan {
+    /// Of items that succeed: their number, the outcome with positions yet to come, and what is to be appended.
+    succeed: Vec<(usize, Accepted, DecidedCommand)>,
+    refuse: Vec<(usize, Refused)>,
+    /// The stream after all of them.
+    after: Stream,
+}
+
+impl Plan {
+    /// Whether something in it must be confirmed by a lookup.
+    fn has_outcome_without_event(&self) -> bool {
+        !self.refuse.is_empty() || self.succeed.iter().any(|(_, _, command)| command.events.is_empty())
+    }
+}
+
+impl Chain<'_> {
+    fn is_done(&self) -> bool {
+        self.decided.iter().all(Option::is_some)
+    }
+
+    fn refuse_rest(&mut self, refused: &Refused) {
+        for decided in self.decided.iter_mut().filter(|decided| decided.is_none()) {
+            *decided = Some(Err(refused.clone()));
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), Refused> {
+        match self.inner.streams.get(&(self.caller.owner, self.task_id)) {
+            Some(stream) => self.stream = Stream::clone(&stream),
+            // A task that is to be created is taken for missing; the append tells if it is not.
+            None if matches!(self.items[0].command, TaskCommand::Create(_)) => {}
+            None => self.look_up().await?,
+        }
+        let mut decisions = 0;
+        while !self.is_done() {
+            let plan = self.plan();
+            if plan.has_outcome_without_event() && !self.confirmed {
+                self.look_up().await?;
+                continue;
+            }
+            decisions += 1;
+            if decisions > DECISIONS_MAX + self.items.len() {
+                return Err(Refused::Contended);
+            }
+            self.carry_out(plan).await?;
+        }
+        Ok(())
+    }
+
+    /// Decides what is undecided, up to the second use of a command id: that one is replayed in the next round.
+    fn plan(&self) -> Plan {
+        let now = clock::now();
+        let mut plan = Plan { succeed: Vec::new(), refuse: Vec::new(), after: self.stream.clone() };
+        let mut ids = HashSet::new();
+        for (number, item) in self.items.iter().enumerate() {
+            if self.decided[number].is_some() {
+                continue;
+            }
+            if item.identity.is_some_and(|identity| !ids.insert(identity.command_id)) {
+                break;
+            }
+            match decide_item(&plan.after, item, now) {
+                Ok((status, events)) => {
+                    for event in &events {
+                        plan.after.apply(&event.event, event.occurred_at);
+                    }
+                    let accepted = Accepted {
+                        status,
+                        task_id: self.task_id,
+                        version: plan.after.version,
+                        revision: self.stream.revision,
+                        replayed: false,
+                        events: events.len() as u32,
+                    };
+                    let command = DecidedCommand {
+                        command_id: item.identity.map_or_else(|| CommandId(new_id()), |identity| identity.command_id),
+                        fingerprint: item.identity.map(|identity| identity.fingerprint),
+                        status,
+                        events,
+                    };
+                    plan.succeed.push((number, accepted, command));
+                }
+                Err(refused) => plan.refuse.push((number, refused)),
+            }
+        }
+        plan
+    }
+
+    /// Appends what the plan wants appended, and takes its outcomes if that went well.
+    async fn carry_out(&mut self, mut plan: Plan) -> Result<(), Refused> {
+        let (numbers, mut accepted, commands) = unzip3(plan.succeed);
+        // Nothing to remember of a command without an event and without an id of its own.
+        let to_append: Vec<DecidedCommand> = commands
+            .into_iter()
+            .filter(|command| command.fingerprint.is_some() || !command.events.is_empty())
+            .collect();
+        if !to_append.is_empty() {
+            let append = StreamAppend {
+                owner_id: self.caller.owner,
+                task_id: self.task_id,
+                expected_version: self.stream.version,
+                expected_revision: self.stream.revision,
+                origin: CommandOrigin {
+                    actor: self.caller.actor,
+                    correlation_id: self.caller.correlation_id.clone(),
+                    traceparent: self.caller.traceparent.clone(),
+                },
+                commands: to_append,
+            };
+            match self.inner.store.append(self.caller.shard, append).await {
+                Ok(appended) => {
+                    let mut next = appended.first_position;
+                    for accepted in &mut accepted {
+                        next += i64::from(accepted.events);
+                        if accepted.version > self.stream.version {
+                            accepted.revision = next - 1;
+                            plan.after.revision = next - 1;
+                        }
+                    }
+                }
+                Err(AppendError::Conflict | AppendError::CommandKnown) => {
+                    counter!("command_conflicts_total").increment(1);
+                    return self.look_up().await;
+                }
+                Err(AppendError::Refused) => return Err(Refused::Failed),
+                Err(AppendError::Unavailable(unavailable)) => return Err(unavailable.into()),
+            }
+        }
+        for (number, accepted) in numbers.into_iter().zip(accepted) {
+            if let Some(identity) = self.items[number].identity {
+                self.remember(identity, &accepted);
+            }
+            self.decided[number] = Some(Ok(accepted));
+        }
+        for (number, refused) in plan.refuse {
+            self.decided[number] = Some(Err(refused));
+        }
+        self.stream = plan.after;
+        self.keep();
+        self.replay_remembered();
+        Ok(())
+    }
+
+    /// Reads the stream on from where it is, and answers those commands that took effect before.
+    async fn look_up(&mut self) -> Result<(), Refused> {
+        let mut command_ids: Vec<CommandId> = self.undecided().map(|(_, identity)| identity.command_id).collect();
+        loop {
+            let Looked { events, outcomes } = self
+                .inner
+                .store
+                .look_up(self.caller.owner, self.task_id, self.stream.version, std::mem::take(&mut command_ids))
+                .await?;
+            for (command_id, outcome) in outcomes {
+                self.inner.outcomes.insert((self.caller.owner, command_id), outcome);
+                self.replay(command_id, outcome);
+            }
+            self.stream.fold(&events)?;
+            if (events.len() as i64) < EVENTS_MAX {
+                break;
+            }
+        }
+        self.confirmed = true;
+        self.keep();
+        Ok(())
+    }
+
+    fn undecided(&self) -> impl Iterator<Item = (usize, Identity)> {
+        let undecided = |(number, item): (usize, &Item)| match self.decided[number] {
+            None => item.identity.map(|identity| (number, identity)),
+            Some(_) => None,
+        };
+        self.items.iter().enumerate().filter_map(undecided)
+    }
+
+    fn replay_remembered(&mut self) {
+        let remembered: Vec<_> = self
+            .undecided()
+            .filter_map(|(_, identity)| {
+                let outcome = self.inner.outcomes.get(&(self.caller.owner, identity.command_id))?;
+                Some((identity.command_id, outcome))
+            })
+            .collect();
+        for (command_id, outcome) in remembered {
+            self.replay(command_id, outcome);
+        }
+    }
+
+    /// Answers the undecided commands of that id by its outcome.
+    fn replay(&mut self, command_id: CommandId, outcome: Outcome) {
+        let Outcome { task_id, version, revision, fingerprint, status } = outcome;
+        let equal: Vec<_> = self.undecided().filter(|(_, identity)| identity.command_id == command_id).collect();
+        for (number, identity) in equal {
+            self.decided[number] = Some(if identity.fingerprint == fingerprint {
+                counter!("commands_replayed_total").increment(1);
+                Ok(Accepted { status, task_id, version, revision, replayed: true, events: 0 })
+            } else {
+                Err(Refused::KeyReused)
+            });
+        }
+    }
+
+    fn remember(&self, identity: Identity, accepted: &Accepted) {
+        let Accepted { status, task_id, version, revision, .. } = *accepted;
+        let outcome = Outcome { task_id, version, revision, fingerprint: identity.fingerprint, status };
+        self.inner.outcomes.insert((self.caller.owner, identity.command_id), outcome);
+    }
+
+    /// Keeps the stream in the cache, as far as it is committed.
+    fn keep(&self) {
+        if self.stream.version > 0 {
+            let stream = Arc::new(self.stream.clone());
+            self.inner.streams.insert((self.caller.owner, self.task_id), stream);
+        }
+    }
+}
+
+/// Order of checks: 404, 412, rules.
+fn decide_item(stream: &Stream, item: &Item, now: Time) -> Result<(u16, Vec<NewEvent>), Refused> {
+    let creates = matches!(item.command, TaskCommand::Create(_));
+    let deleted_again = matches!((&item.command, &stream.state), (TaskCommand::Delete, State::Deleted));
+    if stream.state.status().is_none() && !creates && !deleted_again {
+        return Err(Refused::NotFound);
+    }
+    let as_expected = match &item.expected {
+        Expected::Nothing => true,
+        Expected::Existing => stream.version > 0,
+        Expected::OneOf(versions) => versions.contains(&stream.version),
+    };
+    if !as_expected && !deleted_again {
+        return Err(Refused::Stale { version: stream.version });
+    }
+    let events = decide(&stream.state, &item.command)?;
+    let status = match item.command {
+        TaskCommand::Create(_) if !events.is_empty() => 201,
+        TaskCommand::Delete => 204,
+        _ => 200,
+    };
+    if events.is_empty() {
+        return Ok((status, Vec::new()));
+    }
+    let occurred_at = occurred_at(item.occurred_at, now, stream.last_occurred_at)?;
+    let event = |event| NewEvent { event_id: new_id(), occurred_at, event };
+    Ok((status, events.into_iter().map(event).collect()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "ids are made at the edge: here")]
+fn new_id() -> Uuid {
+    Uuid::now_v7()
+}
+
+fn unzip3<A, B, C>(items: Vec<(A, B, C)>) -> (Vec<A>, Vec<B>, Vec<C>) {
+    let mut unzipped = (Vec::new(), Vec::new(), Vec::new());
+    for (a, b, c) in items {
+        unzipped.0.push(a);
+        unzipped.1.push(b);
+        unzipped.2.push(c);
+    }
+    unzipped
+}
+
+/// Turns: what has the same key goes one after the other. Keys share a fixed number of locks, so that nothing grows;
+/// two keys that meet in one lock wait for each other needlessly and come to no harm.
+struct Turns {
+    locks: Box<[Mutex<()>]>,
+    hasher: RandomState,
+}
+
+impl Turns {
+    const LOCKS: usize = 1 << 15;
+
+    fn new() -> Self {
+        Self { locks: (0..Self::LOCKS).map(|_| Mutex::new(())).collect(), hasher: RandomState::new() }
+    }
+
+    /// Waits for the turn of all keys. Taken in the order of the locks, so that nobody waits in a circle.
+    async fn take<K: Hash>(&self, keys: impl Iterator<Item = K>) -> Option<Vec<MutexGuard<'_, ()>>> {
+        let mut wanted: Vec<usize> = keys.map(|key| self.hasher.hash_one(key) as usize % Self::LOCKS).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut guards = Vec::with_capacity(wanted.len());
+        for lock in wanted.into_iter().map(|index| &self.locks[index]) {
+            guards.push(match lock.try_lock() {
+                Ok(guard) => guard,
+                Err(_) => timeout(Duration::from_millis(TURN_WAIT_MS_MAX), lock.lock()).await.ok()?,
+            });
+        }
+        Some(guards)
     }
 }
