@@ -1,0 +1,266 @@
+//! The append path on a real Postgres: what is promised of positions, versions, command ids and retries.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use domain::{
+    Actor, ActorType, CommandId, NewTask, OwnerId, Priority, Tags, TaskCommand, TaskEvent, TaskId, Title, decide,
+};
+use event_store::{
+    AppendError, Appended, BatchAnswer, CommandOrigin, DecidedCommand, EventStore, NewEvent, StreamAppend,
+};
+use sqlx::PgPool;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+const SHARD: i16 = 0;
+
+async fn store(pool: &PgPool) -> EventStore {
+    event_store::migrate(pool).await.expect("migrations run");
+    let (store, mut tasks) = EventStore::start(pool.clone()).await.expect("the store starts");
+    tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
+    store
+}
+
+fn created() -> TaskEvent {
+    let new = NewTask {
+        title: Title::parse("water the plants").expect("a title"),
+        description: None,
+        priority: Priority::Medium,
+        due_at: None,
+        tags: Tags::new(),
+    };
+    decide(&domain::State::Missing, &TaskCommand::Create(Box::new(new))).expect("a new task").remove(0)
+}
+
+fn new_event(event: TaskEvent) -> NewEvent {
+    let occurred_at = domain::parse_time("2026-01-01T00:00:00Z").expect("a time");
+    NewEvent { event_id: Uuid::new_v4(), occurred_at, event }
+}
+
+fn command(events: Vec<TaskEvent>) -> DecidedCommand {
+    DecidedCommand {
+        command_id: CommandId(Uuid::new_v4()),
+        fingerprint: Some(Uuid::from_u128(1)),
+        status: 200,
+        events: events.into_iter().map(new_event).collect(),
+    }
+}
+
+fn unit(owner: Uuid, task: Uuid, expected_version: i64, commands: Vec<DecidedCommand>) -> StreamAppend {
+    StreamAppend {
+        owner_id: OwnerId(owner),
+        task_id: TaskId(task),
+        expected_version,
+        expected_revision: 0,
+        origin: CommandOrigin {
+            actor: Actor { actor_type: ActorType::User, id: Some(owner) },
+            correlation_id: "test".into(),
+            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+        },
+        commands,
+    }
+}
+
+fn new_task(owner: Uuid) -> StreamAppend {
+    unit(owner, Uuid::new_v4(), 0, vec![command(vec![created()])])
+}
+
+async fn positions(pool: &PgPool) -> Vec<i64> {
+    sqlx::query_scalar("select position from event_store.event order by position").fetch_all(pool).await.expect("rows")
+}
+
+/// Starts many appends before any of them can be answered, so that they share a batch.
+async fn append_together(store: &EventStore, units: Vec<StreamAppend>) -> Vec<Result<Appended, AppendError>> {
+    futures_util::future::join_all(units.into_iter().map(|unit| store.append(SHARD, unit))).await
+}
+
+#[sqlx::test(migrations = false)]
+async fn two_processes_append_without_gap_or_repeat(pool: PgPool) {
+    let stores = [store(&pool).await, store(&pool).await];
+    let owner = Uuid::new_v4();
+    let mut writers = JoinSet::new();
+    for number in 0..64 {
+        let store = stores[number % 2].clone();
+        writers.spawn(async move {
+            let task = Uuid::new_v4();
+            let mut firsts = Vec::new();
+            for version in 0..20 {
+                let event = if version == 0 { created() } else { TaskEvent::TaskStarted {} };
+                let unit = unit(owner, task, version, vec![command(vec![event])]);
+                firsts.push((task, version + 1, store.append(SHARD, unit).await.expect("appended").first_position));
+            }
+            firsts
+        });
+    }
+    let answered: Vec<_> = writers.join_all().await.into_iter().flatten().collect();
+
+    assert_eq!(positions(&pool).await, (1..=64 * 20).collect::<Vec<i64>>());
+    for (task, version, position) in answered {
+        let stored: (Uuid, i64) = sqlx::query_as("select task_id, version from event_store.event where position = $1")
+            .bind(position)
+            .fetch_one(&pool)
+            .await
+            .expect("what was answered is there");
+        assert_eq!(stored, (task, version));
+    }
+    let head: i64 = sqlx::query_scalar("select position from event_store.head").fetch_one(&pool).await.expect("a head");
+    assert_eq!(head, 64 * 20);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_conflict_fails_only_its_own_command(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let first = new_task(owner);
+    let task = first.task_id.0;
+    store.append(SHARD, first).await.expect("appended");
+
+    let stale = unit(owner, task, 0, vec![command(vec![created()])]);
+    let ahead = unit(owner, task, 7, vec![command(vec![TaskEvent::TaskStarted {}])]);
+    let outcomes = append_together(&store, vec![new_task(owner), stale, new_task(owner), ahead, new_task(owner)]).await;
+
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok() && outcomes[4].is_ok(), "{outcomes:?}");
+    assert_eq!(outcomes[1], Err(AppendError::Conflict));
+    assert_eq!(positions(&pool).await.len(), 4 + usize::from(outcomes[3].is_ok()));
+    assert_eq!(outcomes[3], Err(AppendError::Conflict));
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_command_id_has_one_effect(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let first = new_task(owner);
+    let mut again = new_task(owner);
+    again.commands[0].command_id = first.commands[0].command_id;
+    let other_owner = {
+        let mut other = new_task(Uuid::new_v4());
+        other.commands[0].command_id = first.commands[0].command_id;
+        other
+    };
+    store.append(SHARD, first.clone()).await.expect("appended");
+
+    let outcomes = append_together(&store, vec![again.clone(), new_task(owner), other_owner]).await;
+    assert_eq!(outcomes[0], Err(AppendError::CommandKnown));
+    assert!(outcomes[1].is_ok() && outcomes[2].is_ok(), "ids are an owner's own: {outcomes:?}");
+    assert_eq!(positions(&pool).await, [1, 2, 3]);
+
+    // The same id twice in one batch: one of the two.
+    let fresh = new_task(owner);
+    let mut twin = new_task(owner);
+    twin.commands[0].command_id = fresh.commands[0].command_id;
+    let outcomes = append_together(&store, vec![fresh, twin]).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+
+    let known = again.commands[0].command_id;
+    let looked = store.look_up(OwnerId(owner), again.task_id, 0, vec![known]).await.expect("looked up");
+    assert!(looked.events.is_empty());
+    assert_eq!(looked.outcomes[0].1.task_id, first.task_id);
+    assert_eq!((looked.outcomes[0].1.version, looked.outcomes[0].1.revision), (1, 1));
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_append_of_which_the_answer_was_lost_is_recognised(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let mut without_key = new_task(owner);
+    without_key.commands[0].fingerprint = None;
+    for lost in [new_task(owner), without_key] {
+        let first = store.append(SHARD, lost.clone()).await.expect("appended");
+        let events = positions(&pool).await.len();
+        let together = append_together(&store, vec![new_task(owner), lost]).await;
+        assert_eq!(together[1], Ok(first));
+        assert!(together[0].is_ok());
+        assert_eq!(positions(&pool).await.len(), events + 1);
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn the_commands_of_a_unit_stand_together_and_in_order(pool: PgPool) {
+    let store = store(&pool).await;
+    let (owner, task) = (Uuid::new_v4(), Uuid::new_v4());
+    let commands = vec![
+        command(vec![created()]),
+        command(vec![TaskEvent::TaskStarted {}, TaskEvent::TaskCompleted {}]),
+        command(vec![]),
+    ];
+    let ids: Vec<CommandId> = commands.iter().map(|command| command.command_id).collect();
+    let many = vec![new_task(owner), unit(owner, task, 0, commands), new_task(owner)];
+    let outcomes = append_together(&store, many).await;
+    let first = outcomes[1].clone().expect("appended").first_position;
+
+    let looked = store.look_up(OwnerId(owner), TaskId(task), 0, ids.clone()).await.expect("looked up");
+    let stored: Vec<(i64, i64, &str)> =
+        looked.events.iter().map(|event| (event.position, event.version, event.event_type.as_str())).collect();
+    assert_eq!(stored, [(first, 1, "TaskCreated"), (first + 1, 2, "TaskStarted"), (first + 2, 3, "TaskCompleted")]);
+    let outcome = |id| looked.outcomes.iter().find(|(known, _)| *known == id).expect("remembered").1;
+    assert_eq!((outcome(ids[0]).version, outcome(ids[0]).revision), (1, first));
+    assert_eq!((outcome(ids[1]).version, outcome(ids[1]).revision), (3, first + 2));
+    assert_eq!((outcome(ids[2]).version, outcome(ids[2]).revision), (3, first + 2));
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_outcome_without_an_event_is_remembered_once(pool: PgPool) {
+    let store = store(&pool).await;
+    let (owner, task) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut nothing = unit(owner, task, 4, vec![command(vec![])]);
+    nothing.expected_revision = 9;
+    let id = nothing.commands[0].command_id;
+    store.append(SHARD, nothing.clone()).await.expect("remembered");
+    assert_eq!(store.append(SHARD, nothing).await, Err(AppendError::CommandKnown));
+    assert!(positions(&pool).await.is_empty());
+    let looked = store.look_up(OwnerId(owner), TaskId(task), 4, vec![id]).await.expect("looked up");
+    assert_eq!((looked.outcomes[0].1.version, looked.outcomes[0].1.revision), (4, 9));
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_value_that_postgres_refuses_spoils_only_its_own_command(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let mut bad = new_task(owner);
+    bad.origin.correlation_id = Arc::from("nul \0");
+    let outcomes = append_together(&store, vec![new_task(owner), bad, new_task(owner)]).await;
+    assert_eq!(outcomes[1], Err(AppendError::Refused));
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+    assert_eq!(positions(&pool).await, [1, 2]);
+}
+
+#[sqlx::test(migrations = false)]
+async fn the_tail_misses_nothing_while_another_transaction_stays_open(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let mut bystander = pool.begin().await.expect("a transaction");
+    sqlx::query("select position from event_store.head").execute(&mut *bystander).await.expect("a snapshot");
+    let tail = store.tail();
+    let mut seen = Vec::new();
+    for _ in 0..50 {
+        store.append(SHARD, new_task(owner)).await.expect("appended");
+        let last = seen.last().copied().unwrap_or(0);
+        seen.extend(tail.read_after(SHARD, last, 10).await.expect("read").iter().map(|event| event.position));
+    }
+    assert_eq!(seen, (1..=50).collect::<Vec<i64>>());
+    assert_eq!(tail.heads().await.expect("heads"), [(SHARD, 50)]);
+    let by_stream = tail.read_streams_after(SHARD, None, 50, 100).await.expect("read");
+    let streams: HashSet<TaskId> = by_stream.iter().map(|event| event.task_id).collect();
+    assert_eq!((by_stream.len(), streams.len()), (50, 50));
+}
+
+#[sqlx::test(migrations = false)]
+async fn the_first_answer_of_a_batch_counts(pool: PgPool) {
+    let store = store(&pool).await;
+    let (owner, key) = (OwnerId(Uuid::new_v4()), CommandId(Uuid::new_v4()));
+    let answer = |body: &str| BatchAnswer { fingerprint: Uuid::from_u128(7), body: body.to_owned() };
+    assert_eq!(store.batch_answer(owner, key).await.expect("read"), None);
+    store.keep_batch_answer(owner, key, answer("first")).await.expect("kept");
+    assert_eq!(store.keep_batch_answer(owner, key, answer("second")).await.expect("kept"), answer("first"));
+    sqlx::query("update event_store.batch_answer set recorded_at = now() - interval '25 hours'")
+        .execute(&pool)
+        .await
+        .expect("aged");
+    assert_eq!(store.forget_old_batch_answers(100).await.expect("swept"), 0, "kept for a day at least");
+    sqlx::query("update event_store.batch_answer set recorded_at = now() - interval '3 days'")
+        .execute(&pool)
+        .await
+        .expect("aged");
+    assert_eq!(store.forget_old_batch_answers(100).await.expect("swept"), 1);
+}
