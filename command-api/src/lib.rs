@@ -1,1 +1,4 @@
 //! command-api
+
+/// The way of a command.
+pub mod execute;

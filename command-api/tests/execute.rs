@@ -1,0 +1,278 @@
+//! The executor on a real Postgres: several copies with caches of their own, equal commands at once, collisions.
+
+use std::collections::HashSet;
+
+use command_api::execute::{Accepted, Caller, Executor, Expected, Identity, Item, Refused};
+use domain::{
+    Actor, ActorType, CommandId, NewTask, OwnerId, Priority, Tag, Tags, TaskCommand, TaskId, TaskPatch, Title,
+};
+use event_store::EventStore;
+use futures_util::future::join_all;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+async fn executor(pool: &PgPool) -> Executor {
+    event_store::migrate(pool).await.expect("migrations run");
+    let (store, mut tasks) = EventStore::start(pool.clone()).await.expect("the store starts");
+    tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
+    Executor::new(store)
+}
+
+fn caller() -> Caller {
+    let owner = Uuid::new_v4();
+    Caller {
+        owner: OwnerId(owner),
+        shard: 0,
+        actor: Actor { actor_type: ActorType::User, id: Some(owner) },
+        correlation_id: "test".into(),
+        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+    }
+}
+
+fn title(text: &str) -> Title {
+    Title::parse(text).expect("a title")
+}
+
+fn tag(text: &str) -> Tags {
+    Tags::from([Tag::parse(text).expect("a tag")])
+}
+
+fn create(text: &str) -> TaskCommand {
+    TaskCommand::Create(Box::new(NewTask {
+        title: title(text),
+        description: None,
+        priority: Priority::Medium,
+        due_at: None,
+        tags: Tags::new(),
+    }))
+}
+
+fn rename(text: &str) -> TaskCommand {
+    TaskCommand::Patch(Box::new(TaskPatch { title: Some(title(text)), ..TaskPatch::default() }))
+}
+
+fn item(task_id: TaskId, command: TaskCommand) -> Item {
+    Item { task_id, command, identity: None, expected: Expected::Nothing, occurred_at: None }
+}
+
+fn new_task_id() -> TaskId {
+    TaskId(Uuid::new_v4())
+}
+
+fn identity(fingerprint: u128) -> Option<Identity> {
+    Some(Identity { command_id: CommandId(Uuid::new_v4()), fingerprint: Uuid::from_u128(fingerprint) })
+}
+
+async fn count_events(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(*) from event_store.event").fetch_one(pool).await.expect("a count")
+}
+
+async fn versions(pool: &PgPool, task_id: TaskId) -> Vec<i64> {
+    sqlx::query_scalar("select version from event_store.event where task_id = $1 order by position")
+        .bind(task_id.0)
+        .fetch_all(pool)
+        .await
+        .expect("versions")
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_thousand_equal_requests_at_once_have_one_effect_and_one_answer(pool: PgPool) {
+    let copies = [executor(&pool).await, executor(&pool).await];
+    let caller = caller();
+    let identity = identity(1);
+    let requests = (0..1_000).map(|number| {
+        // As HTTP does it: each request of the thousand is given a task id of its own.
+        let item = Item { identity, ..item(new_task_id(), create("once")) };
+        copies[number % 2].execute(&caller, item)
+    });
+    let answers: Vec<Accepted> = join_all(requests).await.into_iter().map(|answer| answer.expect("accepted")).collect();
+    let distinct: HashSet<_> =
+        answers.iter().map(|answer| (answer.status, answer.task_id, answer.version, answer.revision)).collect();
+    assert_eq!(distinct.len(), 1);
+    assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1);
+    assert_eq!(count_events(&pool).await, 1);
+}
+
+#[sqlx::test(migrations = false)]
+async fn fifty_writers_on_one_task_all_succeed(pool: PgPool) {
+    let copies = [executor(&pool).await, executor(&pool).await];
+    let (caller, task_id) = (caller(), new_task_id());
+    copies[0].execute(&caller, item(task_id, create("shared"))).await.expect("created");
+    let writers = (0..50).map(|number| {
+        let rename = item(task_id, rename(&format!("name {number}")));
+        copies[usize::from(number >= 40)].execute(&caller, rename)
+    });
+    for answer in join_all(writers).await {
+        answer.expect("accepted");
+    }
+    assert_eq!(versions(&pool, task_id).await, (1..=51).collect::<Vec<i64>>());
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_stale_cache_never_gives_a_wrong_answer(pool: PgPool) {
+    let [here, there] = [executor(&pool).await, executor(&pool).await];
+    let (caller, task_id) = (caller(), new_task_id());
+    here.execute(&caller, item(task_id, create("shared"))).await.expect("created");
+    there.execute(&caller, item(task_id, TaskCommand::Start)).await.expect("started");
+    // `here` still holds the task as pending, version 1.
+    let started = here.execute(&caller, item(task_id, TaskCommand::Start)).await.expect("nothing to do");
+    assert_eq!((started.version, started.events), (2, 0));
+    there.execute(&caller, item(task_id, TaskCommand::Complete)).await.expect("completed");
+    let refused = here.execute(&caller, item(task_id, TaskCommand::Cancel)).await;
+    assert!(matches!(refused, Err(Refused::Rules(_))), "{refused:?}");
+    there.execute(&caller, item(task_id, TaskCommand::Reopen)).await.expect("reopened");
+    // Refused on what `here` holds (completed), allowed on what is.
+    here.execute(&caller, item(task_id, TaskCommand::Start)).await.expect("started again");
+    let stale = Item { expected: Expected::OneOf(vec![4]), ..item(task_id, rename("x")) };
+    assert_eq!(there.execute(&caller, stale).await, Err(Refused::Stale { version: 5 }));
+    there.execute(&caller, item(task_id, TaskCommand::Delete)).await.expect("deleted");
+    assert_eq!(here.execute(&caller, item(task_id, rename("x"))).await, Err(Refused::NotFound));
+    let again = here.execute(&caller, item(task_id, TaskCommand::Delete)).await.expect("deleted again");
+    assert_eq!((again.status, again.events), (204, 0));
+    assert_eq!(versions(&pool, task_id).await, [1, 2, 3, 4, 5, 6]);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_known_key_replays_whatever_has_happened_since(pool: PgPool) {
+    let [here, there] = [executor(&pool).await, executor(&pool).await];
+    let (caller, task_id) = (caller(), new_task_id());
+    here.execute(&caller, item(task_id, create("shared"))).await.expect("created");
+    let complete = Item { identity: identity(1), ..item(task_id, TaskCommand::Complete) };
+    let noop = Item { identity: identity(2), ..item(task_id, TaskCommand::Complete) };
+    let first = here.execute(&caller, complete.clone()).await.expect("completed");
+    let nothing = here.execute(&caller, noop.clone()).await.expect("nothing to do");
+    assert_eq!((nothing.version, nothing.revision, nothing.events), (first.version, first.revision, 0));
+    here.execute(&caller, item(task_id, TaskCommand::Delete)).await.expect("deleted");
+    for executor in [&here, &there] {
+        for (sent, answer) in [(&complete, first), (&noop, nothing)] {
+            let replayed = executor.execute(&caller, sent.clone()).await.expect("replayed, though it is 404 by now");
+            assert_eq!(replayed, Accepted { replayed: true, events: 0, ..answer });
+        }
+        let other = complete.identity.map(|identity| Identity { fingerprint: Uuid::from_u128(9), ..identity });
+        let reused = Item { identity: other, ..complete.clone() };
+        assert_eq!(executor.execute(&caller, reused).await, Err(Refused::KeyReused));
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_refused_command_leaves_its_key_free(pool: PgPool) {
+    let executor = executor(&pool).await;
+    let (caller, task_id) = (caller(), new_task_id());
+    let start = Item { identity: identity(1), ..item(task_id, TaskCommand::Start) };
+    assert_eq!(executor.execute(&caller, start.clone()).await, Err(Refused::NotFound));
+    executor.execute(&caller, item(task_id, create("now it is there"))).await.expect("created");
+    let started = executor.execute(&caller, start).await.expect("started");
+    assert_eq!((started.version, started.replayed), (2, false));
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_id_may_be_used_again_with_the_same_content_only(pool: PgPool) {
+    let executor = executor(&pool).await;
+    let (caller, task_id) = (caller(), new_task_id());
+    let created = executor.execute(&caller, item(task_id, create("mine"))).await.expect("created");
+    assert_eq!(created.status, 201);
+    executor.execute(&caller, item(task_id, rename("changed"))).await.expect("renamed");
+    let same = executor.execute(&caller, item(task_id, create("mine"))).await.expect("the same task");
+    assert_eq!((same.status, same.version, same.events), (200, 2, 0));
+    let other = executor.execute(&caller, item(task_id, create("changed"))).await;
+    assert_eq!(other, Err(Refused::Rules(domain::Refusal::IdTaken)));
+    // The same id under another owner is another task.
+    let elsewhere = self::caller();
+    assert_eq!(executor.execute(&elsewhere, item(task_id, create("theirs"))).await.expect("created").status, 201);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_batch_decides_each_command_on_its_own_and_in_order(pool: PgPool) {
+    let executor = executor(&pool).await;
+    let caller = caller();
+    let [a, b] = [new_task_id(), new_task_id()];
+    let twice = identity(5);
+    let items = vec![
+        item(a, create("a")),
+        item(b, TaskCommand::Start),
+        item(a, TaskCommand::Complete),
+        item(b, create("b")),
+        item(a, TaskCommand::Start),
+        Item { identity: twice, ..item(b, TaskCommand::Tag(tag("x"))) },
+        item(a, TaskCommand::Complete),
+        Item { identity: twice, ..item(b, TaskCommand::Tag(tag("x"))) },
+        item(b, TaskCommand::Untag(tag("x"))),
+        Item { expected: Expected::OneOf(vec![1]), ..item(b, TaskCommand::Start) },
+    ];
+    let outcomes = executor.execute_all(&caller, items).await;
+    let short: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| outcome.as_ref().map(|accepted| (accepted.status, accepted.version, accepted.replayed)))
+        .collect();
+    assert_eq!(short[0], Ok((201, 1, false)));
+    assert_eq!(short[1], Err(&Refused::NotFound));
+    assert_eq!(short[2], Ok((200, 2, false)));
+    assert_eq!(short[3], Ok((201, 1, false)));
+    assert!(matches!(short[4], Err(Refused::Rules(_))));
+    assert_eq!(short[5], Ok((200, 2, false)));
+    assert_eq!(short[6], Ok((200, 2, false)));
+    assert_eq!(short[7], Ok((200, 2, true)));
+    assert_eq!(short[8], Ok((200, 3, false)));
+    assert_eq!(short[9], Err(&Refused::Stale { version: 3 }));
+    // Each accepted revision is the position of that version's event.
+    for accepted in outcomes.iter().flatten() {
+        let position: i64 =
+            sqlx::query_scalar("select position from event_store.event where task_id = $1 and version = $2")
+                .bind(accepted.task_id.0)
+                .bind(accepted.version)
+                .fetch_one(&pool)
+                .await
+                .expect("the event of the version");
+        assert_eq!(accepted.revision, position, "{accepted:?}");
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_large_batch_over_few_tasks_is_gapless(pool: PgPool) {
+    let executor = executor(&pool).await;
+    let caller = caller();
+    let tasks: Vec<TaskId> = (0..7).map(|_| new_task_id()).collect();
+    let items = (0..5_000usize)
+        .map(|number| {
+            let command = if number < tasks.len() { create("t") } else { rename(&format!("name {number}")) };
+            item(tasks[number % tasks.len()], command)
+        })
+        .collect();
+    let outcomes = executor.execute_all(&caller, items).await;
+    assert!(outcomes.iter().all(Result::is_ok));
+    assert_eq!(count_events(&pool).await, 5_000);
+    for task in tasks {
+        let versions = versions(&pool, task).await;
+        assert_eq!(versions, (1..=versions.len() as i64).collect::<Vec<i64>>());
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_unreadable_event_stops_its_own_stream_only(pool: PgPool) {
+    let [here, there] = [executor(&pool).await, executor(&pool).await];
+    let (caller, [a, b]) = (caller(), [new_task_id(), new_task_id()]);
+    for task_id in [a, b] {
+        here.execute(&caller, item(task_id, create("t"))).await.expect("created");
+    }
+    sqlx::query("update event_store.event set type = 'TaskFrobbed' where task_id = $1")
+        .bind(a.0)
+        .execute(&pool)
+        .await
+        .expect("broken");
+    assert_eq!(there.execute(&caller, item(a, TaskCommand::Start)).await, Err(Refused::Unreadable));
+    there.execute(&caller, item(b, TaskCommand::Start)).await.expect("started");
+}
+
+#[sqlx::test(migrations = false)]
+async fn history_may_be_imported_in_its_own_order_only(pool: PgPool) {
+    let executor = executor(&pool).await;
+    let (caller, task_id) = (caller(), new_task_id());
+    let at = |text: &str| Some(domain::parse_time(text).expect("a time"));
+    let dated = |command, occurred_at| Item { occurred_at, ..item(task_id, command) };
+    executor.execute(&caller, dated(create("old"), at("2013-05-01T10:00:00Z"))).await.expect("created");
+    let before = executor.execute(&caller, dated(TaskCommand::Start, at("2013-05-01T09:59:59Z"))).await;
+    assert!(matches!(before, Err(Refused::Rules(domain::Refusal::OccursBeforePrevious { .. }))), "{before:?}");
+    let future = executor.execute(&caller, dated(TaskCommand::Start, at("2999-01-01T00:00:00Z"))).await;
+    assert_eq!(future, Err(Refused::Rules(domain::Refusal::OccursInFuture)));
+    executor.execute(&caller, dated(TaskCommand::Start, at("2013-05-01T10:00:00Z"))).await.expect("started");
+}
