@@ -1,1 +1,43 @@
-//! service-kit
+//! What at least two services share: problems, request context, authentication, tokens, extractors, health, the HTTP
+//! server, configuration and telemetry.
+//!
+//! A router of one service needs no middleware of its own: `server::edge` puts all of it around the merged router, once.
+
+/// Every error answer: one table of codes, RFC 9457 `application/problem+json`.
+pub mod problem;
+
+/// Request id, trace id and `traceparent` of the request in progress.
+pub mod context;
+
+/// Who asks: bearer tokens verified, cached, revoked.
+pub mod auth;
+
+/// Opaque authenticated strings: consistency tokens, cursors, keys derived from the one secret.
+pub mod token;
+
+/// Request bodies: size, time, media type, strict JSON, fingerprints.
+pub mod body;
+
+/// Query strings and path segments, strictly.
+pub mod query;
+
+/// `If-Match`, `If-None-Match`, `Idempotency-Key`, `Consistency-Token`, entity tags.
+pub mod headers;
+
+/// Page sizes and `Link`.
+pub mod page;
+
+/// `/livez`, `/readyz`, `/metrics`.
+pub mod health;
+
+/// The middleware around everything, and the HTTP/1 server under it.
+pub mod server;
+
+/// Settings from the environment and from files.
+pub mod config;
+
+/// Logs and metrics.
+pub mod telemetry;
+
+/// The one place where the wall clock is read.
+pub mod clock;

@@ -1,0 +1,603 @@
+//! Who asks. A handler takes [`Principal`] (any account) or [`Admin`] as an argument and is done:
+//!
+//! ```ignore
+//! async fn list(principal: Principal, ...) -> Result<_, Problem>   // 401 without a good token
+//! async fn parked(Admin(principal): Admin, ...)                    // 403 for who is no admin
+//! ```
+//!
+//! Put it before the other arguments, so that a bad token is told before a bad body. The [`Verifier`] is found in the
+//! request's extensions, where `server::edge` puts it; a router tested by itself gets `.layer(Extension(verifier))`.
+//!
+//! Tokens are compact JWS of one kind only: `alg` EdDSA over Ed25519, `typ` at+jwt (RFC 9068), `kid`, no other header,
+//! and exactly the claims of [`Claims`]. What the header says never chooses the algorithm. A token that was verified is
+//! cached until it expires; revocation, expiry and the set of keys are looked at on every request.
+//!
+//! Services without the identity database give the Verifier watches of their own (keys from JWKS, revocations from the
+//! read database); where they come from is not seen here.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::FromRequestParts;
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::DateTime;
+use domain::{OwnerId, Time};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use quick_cache::sync::Cache;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::clock;
+use crate::headers::single;
+use crate::problem::{Problem, ProblemCode};
+
+/// `iss` of every access token.
+pub const ISSUER: &str = "primetrade";
+/// `aud` of every access token.
+pub const AUDIENCE: &str = "primetrade-api";
+
+const TOKEN_TYPE: &str = "at+jwt";
+const TOKEN_LENGTH_MAX: usize = 2048;
+/// How many verified tokens are remembered: about 600 bytes each.
+const CACHED_TOKENS_MAX: usize = 20_000;
+/// Clocks of two machines may differ by this much.
+const CLOCK_SKEW_S: i64 = 5;
+
+/// What an account may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Its own tasks.
+    User,
+    /// Also accounts, projections, parked events.
+    Admin,
+}
+
+impl Role {
+    /// `user` or `admin`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The role of this name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "user" => Some(Self::User),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
+/// The account behind a request, as its access token says. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// The account, which owns its tasks.
+    pub owner: OwnerId,
+    /// The session that the token belongs to.
+    pub session: Uuid,
+    /// What it may do.
+    pub role: Role,
+    /// Where the owner's events live.
+    pub shard: i16,
+    /// When the token ends.
+    pub expires_at: Time,
+    verifier: Option<Verifier>,
+}
+
+impl Principal {
+    /// One that no token made: for tests and for the command line.
+    #[must_use]
+    pub fn detached(owner: OwnerId, role: Role, shard: i16) -> Self {
+        Self { owner, session: Uuid::nil(), role, shard, expires_at: Time::MAX_UTC, verifier: None }
+    }
+
+    /// Whether its session has been ended since (logout, password changed, account disabled).
+    #[must_use]
+    pub fn revoked(&self) -> bool {
+        self.verifier.as_ref().is_some_and(|verifier| verifier.0.is_revoked(self.session))
+    }
+
+    /// Waits until the token expires or its session is ended: a live stream ends then.
+    pub async fn ended(&self) {
+        let left = (self.expires_at - clock::now()).to_std().unwrap_or_default();
+        let revoked = async {
+            let Some(verifier) = &self.verifier else { return std::future::pending().await };
+            let mut watch = verifier.0.revoked.clone();
+            let session = self.session;
+            // the sender is gone only when the process stops
+            if watch.wait_for(|revoked| revoked.contains(session)).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            () = revoked => {}
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Principal {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let verifier = parts
+            .extensions
+            .get::<Verifier>()
+            .ok_or_else(|| Problem::internal(&"no Verifier in the request's extensions: is server::edge around?"))?;
+        verifier.authenticate(&parts.headers)
+    }
+}
+
+/// A [`Principal`] that is an admin; others get 403.
+#[derive(Debug, Clone)]
+pub struct Admin(pub Principal);
+
+impl<S: Sync> FromRequestParts<S> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let principal = Principal::from_request_parts(parts, state).await?;
+        match principal.role {
+            Role::Admin => Ok(Self(principal)),
+            Role::User => Err(Problem::new(ProblemCode::Forbidden)),
+        }
+    }
+}
+
+/// The claims of an access token: these and no others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// [`ISSUER`]
+    pub iss: String,
+    /// [`AUDIENCE`]
+    pub aud: String,
+    /// The account.
+    pub sub: Uuid,
+    /// The session.
+    pub sid: Uuid,
+    /// What the account may do.
+    pub role: Role,
+    /// Where the account's events live.
+    pub shard: i16,
+    /// Made at, seconds since 1970.
+    pub iat: i64,
+    /// Good until, seconds since 1970.
+    pub exp: i64,
+    /// The token's own id.
+    pub jti: Uuid,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header<'a> {
+    alg: &'a str,
+    typ: &'a str,
+    kid: &'a str,
+}
+
+const ALGORITHM: &str = "EdDSA";
+
+impl Claims {
+    /// The signed token.
+    ///
+    /// # Errors
+    /// Never in practice: when the claims cannot be written as JSON.
+    pub fn sign(&self, kid: &str, key: &SigningKey) -> Result<String, serde_json::Error> {
+        let header = serde_json::to_vec(&Header { alg: ALGORITHM, typ: TOKEN_TYPE, kid })?;
+        let mut token = URL_SAFE_NO_PAD.encode(header);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(self)?, &mut token);
+        let signature = key.sign(token.as_bytes());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature.to_bytes(), &mut token);
+        Ok(token)
+    }
+}
+
+/// The keys that tokens may be signed with.
+#[derive(Debug, Default)]
+pub struct Keys {
+    by_kid: HashMap<String, VerifyingKey>,
+    /// Tells the sets apart, so that what an earlier one verified is verified again.
+    edition: u64,
+}
+
+impl Keys {
+    /// From key ids and Ed25519 public keys. A key that is no point of the curve, or a weak one, is left out.
+    #[must_use]
+    pub fn new(keys: impl IntoIterator<Item = (String, [u8; 32])>) -> Self {
+        static EDITION: AtomicU64 = AtomicU64::new(1);
+        let by_kid = keys
+            .into_iter()
+            .filter_map(|(kid, bytes)| {
+                let key = VerifyingKey::from_bytes(&bytes).ok().filter(|key| !key.is_weak());
+                if key.is_none() {
+                    tracing::error!(kid, "a public key is not usable and is left out");
+                }
+                key.map(|key| (kid, key))
+            })
+            .collect();
+        Self { by_kid, edition: EDITION.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_kid.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_kid.is_empty()
+    }
+}
+
+/// The sessions that have ended while tokens of theirs may still be about.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Revoked(pub HashSet<Uuid>);
+
+impl Revoked {
+    /// Whether this session has ended.
+    #[must_use]
+    pub fn contains(&self, session: Uuid) -> bool {
+        self.0.contains(&session)
+    }
+}
+
+/// Verifies access tokens. Cheap to clone.
+#[derive(Clone)]
+pub struct Verifier(Arc<Inner>);
+
+struct Inner {
+    keys: watch::Receiver<Arc<Keys>>,
+    revoked: watch::Receiver<Arc<Revoked>>,
+    verified: Cache<Box<str>, Verified>,
+}
+
+#[derive(Clone, Copy)]
+struct Verified {
+    owner: Uuid,
+    session: Uuid,
+    role: Role,
+    shard: i16,
+    expires_at_s: i64,
+    edition: u64,
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Verifier")
+    }
+}
+
+impl Verifier {
+    /// With the keys that are good and the sessions that are not, both as they change.
+    #[must_use]
+    pub fn new(keys: watch::Receiver<Arc<Keys>>, revoked: watch::Receiver<Arc<Revoked>>) -> Self {
+        Self(Arc::new(Inner { keys, revoked, verified: Cache::new(CACHED_TOKENS_MAX) }))
+    }
+
+    /// The principal of a request.
+    ///
+    /// # Errors
+    /// 401 without a good bearer token, 400 with two `Authorization` headers.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
+        let Some(value) = single(headers, &AUTHORIZATION)? else {
+            return Err(Problem::new(ProblemCode::Unauthenticated)
+                .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"primetrade\"")));
+        };
+        value.to_str().ok().and_then(bearer).and_then(|token| self.verify(token)).ok_or_else(|| {
+            Problem::new(ProblemCode::Unauthenticated).header(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"primetrade\", error=\"invalid_token\""),
+            )
+        })
+    }
+
+    /// The principal of a token, if it is good now.
+    #[must_use]
+    pub fn verify(&self, token: &str) -> Option<Principal> {
+        if token.len() > TOKEN_LENGTH_MAX {
+            return None;
+        }
+        let now_s = clock::now().timestamp();
+        let edition = self.0.keys.borrow().edition;
+        let verified = match self.0.verified.get(token).filter(|verified| verified.edition == edition) {
+            Some(verified) => verified,
+            None => {
+                let keys = self.0.keys.borrow().clone();
+                let claims = open(token, &keys, now_s)?;
+                let verified = Verified {
+                    owner: claims.sub,
+                    session: claims.sid,
+                    role: claims.role,
+                    shard: claims.shard,
+                    expires_at_s: claims.exp,
+                    edition: keys.edition,
+                };
+                self.0.verified.insert(token.into(), verified);
+                verified
+            }
+        };
+        if verified.expires_at_s <= now_s || self.0.is_revoked(verified.session) {
+            return None;
+        }
+        Some(Principal {
+            owner: OwnerId(verified.owner),
+            session: verified.session,
+            role: verified.role,
+            shard: verified.shard,
+            expires_at: DateTime::from_timestamp(verified.expires_at_s, 0)?,
+            verifier: Some(self.clone()),
+        })
+    }
+}
+
+impl Inner {
+    fn is_revoked(&self, session: Uuid) -> bool {
+        self.revoked.borrow().contains(session)
+    }
+}
+
+/// The token of `Bearer <token>`; the scheme's case does not matter.
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    (scheme.eq_ignore_ascii_case("bearer ")).then(|| token.trim_matches(' '))
+}
+
+/// The claims of a token that is signed by one of the keys, is ours, and has not expired.
+fn open(token: &str, keys: &Keys, now_s: i64) -> Option<Claims> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let (header, claims) = signed.split_once('.')?;
+    // base64 has no dot, so that a token with more parts fails here
+    let header = URL_SAFE_NO_PAD.decode(header).ok()?;
+    let header: Header<'_> = serde_json::from_slice(&header).ok()?;
+    if header.alg != ALGORITHM || header.typ != TOKEN_TYPE {
+        return None;
+    }
+    let key = keys.by_kid.get(header.kid)?;
+    let mut bytes = [0; Signature::BYTE_SIZE];
+    let length = URL_SAFE_NO_PAD.decode_slice(signature, &mut bytes).ok()?;
+    if length != bytes.len() {
+        return None;
+    }
+    key.verify_strict(signed.as_bytes(), &Signature::from_bytes(&bytes)).ok()?;
+    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+    let ours = claims.iss == ISSUER && claims.aud == AUDIENCE;
+    let in_time = claims.iat <= now_s.saturating_add(CLOCK_SKEW_S) && now_s < claims.exp;
+    (ours && in_time).then_some(claims)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Issuer {
+        key: SigningKey,
+        verifier: Verifier,
+        keys: watch::Sender<Arc<Keys>>,
+        revoked: watch::Sender<Arc<Revoked>>,
+    }
+
+    const KID: &str = "key-1";
+
+    fn issuer() -> Issuer {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let (keys, keys_seen) =
+            watch::channel(Arc::new(Keys::new([(KID.to_owned(), key.verifying_key().to_bytes())])));
+        let (revoked, revoked_seen) = watch::channel(Arc::default());
+        Issuer { key, verifier: Verifier::new(keys_seen, revoked_seen), keys, revoked }
+    }
+
+    fn claims() -> Claims {
+        let now = clock::now().timestamp();
+        Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: Uuid::from_u128(1),
+            sid: Uuid::from_u128(2),
+            role: Role::User,
+            shard: 3,
+            iat: now,
+            exp: now + 900,
+            jti: Uuid::from_u128(4),
+        }
+    }
+
+    /// A token with any header and claims, signed with the right key.
+    fn forge(key: &SigningKey, header: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).to_bytes());
+        format!("{signed}.{signature}")
+    }
+
+    fn json(claims: &Claims) -> String {
+        serde_json::to_string(claims).expect("serialises")
+    }
+
+    #[test]
+    fn a_good_token_names_its_principal() {
+        let issuer = issuer();
+        let token = claims().sign(KID, &issuer.key).expect("signs");
+        for _ in 0..2 {
+            let principal = issuer.verifier.verify(&token).expect("good");
+            assert_eq!(principal.owner, OwnerId(Uuid::from_u128(1)));
+            assert_eq!(principal.session, Uuid::from_u128(2));
+            assert_eq!((principal.role, principal.shard), (Role::User, 3));
+        }
+    }
+
+    #[test]
+    fn no_other_header_is_taken_though_the_signature_is_right() {
+        let issuer = issuer();
+        let good = json(&claims());
+        assert!(issuer.verifier.verify(&forge(&issuer.key, r#"{"alg":"EdDSA","typ":"at+jwt","kid":"key-1"}"#, &good)).is_some());
+        for header in [
+            r#"{"alg":"none","typ":"at+jwt","kid":"key-1"}"#,
+            r#"{"alg":"None","typ":"at+jwt","kid":"key-1"}"#,
+            r#"{"alg":"HS256","typ":"at+jwt","kid":"key-1"}"#,
+            r#"{"alg":"eddsa","typ":"at+jwt","kid":"key-1"}"#,
+            r#"{"alg":"EdDSA","typ":"JWT","kid":"key-1"}"#,
+            r#"{"alg":"EdDSA","kid":"key-1"}"#,
+            r#"{"alg":"EdDSA","typ":"at+jwt"}"#,
+            r#"{"alg":"EdDSA","typ":"at+jwt","kid":"key-2"}"#,
+            r#"{"alg":"EdDSA","typ":"at+jwt","kid":"../key-1"}"#,
+            r#"{"alg":"EdDSA","typ":"at+jwt","kid":"key-1","crit":["b64"]}"#,
+            r#"{"alg":"EdDSA","typ":"at+jwt","kid":"key-1","jku":"https://example.org"}"#,
+            r#"{"alg":"EdDSA","alg":"EdDSA","typ":"at+jwt","kid":"key-1"}"#,
+            r#"{"alg":"EdDSA","typ":"at+jwt","kid":"key-1","jwk":{"kty":"OKP"}}"#,
+            "{}",
+            "",
+        ] {
+            assert!(issuer.verifier.verify(&forge(&issuer.key, header, &good)).is_none(), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_hmac_with_the_public_key_is_no_signature() {
+        use hmac::{Hmac, KeyInit, Mac};
+        let issuer = issuer();
+        for alg in ["HS256", "EdDSA"] {
+            let header = format!(r#"{{"alg":"{alg}","typ":"at+jwt","kid":"key-1"}}"#);
+            let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(json(&claims())));
+            let mut mac = Hmac::<sha2::Sha256>::new_from_slice(issuer.key.verifying_key().as_bytes()).expect("any key");
+            mac.update(signed.as_bytes());
+            let tag = mac.finalize().into_bytes();
+            for signature in [tag.to_vec(), [tag.to_vec(), tag.to_vec()].concat(), vec![0; 64], vec![]] {
+                let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
+                assert!(issuer.verifier.verify(&token).is_none(), "{alg}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_claims_are_refused_though_the_signature_is_right() {
+        let issuer = issuer();
+        let now = clock::now().timestamp();
+        let header = r#"{"alg":"EdDSA","typ":"at+jwt","kid":"key-1"}"#;
+        let changed = |change: fn(&mut Claims)| {
+            let mut claims = claims();
+            change(&mut claims);
+            json(&claims)
+        };
+        let good = json(&claims());
+        for bad in [
+            changed(|c| c.iss = "another".into()),
+            changed(|c| c.aud = "another".into()),
+            changed(|c| c.exp = 0),
+            changed(|c| c.exp = c.iat),
+            changed(|c| c.exp = -1),
+            changed(|c| c.iat += 3600),
+            good.replace("\"sub\"", "\"sup\""),
+            good.replace("\"role\":\"user\"", "\"role\":\"root\""),
+            good.replace("\"role\":\"user\"", "\"role\":\"user\",\"role\":\"admin\""),
+            good.replace(&format!("\"exp\":{}", now + 900), "\"exp\":\"soon\""),
+            good.replace(&format!("\"exp\":{}", now + 900), "\"exp\":1e30"),
+            good.replace("{\"iss\"", "{\"nbf\":0,\"iss\""),
+            "[]".into(),
+            "null".into(),
+        ] {
+            assert!(issuer.verifier.verify(&forge(&issuer.key, header, &bad)).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_another_key_or_more_parts_are_refused() {
+        let issuer = issuer();
+        let token = claims().sign(KID, &issuer.key).expect("signs");
+        for index in (0..token.len()).step_by(7) {
+            let mut bytes = token.clone().into_bytes();
+            bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).expect("ascii");
+            assert!(issuer.verifier.verify(&changed).is_none(), "{index}");
+        }
+        let other = claims().sign(KID, &SigningKey::from_bytes(&[8; 32])).expect("signs");
+        assert!(issuer.verifier.verify(&other).is_none());
+        let unsigned = token.rsplit_once('.').map(|(signed, _)| signed.to_owned()).unwrap_or_default();
+        for broken in [format!("{token}.x"), format!("x.{token}"), format!("{unsigned}."), unsigned, String::new(), "...".into()] {
+            assert!(issuer.verifier.verify(&broken).is_none(), "{broken}");
+        }
+        assert!(issuer.verifier.verify(&format!("{token}{}", "A".repeat(10_000))).is_none());
+    }
+
+    #[test]
+    fn a_cached_token_ends_with_its_time() {
+        let issuer = issuer();
+        let now = clock::now().timestamp();
+        // as if it had been verified earlier
+        let verified = Verified {
+            owner: Uuid::nil(),
+            session: Uuid::nil(),
+            role: Role::User,
+            shard: 0,
+            expires_at_s: now,
+            edition: issuer.verifier.0.keys.borrow().edition,
+        };
+        issuer.verifier.0.verified.insert("t".into(), verified);
+        assert!(issuer.verifier.verify("t").is_none());
+        issuer.verifier.0.verified.insert("t".into(), Verified { expires_at_s: now + 60, ..verified });
+        assert!(issuer.verifier.verify("t").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_revoked_session_and_a_withdrawn_key_end_cached_tokens_at_once() {
+        let issuer = issuer();
+        let token = claims().sign(KID, &issuer.key).expect("signs");
+        let principal = issuer.verifier.verify(&token).expect("good");
+        assert!(!principal.revoked());
+
+        let ended = principal.ended();
+        issuer.revoked.send_replace(Arc::new(Revoked([Uuid::from_u128(2)].into())));
+        assert!(issuer.verifier.verify(&token).is_none() && principal.revoked());
+        tokio::time::timeout(std::time::Duration::from_secs(5), ended).await.expect("the stream is told");
+
+        issuer.revoked.send_replace(Arc::default());
+        assert!(issuer.verifier.verify(&token).is_some());
+        issuer.keys.send_replace(Arc::new(Keys::new([])));
+        assert!(issuer.verifier.verify(&token).is_none());
+    }
+
+    #[test]
+    fn the_authorization_header_is_read_as_rfc_6750_has_it() {
+        let issuer = issuer();
+        let token = claims().sign(KID, &issuer.key).expect("signs");
+        let status = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, HeaderValue::from_str(value).expect("a header value"));
+            }
+            match issuer.verifier.authenticate(&headers) {
+                Ok(_) => 200,
+                Err(problem) => {
+                    let has_challenge =
+                        axum::response::IntoResponse::into_response(problem.clone()).headers().contains_key(WWW_AUTHENTICATE);
+                    assert_eq!(has_challenge, problem.status() == 401);
+                    problem.status().as_u16()
+                }
+            }
+        };
+        let good = format!("Bearer {token}");
+        assert_eq!(status(&[&good]), 200);
+        assert_eq!(status(&[&format!("bearer {token}")]), 200);
+        assert_eq!(status(&[]), 401);
+        assert_eq!(status(&[&format!("Basic {token}")]), 401);
+        assert_eq!(status(&[&format!("Bearer{token}")]), 401);
+        assert_eq!(status(&["Bearer"]), 401);
+        assert_eq!(status(&["Bearer "]), 401);
+        assert_eq!(status(&[&good, &good]), 400);
+    }
+}

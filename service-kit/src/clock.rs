@@ -1,0 +1,12 @@
+//! The wall clock, read here and nowhere else (clippy's `disallowed-methods` holds it).
+
+use chrono::{DurationRound, TimeDelta, Utc};
+use domain::Time;
+
+/// Now, truncated to the microsecond: what Postgres and the stored events keep.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn now() -> Time {
+    let now = Utc::now();
+    now.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(now)
+}

@@ -1,0 +1,398 @@
+//! Settings: environment variables, their `_FILE` variants, and flags over them.
+//!
+//! [`Source`] is the one reader. A command line puts its flags in with [`Source::set`] (flags win), then the typed
+//! sections are read once, each with an error that names the variable:
+//!
+//! ```
+//! # use service_kit::config::{Source, DatabaseUrls, Listen};
+//! let mut source = Source::from_pairs([("PRIMETRADE_LISTEN", "127.0.0.1:9000")]);
+//! source.set("PRIMETRADE_DATABASE_URL", "postgres://localhost/primetrade");
+//! let listen = Listen::read(&source)?;
+//! let urls = DatabaseUrls::read(&source)?;
+//! # assert_eq!(listen.address.port(), 9000);
+//! # Ok::<(), service_kit::config::ConfigError>(())
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::token::{RootSecret, SECRET_LENGTH_MIN};
+
+/// Every variable there is; another one that begins with `PRIMETRADE_` is a mistake that [`Source::check_names`] tells.
+pub const VARIABLES: &[Variable] = &[
+    Variable { name: "PRIMETRADE_LISTEN", secret: false, about: "address and port, default 127.0.0.1:8080" },
+    Variable { name: "PRIMETRADE_OPS_LISTEN", secret: false, about: "livez, readyz and metrics move to this address" },
+    Variable { name: "PRIMETRADE_DATA_DIR", secret: false, about: "data folder of a single process, default ./data" },
+    Variable { name: "PRIMETRADE_DATABASE_URL", secret: true, about: "event store and identity" },
+    Variable { name: "PRIMETRADE_READ_DATABASE_URL", secret: true, about: "read models, default the same" },
+    Variable { name: "PRIMETRADE_READ_REPLICA_URL", secret: true, about: "replica for reads, optional" },
+    Variable { name: "PRIMETRADE_SECRET", secret: true, about: "authenticates tokens and cursors, encrypts keys" },
+    Variable { name: "PRIMETRADE_JWKS_URL", secret: false, about: "keys for services without the identity database" },
+    Variable { name: "PRIMETRADE_KAFKA_BROKERS", secret: false, about: "services only" },
+    Variable { name: "PRIMETRADE_REDIS_URL", secret: true, about: "services only" },
+    Variable { name: "PRIMETRADE_TRUSTED_PROXIES", secret: false, about: "addresses whose X-Forwarded-For is believed" },
+    Variable { name: "PRIMETRADE_CORS_ORIGINS", secret: false, about: "origins that browsers may call from, default none" },
+    Variable { name: "PRIMETRADE_RATE_LIMITS", secret: false, about: "on or off, default on" },
+    Variable { name: "PRIMETRADE_LOG", secret: false, about: "as RUST_LOG, default info" },
+    Variable { name: "PRIMETRADE_LOG_FORMAT", secret: false, about: "text or json, default text" },
+    Variable { name: "OTEL_EXPORTER_OTLP_ENDPOINT", secret: false, about: "where traces go, default nowhere" },
+];
+
+/// A variable of the contract.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether its value is never shown.
+    pub secret: bool,
+    /// One line about it.
+    pub about: &'static str,
+}
+
+/// What is wrong with the configuration. The message names the variable and never shows a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It is needed and not there.
+    #[error("{name} is not set: {needed_for}")]
+    Missing {
+        /// The variable.
+        name: String,
+        /// What it is needed for.
+        needed_for: &'static str,
+    },
+    /// Its value cannot be taken.
+    #[error("{name}: {reason}")]
+    Invalid {
+        /// The variable.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// There is no such variable.
+    #[error("{name} is not a setting of this program{}", suggestion.map(|s| format!(" (did you mean {s}?)")).unwrap_or_default())]
+    Unknown {
+        /// The variable.
+        name: String,
+        /// The nearest one that there is.
+        suggestion: Option<&'static str>,
+    },
+    /// `X` and `X_FILE` are both set.
+    #[error("{name} and {name}_FILE are both set: one of them has to go")]
+    Both {
+        /// The variable.
+        name: String,
+    },
+    /// The file that `X_FILE` names cannot be read.
+    #[error("{name}_FILE: cannot read {}: {source}", path.display())]
+    File {
+        /// The variable.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Where settings come from: a copy of the environment, with flags over it.
+#[derive(Clone, Default)]
+pub struct Source {
+    variables: BTreeMap<String, String>,
+    flags: BTreeMap<String, String>,
+}
+
+impl Source {
+    /// The environment of this process.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let text = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Self { variables: text.collect(), flags: BTreeMap::new() }
+    }
+
+    /// Given variables, for tests.
+    #[must_use]
+    pub fn from_pairs<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let variables = pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        Self { variables, flags: BTreeMap::new() }
+    }
+
+    /// Puts a flag's value over the variable (and over its `_FILE`).
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.flags.insert(name.to_owned(), value.into());
+    }
+
+    /// Refuses a variable that begins with `PRIMETRADE_` and is none of [`VARIABLES`]: a misspelt setting would
+    /// otherwise be ignored in silence. `more` are the names of the program's own.
+    ///
+    /// # Errors
+    /// Names the first one.
+    pub fn check_names(&self, more: &[&str]) -> Result<(), ConfigError> {
+        for name in self.variables.keys().filter(|name| name.starts_with("PRIMETRADE_")) {
+            let plain = name.strip_suffix("_FILE").unwrap_or(name);
+            let known = |candidate: &str| {
+                VARIABLES.iter().any(|variable| variable.name == candidate) || more.contains(&candidate)
+            };
+            if !known(plain) && !known(name) {
+                let near = VARIABLES.iter().map(|v| (distance(v.name, name), v.name)).min().filter(|(d, _)| *d <= 3);
+                return Err(ConfigError::Unknown { name: name.clone(), suggestion: near.map(|(_, name)| name) });
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a variable, or the content of the file that `<name>_FILE` names (its last line break taken off).
+    /// An empty one counts as not set.
+    ///
+    /// # Errors
+    /// When both are set or the file cannot be read.
+    pub fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        if let Some(value) = self.flags.get(name) {
+            return Ok(Some(value.clone()));
+        }
+        let value = self.variables.get(name).filter(|value| !value.is_empty());
+        let path = self.variables.get(&format!("{name}_FILE")).filter(|path| !path.is_empty());
+        match (value, path) {
+            (Some(_), Some(_)) => Err(ConfigError::Both { name: name.into() }),
+            (Some(value), None) => Ok(Some(value.clone())),
+            (None, Some(path)) => {
+                let path = PathBuf::from(path);
+                match std::fs::read_to_string(&path) {
+                    Ok(content) => Ok(Some(content.trim_end_matches(['\r', '\n']).to_owned())),
+                    Err(source) => Err(ConfigError::File { name: name.into(), path, source }),
+                }
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// A value in its own type.
+    ///
+    /// # Errors
+    /// When it cannot be read as one.
+    pub fn parsed<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, ConfigError> {
+        self.text(name)?.map(|text| text.trim().parse().map_err(|e| invalid(name, &e))).transpose()
+    }
+
+    /// A value that is never shown.
+    ///
+    /// # Errors
+    /// As [`Source::text`].
+    pub fn secret(&self, name: &str) -> Result<Option<SecretString>, ConfigError> {
+        Ok(self.text(name)?.map(SecretString::from))
+    }
+
+    /// `on` or `off`.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn switch(&self, name: &str, default: bool) -> Result<bool, ConfigError> {
+        match self.text(name)?.as_deref() {
+            None => Ok(default),
+            Some("on") => Ok(true),
+            Some("off") => Ok(false),
+            Some(_) => Err(invalid(name, &"it is either on or off")),
+        }
+    }
+
+    /// A list with commas between.
+    ///
+    /// # Errors
+    /// When a part cannot be read.
+    pub fn list<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Vec<T>, ConfigError> {
+        let text = self.text(name)?.unwrap_or_default();
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(|part| part.parse().map_err(|e| invalid(name, &format!("{part}: {e}")))).collect()
+    }
+}
+
+/// An error for a value that was read and cannot be taken.
+#[must_use]
+pub fn invalid(name: &str, reason: &dyn std::fmt::Display) -> ConfigError {
+    ConfigError::Invalid { name: name.into(), reason: reason.to_string() }
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// For everything, or for all but operations.
+    pub address: SocketAddr,
+    /// For livez, readyz and metrics, where they are apart.
+    pub ops_address: Option<SocketAddr>,
+}
+
+impl Listen {
+    /// `PRIMETRADE_LISTEN` (127.0.0.1:8080) and `PRIMETRADE_OPS_LISTEN`. An IP address and a port; `localhost` is taken.
+    ///
+    /// # Errors
+    /// When one is no such thing.
+    pub fn read(source: &Source) -> Result<Self, ConfigError> {
+        let address = |name: &str| {
+            source
+                .text(name)?
+                .map(|text| {
+                    let text = text.trim().replace("localhost:", "127.0.0.1:");
+                    text.parse::<SocketAddr>().map_err(|_| invalid(name, &"it is an address and a port, as 127.0.0.1:8080"))
+                })
+                .transpose()
+        };
+        Ok(Self {
+            address: address("PRIMETRADE_LISTEN")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            ops_address: address("PRIMETRADE_OPS_LISTEN")?,
+        })
+    }
+}
+
+/// Postgres addresses; a password in them is never shown.
+#[derive(Debug, Clone)]
+pub struct DatabaseUrls {
+    /// Event store and identity; `None`: a private Postgres in the data folder.
+    pub write: Option<SecretString>,
+    /// Read models; default the same.
+    pub read: Option<SecretString>,
+    /// A replica of the read models.
+    pub replica: Option<SecretString>,
+}
+
+impl DatabaseUrls {
+    /// `PRIMETRADE_DATABASE_URL`, `PRIMETRADE_READ_DATABASE_URL`, `PRIMETRADE_READ_REPLICA_URL`.
+    ///
+    /// # Errors
+    /// When one is not a Postgres URL.
+    pub fn read(source: &Source) -> Result<Self, ConfigError> {
+        let url = |name: &str| {
+            let url = source.secret(name)?;
+            let postgres = |url: &SecretString| {
+                ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme))
+            };
+            match url {
+                Some(url) if !postgres(&url) => Err(invalid(name, &"it begins with postgres://")),
+                url => Ok(url),
+            }
+        };
+        let write = url("PRIMETRADE_DATABASE_URL")?;
+        let read = url("PRIMETRADE_READ_DATABASE_URL")?.or_else(|| write.clone());
+        Ok(Self { write, read, replica: url("PRIMETRADE_READ_REPLICA_URL")? })
+    }
+}
+
+/// `PRIMETRADE_SECRET`, where it is given.
+///
+/// # Errors
+/// When it is too short, or its file cannot be read.
+pub fn root_secret(source: &Source) -> Result<Option<RootSecret>, ConfigError> {
+    const NAME: &str = "PRIMETRADE_SECRET";
+    let too_short = || invalid(NAME, &format!("it must have at least {SECRET_LENGTH_MIN} bytes"));
+    source.secret(NAME)?.map(|secret| RootSecret::new(secret).map_err(|_| too_short())).transpose()
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// As in `RUST_LOG`.
+    pub filter: String,
+    /// One JSON object a line, instead of text.
+    pub json: bool,
+}
+
+impl Log {
+    /// `PRIMETRADE_LOG` (info) and `PRIMETRADE_LOG_FORMAT` (text).
+    ///
+    /// # Errors
+    /// When the filter cannot be read or the format is neither.
+    pub fn read(source: &Source) -> Result<Self, ConfigError> {
+        let filter = source.text("PRIMETRADE_LOG")?.unwrap_or_else(|| "info".into());
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
+            return Err(invalid("PRIMETRADE_LOG", &error));
+        }
+        let json = match source.text("PRIMETRADE_LOG_FORMAT")?.as_deref() {
+            None | Some("text") => false,
+            Some("json") => true,
+            Some(_) => return Err(invalid("PRIMETRADE_LOG_FORMAT", &"it is either text or json")),
+        };
+        Ok(Self { filter, json })
+    }
+}
+
+/// Levenshtein distance, for a misspelt name.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(pairs: &[(&str, &str)]) -> Source {
+        Source::from_pairs(pairs.iter().copied())
+    }
+
+    #[test]
+    fn flags_win_over_variables() {
+        let mut source = source(&[("PRIMETRADE_LISTEN", "0.0.0.0:1")]);
+        assert_eq!(Listen::read(&source).expect("good").address.port(), 1);
+        source.set("PRIMETRADE_LISTEN", "localhost:2");
+        assert_eq!(Listen::read(&source).expect("good").address.to_string(), "127.0.0.1:2");
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file() {
+        let path = std::env::temp_dir().join(format!("service-kit-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&path, "a secret from a file, long enough\n").expect("writes");
+        let file = path.to_str().expect("utf-8");
+        let read = source(&[("PRIMETRADE_SECRET_FILE", file)]).text("PRIMETRADE_SECRET").expect("reads");
+        assert_eq!(read.as_deref(), Some("a secret from a file, long enough"));
+        let both = source(&[("PRIMETRADE_SECRET_FILE", file), ("PRIMETRADE_SECRET", "x")]);
+        assert!(matches!(both.text("PRIMETRADE_SECRET"), Err(ConfigError::Both { .. })));
+        std::fs::remove_file(&path).expect("removes");
+        let gone = source(&[("PRIMETRADE_SECRET_FILE", file)]).text("PRIMETRADE_SECRET").expect_err("gone");
+        assert!(gone.to_string().contains("PRIMETRADE_SECRET_FILE"), "{gone}");
+    }
+
+    #[test]
+    fn an_error_names_the_variable_and_shows_no_secret() {
+        let cases: [(&str, &str, Result<(), ConfigError>); 5] = [
+            ("PRIMETRADE_LISTEN", "8080", Listen::read(&source(&[("PRIMETRADE_LISTEN", "8080")])).map(drop)),
+            ("PRIMETRADE_DATABASE_URL", "hunter2", DatabaseUrls::read(&source(&[("PRIMETRADE_DATABASE_URL", "hunter2")])).map(drop)),
+            ("PRIMETRADE_SECRET", "hunter2", root_secret(&source(&[("PRIMETRADE_SECRET", "hunter2")])).map(drop)),
+            ("PRIMETRADE_LOG_FORMAT", "xml", Log::read(&source(&[("PRIMETRADE_LOG_FORMAT", "xml")])).map(drop)),
+            ("PRIMETRADE_LOG", "[", Log::read(&source(&[("PRIMETRADE_LOG", "a=[b")])).map(drop)),
+        ];
+        for (name, value, result) in cases {
+            let text = result.expect_err(name).to_string();
+            assert!(text.contains(name), "{text}");
+            assert!(!text.contains("hunter2"), "{value}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_name_is_told() {
+        let error = source(&[("PRIMETRADE_LISTN", "x")]).check_names(&[]).expect_err("misspelt");
+        assert!(error.to_string().contains("PRIMETRADE_LISTEN?"), "{error}");
+        source(&[("PRIMETRADE_SECRET_FILE", "x"), ("PATH", "x"), ("PRIMETRADE_OWN", "x")])
+            .check_names(&["PRIMETRADE_OWN"])
+            .expect("all known");
+    }
+
+    #[test]
+    fn switches_and_lists() {
+        assert!(source(&[]).switch("PRIMETRADE_RATE_LIMITS", true).expect("default"));
+        assert!(!source(&[("PRIMETRADE_RATE_LIMITS", "off")]).switch("PRIMETRADE_RATE_LIMITS", true).expect("off"));
+        assert!(source(&[("PRIMETRADE_RATE_LIMITS", "no")]).switch("PRIMETRADE_RATE_LIMITS", true).is_err());
+        let list: Vec<u8> = source(&[("L", "1, 2,")]).list("L").expect("a list");
+        assert_eq!(list, [1, 2]);
+    }
+}

@@ -1,0 +1,251 @@
+//! The request in progress: its id and its place in a trace.
+//!
+//! `server::edge` makes a [`RequestContext`] for each request and keeps it task-local, so that problems and logs find
+//! it. A handler takes it as an argument (`context: RequestContext`), which is a copy of what is there; no header is
+//! read again. Outside of a request (tests, background work) a fresh one is made.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::fmt;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::Uuid;
+
+/// `X-Request-Id`
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// `traceparent` (W3C Trace Context)
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+const REQUEST_ID_LENGTH_MAX: usize = 128;
+
+tokio::task_local! {
+    static CURRENT: RequestContext;
+}
+
+/// Ids of one request. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    request_id: HeaderValue,
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
+    flags: u8,
+}
+
+impl RequestContext {
+    /// From a request's headers: what is good is taken, what is missing or bad is made.
+    #[must_use]
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        // one random number for whatever has to be made
+        let random = random_bytes();
+        let (trace_id, flags) = headers.get(TRACEPARENT).and_then(parse_traceparent).unwrap_or((random, 1));
+        let mut span_id = [0; 8];
+        span_id.copy_from_slice(&random[8..]);
+        // not the trace id's own tail, and never all zero
+        span_id[0] ^= 0x5a;
+        span_id[7] |= 1;
+        let request_id = match headers.get(X_REQUEST_ID) {
+            Some(id) if is_request_id(id.as_bytes()) => id.clone(),
+            Some(_) | None => hex_header(random),
+        };
+        Self { request_id, trace_id, span_id, flags }
+    }
+
+    /// A context of its own, for work that no request asked for.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self::from_headers(&HeaderMap::new())
+    }
+
+    /// The context of the request in progress, or a fresh one.
+    #[must_use]
+    pub fn current() -> Self {
+        CURRENT.try_with(Clone::clone).unwrap_or_else(|_| Self::fresh())
+    }
+
+    /// The client's `X-Request-Id`, or the one made: what events carry as correlation id.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// The request id as the header that is returned.
+    #[must_use]
+    pub fn request_id_header(&self) -> HeaderValue {
+        self.request_id.clone()
+    }
+
+    /// The W3C trace id, 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id(&self) -> String {
+        Hex(&self.trace_id).to_string()
+    }
+
+    /// W3C `traceparent` with this request's own span: what events carry on.
+    #[must_use]
+    pub fn traceparent(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = String::with_capacity(55);
+        let mut hex = |bytes: &[u8]| {
+            for byte in bytes {
+                text.push(DIGITS[usize::from(byte >> 4)] as char);
+                text.push(DIGITS[usize::from(byte & 15)] as char);
+            }
+            text.push('-');
+        };
+        hex(&[0]);
+        hex(&self.trace_id);
+        hex(&self.span_id);
+        hex(&[self.flags]);
+        text.pop();
+        text
+    }
+
+    /// Runs a future with this as the request in progress.
+    pub fn scope<F: Future>(self, future: F) -> tokio::task::futures::TaskLocalFuture<Self, F> {
+        CURRENT.scope(self, future)
+    }
+
+    /// Runs a closure with this as the request in progress.
+    pub fn sync_scope<R>(self, closure: impl FnOnce() -> R) -> R {
+        CURRENT.sync_scope(self, closure)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self::current())
+    }
+}
+
+/// The trace id of the request in progress, 32 hexadecimal digits; zeros outside of one.
+#[must_use]
+pub fn current_trace_id() -> String {
+    CURRENT.try_with(RequestContext::trace_id).unwrap_or_else(|_| "0".repeat(32))
+}
+
+/// Unique, not secret: 128 bits of SplitMix64 seeded by the system for each thread. (A system call for each request
+/// would cost more than all else here.)
+fn random_bytes() -> [u8; 16] {
+    thread_local! {
+        static STATE: Cell<[u64; 2]> = Cell::new(Uuid::new_v4().as_u64_pair().into());
+    }
+    let mix = |mut z: u64| {
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let [high, low] = STATE.get().map(|lane| lane.wrapping_add(0x9e37_79b9_7f4a_7c15));
+    STATE.set([high, low]);
+    Uuid::from_u64_pair(mix(high), mix(low)).into_bytes()
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+fn hex_header(bytes: [u8; 16]) -> HeaderValue {
+    let mut buffer = [0; uuid::fmt::Simple::LENGTH];
+    let text = Uuid::from_bytes(bytes).simple().encode_lower(&mut buffer);
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("0"))
+}
+
+fn is_request_id(id: &[u8]) -> bool {
+    (1..=REQUEST_ID_LENGTH_MAX).contains(&id.len())
+        && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// Trace id and flags of a version 00 `traceparent`, or of a later version read as the recommendation asks.
+fn parse_traceparent(value: &HeaderValue) -> Option<([u8; 16], u8)> {
+    let text = value.as_bytes();
+    let version = hex_byte(text.get(0..2)?)?;
+    let longer_is_fine = version != 0 && text.get(55) == Some(&b'-');
+    let dashes = text.get(2) == Some(&b'-') && text.get(35) == Some(&b'-') && text.get(52) == Some(&b'-');
+    if version == 0xff || !dashes || !(text.len() == 55 || longer_is_fine) {
+        return None;
+    }
+    let mut trace_id = [0; 16];
+    for (byte, digits) in trace_id.iter_mut().zip(text[3..35].chunks_exact(2)) {
+        *byte = hex_byte(digits)?;
+    }
+    let mut parent = [0; 8];
+    for (byte, digits) in parent.iter_mut().zip(text[36..52].chunks_exact(2)) {
+        *byte = hex_byte(digits)?;
+    }
+    let flags = hex_byte(&text[53..55])?;
+    (trace_id != [0; 16] && parent != [0; 8]).then_some((trace_id, flags & 1))
+}
+
+fn hex_byte(digits: &[u8]) -> Option<u8> {
+    let digit = |b: u8| match b {
+        b'0'..=b'9' => Some(b - b'0'),
+        b'a'..=b'f' => Some(b - b'a' + 10),
+        _ => None,
+    };
+    Some(digit(*digits.first()?)? << 4 | digit(*digits.get(1)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn of(name: HeaderName, value: &str) -> RequestContext {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(value).expect("a header value"));
+        RequestContext::from_headers(&headers)
+    }
+
+    #[test]
+    fn a_good_traceparent_is_carried_on_with_a_span_of_its_own() {
+        let context = of(TRACEPARENT, GOOD);
+        assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        let carried = context.traceparent();
+        assert!(carried.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && carried.ends_with("-01"), "{carried}");
+        assert_ne!(carried, GOOD);
+        assert!(parse_traceparent(&HeaderValue::from_str(&carried).expect("ascii")).is_some());
+    }
+
+    #[test]
+    fn a_bad_traceparent_is_replaced() {
+        for bad in [
+            "",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
+        ] {
+            let context = of(TRACEPARENT, bad);
+            assert_ne!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736", "{bad}");
+            assert_ne!(context.trace_id(), "0".repeat(32), "{bad}");
+        }
+        assert!(parse_traceparent(&HeaderValue::from_static("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more")).is_some());
+    }
+
+    #[test]
+    fn request_ids_are_taken_or_made() {
+        assert_eq!(of(X_REQUEST_ID, "a.B_c-9").request_id(), "a.B_c-9");
+        assert_eq!(of(X_REQUEST_ID, &"x".repeat(128)).request_id(), "x".repeat(128));
+        for bad in ["", "a b", "a/b", "é", &"x".repeat(129)] {
+            let id = of(X_REQUEST_ID, bad).request_id().to_owned();
+            assert!(id != bad && id.len() == 32, "{bad:?} -> {id:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_request_in_progress_is_found() {
+        let context = of(TRACEPARENT, GOOD);
+        context.scope(async { assert_eq!(current_trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736") }).await;
+        assert_eq!(current_trace_id(), "0".repeat(32));
+    }
+}

@@ -1,0 +1,225 @@
+//! `/livez`, `/readyz`, `/metrics`.
+//!
+//! ```
+//! # use service_kit::health::{Check, Health, Lag};
+//! let health = Health::new();
+//! health.register("database", || async { Check::ok("answers") });
+//! health.lag(|| async { Some(Lag { events: 0, seconds: 0.0 }) });
+//! let router = service_kit::health::router(health, None);
+//! # drop::<axum::Router>(router);
+//! ```
+//!
+//! Checks run side by side, each for at most 2 s, and what they say is kept for half a second, so that `/readyz`, which
+//! needs no token, cannot be used to press the database.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::problem::Problem;
+
+const CHECK_TIME_MAX: Duration = Duration::from_secs(2);
+const KEPT_FOR: Duration = Duration::from_millis(500);
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Whether the part can do its work.
+    pub ok: bool,
+    /// One line for the operator; no secrets, since anybody may read it.
+    pub detail: String,
+}
+
+impl Check {
+    /// All well.
+    #[must_use]
+    pub fn ok(detail: impl Into<String>) -> Self {
+        Self { ok: true, detail: detail.into() }
+    }
+
+    /// Not ready.
+    #[must_use]
+    pub fn failed(detail: impl Into<String>) -> Self {
+        Self { ok: false, detail: detail.into() }
+    }
+}
+
+/// How far the read side is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Lag {
+    /// Events not yet applied.
+    pub events: i64,
+    /// Age of the oldest of them, in seconds.
+    pub seconds: f64,
+}
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type CheckFn = Arc<dyn Fn() -> BoxFuture<Check> + Send + Sync>;
+type LagFn = Arc<dyn Fn() -> BoxFuture<Option<Lag>> + Send + Sync>;
+
+/// The checks of a process. Cheap to clone; parts register themselves.
+#[derive(Clone, Default)]
+pub struct Health(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    checks: Mutex<BTreeMap<&'static str, CheckFn>>,
+    lag: Mutex<Option<LagFn>>,
+    last: tokio::sync::Mutex<Option<(Instant, Readiness)>>,
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Readiness {
+    /// `ready` or `not-ready`
+    pub status: &'static str,
+    /// Each part by its name.
+    pub checks: BTreeMap<&'static str, CheckAnswer>,
+    /// How far the read side is behind, where there is one.
+    pub lag: Option<Lag>,
+}
+
+/// One part in the answer of `/readyz`.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckAnswer {
+    /// `ok` or `failed`
+    pub status: &'static str,
+    /// One line for the operator.
+    pub detail: String,
+}
+
+impl Readiness {
+    /// Whether every part is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.checks.values().all(|check| check.status == "ok")
+    }
+}
+
+impl Health {
+    /// Without checks: ready.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a check, or replaces the one of this name.
+    pub fn register<F, Fut>(&self, name: &'static str, check: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Check> + Send + 'static,
+    {
+        let check: CheckFn = Arc::new(move || Box::pin(check()));
+        self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).insert(name, check);
+    }
+
+    /// Sets how the lag is found; `None` when it is not known at the moment.
+    pub fn lag<F, Fut>(&self, lag: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<Lag>> + Send + 'static,
+    {
+        *self.0.lag.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(move || Box::pin(lag())));
+    }
+
+    /// Runs the checks, or gives what they said less than half a second ago.
+    pub async fn readiness(&self) -> Readiness {
+        // the lock is held while the checks run: who asks meanwhile gets the same answer
+        let mut last = self.0.last.lock().await;
+        if let Some((_, readiness)) = last.as_ref().filter(|(at, _)| at.elapsed() < KEPT_FOR) {
+            return readiness.clone();
+        }
+        let checks: Vec<(&'static str, CheckFn)> = {
+            let checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
+            checks.iter().map(|(name, check)| (*name, check.clone())).collect()
+        };
+        let lag = self.0.lag.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let run = futures_util::future::join_all(checks.into_iter().map(|(name, check)| async move {
+            let found = tokio::time::timeout(CHECK_TIME_MAX, check())
+                .await
+                .unwrap_or_else(|_| Check::failed(format!("no answer within {} s", CHECK_TIME_MAX.as_secs())));
+            (name, CheckAnswer { status: if found.ok { "ok" } else { "failed" }, detail: found.detail })
+        }));
+        let lag = async {
+            match lag {
+                Some(lag) => tokio::time::timeout(CHECK_TIME_MAX, lag()).await.ok().flatten(),
+                None => None,
+            }
+        };
+        let (checks, lag) = tokio::join!(run, lag);
+        let mut readiness = Readiness { status: "ready", checks: checks.into_iter().collect(), lag };
+        if !readiness.is_ready() {
+            readiness.status = "not-ready";
+        }
+        *last = Some((Instant::now(), readiness.clone()));
+        readiness
+    }
+}
+
+/// `/livez`, `/readyz` and, with a handle, `/metrics`.
+pub fn router(health: Health, metrics: Option<PrometheusHandle>) -> Router {
+    let router = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(health);
+    match metrics {
+        Some(handle) => router.route("/metrics", get(move || std::future::ready(render(&handle)))),
+        None => router,
+    }
+}
+
+async fn livez() -> Response {
+    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], "ok\n").into_response()
+}
+
+async fn readyz(State(health): State<Health>) -> Response {
+    let readiness = health.readiness().await;
+    let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    match serde_json::to_vec(&readiness) {
+        Ok(body) => {
+            let headers = [
+                (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+                (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            ];
+            (status, headers, body).into_response()
+        }
+        Err(error) => Problem::internal(&error).into_response(),
+    }
+}
+
+fn render(handle: &PrometheusHandle) -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (headers, handle.render()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_hangs_is_a_check_that_failed() {
+        let health = Health::new();
+        assert!(health.readiness().await.is_ready());
+        health.register("good", || async { Check::ok("fine") });
+        health.register("hangs", || std::future::pending::<Check>());
+        health.lag(|| async { Some(Lag { events: 3, seconds: 0.5 }) });
+        tokio::time::advance(KEPT_FOR).await;
+        let readiness = health.readiness().await;
+        assert!(!readiness.is_ready());
+        assert_eq!(readiness.status, "not-ready");
+        assert_eq!(readiness.checks["good"].status, "ok");
+        assert_eq!(readiness.checks["hangs"].status, "failed");
+        assert_eq!(readiness.lag.map(|lag| lag.events), Some(3));
+    }
+}

@@ -1,0 +1,106 @@
+//! Pages: `limit`, and the `Link` to the next one.
+
+use std::fmt;
+
+use axum::http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+
+/// The largest page, in items.
+pub const LIMIT_MAX: u16 = 200;
+/// The page when the client names none, in items.
+pub const LIMIT_DEFAULT: u16 = 50;
+
+/// `limit` of a query: 1 to 200, 50 when missing. Use it in a query struct with `#[serde(default)]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Limit(u16);
+
+impl Limit {
+    /// The number of items.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(LIMIT_DEFAULT)
+    }
+}
+
+impl From<Limit> for i64 {
+    fn from(limit: Limit) -> Self {
+        Self::from(limit.0)
+    }
+}
+
+impl From<Limit> for usize {
+    fn from(limit: Limit) -> Self {
+        Self::from(limit.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+        impl Visitor<'_> for Digits {
+            type Value = Limit;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a number from 1 to {LIMIT_MAX}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Limit, E> {
+                let digits = !text.is_empty() && text.len() <= 3 && text.bytes().all(|b| b.is_ascii_digit());
+                let number = if digits { text.parse().unwrap_or(0) } else { 0 };
+                if (1..=LIMIT_MAX).contains(&number) {
+                    Ok(Limit(number))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(text), &self))
+                }
+            }
+        }
+        deserializer.deserialize_str(Digits)
+    }
+}
+
+/// `Link: <path?query&cursor=…>; rel="next"`. `query` is the request's own; a `cursor` in it is replaced.
+#[must_use]
+pub fn next_link(path: &str, query: Option<&str>, cursor: &str) -> Option<HeaderValue> {
+    const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    let mut link = format!("<{path}?");
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        if pair.split('=').next() != Some("cursor") {
+            link.push_str(pair);
+            link.push('&');
+        }
+    }
+    link.push_str("cursor=");
+    link.extend(utf8_percent_encode(cursor, VALUE));
+    link.push_str(">; rel=\"next\"");
+    // a request's path and query are visible ASCII but for `<` and `>`, which may not stand here as they are
+    let inner = &link[1..link.len() - ">; rel=\"next\"".len()];
+    if inner.contains(['<', '>']) {
+        let escaped = inner.replace('<', "%3C").replace('>', "%3E");
+        link = format!("<{escaped}>; rel=\"next\"");
+    }
+    HeaderValue::from_str(&link).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_keeps_the_query_and_replaces_the_cursor() {
+        let link = |query| next_link("/api/v1/tasks", query, "a-b_c").map(|v| v.to_str().map(str::to_owned).ok());
+        let expected = |text: &str| Some(Some(text.to_owned()));
+        assert_eq!(link(None), expected("</api/v1/tasks?cursor=a-b_c>; rel=\"next\""));
+        assert_eq!(
+            link(Some("status=pending&cursor=old&limit=2")),
+            expected("</api/v1/tasks?status=pending&limit=2&cursor=a-b_c>; rel=\"next\"")
+        );
+        assert_eq!(link(Some("q=>x<")), expected("</api/v1/tasks?q=%3Ex%3C&cursor=a-b_c>; rel=\"next\""));
+    }
+}
