@@ -1,0 +1,107 @@
+//! The answer to a write that was accepted: `{id, version, revision}`, `ETag`, `Consistency-Token`.
+
+use std::io::Write as _;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use domain::{OwnerId, TaskId};
+use service_kit::headers::{CONSISTENCY_TOKEN, IDEMPOTENT_REPLAYED, version_etag};
+use service_kit::token::Sealer;
+use uuid::Uuid;
+
+use crate::execute::Accepted;
+
+/// `application/json`
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TRUE: HeaderValue = HeaderValue::from_static("true");
+
+/// Makes the answers to one owner.
+pub(crate) struct Answer<'a> {
+    pub(crate) sealer: &'a Sealer,
+    pub(crate) log_id: Uuid,
+    pub(crate) owner: OwnerId,
+    pub(crate) shard: i16,
+}
+
+impl Answer<'_> {
+    /// To a `POST` that makes a task: with `Location`.
+    pub(crate) fn created(&self, accepted: &Accepted) -> Response {
+        let mut response = self.changed(accepted);
+        if let Ok(location) = HeaderValue::try_from(format!("/api/v1/tasks/{}", accepted.task_id)) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        response
+    }
+
+    /// To a change.
+    pub(crate) fn changed(&self, accepted: &Accepted) -> Response {
+        let mut body = Vec::with_capacity(112);
+        body.push(b'{');
+        members(&mut body, accepted.task_id, accepted.version, accepted.revision);
+        body.push(b'}');
+        let mut response = self.deleted(accepted);
+        *response.body_mut() = Body::from(body);
+        response.headers_mut().insert(CONTENT_TYPE, JSON);
+        response
+    }
+
+    /// To a `DELETE`: headers only.
+    pub(crate) fn deleted(&self, accepted: &Accepted) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::from_u16(accepted.status).unwrap_or(StatusCode::OK);
+        let headers = response.headers_mut();
+        headers.reserve(12);
+        headers.insert(ETAG, version_etag(accepted.version));
+        self.set_token(headers, accepted.revision);
+        if accepted.replayed {
+            headers.insert(IDEMPOTENT_REPLAYED, TRUE);
+        }
+        response
+    }
+
+    /// To a batch: its results, and the token of the last revision among them.
+    pub(crate) fn batch(&self, results: String, revision: Option<i64>, replayed: bool) -> Response {
+        let mut response = Response::new(Body::from(results));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, JSON);
+        if let Some(revision) = revision {
+            self.set_token(headers, revision);
+        }
+        if replayed {
+            headers.insert(IDEMPOTENT_REPLAYED, TRUE);
+        }
+        response
+    }
+
+    /// The token with which a client reads what it has written.
+    fn set_token(&self, headers: &mut HeaderMap, revision: i64) {
+        let token = self.sealer.consistency_token(self.log_id, self.owner, self.shard, revision);
+        if let Ok(token) = HeaderValue::try_from(token) {
+            headers.insert(CONSISTENCY_TOKEN, token);
+        }
+    }
+}
+
+/// `"id":…,"version":…,"revision":…`, without a detour: nothing in it needs an escape.
+pub(crate) fn members(body: &mut Vec<u8>, task_id: TaskId, version: i64, revision: i64) {
+    // Writing to a vector does not fail.
+    let _ = write!(body, r#""id":"{task_id}","version":{version},"revision":{revision}"#);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_is_json() {
+        let mut body = vec![b'{'];
+        members(&mut body, TaskId(Uuid::nil()), 3, -1);
+        body.push(b'}');
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&body).unwrap(),
+            serde_json::json!({"id": Uuid::nil(), "version": 3, "revision": -1})
+        );
+    }
+}

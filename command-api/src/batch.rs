@@ -1,0 +1,399 @@
+//! `POST /api/v1/commands`: many commands in one request, each decided on its own.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use domain::{CommandId, OwnerId};
+use event_store::BatchAnswer;
+use metrics::{counter, histogram};
+use serde::Deserialize;
+use service_kit::body::{BATCH_BYTES_MAX, read_body, require_media_type};
+use service_kit::problem::{Problem, ProblemCode};
+use sha2::{Digest, Sha256};
+use tokio::task::yield_now;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::CommandApi;
+use crate::attempt::{Attempt, command_id_of_key, command_id_of_key_and_index};
+use crate::execute::{Accepted, Expected, Identity, Item, Refused};
+use crate::line::{self, Line};
+use crate::refusal::{self, IdentityFrom};
+use crate::{answer, split};
+
+/// How many commands a batch has at most.
+pub const COMMANDS_MAX: usize = 10_000;
+/// How long an equal batch that is under way is waited for, in milliseconds.
+const EQUAL_WAIT_MS_MAX: u64 = 10_000;
+/// After so many commands parsed, others get a turn.
+const PARSED_BETWEEN_YIELDS: usize = 256;
+/// How many old answers are forgotten with each that is kept: more than one, so that they run out.
+const FORGOTTEN_WITH_EACH: i64 = 4;
+
+/// Carries out a batch.
+pub(crate) async fn batch(
+    State(api): State<CommandApi>,
+    attempt: Attempt,
+    body: BatchText,
+) -> Result<Response, Problem> {
+    if attempt.expected.is_some() {
+        return Err(Problem::parameter("If-Match is for one task; a command of a batch has expected_version"));
+    }
+    let lines = parse(body.commands()?).await;
+    let Some(key) = &attempt.key else {
+        let results = carry_out(&api, &attempt, lines).await;
+        return Ok(api.answer(&attempt).batch(results.body, results.revision, false));
+    };
+    let owner = attempt.principal.owner;
+    let command_id = command_id_of_key(key);
+    let fingerprint = fingerprint(&lines);
+    let turn = api.batches.turn(owner, command_id);
+    let Ok(_turn) = timeout(Duration::from_millis(EQUAL_WAIT_MS_MAX), turn.lock()).await else {
+        return Err(refusal::problem(Refused::InFlight, IdentityFrom::IdempotencyKey));
+    };
+    let store = api.executor.store();
+    let kept = store.batch_answer(owner, command_id).await.map_err(|error| Problem::unavailable(&error))?;
+    if let Some(kept) = kept {
+        return replay(&api, &attempt, fingerprint, kept);
+    }
+    let results = carry_out(&api, &attempt, lines).await;
+    if results.unfinished {
+        // The same request again replays what succeeded and decides the rest.
+        return Ok(api.answer(&attempt).batch(results.body, results.revision, false));
+    }
+    let own = BatchAnswer { fingerprint, body: results.body };
+    let kept = match store.keep_batch_answer(owner, command_id, own.clone()).await {
+        Ok(kept) => kept,
+        // What was done is done; asked again, it is replayed command by command.
+        Err(error) => return Err(Problem::unavailable(&error)),
+    };
+    if let Err(error) = store.forget_old_batch_answers(FORGOTTEN_WITH_EACH).await {
+        tracing::warn!(%error, "old batch answers were not forgotten");
+    }
+    if kept == own {
+        return Ok(api.answer(&attempt).batch(own.body, results.revision, false));
+    }
+    // Another copy of the process answered an equal batch in the meantime: that answer counts.
+    replay(&api, &attempt, fingerprint, kept)
+}
+
+fn replay(api: &CommandApi, attempt: &Attempt, fingerprint: Uuid, kept: BatchAnswer) -> Result<Response, Problem> {
+    #[derive(Deserialize)]
+    struct Revision {
+        revision: Option<i64>,
+    }
+    if kept.fingerprint != fingerprint {
+        return Err(refusal::problem(Refused::KeyReused, IdentityFrom::IdempotencyKey));
+    }
+    let Revision { revision } = serde_json::from_str(&kept.body).map_err(|error| Problem::internal(&error))?;
+    Ok(api.answer(attempt).batch(kept.body, revision, true))
+}
+
+/// A command as it was sent, and what came of parsing it.
+struct Parsed {
+    text: Bytes,
+    line: Result<Line, Problem>,
+}
+
+async fn parse(commands: Vec<Bytes>) -> Vec<Parsed> {
+    let mut parsed = Vec::with_capacity(commands.len());
+    for text in commands {
+        let line = line::parse(&text);
+        parsed.push(Parsed { text, line });
+        if parsed.len() % PARSED_BETWEEN_YIELDS == 0 {
+            yield_now().await;
+        }
+    }
+    parsed
+}
+
+/// Of the whole batch: of its commands as JSON and in order; of what is not a command, as it was sent.
+fn fingerprint(batch: &[Parsed]) -> Uuid {
+    let mut hash = Sha256::new();
+    for Parsed { text, line } in batch {
+        match line {
+            Ok(line) => {
+                hash.update([1, u8::from(line.command_id.is_some())]);
+                hash.update(line.command_id.map_or(Uuid::nil(), |id| id.0));
+                hash.update(line.fingerprint);
+            }
+            Err(_) => {
+                hash.update([0]);
+                hash.update((text.len() as u64).to_be_bytes());
+                hash.update(text);
+            }
+        }
+    }
+    let mut first = [0; 16];
+    first.copy_from_slice(&hash.finalize()[..16]);
+    Uuid::from_bytes(first)
+}
+
+/// The answer, and what is to be known of it.
+struct Results {
+    body: String,
+    /// The last revision of those that succeeded.
+    revision: Option<i64>,
+    /// Whether a command was neither done nor refused (5xx, or an equal one under way).
+    unfinished: bool,
+}
+
+async fn carry_out(api: &CommandApi, attempt: &Attempt, batch: Vec<Parsed>) -> Results {
+    histogram!("batch_commands").record(batch.len() as f64);
+    let mut items = Vec::with_capacity(batch.len());
+    let mut places = Vec::with_capacity(batch.len());
+    for (index, Parsed { line, .. }) in batch.into_iter().enumerate() {
+        match line {
+            Ok(line) => {
+                places.push(Ok(if line.command_id.is_some() {
+                    IdentityFrom::CommandId
+                } else {
+                    IdentityFrom::IdempotencyKey
+                }));
+                items.push(item(attempt, index, line));
+            }
+            Err(problem) => places.push(Err(problem)),
+        }
+    }
+    let mut outcomes = api.executor.execute_all(&attempt.caller(), items).await.into_iter();
+    let mut writer = Writer::with_capacity(places.len());
+    for place in places {
+        let outcome = place.and_then(|identity_from| {
+            // There is an outcome for each item.
+            let outcome = outcomes.next().unwrap_or(Err(Refused::Failed));
+            outcome.map_err(|refused| refusal::problem(refused, identity_from))
+        });
+        match outcome {
+            Ok(accepted) => {
+                CommandApi::count(&accepted);
+                writer.succeeded(&accepted);
+            }
+            Err(problem) => writer.failed(&problem),
+        }
+    }
+    writer.finish()
+}
+
+fn item(attempt: &Attempt, index: usize, line: Line) -> Item {
+    let Line { task_id, command, command_id, occurred_at, expected_version, fingerprint } = line;
+    let command_id = command_id.or_else(|| attempt.key.as_ref().map(|key| command_id_of_key_and_index(key, index)));
+    Item {
+        task_id,
+        command,
+        identity: command_id.map(|command_id| Identity { command_id, fingerprint }),
+        expected: expected_version.map_or(Expected::Nothing, |version| Expected::OneOf(vec![version])),
+        occurred_at,
+    }
+}
+
+/// Writes the answer, one result after the other.
+struct Writer {
+    body: Vec<u8>,
+    succeeded: usize,
+    failed: usize,
+    revision: Option<i64>,
+    unfinished: bool,
+}
+
+impl Writer {
+    fn with_capacity(results: usize) -> Self {
+        let mut body = Vec::with_capacity(128 * results + 64);
+        body.extend_from_slice(br#"{"results":["#);
+        Self { body, succeeded: 0, failed: 0, revision: None, unfinished: false }
+    }
+
+    fn succeeded(&mut self, accepted: &Accepted) {
+        self.begin(accepted.status);
+        self.body.push(b',');
+        answer::members(&mut self.body, accepted.task_id, accepted.version, accepted.revision);
+        if accepted.replayed {
+            self.body.extend_from_slice(br#","replayed":true"#);
+        }
+        self.body.push(b'}');
+        self.succeeded += 1;
+        self.revision = self.revision.max(Some(accepted.revision));
+    }
+
+    fn failed(&mut self, problem: &Problem) {
+        self.begin(problem.status().as_u16());
+        self.body.extend_from_slice(br#","problem":"#);
+        // Strings and numbers, into a vector: neither fails.
+        let _ = serde_json::to_writer(&mut self.body, problem);
+        self.body.push(b'}');
+        self.failed += 1;
+        self.unfinished |= problem.status().is_server_error() || problem.code() == ProblemCode::RequestInFlight;
+    }
+
+    fn begin(&mut self, status: u16) {
+        let index = self.succeeded + self.failed;
+        let comma = if index == 0 { "" } else { "," };
+        let _ = write!(self.body, r#"{comma}{{"index":{index},"status":{status}"#);
+    }
+
+    fn finish(mut self) -> Results {
+        let Self { succeeded, failed, revision, unfinished, .. } = self;
+        let _ = write!(self.body, r#"],"succeeded":{succeeded},"failed":{failed},"revision":"#);
+        let _ = match revision {
+            Some(revision) => write!(self.body, "{revision}}}"),
+            None => write!(self.body, "null}}"),
+        };
+        counter!("batch_commands_failed_total").increment(failed as u64);
+        // Made of strings.
+        let body = String::from_utf8(self.body).unwrap_or_default();
+        Results { body, revision, unfinished }
+    }
+}
+
+/// The body of a batch in one of its two forms.
+#[derive(Debug)]
+pub(crate) enum BatchText {
+    /// `{"commands": [...]}`
+    Json(Bytes),
+    /// A command a line.
+    Lines(Bytes),
+}
+
+impl<S: Sync> FromRequest<S> for BatchText {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        const LINES: &str = "application/x-ndjson";
+        let media_type = require_media_type(request.headers(), &["application/json", LINES])?;
+        let body = read_body(request, BATCH_BYTES_MAX).await?;
+        Ok(if media_type == LINES { Self::Lines(body) } else { Self::Json(body) })
+    }
+}
+
+impl BatchText {
+    /// The commands, not yet looked at: each is right or wrong on its own.
+    fn commands(&self) -> Result<Vec<Bytes>, Problem> {
+        let commands = match self {
+            Self::Json(body) => split::commands(body, COMMANDS_MAX)?,
+            Self::Lines(body) => split::lines(body, COMMANDS_MAX),
+        };
+        match commands.len() {
+            0 => Err(Problem::field("/commands", "must have at least one command")),
+            1..=COMMANDS_MAX => Ok(commands),
+            _ => Err(Problem::new(ProblemCode::BatchTooLarge)),
+        }
+    }
+}
+
+/// The batches under way that have a key: equal ones go one after the other, and the second finds the first's answer.
+#[derive(Default)]
+pub(crate) struct BatchTurns {
+    under_way: Mutex<HashMap<(OwnerId, CommandId), Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl BatchTurns {
+    /// From how many entries on those that are over are cleared away.
+    const CLEARED_FROM: usize = 1_024;
+
+    fn turn(&self, owner: OwnerId, command_id: CommandId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if under_way.len() >= Self::CLEARED_FROM {
+            under_way.retain(|_, turn| turn.strong_count() > 0);
+        }
+        let entry = under_way.entry((owner, command_id)).or_default();
+        entry.upgrade().unwrap_or_else(|| {
+            let turn = Arc::default();
+            *entry = Arc::downgrade(&turn);
+            turn
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::TaskId;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parsed(text: &'static str) -> Parsed {
+        Parsed { text: Bytes::from_static(text.as_bytes()), line: line::parse(text.as_bytes()) }
+    }
+
+    #[test]
+    fn the_answer_is_as_the_contract_has_it() {
+        let mut writer = Writer::with_capacity(3);
+        let task_id = TaskId(Uuid::nil());
+        let accepted = Accepted { status: 201, task_id, version: 1, revision: 7, replayed: false, events: 1 };
+        writer.succeeded(&accepted);
+        writer.failed(&Problem::field("/title", "is \"missing\""));
+        writer.succeeded(&Accepted { status: 200, revision: 5, replayed: true, ..accepted });
+        let results = writer.finish();
+        assert!(!results.unfinished);
+        assert_eq!(results.revision, Some(7));
+        let body: Value = serde_json::from_str(&results.body).unwrap();
+        assert_eq!(
+            body["results"][0],
+            json!({"index": 0, "status": 201, "id": Uuid::nil(), "version": 1, "revision": 7})
+        );
+        assert_eq!(body["results"][1]["index"], 1);
+        assert_eq!(body["results"][1]["status"], 422);
+        assert_eq!(body["results"][1]["problem"]["code"], "invalid-fields");
+        assert_eq!(body["results"][1]["problem"]["errors"][0]["pointer"], "/title");
+        assert_eq!(
+            body["results"][2],
+            json!({"index": 2, "status": 200, "id": Uuid::nil(), "version": 1, "revision": 5, "replayed": true})
+        );
+        assert_eq!((&body["succeeded"], &body["failed"], &body["revision"]), (&json!(2), &json!(1), &json!(7)));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_final_is_known_as_such() {
+        for (refused, unfinished) in [
+            (Refused::NotFound, false),
+            (Refused::KeyReused, false),
+            (Refused::InFlight, true),
+            (Refused::Unavailable, true),
+            (Refused::Overloaded, true),
+        ] {
+            let mut writer = Writer::with_capacity(1);
+            writer.failed(&refusal::problem(refused.clone(), IdentityFrom::CommandId));
+            let results = writer.finish();
+            assert_eq!(results.unfinished, unfinished, "{refused:?}");
+            assert!(results.body.ends_with(r#""succeeded":0,"failed":1,"revision":null}"#), "{}", results.body);
+        }
+    }
+
+    #[test]
+    fn batches_are_compared_command_by_command() {
+        const ID: &str = "01932c6e-7d3b-7cc1-a5ad-0242ac120002";
+        let start = parsed(r#"{"type":"StartTask","task_id":"01932c6e-7d3b-7cc1-a5ad-0242ac120002"}"#);
+        let spaced = parsed(r#"{ "task_id":"01932c6e-7d3b-7cc1-a5ad-0242ac120002", "type":"StartTask" }"#);
+        let with_id = parsed(
+            r#"{"type":"StartTask","task_id":"01932c6e-7d3b-7cc1-a5ad-0242ac120002","command_id":"01932c6e-7d3b-7cc1-a5ad-0242ac120002"}"#,
+        );
+        assert!(start.line.is_ok() && with_id.line.is_ok(), "{ID}");
+        let of = |batch: &[&Parsed]| {
+            let batch: Vec<Parsed> =
+                batch.iter().map(|p| Parsed { text: p.text.clone(), line: p.line.clone() }).collect();
+            fingerprint(&batch)
+        };
+        assert_eq!(of(&[&start]), of(&[&spaced]));
+        assert_ne!(of(&[&start]), of(&[&with_id]));
+        assert_ne!(of(&[&start]), of(&[&start, &start]));
+        let broken = parsed("{");
+        assert_ne!(of(&[&start, &broken]), of(&[&broken, &start]));
+        assert_ne!(of(&[&broken]), of(&[&parsed("{{")]));
+    }
+
+    #[tokio::test]
+    async fn equal_batches_take_turns_and_others_do_not() {
+        let turns = BatchTurns::default();
+        let (owner, id) = (OwnerId(Uuid::nil()), CommandId(Uuid::nil()));
+        let first = turns.turn(owner, id);
+        let held = first.lock().await;
+        assert!(turns.turn(owner, id).try_lock().is_err());
+        assert!(turns.turn(owner, CommandId(Uuid::max())).try_lock().is_ok());
+        drop(held);
+        assert!(turns.turn(owner, id).try_lock().is_ok());
+    }
+}

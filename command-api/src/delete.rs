@@ -1,0 +1,22 @@
+//! `DELETE /api/v1/tasks/{id}`: for good. Again: 204 again.
+
+use axum::extract::State;
+use axum::response::Response;
+use domain::{TaskCommand, TaskId};
+use service_kit::body::EmptyBody;
+use service_kit::problem::Problem;
+use service_kit::query::PathId;
+
+use crate::CommandApi;
+use crate::attempt::Attempt;
+
+/// Deletes a task.
+pub(crate) async fn delete(
+    State(api): State<CommandApi>,
+    attempt: Attempt,
+    PathId(id): PathId,
+    _: EmptyBody,
+) -> Result<Response, Problem> {
+    let item = attempt.item(TaskId(id), TaskCommand::Delete, None);
+    api.execute(&attempt, item).await.map(|accepted| api.answer(&attempt).deleted(&accepted))
+}

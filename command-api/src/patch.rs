@@ -1,0 +1,53 @@
+//! `PATCH /api/v1/tasks/{id}`: an RFC 7396 merge patch of a task's fields.
+
+use axum::extract::State;
+use axum::response::Response;
+use domain::{Description, Priority, TAGS_MAX, Tags, TaskCommand, TaskId, TaskPatch, Title, parse_time};
+use service_kit::problem::Problem;
+use service_kit::query::PathId;
+
+use crate::CommandApi;
+use crate::attempt::{Attempt, PatchText};
+use crate::fields::{self, Mistakes};
+use crate::json::Json;
+
+/// Changes fields of a task.
+pub(crate) async fn patch(
+    State(api): State<CommandApi>,
+    attempt: Attempt,
+    PathId(id): PathId,
+    body: PatchText,
+) -> Result<Response, Problem> {
+    let json = body.json()?;
+    let item = attempt.item(TaskId(id), parse(&json)?, Some(&json));
+    api.execute(&attempt, item).await.map(|accepted| api.answer(&attempt).changed(&accepted))
+}
+
+/// Reads one field of a patch into it; says whether it is one. `null` empties what may be empty.
+pub(crate) fn take(patch: &mut TaskPatch, mistakes: &mut Mistakes, name: &str, json: &Json<'_>) -> bool {
+    match (name, json) {
+        ("title", json) => patch.title = fields::value(mistakes, "/title", json, Title::parse),
+        ("description", Json::Null) => patch.description = Some(None),
+        ("description", json) => {
+            patch.description = fields::value(mistakes, "/description", json, Description::parse).map(Some);
+        }
+        ("priority", json) => patch.priority = fields::value(mistakes, "/priority", json, Priority::parse),
+        ("due_at", Json::Null) => patch.due_at = Some(None),
+        ("due_at", json) => patch.due_at = fields::value(mistakes, "/due_at", json, parse_time).map(Some),
+        ("tags", Json::Null) => patch.tags = Some(Tags::new()),
+        ("tags", json) => patch.tags = fields::tags(mistakes, "/tags", json, TAGS_MAX),
+        (_, _) => return false,
+    }
+    true
+}
+
+fn parse(json: &Json<'_>) -> Result<TaskCommand, Problem> {
+    let mut mistakes = Mistakes::default();
+    let mut patch = TaskPatch::default();
+    for (name, value) in fields::object(json)? {
+        if !take(&mut patch, &mut mistakes, name, value) {
+            mistakes.unknown(name);
+        }
+    }
+    mistakes.or(Some(TaskCommand::Patch(Box::new(patch))))
+}
