@@ -1,1 +1,55 @@
-//! projector
+//! Folds the log into the read models: while events come, and from the beginning into a new generation.
+
+/// What an event makes of a task's row. Pure.
+pub mod fold;
+
+/// The words by which a task is found.
+pub mod words;
+
+/// One batch of events into one generation, in one transaction.
+pub mod apply;
+
+/// Events that could not be applied, and those that wait behind them.
+pub mod parked;
+
+/// The live projection: follows the tail of the log, shard by shard.
+pub mod feed;
+
+/// How far the live projection is behind the log.
+pub mod lag;
+
+/// Fills a generation in bulk: reads streams, folds, COPYs.
+mod bulk;
+
+/// The binary form of COPY.
+mod copy;
+
+/// A new generation beside the live one, compared and switched to.
+pub mod rebuild;
+
+/// The differences between two generations, in one snapshot.
+pub mod compare;
+
+/// `/api/v1/admin/projections`, `/api/v1/admin/parked`.
+pub mod admin;
+
+mod connection;
+
+use sqlx::PgPool;
+use sqlx::migrate::MigrateError;
+
+pub use admin::{AdminApi, router};
+pub use feed::{Projector, StartError};
+pub use lag::Lag;
+pub use rebuild::{RebuildError, RebuildReport};
+
+/// Creates or upgrades the schema `read_model`.
+///
+/// # Errors
+/// The database refuses, or was migrated by a newer program.
+pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    let mut migrator = sqlx::migrate!("../migrations/read-model");
+    migrator.create_schema("read_model");
+    migrator.dangerous_set_table_name("read_model._migrations");
+    migrator.run(pool).await
+}

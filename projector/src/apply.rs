@@ -1,0 +1,654 @@
+//! One batch of events into one generation, in one transaction.
+//!
+//! Two round trips: [`load`] reads the checkpoint and the rows that the batch touches, [`Batch::fold`] folds in
+//! memory, [`write`] writes everything back in one statement whose first part moves the checkpoint, and only if its
+//! turn is still the one that was loaded. Who loses that race has written nothing.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::NaiveDate;
+use domain::{OwnerId, Priority, Status, StoredEvent, TaskId, Time};
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use crate::fold::{Contribution, Counters, FoldError, Folded, TaskRow, fold, touches_text};
+use crate::words::Words;
+
+/// Added to an owner's change counter when an event is parked, or a parked one applied: see the migration.
+pub(crate) const PARKING_STEP: i64 = 1 << 32;
+
+/// Between tags in a parameter; no tag contains a control character.
+const TAG_SEPARATOR: &str = "\u{1f}";
+
+/// A task's stream.
+pub(crate) type Stream = (OwnerId, TaskId);
+
+/// What is in the tables before a batch.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// Which generation.
+    pub generation: i32,
+    /// Which shard.
+    pub shard: i16,
+    /// The last event applied.
+    pub position: i64,
+    /// The checkpoint's turn.
+    pub turn: i64,
+    /// The generation that queries read.
+    pub live_generation: i32,
+    /// The rows that the batch touches.
+    pub rows: HashMap<Stream, TaskRow>,
+    /// The streams of the batch that have events parked.
+    pub parked: HashSet<Stream>,
+}
+
+/// Loads what the events touch. `None`: there is no checkpoint for the shard in this generation.
+pub(crate) async fn load(
+    connection: &mut PgConnection,
+    generation: i32,
+    shard: i16,
+    events: &[StoredEvent],
+) -> Result<Option<Loaded>, sqlx::Error> {
+    // Each stream once, and whether its text is needed.
+    let mut streams: HashMap<Stream, bool> = HashMap::with_capacity(events.len());
+    for event in events {
+        *streams.entry((event.owner_id, event.task_id)).or_default() |= touches_text(&event.event_type);
+    }
+    let (mut owners, mut tasks, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+    for ((owner_id, task_id), text) in &streams {
+        owners.push(owner_id.0);
+        tasks.push(task_id.0);
+        texts.push(*text);
+    }
+    let found = sqlx::query!(
+        r#"
+        select c.position as checkpoint, c.turn, p.live_generation,
+            exists (select from read_model.parked as k where k.generation = $1 and k.shard = $2) as "any_parked!",
+            t.owner_id as "owner_id?", t.task_id as "task_id?", t.position as "position?", t.version as "version?",
+            t.deleted as "deleted?", t.status as "status?", t.priority as "priority?", t.title as "title?",
+            t.description, t.tags as "tags?", t.due_at as "due_at: Time", t.created_at as "created_at?: Time",
+            t.updated_at as "updated_at?: Time", t.started_at as "started_at: Time",
+            t.completed_at as "completed_at: Time"
+        from read_model.checkpoint as c
+        cross join read_model.projection as p
+        left join lateral (
+            select t.owner_id, t.task_id, t.position, t.version, t.deleted, t.status, t.priority, t.title,
+                case when k.needs_text then t.description end as description, t.tags, t.due_at, t.created_at,
+                t.updated_at, t.started_at, t.completed_at
+            from unnest($3::uuid[], $4::uuid[], $5::boolean[]) as k (owner_id, task_id, needs_text)
+            join read_model.task as t
+                on t.generation = $1 and t.owner_id = k.owner_id and t.task_id = k.task_id
+        ) as t on true
+        where c.generation = $1 and c.shard = $2
+        "#,
+        generation,
+        shard,
+        &owners,
+        &tasks,
+        &texts,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let Some(first) = found.first() else { return Ok(None) };
+    let any_parked = first.any_parked;
+    let mut loaded = Loaded {
+        generation,
+        shard,
+        position: first.checkpoint,
+        turn: first.turn,
+        live_generation: first.live_generation,
+        rows: HashMap::with_capacity(found.len()),
+        parked: HashSet::new(),
+    };
+    for row in found {
+        let (Some(owner_id), Some(task_id)) = (row.owner_id, row.task_id) else { continue };
+        let stream = (OwnerId(owner_id), TaskId(task_id));
+        let row = TaskRow {
+            owner_id: stream.0,
+            task_id: stream.1,
+            position: not_null(row.position)?,
+            version: not_null(row.version)?,
+            deleted: not_null(row.deleted)?,
+            status: by_code(Status::ALL, not_null(row.status)?)?,
+            priority: by_code(Priority::ALL, not_null(row.priority)?)?,
+            title: not_null(row.title)?,
+            description: row.description,
+            tags: not_null(row.tags)?,
+            due_at: row.due_at,
+            created_at: not_null(row.created_at)?,
+            updated_at: not_null(row.updated_at)?,
+            started_at: row.started_at,
+            completed_at: row.completed_at,
+        };
+        loaded.rows.insert(stream, row);
+    }
+    if any_parked {
+        let parked = sqlx::query!(
+            r#"
+            select k.owner_id as "owner_id!", k.task_id as "task_id!"
+            from unnest($2::uuid[], $3::uuid[]) as k (owner_id, task_id)
+            where exists (
+                select from read_model.parked as p
+                where p.generation = $1 and p.owner_id = k.owner_id and p.task_id = k.task_id
+            )
+            "#,
+            generation,
+            &owners,
+            &tasks,
+        )
+        .fetch_all(connection)
+        .await?;
+        loaded.parked = parked.into_iter().map(|row| (OwnerId(row.owner_id), TaskId(row.task_id))).collect();
+    }
+    Ok(Some(loaded))
+}
+
+fn not_null<T>(value: Option<T>) -> Result<T, sqlx::Error> {
+    value.ok_or_else(|| sqlx::Error::Decode("null in a column that cannot be null".into()))
+}
+
+fn by_code<T: Copy>(all: &[T], code: i16) -> Result<T, sqlx::Error> {
+    usize::try_from(code)
+        .ok()
+        .and_then(|code| all.get(code).copied())
+        .ok_or_else(|| sqlx::Error::Decode(format!("unknown code {code}").into()))
+}
+
+/// A task that a batch touches.
+struct Touched {
+    row: Option<TaskRow>,
+    before: Option<Contribution>,
+    /// It has no row in the table yet.
+    is_new: bool,
+    changed: bool,
+    text_changed: bool,
+}
+
+/// What a batch does to an owner.
+#[derive(Default)]
+struct OwnerChange {
+    revision: i64,
+    counter: i64,
+    parked_position: Option<i64>,
+}
+
+struct HistoryRow {
+    owner_id: Uuid,
+    task_id: Uuid,
+    version: i64,
+    position: i64,
+    occurred_at: Time,
+    recorded_at: Time,
+    event_type: String,
+    actor_type: String,
+    actor_id: Option<Uuid>,
+    changes: String,
+}
+
+struct ToPark {
+    event: StoredEvent,
+    /// `None`: it waits behind another one.
+    reason: Option<String>,
+}
+
+/// A batch that is being folded.
+pub(crate) struct Batch {
+    generation: i32,
+    shard: i16,
+    turn: i64,
+    /// The checkpoint after the batch.
+    position: i64,
+    recorded_at: Option<Time>,
+    touched: HashMap<Stream, Touched>,
+    /// In the order of first touch, so that rows are written in the order of the log.
+    order: Vec<Stream>,
+    history: Vec<HistoryRow>,
+    owners: BTreeMap<OwnerId, OwnerChange>,
+    to_park: Vec<ToPark>,
+    parked: HashSet<Stream>,
+    rows: HashMap<Stream, TaskRow>,
+    /// Something happens that would not happen again in the same way.
+    must_be_durable: bool,
+    events: u64,
+}
+
+impl Batch {
+    pub(crate) fn new(loaded: Loaded) -> Self {
+        Self {
+            generation: loaded.generation,
+            shard: loaded.shard,
+            turn: loaded.turn,
+            position: loaded.position,
+            recorded_at: None,
+            touched: HashMap::with_capacity(loaded.rows.len()),
+            order: Vec::new(),
+            history: Vec::new(),
+            owners: BTreeMap::new(),
+            to_park: Vec::new(),
+            parked: loaded.parked,
+            rows: loaded.rows,
+            must_be_durable: false,
+            events: 0,
+        }
+    }
+
+    /// The checkpoint after what was folded so far.
+    pub(crate) fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// How many events were folded or parked.
+    pub(crate) fn events(&self) -> u64 {
+        self.events
+    }
+
+    fn touch(&mut self, stream: Stream) -> &mut Touched {
+        match self.touched.entry(stream) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                self.order.push(stream);
+                let row = self.rows.remove(&stream);
+                entry.insert(Touched {
+                    before: row.as_ref().and_then(TaskRow::contribution),
+                    is_new: row.is_none(),
+                    row,
+                    changed: false,
+                    text_changed: false,
+                })
+            }
+        }
+    }
+
+    /// Moves past an event, the next one of its shard.
+    fn pass(&mut self, event: &StoredEvent) {
+        self.events += 1;
+        self.position = event.position;
+        self.recorded_at = Some(event.recorded_at);
+    }
+
+    /// Folds the next event of the shard. On an error the batch is as it was, and the event is given back.
+    pub(crate) fn fold(&mut self, event: StoredEvent) -> Result<(), Box<(StoredEvent, FoldError)>> {
+        let stream = (event.owner_id, event.task_id);
+        if self.parked.contains(&stream) {
+            self.pass(&event);
+            self.put_aside(event, None);
+            return Ok(());
+        }
+        let (position, recorded_at) = (event.position, event.recorded_at);
+        self.fold_in(event)?;
+        self.position = position;
+        self.recorded_at = Some(recorded_at);
+        self.events += 1;
+        Ok(())
+    }
+
+    /// Folds a parked event: the checkpoint has passed it long since.
+    pub(crate) fn fold_parked(&mut self, event: StoredEvent) -> Result<(), Box<(StoredEvent, FoldError)>> {
+        let owner_id = event.owner_id;
+        self.fold_in(event)?;
+        self.must_be_durable = true;
+        self.owners.entry(owner_id).or_default().counter += PARKING_STEP;
+        self.events += 1;
+        Ok(())
+    }
+
+    fn fold_in(&mut self, event: StoredEvent) -> Result<(), Box<(StoredEvent, FoldError)>> {
+        let stream = (event.owner_id, event.task_id);
+        let touched = self.touch(stream);
+        match fold(&mut touched.row, &event) {
+            Ok(Folded::Skipped) => {}
+            Ok(Folded::Applied(changes)) => {
+                touched.changed = true;
+                touched.text_changed |= touched.is_new || touches_text(&event.event_type);
+                let owner = self.owners.entry(event.owner_id).or_default();
+                owner.revision = owner.revision.max(event.position);
+                owner.counter += 1;
+                self.history.push(HistoryRow {
+                    owner_id: event.owner_id.0,
+                    task_id: event.task_id.0,
+                    version: event.version,
+                    position: event.position,
+                    occurred_at: event.occurred_at,
+                    recorded_at: event.recorded_at,
+                    event_type: event.event_type,
+                    actor_type: event.actor_type,
+                    actor_id: event.actor_id,
+                    changes,
+                });
+            }
+            Err(error) => return Err(Box::new((event, error))),
+        }
+        Ok(())
+    }
+
+    /// Parks the next event of the shard, and all that follow it in its stream.
+    pub(crate) fn park(&mut self, event: StoredEvent, reason: String) {
+        self.pass(&event);
+        self.parked.insert((event.owner_id, event.task_id));
+        self.owners.entry(event.owner_id).or_default().counter += PARKING_STEP;
+        self.must_be_durable = true;
+        self.put_aside(event, Some(reason));
+    }
+
+    fn put_aside(&mut self, event: StoredEvent, reason: Option<String>) {
+        let owner = self.owners.entry(event.owner_id).or_default();
+        owner.parked_position = Some(owner.parked_position.map_or(event.position, |first| first.min(event.position)));
+        self.to_park.push(ToPark { event, reason });
+    }
+}
+
+/// Whether a batch was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// All of it.
+    Yes,
+    /// None of it: the checkpoint has moved since it was loaded.
+    LostRace,
+}
+
+/// The id of a parked event: the same each time it is parked in the same generation.
+pub(crate) fn parked_id(generation: i32, shard: i16, position: i64) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("parked {generation} {shard} {position}").as_bytes())
+}
+
+/// Writes a batch in a transaction of its own.
+pub(crate) async fn commit(connection: &mut PgConnection, batch: Batch) -> Result<Written, sqlx::Error> {
+    if !batch.must_be_durable {
+        return write(connection, batch).await;
+    }
+    let mut transaction = connection.begin().await?;
+    sqlx::query!("set local synchronous_commit = on").execute(&mut *transaction).await?;
+    let written = write(&mut transaction, batch).await?;
+    transaction.commit().await?;
+    Ok(written)
+}
+
+/// Writes a batch and its checkpoint: in the transaction that is open, else in one of its own.
+#[expect(clippy::too_many_lines, reason = "one statement, and its parameters")]
+pub(crate) async fn write(connection: &mut PgConnection, batch: Batch) -> Result<Written, sqlx::Error> {
+    let Batch { generation, shard, turn, position, recorded_at, mut touched, order, history, owners, to_park, .. } =
+        batch;
+
+    let mut counters = Counters::default();
+    let count = order.len();
+    let mut t_owner = Vec::with_capacity(count);
+    let mut t_task = Vec::with_capacity(count);
+    let mut t_position = Vec::with_capacity(count);
+    let mut t_version = Vec::with_capacity(count);
+    let mut t_deleted = Vec::with_capacity(count);
+    let mut t_status = Vec::with_capacity(count);
+    let mut t_priority = Vec::with_capacity(count);
+    let mut t_title = Vec::with_capacity(count);
+    let mut t_description: Vec<Option<String>> = Vec::with_capacity(count);
+    let mut t_tags = Vec::with_capacity(count);
+    let mut t_due: Vec<Option<Time>> = Vec::with_capacity(count);
+    let mut t_created = Vec::with_capacity(count);
+    let mut t_updated = Vec::with_capacity(count);
+    let mut t_started: Vec<Option<Time>> = Vec::with_capacity(count);
+    let mut t_completed: Vec<Option<Time>> = Vec::with_capacity(count);
+    let mut t_words: Vec<Option<String>> = Vec::with_capacity(count);
+    let mut t_new = Vec::with_capacity(count);
+    for stream in &order {
+        let Some(Touched { row: Some(row), before, is_new, changed: true, text_changed }) = touched.remove(stream)
+        else {
+            continue;
+        };
+        counters.differ(row.owner_id, before, row.contribution());
+        t_owner.push(row.owner_id.0);
+        t_task.push(row.task_id.0);
+        t_position.push(row.position);
+        t_version.push(row.version);
+        t_deleted.push(row.deleted);
+        t_status.push(row.status.code());
+        t_priority.push(row.priority.code());
+        // Null words: the text is as it was and is not written (a long one need not be compressed again).
+        t_words.push(text_changed.then(|| Words::of(&row.title, row.description.as_deref()).joined()));
+        t_title.push(row.title);
+        t_description.push(row.description);
+        t_tags.push(row.tags.join(TAG_SEPARATOR));
+        t_due.push(row.due_at);
+        t_created.push(row.created_at);
+        t_updated.push(row.updated_at);
+        t_started.push(row.started_at);
+        t_completed.push(row.completed_at);
+        t_new.push(is_new);
+    }
+    counters.settle();
+
+    let count = history.len();
+    let mut h_owner = Vec::with_capacity(count);
+    let mut h_task = Vec::with_capacity(count);
+    let mut h_version = Vec::with_capacity(count);
+    let mut h_position = Vec::with_capacity(count);
+    let mut h_occurred = Vec::with_capacity(count);
+    let mut h_recorded = Vec::with_capacity(count);
+    let mut h_type = Vec::with_capacity(count);
+    let mut h_actor_type = Vec::with_capacity(count);
+    let mut h_actor: Vec<Option<Uuid>> = Vec::with_capacity(count);
+    let mut h_changes = Vec::with_capacity(count);
+    for row in history {
+        h_owner.push(row.owner_id);
+        h_task.push(row.task_id);
+        h_version.push(row.version);
+        h_position.push(row.position);
+        h_occurred.push(row.occurred_at);
+        h_recorded.push(row.recorded_at);
+        h_type.push(row.event_type);
+        h_actor_type.push(row.actor_type);
+        h_actor.push(row.actor_id);
+        h_changes.push(row.changes);
+    }
+
+    let (mut c_owner, mut c_status, mut c_priority, mut c_count) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for ((owner, status, priority), difference) in counters.tasks {
+        c_owner.push(owner.0);
+        c_status.push(status);
+        c_priority.push(priority);
+        c_count.push(difference);
+    }
+    let (mut d_owner, mut d_day, mut d_created, mut d_completed) =
+        (Vec::new(), Vec::<NaiveDate>::new(), Vec::new(), Vec::new());
+    for ((owner, day), (created, completed)) in counters.days {
+        d_owner.push(owner.0);
+        d_day.push(day);
+        d_created.push(created);
+        d_completed.push(completed);
+    }
+    let (mut o_owner, mut o_revision, mut o_counter) = (Vec::new(), Vec::new(), Vec::new());
+    let mut o_parked: Vec<Option<i64>> = Vec::new();
+    for (owner, change) in owners {
+        o_owner.push(owner.0);
+        o_revision.push(change.revision);
+        o_counter.push(change.counter);
+        o_parked.push(change.parked_position);
+    }
+    let (mut p_id, mut p_position, mut p_owner, mut p_task) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut p_version, mut p_type, mut p_event) = (Vec::new(), Vec::new(), Vec::new());
+    let mut p_reason: Vec<Option<String>> = Vec::new();
+    for ToPark { event, reason } in to_park {
+        p_id.push(parked_id(generation, shard, event.position));
+        p_position.push(event.position);
+        p_owner.push(event.owner_id.0);
+        p_task.push(event.task_id.0);
+        p_version.push(event.version);
+        p_event.push(serde_json::to_string(&event).map_err(|error| sqlx::Error::Encode(error.into()))?);
+        p_type.push(event.event_type);
+        p_reason.push(reason);
+    }
+
+    let moved = sqlx::query_scalar!(
+        r#"
+        with moved as (
+            update read_model.checkpoint
+            set position = $4, turn = turn + 1, recorded_at = coalesce($5, recorded_at)
+            where generation = $1 and shard = $2 and turn = $3
+            returning 1
+        ),
+        history as (
+            insert into read_model.history (generation, owner_id, task_id, version, position, occurred_at, recorded_at,
+                type, actor_type, actor_id, changes)
+            select $1, h.*
+            from unnest($6::uuid[], $7::uuid[], $8::bigint[], $9::bigint[], $10::timestamptz[], $11::timestamptz[],
+                $12::text[], $13::text[], $14::uuid[], $15::text[]) as h
+            where exists (select from moved)
+        ),
+        touched as (
+            select t.owner_id, t.task_id, t.position, t.version, t.deleted, t.status, t.priority, t.title,
+                t.description, string_to_array(t.tags, e'\x1f') as tags, t.due_at, t.created_at, t.updated_at,
+                t.started_at, t.completed_at, array_to_tsvector(string_to_array(t.words, ' ')) as search, t.is_new
+            from unnest($16::uuid[], $17::uuid[], $18::bigint[], $19::bigint[], $20::boolean[], $21::smallint[],
+                $22::smallint[], $23::text[], $24::text[], $25::text[], $26::timestamptz[], $27::timestamptz[],
+                $28::timestamptz[], $29::timestamptz[], $30::timestamptz[], $31::text[], $32::boolean[])
+                as t (owner_id, task_id, position, version, deleted, status, priority, title, description, tags,
+                    due_at, created_at, updated_at, started_at, completed_at, words, is_new)
+            where exists (select from moved)
+        ),
+        new_tasks as (
+            insert into read_model.task (generation, owner_id, task_id, position, version, deleted, status, priority,
+                title, description, tags, due_at, created_at, updated_at, started_at, completed_at, search)
+            select $1, owner_id, task_id, position, version, deleted, status, priority, title, description, tags,
+                due_at, created_at, updated_at, started_at, completed_at, search
+            from touched
+            where is_new
+        ),
+        old_tasks as (
+            update read_model.task as t
+            set position = n.position, version = n.version, deleted = n.deleted, status = n.status,
+                priority = n.priority, title = n.title, tags = n.tags, due_at = n.due_at, updated_at = n.updated_at,
+                started_at = n.started_at, completed_at = n.completed_at,
+                description = case when n.search is null then t.description else n.description end,
+                search = coalesce(n.search, t.search)
+            from touched as n
+            where t.generation = $1 and t.owner_id = n.owner_id and t.task_id = n.task_id and not n.is_new
+        ),
+        task_differences as (
+            select c.owner_id, c.status, c.priority, c.difference
+            from unnest($33::uuid[], $34::smallint[], $35::smallint[], $36::bigint[])
+                as c (owner_id, status, priority, difference)
+            where exists (select from moved)
+        ),
+        old_task_counts as (
+            update read_model.task_count as c
+            set count = c.count + d.difference
+            from task_differences as d
+            where c.generation = $1 and c.owner_id = d.owner_id and c.status = d.status and c.priority = d.priority
+        ),
+        new_task_counts as (
+            insert into read_model.task_count (generation, owner_id, status, priority, count)
+            select $1, d.owner_id, d.status, d.priority, d.difference
+            from task_differences as d
+            where not exists (
+                select from read_model.task_count as c
+                where c.generation = $1 and c.owner_id = d.owner_id and c.status = d.status
+                    and c.priority = d.priority
+            )
+        ),
+        day_differences as (
+            select d.owner_id, d.day, d.created, d.completed
+            from unnest($37::uuid[], $38::date[], $39::bigint[], $40::bigint[]) as d (owner_id, day, created, completed)
+            where exists (select from moved)
+        ),
+        old_day_counts as (
+            update read_model.day_count as c
+            set created = c.created + d.created, completed = c.completed + d.completed
+            from day_differences as d
+            where c.generation = $1 and c.owner_id = d.owner_id and c.day = d.day
+        ),
+        new_day_counts as (
+            insert into read_model.day_count (generation, owner_id, day, created, completed)
+            select $1, d.owner_id, d.day, d.created, d.completed
+            from day_differences as d
+            where not exists (
+                select from read_model.day_count as c
+                where c.generation = $1 and c.owner_id = d.owner_id and c.day = d.day
+            )
+        ),
+        owners as (
+            select o.owner_id, o.revision, o.counter, o.parked_position
+            from unnest($41::uuid[], $42::bigint[], $43::bigint[], $44::bigint[])
+                as o (owner_id, revision, counter, parked_position)
+            where exists (select from moved)
+        ),
+        old_owners as (
+            update read_model.owner as o
+            set revision = greatest(o.revision, n.revision), change_counter = o.change_counter + n.counter,
+                parked_position = least(o.parked_position, n.parked_position)
+            from owners as n
+            where o.generation = $1 and o.owner_id = n.owner_id
+        ),
+        new_owners as (
+            insert into read_model.owner (generation, owner_id, shard, revision, change_counter, parked_position)
+            select $1, n.owner_id, $2, n.revision, n.counter, n.parked_position
+            from owners as n
+            where not exists (
+                select from read_model.owner as o where o.generation = $1 and o.owner_id = n.owner_id
+            )
+        ),
+        parked as (
+            insert into read_model.parked (id, generation, shard, position, owner_id, task_id, version, type, reason,
+                parked_at, event)
+            select p.id, $1, $2, p.position, p.owner_id, p.task_id, p.version, p.type, p.reason, now(), p.event
+            from unnest($45::uuid[], $46::bigint[], $47::uuid[], $48::uuid[], $49::bigint[], $50::text[], $51::text[],
+                $52::text[]) as p (id, position, owner_id, task_id, version, type, reason, event)
+            where exists (select from moved)
+        )
+        select count(*) as "count!" from moved
+        "#,
+        generation,
+        shard,
+        turn,
+        position,
+        recorded_at,
+        &h_owner,
+        &h_task,
+        &h_version,
+        &h_position,
+        &h_occurred,
+        &h_recorded,
+        &h_type,
+        &h_actor_type,
+        &h_actor as &[Option<Uuid>],
+        &h_changes,
+        &t_owner,
+        &t_task,
+        &t_position,
+        &t_version,
+        &t_deleted,
+        &t_status,
+        &t_priority,
+        &t_title,
+        &t_description as &[Option<String>],
+        &t_tags,
+        &t_due as &[Option<Time>],
+        &t_created,
+        &t_updated,
+        &t_started as &[Option<Time>],
+        &t_completed as &[Option<Time>],
+        &t_words as &[Option<String>],
+        &t_new,
+        &c_owner,
+        &c_status,
+        &c_priority,
+        &c_count,
+        &d_owner,
+        &d_day,
+        &d_created,
+        &d_completed,
+        &o_owner,
+        &o_revision,
+        &o_counter,
+        &o_parked as &[Option<i64>],
+        &p_id,
+        &p_position,
+        &p_owner,
+        &p_task,
+        &p_version,
+        &p_type,
+        &p_reason as &[Option<String>],
+        &p_event,
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(if moved == 1 { Written::Yes } else { Written::LostRace })
+}

@@ -1,0 +1,38 @@
+//! The projector's own connections. What they are set to is no matter of taste:
+//!
+//! - `synchronous_commit = off`: a batch is folded again if a crash of Postgres loses it, since its checkpoint is lost
+//!   with it; the events themselves are on disk before they can be read. Nothing that was shown goes back for good:
+//!   tokens are positions (a read with one waits until that is folded again), and the change counter passes through
+//!   the same numbers with the same contents (see the migration). Parking, retries and the switch of generations,
+//!   which would not happen again in the same way, commit synchronously, and so make durable what came before them.
+//! - generic plans, made once, by index only: the plan must hang neither on the length of the first batches nor on the
+//!   statistics of a fresh table.
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection};
+
+/// A connection for applying batches.
+pub(crate) async fn for_batches(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
+    let options = PgConnectOptions::clone(&pool.connect_options())
+        .application_name("primetrade projector")
+        .statement_cache_capacity(64)
+        .options([
+            ("synchronous_commit", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("jit", "off"),
+        ])
+        .disable_statement_logging();
+    PgConnection::connect_with(&options).await
+}
+
+/// A connection of a rebuild: for COPY, counting, indexes, comparison.
+pub(crate) async fn for_rebuild(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
+    let options = PgConnectOptions::clone(&pool.connect_options())
+        .application_name("primetrade rebuild")
+        .options([("synchronous_commit", "off"), ("jit", "off")])
+        .disable_statement_logging();
+    PgConnection::connect_with(&options).await
+}
