@@ -1,0 +1,85 @@
+//! `GET /api/v1/tasks`: filters, sorts, pages.
+
+mod query;
+pub(crate) mod request;
+
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use domain::OwnerId;
+use service_kit::token::Sealer;
+use uuid::Uuid;
+
+use crate::asked::Asked;
+use crate::error::ReadError;
+use crate::reads::{Content, Etag, Loaded, Reads};
+use crate::task_row::{TaskRow, write_number, write_text};
+use query::Page;
+use request::{ListRequest, Place, SortBy};
+
+pub(crate) async fn list(State(reads): State<Reads>, asked: Asked, RawQuery(query): RawQuery) -> Result<Response, ReadError> {
+    let request = ListRequest::parse(query.as_deref(), asked.owner.id, reads.owners().sealer())?;
+    let standing = reads.standing(asked.owner, asked.need).await?;
+    if let Some(response) = asked.not_modified(&standing) {
+        return Ok(response);
+    }
+    let key = request.key();
+    let load = async |generation| load(&reads, generation, asked.owner.id, &request).await;
+    let answer = reads.answer(asked.owner, standing, key, load).await?;
+    Ok(asked.respond(&answer))
+}
+
+async fn load(reads: &Reads, generation: i32, owner: Uuid, request: &ListRequest) -> Result<Loaded, ReadError> {
+    let mut page = query::walk(reads.pool(), generation, owner, request).await?;
+    if !is_whole(&page, request) {
+        page = query::pick(reads.pool(), generation, owner, request).await?;
+    }
+    let sealer = reads.owners().sealer();
+    Ok(Loaded { live_generation: page.live_generation, row: page.row, content: Some(content(page, owner, request, sealer)) })
+}
+
+/// Whether a walk has seen all that the page needs.
+fn is_whole(page: &Page, request: &ListRequest) -> bool {
+    if request.filters.is_empty() || page.total <= query::WALK_TASKS_MAX {
+        return true;
+    }
+    // The walk of due dates may have been cut off before the tasks without one, which stand behind it.
+    let undated_first = request.after.is_some_and(|after| after.key.is_none());
+    let in_order = request.sort.by != SortBy::DueAt || undated_first || page.tasks.iter().all(|task| task.due_at.is_some());
+    in_order && page.tasks.len() > usize::from(request.limit)
+}
+
+fn content(mut page: Page, owner: Uuid, request: &ListRequest, sealer: &Sealer) -> Content {
+    let limit = usize::from(request.limit);
+    let more = page.tasks.len() > limit;
+    page.tasks.truncate(limit);
+    let next = page.tasks.last().filter(|_| more).map(|last| {
+        let place = Place { key: key(last, request.sort.by), id: last.id };
+        sealer.seal_cursor(OwnerId(owner), &request.binding, &place.to_bytes())
+    });
+    let mut body = Vec::with_capacity(100 + 450 * page.tasks.len());
+    body.extend_from_slice(b"{\"items\":[");
+    for (n, task) in page.tasks.iter().enumerate() {
+        if n > 0 {
+            body.push(b',');
+        }
+        task.write(&mut body);
+    }
+    body.extend_from_slice(b"],\"next_cursor\":");
+    match &next {
+        Some(cursor) => write_text(&mut body, cursor),
+        None => body.extend_from_slice(b"null"),
+    }
+    body.extend_from_slice(b",\"revision\":");
+    write_number(&mut body, page.row.complete_until());
+    body.push(b'}');
+    Content { body, etag: Etag::Standing, link: next.map(|cursor| request.link(&cursor)) }
+}
+
+fn key(task: &TaskRow, by: SortBy) -> Option<i64> {
+    match by {
+        SortBy::CreatedAt => Some(task.created_at.timestamp_micros()),
+        SortBy::UpdatedAt => Some(task.updated_at.timestamp_micros()),
+        SortBy::Priority => Some(i64::from(task.priority)),
+        SortBy::DueAt => task.due_at.map(|time| time.timestamp_micros()),
+    }
+}

@@ -1,0 +1,299 @@
+//! The statements of a list: one snapshot of the owner's row and the page's tasks.
+//!
+//! A list walks the index of its sort, from where the page before ended, and keeps what matches: quick wherever
+//! matches are not rare, and the planner has nothing to choose. The walk is bounded. Where it ends before the page
+//! is full, the matches are picked out first (by whatever index the filters offer) and sorted then.
+
+use chrono::{DateTime, Utc};
+use domain::Time;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::request::{ListRequest, Place, SortBy};
+use crate::error::ReadError;
+use crate::owners::StandingRow;
+use crate::search;
+use crate::task_row::TaskRow;
+
+/// How many tasks a walk looks at for a page.
+pub(super) const WALK_TASKS_MAX: i64 = 1_000;
+
+/// What a statement returns: a row for each task, or one without a task; the owner's columns on each.
+struct Row {
+    log_id: Option<Uuid>,
+    live_generation: i32,
+    shard: Option<i16>,
+    revision: Option<i64>,
+    change_counter: Option<i64>,
+    parked_position: Option<i64>,
+    total: Option<i64>,
+    task_id: Option<Uuid>,
+    version: Option<i64>,
+    title: Option<String>,
+    description: Option<String>,
+    status: Option<i16>,
+    priority: Option<i16>,
+    due_at: Option<Time>,
+    tags: Option<Vec<String>>,
+    created_at: Option<Time>,
+    updated_at: Option<Time>,
+    started_at: Option<Time>,
+    completed_at: Option<Time>,
+}
+
+impl Row {
+    fn into_task(self) -> Option<TaskRow> {
+        Some(TaskRow {
+            id: self.task_id?,
+            version: self.version?,
+            title: self.title?,
+            description: self.description,
+            status: self.status?,
+            priority: self.priority?,
+            due_at: self.due_at,
+            tags: self.tags?,
+            created_at: self.created_at?,
+            updated_at: self.updated_at?,
+            started_at: self.started_at,
+            completed_at: self.completed_at,
+        })
+    }
+}
+
+/// Tasks of a page, and the snapshot that they are from.
+pub(super) struct Page {
+    pub live_generation: i32,
+    pub row: StandingRow,
+    /// Tasks of the owner, not deleted.
+    pub total: i64,
+    /// In order; up to one more than the page takes, if there are more.
+    pub tasks: Vec<TaskRow>,
+}
+
+impl Page {
+    fn of(rows: Vec<Row>, generation: i32) -> Result<Self, ReadError> {
+        // The statements begin with the one row of `projection`.
+        let first = rows.first().ok_or(ReadError::Unavailable)?;
+        let row = StandingRow {
+            log_id: first.log_id,
+            generation,
+            shard: first.shard,
+            revision: first.revision,
+            change_counter: first.change_counter,
+            parked_position: first.parked_position,
+        };
+        let (live_generation, total) = (first.live_generation, first.total.unwrap_or(0));
+        Ok(Self { live_generation, row, total, tasks: rows.into_iter().filter_map(Row::into_task).collect() })
+    }
+}
+
+/// Where a page begins: beyond these.
+struct Bounds {
+    time: Time,
+    priority: i16,
+    id: Uuid,
+    /// Whether tasks with a due date still come.
+    dated: bool,
+    /// Tasks without a due date: from this id on.
+    undated_from: Option<Uuid>,
+}
+
+impl Bounds {
+    fn of(request: &ListRequest) -> Self {
+        let descending = request.sort.descending;
+        let (first_id, last_id) = if descending { (Uuid::max(), Uuid::nil()) } else { (Uuid::nil(), Uuid::max()) };
+        // Years 0 and 10000: times of the API lie between.
+        let first_time = if descending { 253_402_300_800 } else { -62_167_219_200 };
+        let first_time = DateTime::<Utc>::from_timestamp(first_time, 0).unwrap_or_default();
+        let first = Self { time: first_time, priority: if descending { 4 } else { -1 }, id: first_id, dated: true, undated_from: Some(first_id) };
+        match request.after {
+            None => first,
+            Some(Place { key: Some(key), id }) => Self {
+                time: DateTime::from_timestamp_micros(key).unwrap_or(first_time),
+                priority: i16::try_from(key).unwrap_or(first.priority),
+                id,
+                ..first
+            },
+            Some(Place { key: None, id }) => {
+                let next = if descending { id.as_u128().wrapping_sub(1) } else { id.as_u128().wrapping_add(1) };
+                Self { dated: false, undated_from: (id != last_id).then_some(Uuid::from_u128(next)), id, ..first }
+            }
+        }
+    }
+}
+
+/// A statement: what comes before and after the filters in the subquery that finds the page's tasks (columns of
+/// `read_model.task`, filters ask them of `w`), and the order.
+///
+/// Arguments: `$1` generation, `$2` owner, `$3` and `$4` key and id to go on from, `$5` tasks to look at, `$6` tasks to
+/// return, `$7` to `$12` the filters, null where nothing is asked.
+macro_rules! page_of {
+    ([$($before:literal)+] [$($after:literal)+] [$($order:literal)+] $key:ident $arguments:ident $($argument:ident)*) => {
+        sqlx::query_as!(
+            Row,
+            r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
+                   o.change_counter as "change_counter?", o.parked_position as "parked_position?",
+                   (select sum(c.count)::bigint from read_model.task_count c where c.generation = $1 and c.owner_id = $2) as total,
+                   t.task_id as "task_id?", t.version as "version?", t.title as "title?", t.description as "description?",
+                   t.status as "status?", t.priority as "priority?", t.due_at as "due_at?", t.tags as "tags?",
+                   t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at as "started_at?",
+                   t.completed_at as "completed_at?"
+               from read_model.projection p
+               left join read_model.owner o on o.generation = $1 and o.owner_id = $2
+               left join lateral ("# + $($before +)+
+            "($7::smallint[] is null or w.status = any($7)) and ($8::smallint[] is null or w.priority = any($8))
+             and ($9::text[] is null or w.tags && $9) and ($10::timestamptz is null or w.due_at >= $10)
+             and ($11::timestamptz is null or w.due_at < $11) and ($12::text is null or w.search @@ $12::tsquery)"
+            + $($after +)+ ") t on true " $(+ $order)+,
+            $arguments.generation,
+            $arguments.owner,
+            $arguments.bounds.$key,
+            $arguments.bounds.id,
+            $arguments.walk_tasks_max,
+            $arguments.return_tasks_max,
+            $arguments.statuses,
+            $arguments.priorities,
+            $arguments.tags,
+            $arguments.due_after,
+            $arguments.due_before,
+            $arguments.words
+            $(, $arguments.bounds.$argument)*
+        )
+        .fetch_all($arguments.pool)
+    };
+}
+
+/// Walks the index of a sort key that no task is without, in one direction.
+macro_rules! walk {
+    ($arguments:ident, $column:literal, $key:ident, $beyond:literal, $direction:literal) => {
+        page_of!(
+            ["select w.* from (select * from read_model.task where generation = $1 and owner_id = $2 and not deleted
+              and (" $column ", task_id)" $beyond "($3, $4) order by " $column $direction ", task_id " $direction " limit $5) w where "]
+            [" order by w." $column $direction ", w.task_id " $direction " limit $6"]
+            ["order by t." $column $direction ", t.task_id " $direction]
+            $key $arguments
+        )
+    };
+}
+
+/// Picks out the matches and sorts them by a key that no task is without.
+macro_rules! pick {
+    ($arguments:ident, $column:literal, $key:ident, $beyond:literal, $direction:literal) => {
+        page_of!(
+            ["with m as materialized (select w." $column " as key, w.task_id from read_model.task w
+              where w.generation = $1 and w.owner_id = $2 and not w.deleted and $5::bigint is not null
+              and (w." $column ", w.task_id)" $beyond "($3, $4) and "]
+            [") select f.* from (select * from m order by key " $direction ", task_id " $direction " limit $6) m
+              join read_model.task f on f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id"]
+            ["order by t." $column $direction ", t.task_id " $direction]
+            $key $arguments
+        )
+    };
+}
+
+/// Walks the index of due dates, then the tasks without one.
+macro_rules! walk_due {
+    ($arguments:ident, $beyond:literal, $from:literal, $direction:literal) => {
+        page_of!(
+            ["select w.* from (
+                select * from (select * from read_model.task where generation = $1 and owner_id = $2 and not deleted and $13
+                    and (due_at, task_id)" $beyond "($3, $4)
+                    and ($10::timestamptz is null or due_at >= $10) and ($11::timestamptz is null or due_at < $11)
+                    order by due_at " $direction ", task_id " $direction " limit $5) as dated
+                union all
+                select * from (select * from read_model.task where generation = $1 and owner_id = $2 and not deleted
+                    and due_at is null and task_id" $from "$14 order by task_id " $direction " limit $5) as undated
+              ) w where "]
+            [" order by w.due_at " $direction " nulls last, w.task_id " $direction " limit $6"]
+            ["order by t.due_at " $direction " nulls last, t.task_id " $direction]
+            time $arguments dated undated_from
+        )
+    };
+}
+
+/// Picks out the matches and sorts them by due date.
+macro_rules! pick_due {
+    ($arguments:ident, $beyond:literal, $from:literal, $direction:literal) => {
+        page_of!(
+            ["with m as materialized (select w.due_at as key, w.task_id from read_model.task w
+              where w.generation = $1 and w.owner_id = $2 and not w.deleted and $5::bigint is not null
+              and (($13 and (w.due_at, w.task_id)" $beyond "($3, $4)) or (w.due_at is null and w.task_id" $from "$14)) and "]
+            [") select f.* from (select * from m order by key " $direction " nulls last, task_id " $direction " limit $6) m
+              join read_model.task f on f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id"]
+            ["order by t.due_at " $direction " nulls last, t.task_id " $direction]
+            time $arguments dated undated_from
+        )
+    };
+}
+
+struct Arguments<'a> {
+    pool: &'a PgPool,
+    generation: i32,
+    owner: Uuid,
+    bounds: Bounds,
+    walk_tasks_max: i64,
+    return_tasks_max: i64,
+    statuses: Option<&'a [i16]>,
+    priorities: Option<&'a [i16]>,
+    tags: Option<&'a [String]>,
+    due_after: Option<Time>,
+    due_before: Option<Time>,
+    words: Option<String>,
+}
+
+fn asked<T>(values: &[T]) -> Option<&[T]> {
+    (!values.is_empty()).then_some(values)
+}
+
+impl<'a> Arguments<'a> {
+    fn of(pool: &'a PgPool, generation: i32, owner: Uuid, request: &'a ListRequest) -> Self {
+        let return_tasks_max = i64::from(request.limit) + 1;
+        let filters = &request.filters;
+        Self {
+            pool,
+            generation,
+            owner,
+            bounds: Bounds::of(request),
+            walk_tasks_max: if filters.is_empty() { return_tasks_max } else { WALK_TASKS_MAX },
+            return_tasks_max,
+            statuses: asked(&filters.statuses),
+            priorities: asked(&filters.priorities),
+            tags: asked(&filters.tags),
+            due_after: filters.due_after,
+            due_before: filters.due_before,
+            words: search::tsquery(&filters.words),
+        }
+    }
+}
+
+/// Walks the sort's index from where the page before ended, as far as the bound allows.
+pub(super) async fn walk(pool: &PgPool, generation: i32, owner: Uuid, request: &ListRequest) -> Result<Page, ReadError> {
+    let arguments = Arguments::of(pool, generation, owner, request);
+    let rows = match (request.sort.by, request.sort.descending) {
+        (SortBy::CreatedAt, false) => walk!(arguments, " created_at ", time, " > ", " asc ").await,
+        (SortBy::CreatedAt, true) => walk!(arguments, " created_at ", time, " < ", " desc ").await,
+        (SortBy::UpdatedAt, false) => walk!(arguments, " updated_at ", time, " > ", " asc ").await,
+        (SortBy::UpdatedAt, true) => walk!(arguments, " updated_at ", time, " < ", " desc ").await,
+        (SortBy::Priority, false) => walk!(arguments, " priority ", priority, " > ", " asc ").await,
+        (SortBy::Priority, true) => walk!(arguments, " priority ", priority, " < ", " desc ").await,
+        (SortBy::DueAt, false) => walk_due!(arguments, " > ", " >= ", " asc ").await,
+        (SortBy::DueAt, true) => walk_due!(arguments, " < ", " <= ", " desc ").await,
+    };
+    Page::of(rows?, generation)
+}
+
+/// Finds all matches first, then sorts them.
+pub(super) async fn pick(pool: &PgPool, generation: i32, owner: Uuid, request: &ListRequest) -> Result<Page, ReadError> {
+    let arguments = Arguments::of(pool, generation, owner, request);
+    let rows = match (request.sort.by, request.sort.descending) {
+        (SortBy::CreatedAt, false) => pick!(arguments, " created_at ", time, " > ", " asc ").await,
+        (SortBy::CreatedAt, true) => pick!(arguments, " created_at ", time, " < ", " desc ").await,
+        (SortBy::UpdatedAt, false) => pick!(arguments, " updated_at ", time, " > ", " asc ").await,
+        (SortBy::UpdatedAt, true) => pick!(arguments, " updated_at ", time, " < ", " desc ").await,
+        (SortBy::Priority, false) => pick!(arguments, " priority ", priority, " > ", " asc ").await,
+        (SortBy::Priority, true) => pick!(arguments, " priority ", priority, " < ", " desc ").await,
+        (SortBy::DueAt, false) => pick_due!(arguments, " > ", " >= ", " asc ").await,
+        (SortBy::DueAt, true) => pick_due!(arguments, " < ", " <= ", " desc ").await,
+    };
+    Page::of(rows?, generation)
+}

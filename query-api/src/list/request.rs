@@ -1,0 +1,264 @@
+//! What a list is asked for, in one form however it was spelled: that form is the cache's key and what a cursor is
+//! bound to.
+
+use chrono::DateTime;
+use domain::{OwnerId, Priority, Status, Tag, Time, format_time, parse_time};
+use service_kit::page::LIMIT_DEFAULT;
+use service_kit::token::Sealer;
+use uuid::Uuid;
+
+use crate::error::ReadError;
+use crate::params::{self, encode_onto};
+use crate::search;
+
+/// Tags in one filter at most.
+const TAGS_MAX: usize = 50;
+
+/// A list's filters, sort and page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListRequest {
+    /// Filters and sort in bytes, the same for equal ones.
+    pub binding: Vec<u8>,
+    pub filters: Filters,
+    pub sort: Sort,
+    pub limit: u16,
+    /// Where the page before ended.
+    pub after: Option<Place>,
+}
+
+/// What tasks must match; empty lists ask for nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Filters {
+    /// Codes, sorted, each once.
+    pub statuses: Vec<i16>,
+    /// Codes, sorted, each once.
+    pub priorities: Vec<i16>,
+    /// Sorted, each once.
+    pub tags: Vec<String>,
+    /// From then on.
+    pub due_after: Option<Time>,
+    /// Earlier than then.
+    pub due_before: Option<Time>,
+    /// All of them, the last as a prefix.
+    pub words: Vec<String>,
+}
+
+impl Filters {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A sort and its direction; ties by id in the same direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sort {
+    pub by: SortBy,
+    pub descending: bool,
+}
+
+/// What a list is sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SortBy {
+    CreatedAt,
+    UpdatedAt,
+    Priority,
+    /// No due date: last in both directions.
+    DueAt,
+}
+
+impl SortBy {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::CreatedAt => "created_at",
+            Self::UpdatedAt => "updated_at",
+            Self::Priority => "priority",
+            Self::DueAt => "due_at",
+        }
+    }
+}
+
+/// A place in a sorted list: a task's sort key and id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Microseconds, or the priority's code; None: no due date.
+    pub key: Option<i64>,
+    pub id: Uuid,
+}
+
+impl Place {
+    pub fn to_bytes(self) -> [u8; 25] {
+        let mut bytes = [0; 25];
+        bytes[0] = u8::from(self.key.is_some());
+        bytes[1..9].copy_from_slice(&self.key.unwrap_or_default().to_be_bytes());
+        bytes[9..].copy_from_slice(self.id.as_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 25] = bytes.try_into().ok()?;
+        let key = i64::from_be_bytes(bytes[1..9].try_into().ok()?);
+        // Authenticated, so only what `to_bytes` wrote; a time that cannot be one would still be refused here.
+        DateTime::from_timestamp_micros(key)?;
+        Some(Self { key: (bytes[0] == 1).then_some(key), id: Uuid::from_slice(&bytes[9..]).ok()? })
+    }
+}
+
+impl ListRequest {
+    /// Reads the query string of a list.
+    ///
+    /// # Errors
+    /// [`ReadError::Parameter`] names what is unknown, repeated or out of range; [`ReadError::ForeignCursor`].
+    pub fn parse(query: Option<&str>, owner: Uuid, sealer: &Sealer) -> Result<Self, ReadError> {
+        const KNOWN: [&str; 9] = ["status", "priority", "tag", "due_after", "due_before", "q", "sort", "limit", "cursor"];
+        let mut filters = Filters::default();
+        let mut sort = Sort { by: SortBy::CreatedAt, descending: true };
+        let mut limit = LIMIT_DEFAULT;
+        let mut cursor = None;
+        params::each(query, &KNOWN, |name, value| {
+            match name {
+                "status" => filters.statuses = codes(name, &value, Status::ALL, |s| Status::parse(s).map(Status::code))?,
+                "priority" => {
+                    filters.priorities = codes(name, &value, Priority::ALL, |s| Priority::parse(s).map(Priority::code))?;
+                }
+                "tag" => filters.tags = tags(&value)?,
+                "due_after" => filters.due_after = Some(time(name, &value)?),
+                "due_before" => filters.due_before = Some(time(name, &value)?),
+                "q" => filters.words = search::words(&value)?,
+                "sort" => sort = parse_sort(&value)?,
+                "limit" => limit = params::limit(&value)?,
+                // "cursor", the one that is left
+                _ => cursor = Some(value),
+            }
+            Ok(())
+        })?;
+        let binding = binding(&filters, sort);
+        let after = match cursor {
+            None => None,
+            Some(cursor) => {
+                let bytes = sealer.open_cursor(&cursor, OwnerId(owner), &binding).map_err(|_| ReadError::ForeignCursor)?;
+                Some(Place::from_bytes(&bytes).ok_or(ReadError::ForeignCursor)?)
+            }
+        };
+        Ok(Self { binding, filters, sort, limit, after })
+    }
+
+    /// The whole request in bytes, the same for equal ones: the cache's key.
+    pub fn key(&self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(self.binding.len() + 28);
+        key.push(b'L');
+        key.extend_from_slice(&self.limit.to_be_bytes());
+        if let Some(after) = self.after {
+            key.extend_from_slice(&after.to_bytes());
+        }
+        // Its first byte tells it from a place's.
+        key.extend_from_slice(&self.binding);
+        key
+    }
+
+    /// The same list's page that begins at `cursor`, relative to the host.
+    pub fn link(&self, cursor: &str) -> String {
+        let mut link = String::from("/api/v1/tasks?");
+        let mut push = |name: &str, values: &mut dyn Iterator<Item = String>| {
+            for (n, value) in values.enumerate() {
+                if n == 0 {
+                    link.push_str(name);
+                    link.push('=');
+                } else {
+                    link.push(',');
+                }
+                encode_onto(&mut link, &value);
+            }
+            if !link.ends_with(['?', '&']) {
+                link.push('&');
+            }
+        };
+        let Filters { statuses, priorities, tags, due_after, due_before, words } = &self.filters;
+        let named = |code: &i16, names: &[&str]| usize::try_from(*code).ok().and_then(|at| names.get(at)).map(|n| (*n).to_owned());
+        push("status", &mut statuses.iter().filter_map(|code| named(code, &STATUSES)));
+        push("priority", &mut priorities.iter().filter_map(|code| named(code, &PRIORITIES)));
+        push("tag", &mut tags.iter().cloned());
+        push("due_after", &mut due_after.iter().map(|time| format_time(*time)));
+        push("due_before", &mut due_before.iter().map(|time| format_time(*time)));
+        push("q", &mut (!words.is_empty()).then(|| words.join(" ")).into_iter());
+        let sign = if self.sort.descending { "-" } else { "" };
+        push("sort", &mut std::iter::once(format!("{sign}{}", self.sort.by.as_str())));
+        push("limit", &mut std::iter::once(self.limit.to_string()));
+        push("cursor", &mut std::iter::once(cursor.to_owned()));
+        link.pop();
+        link
+    }
+}
+
+const STATUSES: [&str; 4] = [
+    Status::Pending.as_str(),
+    Status::InProgress.as_str(),
+    Status::Completed.as_str(),
+    Status::Cancelled.as_str(),
+];
+const PRIORITIES: [&str; 4] =
+    [Priority::Low.as_str(), Priority::Medium.as_str(), Priority::High.as_str(), Priority::Urgent.as_str()];
+
+fn codes<T>(
+    name: &str,
+    value: &str,
+    all: &[T],
+    code: impl Fn(&str) -> Result<i16, domain::Invalid>,
+) -> Result<Vec<i16>, ReadError> {
+    let mut codes = Vec::new();
+    for word in value.split(',') {
+        codes.push(code(word).map_err(|invalid| ReadError::parameter(name, invalid))?);
+    }
+    codes.sort_unstable();
+    codes.dedup();
+    // All of them is no filter.
+    if codes.len() == all.len() {
+        codes.clear();
+    }
+    Ok(codes)
+}
+
+fn tags(value: &str) -> Result<Vec<String>, ReadError> {
+    let mut tags = Vec::new();
+    for word in value.split(',') {
+        let tag = Tag::parse(word).map_err(|invalid| ReadError::parameter("tag", invalid))?;
+        tags.push(tag.as_str().to_owned());
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    if tags.len() > TAGS_MAX {
+        return Err(ReadError::Parameter(format!("tag must name at most {TAGS_MAX} tags")));
+    }
+    Ok(tags)
+}
+
+/// A time of a query.
+pub(crate) fn time(name: &str, value: &str) -> Result<Time, ReadError> {
+    parse_time(value).map_err(|invalid| ReadError::parameter(name, invalid))
+}
+
+fn parse_sort(value: &str) -> Result<Sort, ReadError> {
+    let (descending, field) = value.strip_prefix('-').map_or((false, value), |field| (true, field));
+    let by = [SortBy::CreatedAt, SortBy::UpdatedAt, SortBy::Priority, SortBy::DueAt];
+    let by = by.into_iter().find(|by| by.as_str() == field);
+    let by = by.ok_or_else(|| {
+        ReadError::parameter("sort", "must be one of created_at, due_at, priority, updated_at, with - before it for descending")
+    })?;
+    Ok(Sort { by, descending })
+}
+
+fn binding(filters: &Filters, sort: Sort) -> Vec<u8> {
+    let Filters { statuses, priorities, tags, due_after, due_before, words } = filters;
+    let mask = |codes: &[i16]| codes.iter().fold(0_u8, |mask, code| mask | 1 << (code & 7));
+    let mut bytes = vec![b'b', sort.by as u8, u8::from(sort.descending), mask(statuses), mask(priorities)];
+    for time in [due_after, due_before] {
+        bytes.extend_from_slice(&time.map_or(i64::MIN, |time| time.timestamp_micros()).to_be_bytes());
+    }
+    // No tag has a control character, no word anything but letters and digits.
+    for (mark, texts) in [(1, tags), (2, words)] {
+        for text in texts {
+            bytes.push(mark);
+            bytes.extend_from_slice(text.as_bytes());
+        }
+    }
+    bytes
+}

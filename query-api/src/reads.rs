@@ -1,0 +1,218 @@
+//! What all reads go through: the version of the owner's rows first, then the cache under that version, then one
+//! statement for all who ask for the same.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderValue;
+use bytes::Bytes;
+use domain::Time;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use service_kit::clock;
+use sqlx::PgPool;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use crate::error::ReadError;
+use crate::owners::{Need, Owner, Owners, Standing, StandingRow, header};
+
+/// Bytes of answers kept.
+const CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// What an entry costs beside its body and key.
+const ENTRY_BYTES: usize = 400;
+/// How long to wait for rows as new as those this process has shown already (a replica behind, a crashed database
+/// that folds again).
+const OLDER_WAIT_MS_MAX: u64 = 2_000;
+const OLDER_POLL_MS: u64 = 10;
+
+/// The read models, and what is kept of them in this process. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Reads(Arc<Inner>);
+
+struct Inner {
+    pool: PgPool,
+    owners: Owners,
+    cache: Cache<Key, Arc<Answer>, Weight>,
+    flights: Mutex<HashMap<FlightKey, Flight>>,
+}
+
+type Flight = Arc<OnceCell<Result<Arc<Answer>, ReadError>>>;
+
+/// What is asked for, by whom; the same for requests that mean the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub owner: Uuid,
+    pub request: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct FlightKey {
+    key: Key,
+    generation: i32,
+    change_counter: Option<i64>,
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<Key, Arc<Answer>> for Weight {
+    fn weight(&self, key: &Key, answer: &Arc<Answer>) -> u64 {
+        (ENTRY_BYTES + key.request.len() + answer.body.len()) as u64
+    }
+}
+
+/// An answer, as it is sent every time, and the standing that it is true for.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub standing: Arc<Standing>,
+    pub body: Bytes,
+    pub etag: HeaderValue,
+    /// `Link` to the next page.
+    pub link: Option<HeaderValue>,
+    /// Until then, where the clock changes it as well.
+    pub valid_until: Option<Time>,
+}
+
+impl Answer {
+    fn is_current(&self, standing: &Arc<Standing>) -> bool {
+        (Arc::ptr_eq(&self.standing, standing) || self.standing.row == standing.row)
+            && self.valid_until.is_none_or(|until| clock::now() < until)
+    }
+}
+
+/// What one statement found.
+pub(crate) struct Loaded {
+    /// What is live now: the asked generation, unless a rebuild has just switched.
+    pub live_generation: i32,
+    /// The snapshot's standing.
+    pub row: StandingRow,
+    /// None: there is no such thing.
+    pub content: Option<Content>,
+}
+
+/// The content of an answer.
+pub(crate) struct Content {
+    pub body: Vec<u8>,
+    pub etag: Etag,
+    /// Of the next page.
+    pub link: Option<String>,
+}
+
+/// What an answer's ETag is made from.
+pub(crate) enum Etag {
+    /// Generation and change counter.
+    Standing,
+    /// Those, and the next moment at which the clock changes the answer.
+    StandingUntil(Time),
+    /// A task's version: strong.
+    Version(i64),
+}
+
+impl Reads {
+    pub fn new(pool: PgPool, owners: Owners) -> Self {
+        let cache = Cache::with_weighter(16_384, CACHE_BYTES_MAX, Weight);
+        Self(Arc::new(Inner { pool, owners, cache, flights: Mutex::default() }))
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    pub fn owners(&self) -> &Owners {
+        &self.0.owners
+    }
+
+    /// Where the owner stands: now, or once that shows what the token asks for.
+    pub async fn standing(&self, owner: Owner, need: Option<Need>) -> Result<Arc<Standing>, ReadError> {
+        match need {
+            None => self.0.owners.standing(owner).await,
+            Some(need) => self.0.owners.standing_at_least(owner, need).await,
+        }
+    }
+
+    /// The answer at this standing or a newer one: from the cache, from somebody who is asking already, or by `load`,
+    /// which gets the generation to read.
+    pub async fn answer<F>(&self, owner: Owner, standing: Arc<Standing>, request: Vec<u8>, load: F) -> Result<Arc<Answer>, ReadError>
+    where
+        F: AsyncFn(i32) -> Result<Loaded, ReadError>,
+    {
+        let key = Key { owner: owner.id, request };
+        if let Some(answer) = self.0.cache.get(&key).filter(|answer| answer.is_current(&standing)) {
+            return Ok(answer);
+        }
+        let row = standing.row;
+        let flight_key = FlightKey { key, generation: row.generation, change_counter: row.change_counter };
+        let boarded = self.board(flight_key);
+        boarded.flight.get_or_init(|| self.load(owner, standing, boarded.key.key.clone(), load)).await.clone()
+    }
+
+    async fn load<F>(&self, owner: Owner, mut standing: Arc<Standing>, key: Key, load: F) -> Result<Arc<Answer>, ReadError>
+    where
+        F: AsyncFn(i32) -> Result<Loaded, ReadError>,
+    {
+        let deadline = Instant::now() + Duration::from_millis(OLDER_WAIT_MS_MAX);
+        loop {
+            let asked_at = Instant::now();
+            let loaded = load(standing.row.generation).await?;
+            let switched = loaded.live_generation != loaded.row.generation;
+            if !switched && loaded.row.is_at_least(&standing.row) {
+                let standing = self.0.owners.seen(owner, asked_at, loaded.row);
+                let content = loaded.content.ok_or(ReadError::NotFound)?;
+                let answer = Arc::new(Answer::new(standing, content));
+                self.0.cache.insert(key, answer.clone());
+                return Ok(answer);
+            }
+            if Instant::now() >= deadline {
+                return Err(ReadError::NotYet);
+            }
+            if !switched {
+                tokio::time::sleep(Duration::from_millis(OLDER_POLL_MS)).await;
+            }
+            standing = self.0.owners.look_up(owner).await?;
+        }
+    }
+
+    fn board(&self, key: FlightKey) -> Boarded<'_> {
+        let flight = self.flights().entry(key.clone()).or_default().clone();
+        Boarded { reads: self, key, flight }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<FlightKey, Flight>> {
+        self.0.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place on a flight. The last one off takes it from the board.
+struct Boarded<'a> {
+    reads: &'a Reads,
+    key: FlightKey,
+    flight: Flight,
+}
+
+impl Drop for Boarded<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.reads.flights();
+        let ours = flights.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight));
+        // What has landed is in the cache; nobody boards it any more.
+        if ours && (self.flight.initialized() || Arc::strong_count(&self.flight) == 2) {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+impl Answer {
+    fn new(standing: Arc<Standing>, content: Content) -> Self {
+        let (etag, valid_until) = match content.etag {
+            Etag::Standing => (standing.etag.clone(), None),
+            Etag::StandingUntil(until) => {
+                let until_us = until.timestamp_micros();
+                (header(format!("W/\"{}-{until_us:x}\"", standing.tag)), Some(until))
+            }
+            Etag::Version(version) => (service_kit::headers::version_etag(version), None),
+        };
+        let link = content.link.map(|link| header(format!("<{link}>; rel=\"next\"")));
+        Self { standing, body: Bytes::from(content.body), etag, link, valid_until }
+    }
+}

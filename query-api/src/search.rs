@@ -1,0 +1,59 @@
+//! Words to search for, cut and folded as the projector cuts and folds the words of a task.
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+
+use crate::error::ReadError;
+
+const CHARACTERS_MAX: usize = 200;
+/// Of a longer word the projector keeps only this many characters.
+const WORD_CHARACTERS_MAX: usize = 64;
+
+/// The words of `q`: decomposed (NFKD), without marks, each character in lower case, split at what is not alphanumeric.
+///
+/// # Errors
+/// Over 200 characters.
+pub(crate) fn words(q: &str) -> Result<Vec<String>, ReadError> {
+    if q.chars().count() > CHARACTERS_MAX {
+        return Err(ReadError::parameter("q", "must have at most 200 characters"));
+    }
+    let folded: String = q.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).collect();
+    let words = folded.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    Ok(words.map(|word| word.chars().take(WORD_CHARACTERS_MAX).collect()).collect())
+}
+
+/// All of the words, the last as a prefix, in the text form of Postgres' `tsquery`. None where there is no word.
+pub(crate) fn tsquery(words: &[String]) -> Option<String> {
+    // Words are alphanumeric, so nothing in them needs escaping within the quotes.
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    (!quoted.is_empty()).then(|| format!("{}:*", quoted.join(" & ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_accents_and_compatibility_forms_are_folded() {
+        assert_eq!(words("Überprüfung, CAFÉ—ﬁx №5 İstanbul").unwrap(), ["uberprufung", "cafe", "fix", "no5", "istanbul"]);
+        assert_eq!(words("ΟΔΟΣ οδός").unwrap(), ["οδοσ", "οδος"]);
+    }
+
+    #[test]
+    fn what_means_something_to_postgres_is_only_a_separator() {
+        let words = words("a' | !b:* <-> (c) \\ & d\0e").unwrap();
+        assert_eq!(tsquery(&words).unwrap(), "'a' & 'b' & 'c' & 'd' & 'e':*");
+        assert_eq!(tsquery(&super::words(" !?' ").unwrap()), None);
+    }
+
+    #[test]
+    fn long_words_are_cut_as_the_projector_cuts_them() {
+        assert_eq!(words(&"x".repeat(100)).unwrap(), ["x".repeat(64)]);
+    }
+
+    #[test]
+    fn two_hundred_characters_are_enough() {
+        assert!(words(&"ä".repeat(200)).is_ok());
+        assert!(words(&"ä".repeat(201)).is_err());
+    }
+}

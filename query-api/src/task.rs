@@ -1,0 +1,131 @@
+//! `GET /api/v1/tasks/{id}`: a task as it is, or as of a time.
+
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
+use chrono::TimeDelta;
+use domain::Time;
+use service_kit::clock;
+use uuid::Uuid;
+
+use crate::asked::{self, Asked};
+use crate::error::ReadError;
+use crate::list::request::time;
+use crate::owners::StandingRow;
+use crate::params;
+use crate::reads::{Content, Etag, Loaded, Reads};
+use crate::task_row::{Change, Fold, TaskRow};
+
+/// How far ahead of this server's clock `as_of` may be, seconds.
+const AS_OF_AHEAD_S_MAX: i64 = 60;
+
+pub(crate) async fn task(
+    State(reads): State<Reads>,
+    asked: Asked,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ReadError> {
+    let id = asked::task_id(&id)?;
+    let mut as_of = None;
+    params::each(query.as_deref(), &["as_of"], |name, value| {
+        as_of = Some(time(name, &value)?);
+        Ok(())
+    })?;
+    if as_of.is_some_and(|at| at > clock::now() + TimeDelta::seconds(AS_OF_AHEAD_S_MAX)) {
+        return Err(ReadError::Parameter("as_of must not be in the future by more than a minute".into()));
+    }
+    let standing = reads.standing(asked.owner, asked.need).await?;
+    let mut key = vec![b'T'];
+    key.extend_from_slice(id.as_bytes());
+    key.extend(as_of.iter().flat_map(|at| at.timestamp_micros().to_be_bytes()));
+    let load = async |generation| match as_of {
+        None => load(&reads, generation, asked.owner.id, id).await,
+        Some(at) => load_as_of(&reads, generation, asked.owner.id, id, at).await,
+    };
+    let answer = reads.answer(asked.owner, standing, key, load).await?;
+    Ok(asked.respond(&answer))
+}
+
+fn loaded(live_generation: i32, row: StandingRow, task: Option<TaskRow>) -> Loaded {
+    let content = task.map(|task| Content { body: task.to_json(), etag: Etag::Version(task.version), link: None });
+    Loaded { live_generation, row, content }
+}
+
+async fn load(reads: &Reads, generation: i32, owner: Uuid, id: Uuid) -> Result<Loaded, ReadError> {
+    let row = sqlx::query!(
+        r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
+               o.change_counter as "change_counter?", o.parked_position as "parked_position?",
+               t.version as "version?", t.title as "title?", t.description, t.status as "status?", t.priority as "priority?",
+               t.due_at, t.tags as "tags?", t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at, t.completed_at
+           from read_model.projection p
+           left join read_model.owner o on o.generation = $1 and o.owner_id = $2
+           left join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = $3 and not t.deleted"#,
+        generation,
+        owner,
+        id
+    )
+    .fetch_one(reads.pool())
+    .await?;
+    let standing = StandingRow {
+        log_id: row.log_id,
+        generation,
+        shard: row.shard,
+        revision: row.revision,
+        change_counter: row.change_counter,
+        parked_position: row.parked_position,
+    };
+    let task = || {
+        Some(TaskRow {
+            id,
+            version: row.version?,
+            title: row.title?,
+            description: row.description,
+            status: row.status?,
+            priority: row.priority?,
+            due_at: row.due_at,
+            tags: row.tags?,
+            created_at: row.created_at?,
+            updated_at: row.updated_at?,
+            started_at: row.started_at,
+            completed_at: row.completed_at,
+        })
+    };
+    Ok(loaded(row.live_generation, standing, task()))
+}
+
+/// What had happened by then is a prefix of the history, since `occurred_at` never decreases in a stream.
+async fn load_as_of(reads: &Reads, generation: i32, owner: Uuid, id: Uuid, at: Time) -> Result<Loaded, ReadError> {
+    let rows = sqlx::query!(
+        r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
+               o.change_counter as "change_counter?", o.parked_position as "parked_position?",
+               h.version as "version?", h.occurred_at as "occurred_at?", h.changes as "changes?"
+           from read_model.projection p
+           left join read_model.owner o on o.generation = $1 and o.owner_id = $2
+           left join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = $3 and not t.deleted
+           left join read_model.history h
+               on h.generation = $1 and h.owner_id = $2 and h.task_id = t.task_id and h.occurred_at <= $4
+           order by h.version"#,
+        generation,
+        owner,
+        id,
+        at
+    )
+    .fetch_all(reads.pool())
+    .await?;
+    let first = rows.first().ok_or(ReadError::Unavailable)?;
+    let standing = StandingRow {
+        log_id: first.log_id,
+        generation,
+        shard: first.shard,
+        revision: first.revision,
+        change_counter: first.change_counter,
+        parked_position: first.parked_position,
+    };
+    let live_generation = first.live_generation;
+    let mut fold = Fold::of(id);
+    for row in rows {
+        if let (Some(version), Some(occurred_at), Some(changes)) = (row.version, row.occurred_at, row.changes) {
+            fold.apply(&Change { version, occurred_at, changes })?;
+        }
+    }
+    Ok(loaded(live_generation, standing, fold.into_task()))
+}
