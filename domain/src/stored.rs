@@ -2,7 +2,7 @@
 //! a type's data may only change together with its schema version, and [`StoredEvent::decode`] upcasts the old form.
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::event::TaskEvent;
@@ -93,6 +93,7 @@ struct RenamedV1 {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DescribedV1 {
+    #[serde(deserialize_with = "present")]
     description: Option<Description>,
 }
 
@@ -105,7 +106,13 @@ struct ReprioritizedV1 {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ScheduledV1 {
+    #[serde(deserialize_with = "present")]
     due_at: Option<Time>,
+}
+
+/// `null` is a value; that the member is missing is not the same as `null`.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(deserializer)
 }
 
 #[derive(Deserialize)]
