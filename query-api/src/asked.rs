@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 use crate::error::ReadError;
 use crate::owners::{Need, Owner, Standing};
-use crate::reads::{Answer, Reads};
+use crate::QueryApi;
+use crate::reads::Answer;
 
 /// Who asks, what it must show at least, and what the client has already.
 pub(crate) struct Asked {
@@ -24,14 +25,14 @@ pub(crate) struct Asked {
     if_none_match: Option<IfNoneMatch>,
 }
 
-impl FromRequestParts<Reads> for Asked {
+impl FromRequestParts<QueryApi> for Asked {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, reads: &Reads) -> Result<Self, Problem> {
-        let principal = Principal::from_request_parts(parts, reads).await?;
+    async fn from_request_parts(parts: &mut Parts, app: &QueryApi) -> Result<Self, Problem> {
+        let principal = Principal::from_request_parts(parts, app).await?;
         let need = match SentToken::from_headers(&parts.headers)? {
             None => None,
-            Some(token) => Some(Need::open(&token, principal.owner, reads.owners().sealer())?),
+            Some(token) => Some(Need::open(&token, principal.owner, app.reads.owners().sealer())?),
         };
         Ok(Self {
             owner: Owner::of(&principal),

@@ -11,7 +11,7 @@ use crate::asked::{self, Asked};
 use crate::error::ReadError;
 use crate::owners::StandingRow;
 use crate::params;
-use crate::reads::{Content, Etag, Loaded, Reads};
+use crate::reads::{Content, Etag, Loaded, Query, Reads};
 use crate::task_row::{write_number, write_text, write_time};
 
 /// A page of one task's history.
@@ -38,10 +38,6 @@ impl HistoryRequest {
         })?;
         Ok(Self { task_id, limit, after })
     }
-
-    fn key(&self) -> Vec<u8> {
-        [&b"H"[..], self.task_id.as_bytes(), &self.limit.to_be_bytes(), &self.after.to_be_bytes()].concat()
-    }
 }
 
 fn binding(task_id: Uuid) -> Vec<u8> {
@@ -56,9 +52,18 @@ pub(crate) async fn history(
 ) -> Result<Response, ReadError> {
     let request = HistoryRequest::parse(&id, query.as_deref(), asked.owner.id, reads.owners().sealer())?;
     let standing = reads.standing(asked.owner, asked.need).await?;
-    let load = async |generation| load(&reads, generation, asked.owner.id, &request).await;
-    let answer = reads.answer(asked.owner, standing, request.key(), load).await?;
+    let answer = reads.answer(asked.owner, standing, &request).await?;
     Ok(asked.respond(&answer))
+}
+
+impl Query for HistoryRequest {
+    fn key(&self) -> Vec<u8> {
+        [&b"H"[..], self.task_id.as_bytes(), &self.limit.to_be_bytes(), &self.after.to_be_bytes()].concat()
+    }
+
+    async fn load(&self, reads: &Reads, owner: Uuid, generation: i32) -> Result<Loaded, ReadError> {
+        load(reads, generation, owner, self).await
+    }
 }
 
 /// An event, as it is shown.

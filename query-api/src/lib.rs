@@ -4,6 +4,19 @@
 //! name is the ETag and the cache's version, so nothing is ever invalidated, and any number of processes on one
 //! database are right without knowing of each other.
 
+use axum::Router;
+use axum::extract::FromRef;
+use axum::routing::get;
+use service_kit::token::Sealer;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::owners::Owners;
+use crate::reads::Reads;
+use crate::stream::Hubs;
+
 /// `GET /api/v1/tasks`.
 mod list;
 
@@ -12,6 +25,12 @@ mod task;
 
 /// `GET /api/v1/tasks/{id}/history`.
 mod history;
+
+/// `GET /api/v1/stats`.
+mod stats;
+
+/// `GET /api/v1/stream`.
+mod stream;
 
 /// What all of them take from a request's headers and put into an answer's.
 mod asked;
@@ -33,3 +52,69 @@ mod params;
 
 /// Why a read was refused.
 mod error;
+
+/// How long a connection may be waited for before a read is turned away.
+const CONNECTION_WAIT_MS_MAX: u64 = 3_000;
+/// How long one statement may take, in Postgres' words.
+const STATEMENT_TIME_MAX: &str = "10s";
+
+/// The read side. Cheap to clone.
+#[derive(Clone)]
+pub struct QueryApi {
+    reads: Reads,
+    hubs: Hubs,
+    shutdown: CancellationToken,
+}
+
+impl QueryApi {
+    /// On a pool made by [`connect`].
+    ///
+    /// `applied` is a hint that something was applied to the read models; without it they are polled. `shutdown` ends
+    /// the live streams.
+    #[must_use]
+    pub fn new(
+        read_pool: PgPool,
+        sealer: Sealer,
+        applied: Option<watch::Receiver<u64>>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let owners = Owners::new(read_pool.clone(), sealer, applied);
+        let reads = Reads::new(read_pool, owners);
+        Self { hubs: Hubs::new(reads.clone()), reads, shutdown }
+    }
+}
+
+impl FromRef<QueryApi> for Reads {
+    fn from_ref(app: &QueryApi) -> Self {
+        app.reads.clone()
+    }
+}
+
+/// The paths of "Queries". Needs a `Verifier` in the request's extensions, as `server::edge` puts it there.
+pub fn router(app: QueryApi) -> Router {
+    Router::new()
+        .route("/api/v1/tasks", get(list::list))
+        .route("/api/v1/tasks/{id}", get(task::task))
+        .route("/api/v1/tasks/{id}/history", get(history::history))
+        .route("/api/v1/stats", get(stats::stats))
+        .route("/api/v1/stream", get(stream::stream))
+        .with_state(app)
+}
+
+/// A pool for [`QueryApi::new`]: its sessions plan each statement for its parameters (an owner of a hundred tasks and
+/// one of a hundred thousand need different plans), by index wherever there is one, whatever the statistics of a
+/// fresh table say.
+#[must_use]
+pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
+    let options = options.application_name("primetrade query-api").options([
+        ("plan_cache_mode", "force_custom_plan"),
+        ("enable_seqscan", "off"),
+        ("jit", "off"),
+        ("default_transaction_read_only", "on"),
+        ("statement_timeout", STATEMENT_TIME_MAX),
+    ]);
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(std::time::Duration::from_millis(CONNECTION_WAIT_MS_MAX))
+        .connect_lazy_with(options)
+}

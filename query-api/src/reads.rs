@@ -110,6 +110,15 @@ pub(crate) enum Etag {
     Version(i64),
 }
 
+/// A kind of read.
+pub(crate) trait Query: Sync {
+    /// What is asked for in bytes, the same for requests that mean the same.
+    fn key(&self) -> Vec<u8>;
+
+    /// Reads it from one snapshot of one generation.
+    fn load(&self, reads: &Reads, owner: Uuid, generation: i32) -> impl Future<Output = Result<Loaded, ReadError>> + Send;
+}
+
 impl Reads {
     pub fn new(pool: PgPool, owners: Owners) -> Self {
         let cache = Cache::with_weighter(16_384, CACHE_BYTES_MAX, Weight);
@@ -132,30 +141,30 @@ impl Reads {
         }
     }
 
-    /// The answer at this standing or a newer one: from the cache, from somebody who is asking already, or by `load`,
-    /// which gets the generation to read.
-    pub async fn answer<F>(&self, owner: Owner, standing: Arc<Standing>, request: Vec<u8>, load: F) -> Result<Arc<Answer>, ReadError>
-    where
-        F: AsyncFn(i32) -> Result<Loaded, ReadError>,
-    {
-        let key = Key { owner: owner.id, request };
+    /// The answer at this standing or a newer one: from the cache, from somebody who is asking already, or from the
+    /// database.
+    pub async fn answer(&self, owner: Owner, standing: Arc<Standing>, query: &impl Query) -> Result<Arc<Answer>, ReadError> {
+        let key = Key { owner: owner.id, request: query.key() };
         if let Some(answer) = self.0.cache.get(&key).filter(|answer| answer.is_current(&standing)) {
             return Ok(answer);
         }
         let row = standing.row;
         let flight_key = FlightKey { key, generation: row.generation, change_counter: row.change_counter };
         let boarded = self.board(flight_key);
-        boarded.flight.get_or_init(|| self.load(owner, standing, boarded.key.key.clone(), load)).await.clone()
+        boarded.flight.get_or_init(|| self.load(owner, standing, boarded.key.key.clone(), query)).await.clone()
     }
 
-    async fn load<F>(&self, owner: Owner, mut standing: Arc<Standing>, key: Key, load: F) -> Result<Arc<Answer>, ReadError>
-    where
-        F: AsyncFn(i32) -> Result<Loaded, ReadError>,
-    {
+    async fn load(
+        &self,
+        owner: Owner,
+        mut standing: Arc<Standing>,
+        key: Key,
+        query: &impl Query,
+    ) -> Result<Arc<Answer>, ReadError> {
         let deadline = Instant::now() + Duration::from_millis(OLDER_WAIT_MS_MAX);
         loop {
             let asked_at = Instant::now();
-            let loaded = load(standing.row.generation).await?;
+            let loaded = query.load(self, owner.id, standing.row.generation).await?;
             let switched = loaded.live_generation != loaded.row.generation;
             if !switched && loaded.row.is_at_least(&standing.row) {
                 let standing = self.0.owners.seen(owner, asked_at, loaded.row);

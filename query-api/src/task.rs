@@ -12,7 +12,7 @@ use crate::error::ReadError;
 use crate::list::request::time;
 use crate::owners::StandingRow;
 use crate::params;
-use crate::reads::{Content, Etag, Loaded, Reads};
+use crate::reads::{Content, Etag, Loaded, Query, Reads};
 use crate::task_row::{Change, Fold, TaskRow};
 
 /// How far ahead of this server's clock `as_of` may be, seconds.
@@ -34,15 +34,30 @@ pub(crate) async fn task(
         return Err(ReadError::Parameter("as_of must not be in the future by more than a minute".into()));
     }
     let standing = reads.standing(asked.owner, asked.need).await?;
-    let mut key = vec![b'T'];
-    key.extend_from_slice(id.as_bytes());
-    key.extend(as_of.iter().flat_map(|at| at.timestamp_micros().to_be_bytes()));
-    let load = async |generation| match as_of {
-        None => load(&reads, generation, asked.owner.id, id).await,
-        Some(at) => load_as_of(&reads, generation, asked.owner.id, id, at).await,
-    };
-    let answer = reads.answer(asked.owner, standing, key, load).await?;
+    let answer = reads.answer(asked.owner, standing, &TaskRequest { id, as_of }).await?;
     Ok(asked.respond(&answer))
+}
+
+struct TaskRequest {
+    id: Uuid,
+    as_of: Option<Time>,
+}
+
+impl Query for TaskRequest {
+    fn key(&self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(25);
+        key.push(b'T');
+        key.extend_from_slice(self.id.as_bytes());
+        key.extend(self.as_of.iter().flat_map(|at| at.timestamp_micros().to_be_bytes()));
+        key
+    }
+
+    async fn load(&self, reads: &Reads, owner: Uuid, generation: i32) -> Result<Loaded, ReadError> {
+        match self.as_of {
+            None => load(reads, generation, owner, self.id).await,
+            Some(at) => load_as_of(reads, generation, owner, self.id, at).await,
+        }
+    }
 }
 
 fn loaded(live_generation: i32, row: StandingRow, task: Option<TaskRow>) -> Loaded {

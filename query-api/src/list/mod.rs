@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::asked::Asked;
 use crate::error::ReadError;
-use crate::reads::{Content, Etag, Loaded, Reads};
+use crate::reads::{Content, Etag, Loaded, Query, Reads};
 use crate::task_row::{TaskRow, write_number, write_text};
 use query::Page;
 use request::{ListRequest, Place, SortBy};
@@ -22,19 +22,23 @@ pub(crate) async fn list(State(reads): State<Reads>, asked: Asked, RawQuery(quer
     if let Some(response) = asked.not_modified(&standing) {
         return Ok(response);
     }
-    let key = request.key();
-    let load = async |generation| load(&reads, generation, asked.owner.id, &request).await;
-    let answer = reads.answer(asked.owner, standing, key, load).await?;
+    let answer = reads.answer(asked.owner, standing, &request).await?;
     Ok(asked.respond(&answer))
 }
 
-async fn load(reads: &Reads, generation: i32, owner: Uuid, request: &ListRequest) -> Result<Loaded, ReadError> {
-    let mut page = query::walk(reads.pool(), generation, owner, request).await?;
-    if !is_whole(&page, request) {
-        page = query::pick(reads.pool(), generation, owner, request).await?;
+impl Query for ListRequest {
+    fn key(&self) -> Vec<u8> {
+        self.to_bytes()
     }
-    let sealer = reads.owners().sealer();
-    Ok(Loaded { live_generation: page.live_generation, row: page.row, content: Some(content(page, owner, request, sealer)) })
+
+    async fn load(&self, reads: &Reads, owner: Uuid, generation: i32) -> Result<Loaded, ReadError> {
+        let mut page = query::walk(reads.pool(), generation, owner, self).await?;
+        if !is_whole(&page, self) {
+            page = query::pick(reads.pool(), generation, owner, self).await?;
+        }
+        let (live_generation, row) = (page.live_generation, page.row);
+        Ok(Loaded { live_generation, row, content: Some(content(page, owner, self, reads.owners().sealer())) })
+    }
 }
 
 /// Whether a walk has seen all that the page needs.

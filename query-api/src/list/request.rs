@@ -142,8 +142,8 @@ impl ListRequest {
         Ok(Self { binding, filters, sort, limit, after })
     }
 
-    /// The whole request in bytes, the same for equal ones: the cache's key.
-    pub fn key(&self) -> Vec<u8> {
+    /// The whole request in bytes, the same for equal ones.
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(self.binding.len() + 28);
         key.push(b'L');
         key.extend_from_slice(&self.limit.to_be_bytes());

@@ -1,0 +1,214 @@
+//! Pages of events, ready to send.
+
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+use domain::Time;
+use uuid::Uuid;
+
+use crate::error::ReadError;
+use crate::owners::{Owner, StandingRow};
+use crate::reads::Reads;
+use crate::task_row::{Change, Fold, TaskRow, write_number};
+
+/// Events in a page.
+const EVENTS_MAX: i64 = 100;
+/// Bytes sent at once, roughly.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Tries where a rebuild has just switched.
+const TRIES_MAX: u32 = 5;
+
+/// The events of one account in a range of positions.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    /// Positions beyond this one …
+    after: i64,
+    /// … up to this one are all here.
+    until: i64,
+    /// By position, as they are sent.
+    events: Vec<(i64, Bytes)>,
+}
+
+/// An event of the history, before its task's state is known.
+struct Event {
+    position: i64,
+    task_id: Uuid,
+    version: i64,
+    event_type: String,
+}
+
+impl Page {
+    /// Whether it has what comes after a position.
+    pub fn has_after(&self, position: i64) -> bool {
+        self.after <= position && position < self.until
+    }
+
+    /// What to send to who has everything up to `position`, and up to where they have everything then.
+    pub fn after(&self, position: i64) -> (Bytes, i64) {
+        let mut chunk = BytesMut::new();
+        for (at, event) in self.events.iter().filter(|(at, _)| *at > position) {
+            if !chunk.is_empty() && chunk.len() + event.len() > CHUNK_BYTES_MAX {
+                return (chunk.freeze(), at - 1);
+            }
+            chunk.extend_from_slice(event);
+        }
+        (chunk.freeze(), position.max(self.until))
+    }
+
+    /// Reads the events after a position, as far as there is no parked one before them.
+    pub async fn read(reads: &Reads, owner: Owner, after: i64) -> Result<Self, ReadError> {
+        let mut standing = reads.owners().standing(owner).await?;
+        for _ in 0..TRIES_MAX {
+            let generation = standing.row.generation;
+            if let Some(page) = Self::read_from(reads, owner.id, generation, after).await? {
+                return Ok(page);
+            }
+            standing = reads.owners().look_up(owner).await?;
+        }
+        Err(ReadError::Unavailable)
+    }
+
+    /// None: another generation is live now.
+    async fn read_from(reads: &Reads, owner: Uuid, generation: i32, after: i64) -> Result<Option<Self>, ReadError> {
+        let rows = sqlx::query!(
+            r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
+                   o.change_counter as "change_counter?", o.parked_position as "parked_position?",
+                   h.position as "position?", h.task_id as "task_id?", h.version as "version?", h.type as "event_type?",
+                   t.title as "title?", t.description, t.status as "status?", t.priority as "priority?", t.due_at,
+                   t.tags as "tags?", t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at, t.completed_at
+               from read_model.projection p
+               left join read_model.owner o on o.generation = $1 and o.owner_id = $2
+               left join lateral (
+                   select * from read_model.history h
+                   where h.generation = $1 and h.owner_id = $2 and h.position > $3
+                     and h.position < coalesce(o.parked_position, 9223372036854775807)
+                   order by h.position limit $4
+               ) h on true
+               left join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = h.task_id
+                   and t.version = h.version and not t.deleted
+               order by h.position"#,
+            generation,
+            owner,
+            after,
+            EVENTS_MAX
+        )
+        .fetch_all(reads.pool())
+        .await?;
+        let first = rows.first().ok_or(ReadError::Unavailable)?;
+        if first.live_generation != generation {
+            return Ok(None);
+        }
+        let complete_until = StandingRow {
+            log_id: first.log_id,
+            generation,
+            shard: first.shard,
+            revision: first.revision,
+            change_counter: first.change_counter,
+            parked_position: first.parked_position,
+        }
+        .complete_until();
+        let mut states = HashMap::new();
+        let mut events = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (Some(position), Some(task_id), Some(version), Some(event_type)) =
+                (row.position, row.task_id, row.version, row.event_type)
+            else {
+                continue;
+            };
+            // Where the event is its task's last, the task's row is the state after it.
+            let current = || {
+                Some(TaskRow {
+                    id: task_id,
+                    version,
+                    title: row.title?,
+                    description: row.description,
+                    status: row.status?,
+                    priority: row.priority?,
+                    due_at: row.due_at,
+                    tags: row.tags?,
+                    created_at: row.created_at?,
+                    updated_at: row.updated_at?,
+                    started_at: row.started_at,
+                    completed_at: row.completed_at,
+                })
+            };
+            if let Some(task) = current() {
+                states.insert((task_id, version), task.to_json());
+            }
+            events.push(Event { position, task_id, version, event_type });
+        }
+        fold_missing(reads, owner, generation, &events, &mut states).await?;
+        let whole = events.len() < usize::try_from(EVENTS_MAX).unwrap_or(usize::MAX);
+        let last = events.last().map_or(after, |event| event.position);
+        let until = if whole { complete_until.max(last).max(after) } else { last };
+        let events = events.into_iter().map(|event| Some((event.position, event.to_bytes(&states)?))).collect::<Option<_>>();
+        let events = events.ok_or(ReadError::Unavailable)?;
+        Ok(Some(Self { after, until, events }))
+    }
+}
+
+impl Event {
+    fn is_deletion(&self) -> bool {
+        self.event_type == "TaskDeleted"
+    }
+
+    fn to_bytes(&self, states: &HashMap<(Uuid, i64), Vec<u8>>) -> Option<Bytes> {
+        let mut out = Vec::with_capacity(512);
+        out.extend_from_slice(b"id: ");
+        write_number(&mut out, self.position);
+        out.extend_from_slice(b"\nevent: ");
+        out.extend_from_slice(self.event_type.as_bytes());
+        out.extend_from_slice(b"\ndata: ");
+        if self.is_deletion() {
+            out.extend_from_slice(format!("{{\"id\":\"{}\",\"version\":{}}}", self.task_id, self.version).as_bytes());
+        } else {
+            // JSON without line breaks, so one line of data.
+            out.extend_from_slice(states.get(&(self.task_id, self.version))?);
+        }
+        out.extend_from_slice(b"\n\n");
+        Some(Bytes::from(out))
+    }
+}
+
+/// Adds the states that are not the task's last, from its history.
+async fn fold_missing(
+    reads: &Reads,
+    owner: Uuid,
+    generation: i32,
+    events: &[Event],
+    states: &mut HashMap<(Uuid, i64), Vec<u8>>,
+) -> Result<(), ReadError> {
+    let missing = |event: &&Event| !event.is_deletion() && !states.contains_key(&(event.task_id, event.version));
+    let mut versions: HashMap<Uuid, Vec<i64>> = HashMap::new();
+    for event in events.iter().filter(missing) {
+        versions.entry(event.task_id).or_default().push(event.version);
+    }
+    if versions.is_empty() {
+        return Ok(());
+    }
+    let (tasks, until): (Vec<Uuid>, Vec<i64>) =
+        versions.iter().map(|(task, versions)| (*task, versions.iter().copied().max().unwrap_or(0))).unzip();
+    let rows = sqlx::query!(
+        r#"select h.task_id, h.version, h.occurred_at, h.changes
+           from unnest($3::uuid[], $4::bigint[]) as w (task_id, version)
+           join read_model.history h on h.generation = $1 and h.owner_id = $2 and h.task_id = w.task_id and h.version <= w.version
+           order by h.task_id, h.version"#,
+        generation,
+        owner,
+        &tasks,
+        &until
+    )
+    .fetch_all(reads.pool())
+    .await?;
+    let mut folds: HashMap<Uuid, Fold> = HashMap::new();
+    for row in rows {
+        let (task_id, version): (Uuid, i64) = (row.task_id, row.version);
+        let occurred_at: Time = row.occurred_at;
+        let fold = folds.entry(task_id).or_insert_with(|| Fold::of(task_id));
+        let task = fold.apply(&Change { version, occurred_at, changes: row.changes })?;
+        if versions.get(&task_id).is_some_and(|wanted| wanted.contains(&version)) {
+            states.insert((task_id, version), task.to_json());
+        }
+    }
+    Ok(())
+}

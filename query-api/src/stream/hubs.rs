@@ -1,0 +1,213 @@
+//! Which accounts have streams in this process, and the poller that tells them how far there is to read.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+use uuid::Uuid;
+
+use super::events::Page;
+use crate::error::ReadError;
+use crate::owners::{Owner, Owners, StandingRow, hint_or_poll};
+use crate::reads::Reads;
+
+/// Streams of one account at once.
+const STREAMS_MAX: usize = 10;
+/// How often to look for events where no hint comes.
+const POLL_MS: u64 = 100;
+/// Between two looks, however many hints come.
+const POLL_PAUSE_MS_MIN: u64 = 5;
+/// The poller rests for this many times as long as a look took, up to [`POLL_MS`].
+const REST_FACTOR: u32 = 9;
+
+/// The accounts with streams. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Hubs(Arc<Inner>);
+
+struct Inner {
+    reads: Reads,
+    seats: Mutex<Seats>,
+}
+
+#[derive(Default)]
+struct Seats {
+    hubs: HashMap<Uuid, (Arc<Hub>, usize)>,
+    polling: bool,
+}
+
+/// What the streams of one account share.
+pub(super) struct Hub {
+    owner: Owner,
+    until: watch::Sender<Until>,
+    /// The page read last: streams that are level read it once.
+    page: AsyncMutex<Arc<Page>>,
+}
+
+/// How far there is to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Until {
+    log_id: Option<Uuid>,
+    position: i64,
+    /// The log was exchanged: positions mean something else now.
+    over: bool,
+}
+
+/// A stream's place, given up when dropped.
+pub(super) struct Seat {
+    pub hub: Arc<Hub>,
+    until: watch::Receiver<Until>,
+    hubs: Weak<Inner>,
+}
+
+impl Hubs {
+    pub fn new(reads: Reads) -> Self {
+        Self(Arc::new(Inner { reads, seats: Mutex::default() }))
+    }
+
+    /// A place for one more stream of the account.
+    pub fn sit_down(&self, owner: Owner) -> Result<Seat, ReadError> {
+        let mut seats = self.0.seats();
+        let hub = match seats.hubs.entry(owner.id) {
+            Entry::Occupied(mut taken) => {
+                let (hub, streams) = taken.get_mut();
+                if *streams >= STREAMS_MAX {
+                    return Err(ReadError::TooManyStreams);
+                }
+                *streams += 1;
+                hub.clone()
+            }
+            Entry::Vacant(vacant) => vacant.insert((Arc::new(Hub::new(owner)), 1)).0.clone(),
+        };
+        if !std::mem::replace(&mut seats.polling, true) {
+            tokio::spawn(poll(self.0.clone()));
+        }
+        drop(seats);
+        metrics::gauge!("streams_open").increment(1.0);
+        Ok(Seat { until: hub.until.subscribe(), hub, hubs: Arc::downgrade(&self.0) })
+    }
+}
+
+impl Inner {
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// How far there is to read.
+    pub fn until(&mut self) -> i64 {
+        self.until.borrow_and_update().position
+    }
+
+    /// Waits until that has changed; false: it never will.
+    pub async fn moved(&mut self) -> bool {
+        self.until.changed().await.is_ok()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        metrics::gauge!("streams_open").decrement(1.0);
+        let Some(hubs) = self.hubs.upgrade() else { return };
+        let mut seats = hubs.seats();
+        if let Entry::Occupied(mut taken) = seats.hubs.entry(self.hub.owner.id) {
+            taken.get_mut().1 -= 1;
+            if taken.get().1 == 0 {
+                taken.remove();
+            }
+        }
+    }
+}
+
+impl Hub {
+    fn new(owner: Owner) -> Self {
+        let until = Until { log_id: None, position: 0, over: false };
+        Self { owner, until: watch::Sender::new(until), page: AsyncMutex::default() }
+    }
+
+    /// Tells the streams how far there is to read.
+    pub fn advance(&self, row: &StandingRow) {
+        self.until.send_if_modified(|until| {
+            let before = *until;
+            until.over |= until.log_id.is_some_and(|log_id| row.log_id.is_some_and(|now| now != log_id));
+            until.log_id = until.log_id.or(row.log_id);
+            // A crashed database that folds again, or a mended event, is no reason to go back.
+            until.position = until.position.max(row.complete_until());
+            *until != before
+        });
+    }
+
+    /// Whether positions mean something else now.
+    pub fn is_over(&self) -> bool {
+        self.until.borrow().over
+    }
+
+    /// The events after a position. Streams that ask for the same at the same time wait for one statement.
+    pub async fn page_after(&self, reads: &Reads, position: i64) -> Result<Arc<Page>, ReadError> {
+        let mut last = self.page.lock().await;
+        if !last.has_after(position) {
+            *last = Arc::new(Page::read(reads, self.owner, position).await?);
+        }
+        Ok(last.clone())
+    }
+}
+
+/// Looks for events until no account has a stream.
+async fn poll(inner: Arc<Inner>) {
+    let owners = inner.reads.owners().clone();
+    let mut applied = owners.applied();
+    let mut seen = None;
+    loop {
+        let asked: Vec<Arc<Hub>> = {
+            let mut seats = inner.seats();
+            if seats.hubs.is_empty() {
+                seats.polling = false;
+                return;
+            }
+            seats.hubs.values().map(|(hub, _)| hub.clone()).collect()
+        };
+        let began = Instant::now();
+        look(&inner.reads, &owners, &asked, &mut seen).await;
+        drop(asked);
+        let longest = Duration::from_millis(POLL_MS);
+        let rest = (began.elapsed() * REST_FACTOR).clamp(Duration::from_millis(POLL_PAUSE_MS_MIN), longest);
+        tokio::time::sleep(rest).await;
+        hint_or_poll(&mut applied, longest.saturating_sub(rest)).await;
+    }
+}
+
+/// What the shards' checkpoints were when the owners were looked up last: while they stand still, so do the owners.
+type Checkpoints = (i32, i64, i64);
+
+async fn look(reads: &Reads, owners: &Owners, hubs: &[Arc<Hub>], seen: &mut Option<Checkpoints>) {
+    match checkpoints(reads).await {
+        Ok(now) if *seen == Some(now) => return,
+        Ok(now) => *seen = Some(now),
+        // Logged where it happened; the look-ups below would fail as well.
+        Err(_) => {
+            *seen = None;
+            return;
+        }
+    }
+    let standings = join_all(hubs.iter().map(|hub| owners.look_up(hub.owner))).await;
+    for (hub, standing) in hubs.iter().zip(standings) {
+        match standing {
+            Ok(standing) => hub.advance(&standing.row),
+            Err(_) => *seen = None,
+        }
+    }
+}
+
+async fn checkpoints(reads: &Reads) -> Result<Checkpoints, ReadError> {
+    let row = sqlx::query!(
+        r#"select p.live_generation, coalesce(sum(c.turn), 0)::bigint as "turns!", coalesce(sum(c.position), 0)::bigint as "positions!"
+           from read_model.projection p left join read_model.checkpoint c on c.generation = p.live_generation
+           group by p.live_generation"#
+    )
+    .fetch_one(reads.pool())
+    .await?;
+    Ok((row.live_generation, row.turns, row.positions))
+}

@@ -1,0 +1,140 @@
+//! `GET /api/v1/stream`: what happens to an account's tasks, as server-sent events.
+//!
+//! A stream pulls: whenever its client can take more and there is more, it reads a page of events after the last one
+//! sent, from the history. Nothing is queued for it, so a slow client costs no memory and misses nothing; one that is
+//! gone resumes from the last id it saw. One poller for all streams of the process tells them how far there is to read.
+
+mod events;
+mod hubs;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use service_kit::auth::Principal;
+use service_kit::headers::single;
+use service_kit::problem::Problem;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::QueryApi;
+use crate::error::ReadError;
+use crate::owners::Owner;
+use crate::params;
+use hubs::Seat;
+pub(crate) use hubs::Hubs;
+
+/// How often a comment says that the stream lives.
+const COMMENT_EVERY_S: u64 = 15;
+/// When a page that could not be read is tried again.
+const RETRY_MS: u64 = 1_000;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+pub(crate) async fn stream(
+    State(app): State<QueryApi>,
+    principal: Principal,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    params::each(query.as_deref(), &[], |_, _| Ok(()))?;
+    let resume_from = match single(&headers, &LAST_EVENT_ID)? {
+        None => None,
+        Some(id) => Some(position(id).ok_or_else(|| Problem::parameter("the header Last-Event-ID must be an id of the stream or a revision"))?),
+    };
+    let live = Live::open(&app, principal, resume_from).await?;
+    let body = Body::from_stream(stream::unfold(live, |mut live| async move {
+        let chunk = live.next().await?;
+        Some((Ok::<_, Infallible>(chunk), live))
+    }));
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("private, no-store")),
+        // nginx would hold events back otherwise
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    Ok((headers, body).into_response())
+}
+
+fn position(id: &HeaderValue) -> Option<i64> {
+    let digits = id.to_str().ok().filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok()
+}
+
+/// One client's stream.
+struct Live {
+    app: QueryApi,
+    principal: Principal,
+    seat: Seat,
+    /// Everything up to here has been sent.
+    position: i64,
+    /// What to send before anything else.
+    greeting: Option<Bytes>,
+    comments: Interval,
+}
+
+impl Live {
+    async fn open(app: &QueryApi, principal: Principal, resume_from: Option<i64>) -> Result<Self, ReadError> {
+        let owner = Owner::of(&principal);
+        // The seat first: who asks for too many streams costs no query.
+        let seat = app.hubs.sit_down(owner)?;
+        let standing = app.reads.owners().look_up(owner).await?;
+        let until = standing.row.complete_until();
+        seat.hub.advance(&standing.row);
+        let (position, greeting) = match resume_from {
+            Some(position) => (position, None),
+            None => (until, Some(Bytes::from(format!("id: {until}\n\n")))),
+        };
+        let every = Duration::from_secs(COMMENT_EVERY_S);
+        let mut comments = tokio::time::interval_at(Instant::now() + every, every);
+        comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { app: app.clone(), principal, seat, position, greeting, comments })
+    }
+
+    /// What to send next; None: the stream is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(greeting) = self.greeting.take() {
+            return Some(greeting);
+        }
+        loop {
+            if self.principal.revoked() || self.app.shutdown.is_cancelled() || self.seat.hub.is_over() {
+                return None;
+            }
+            if self.seat.until() > self.position {
+                // Boxed, so that a stream that waits is small.
+                let page: Pin<Box<dyn Future<Output = _> + Send>> =
+                    Box::pin(self.seat.hub.page_after(&self.app.reads, self.position));
+                match page.await {
+                    Ok(page) => {
+                        let (chunk, position) = page.after(self.position);
+                        self.position = position;
+                        if !chunk.is_empty() {
+                            return Some(chunk);
+                        }
+                        continue;
+                    }
+                    // Logged where it happened. The client need not know: nothing is lost.
+                    Err(_) => {
+                        tokio::select! {
+                            () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => continue,
+                            () = self.principal.ended() => return None,
+                            () = self.app.shutdown.cancelled() => return None,
+                        }
+                    }
+                }
+            }
+            tokio::select! {
+                moved = self.seat.moved() => if !moved { return None },
+                _ = self.comments.tick() => return Some(Bytes::from_static(b":\n\n")),
+                () = self.principal.ended() => return None,
+                () = self.app.shutdown.cancelled() => return None,
+            }
+        }
+    }
+}
