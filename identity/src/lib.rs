@@ -1,1 +1,45 @@
-//! identity
+//! Accounts, passwords, sessions, access tokens and the keys that sign them. The only code that writes the schema
+//! `identity`.
+//!
+//! [`Identity`] is what a server holds; [`Accounts`] alone is enough for the command line, whether a server runs or not:
+//! what it changes is seen by every running copy within two seconds.
+
+/// Newtypes that cannot hold a wrong value: e-mail addresses, names, passwords.
+pub mod values;
+
+/// Accounts: making, finding, changing.
+pub mod accounts;
+
+/// Argon2id, off the async threads and bounded.
+pub mod password;
+
+/// Log in, refresh, log out.
+pub mod sessions;
+
+/// Signing keys: made, kept encrypted, rotated, shown as JWKS.
+pub mod keys;
+
+/// What goes wrong.
+pub mod error;
+
+mod watching;
+
+pub use accounts::{Account, AccountChange, Accounts, NewAccount};
+pub use error::{IdentityError, StartError};
+pub use sessions::Tokens;
+pub use values::{Email, Name, Password};
+pub use watching::Identity;
+
+use sqlx::PgPool;
+use sqlx::migrate::MigrateError;
+
+/// Creates or upgrades the schema `identity`.
+///
+/// # Errors
+/// The database refuses, or was migrated by a newer program.
+pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    let mut migrator = sqlx::migrate!("../migrations/identity");
+    migrator.create_schema("identity");
+    migrator.dangerous_set_table_name("identity._migrations");
+    migrator.run(pool).await
+}

@@ -20,17 +20,19 @@ create table identity.session (
     -- SHA-256 of the refresh token that is good now, and of the one before it
     refresh_hash bytea not null,
     spent_hash bytea,
-    spent_at timestamptz,
+    -- when the refresh that spent it was answered: a request that arrived earlier is no reuse
+    answered_at timestamptz,
     created_at timestamptz not null,
     refresh_expires_at timestamptz not null,
     ended_at timestamptz
 );
 create index session_account on identity.session (account_id);
 create index session_ended_at on identity.session (ended_at) where ended_at is not null;
+create index session_refresh_expires_at on identity.session (refresh_expires_at);
 
 create table identity.signing_key (
     kid text primary key,
-    -- PKCS #8 DER of the Ed25519 key, encrypted with XChaCha20-Poly1305 (nonce first)
+    -- the seed of the Ed25519 key, encrypted with XChaCha20-Poly1305 (nonce first, the kid authenticated with it)
     private_key bytea not null,
     public_key bytea not null,
     created_at timestamptz not null,

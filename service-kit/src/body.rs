@@ -578,7 +578,7 @@ mod tests {
     async fn a_body_is_bounded_whether_announced_or_not() {
         let limit = 10;
         let chunks = |count: usize| {
-            let parts = std::iter::repeat_n(Ok::<_, std::io::Error>(Bytes::from_static(b"12345")), count);
+            let parts = (0..count).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"12345")));
             Body::from_stream(futures_util::stream::iter(parts))
         };
         let read = async |body: Body, length: Option<&'static str>| {

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::fmt;
+use std::time::Instant;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -31,6 +32,7 @@ pub struct RequestContext {
     trace_id: [u8; 16],
     span_id: [u8; 8],
     flags: u8,
+    arrived: Instant,
 }
 
 impl RequestContext {
@@ -49,7 +51,7 @@ impl RequestContext {
             Some(id) if is_request_id(id.as_bytes()) => id.clone(),
             Some(_) | None => hex_header(random),
         };
-        Self { request_id, trace_id, span_id, flags }
+        Self { request_id, trace_id, span_id, flags, arrived: Instant::now() }
     }
 
     /// A context of its own, for work that no request asked for.
@@ -100,6 +102,12 @@ impl RequestContext {
         hex(&[self.flags]);
         text.pop();
         text
+    }
+
+    /// When its headers had arrived.
+    #[must_use]
+    pub fn arrived(&self) -> Instant {
+        self.arrived
     }
 
     /// Runs a future with this as the request in progress.

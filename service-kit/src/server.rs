@@ -23,7 +23,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -181,7 +181,7 @@ impl Rules {
                 }
             };
         }
-        let elapsed = exchange.began.elapsed();
+        let elapsed = exchange.context.arrived().elapsed();
         exchange.metrics.record(status, elapsed);
         if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
             let context = &exchange.context;
@@ -225,7 +225,6 @@ fn preflight() -> Response {
 /// What is kept of a request until its answer is there.
 struct Exchange {
     context: RequestContext,
-    began: Instant,
     accept_encoding: Option<HeaderValue>,
     allowed_origin: Option<HeaderValue>,
     metrics: Arc<RouteMetrics>,
@@ -366,7 +365,6 @@ impl Service<Request> for EdgeService {
         let headers = request.headers();
         let exchange = Exchange {
             context: RequestContext::from_headers(headers),
-            began: Instant::now(),
             accept_encoding: headers.get(ACCEPT_ENCODING).cloned(),
             allowed_origin: self.rules.allowed_origin(headers),
             metrics: self.metrics(&request),

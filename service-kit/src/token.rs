@@ -47,6 +47,12 @@ impl RootSecret {
         mac.update(purpose.as_bytes());
         mac.finalize().into_bytes().into()
     }
+
+    /// An HMAC-SHA-256 with the key for one purpose: clone it, feed it.
+    #[must_use]
+    pub fn mac(&self, purpose: &str) -> Hmac<Sha256> {
+        keyed(&self.derive(purpose))
+    }
 }
 
 impl std::fmt::Debug for RootSecret {
@@ -93,7 +99,7 @@ impl Sealer {
     /// With keys derived from the secret.
     #[must_use]
     pub fn new(secret: &RootSecret) -> Self {
-        Self { consistency: keyed(&secret.derive("consistency-token")), cursor: keyed(&secret.derive("cursor")) }
+        Self { consistency: secret.mac("consistency-token"), cursor: secret.mac("cursor") }
     }
 
     /// The token for a position in a log, bound to its owner.

@@ -1,0 +1,344 @@
+//! Accounts: making, finding, changing. Works on the database alone, so that the command line can use it while a server
+//! runs or not.
+
+use std::sync::Arc;
+
+use domain::{OwnerId, Time};
+use service_kit::auth::Role;
+use service_kit::clock;
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::error::{IdentityError, StartError};
+use crate::password::Hasher;
+use crate::values::{Email, Name, Password};
+
+/// An account, as it may be shown to itself and to an admin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its id: the owner of its tasks.
+    pub id: OwnerId,
+    /// In lower case.
+    pub email: String,
+    /// What it is called.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Whether it may not log in.
+    pub disabled: bool,
+    /// Where its events live.
+    pub shard: i16,
+    /// When it was made.
+    pub created_at: Time,
+}
+
+/// What a new account is made from.
+#[derive(Debug, Clone)]
+pub struct NewAccount {
+    /// Must not be another account's.
+    pub email: Email,
+    /// What it is called.
+    pub name: Name,
+    /// In clear text.
+    pub password: Password,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// What an admin may change; `None` leaves it as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AccountChange {
+    /// What it may do.
+    pub role: Option<Role>,
+    /// Whether it may not log in.
+    pub disabled: Option<bool>,
+}
+
+/// The accounts of a database. Cheap to clone.
+#[derive(Clone)]
+pub struct Accounts {
+    pub(crate) pool: PgPool,
+    pub(crate) hasher: Hasher,
+    shards: Arc<[i16]>,
+}
+
+struct Row {
+    id: Uuid,
+    email: String,
+    name: String,
+    role: String,
+    disabled: bool,
+    shard: i16,
+    created_at: Time,
+}
+
+impl TryFrom<Row> for Account {
+    type Error = IdentityError;
+
+    fn try_from(row: Row) -> Result<Self, IdentityError> {
+        Ok(Self {
+            id: OwnerId(row.id),
+            email: row.email,
+            name: row.name,
+            role: role_of(&row.role)?,
+            disabled: row.disabled,
+            shard: row.shard,
+            created_at: row.created_at,
+        })
+    }
+}
+
+pub(crate) fn role_of(text: &str) -> Result<Role, IdentityError> {
+    Role::parse(text).ok_or_else(|| IdentityError::Internal(format!("an account has the role {text:?}").into()))
+}
+
+impl Accounts {
+    /// With the shards that new accounts are spread over.
+    ///
+    /// # Errors
+    /// When there is none, or passwords cannot be hashed.
+    pub fn new(pool: PgPool, shards: Vec<i16>) -> Result<Self, StartError> {
+        if shards.is_empty() {
+            return Err(StartError::NoShard);
+        }
+        Ok(Self { pool, hasher: Hasher::new()?, shards: shards.into() })
+    }
+
+    /// Makes an account.
+    ///
+    /// # Errors
+    /// [`IdentityError::EmailTaken`], [`IdentityError::Overloaded`], the database.
+    pub async fn create(&self, new: NewAccount) -> Result<Account, IdentityError> {
+        let NewAccount { email, name, password, role } = new;
+        // before the costly part; the constraint decides
+        if self.find_by_email(&email).await?.is_some() {
+            return Err(IdentityError::EmailTaken);
+        }
+        let password_hash = self.hasher.hash(password).await?;
+        let id = clock::new_id();
+        let account = Account {
+            id: OwnerId(id),
+            email: email.as_str().to_owned(),
+            name: name.as_str().to_owned(),
+            role,
+            disabled: false,
+            shard: shard_for(id, &self.shards),
+            created_at: clock::now(),
+        };
+        sqlx::query!(
+            "insert into identity.account (id, email, name, role, shard, password_hash, created_at)
+             values ($1, $2, $3, $4, $5, $6, $7)",
+            id,
+            account.email,
+            account.name,
+            role.as_str(),
+            account.shard,
+            password_hash,
+            account.created_at,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(account)
+    }
+
+    /// The account of an address.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, IdentityError> {
+        sqlx::query_as!(
+            Row,
+            "select id, email, name, role, disabled, shard, created_at from identity.account where email = $1",
+            email.as_str()
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .map(Account::try_from)
+        .transpose()
+    }
+
+    /// The account of an id.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`], the database.
+    pub async fn get(&self, id: OwnerId) -> Result<Account, IdentityError> {
+        sqlx::query_as!(
+            Row,
+            "select id, email, name, role, disabled, shard, created_at from identity.account where id = $1",
+            id.0
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(IdentityError::NotFound)?
+        .try_into()
+    }
+
+    /// A page of accounts in the order they were made, after the one named.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn list(&self, after: Option<OwnerId>, accounts_max: i64) -> Result<Vec<Account>, IdentityError> {
+        sqlx::query_as!(
+            Row,
+            "select id, email, name, role, disabled, shard, created_at from identity.account
+             where id > $1 order by id limit $2",
+            after.map_or(Uuid::nil(), |id| id.0),
+            accounts_max
+        )
+        .fetch_all(&self.pool)
+        .await?
+        .into_iter()
+        .map(Account::try_from)
+        .collect()
+    }
+
+    /// Gives an account another name.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`], the database.
+    pub async fn rename(&self, id: OwnerId, name: &Name) -> Result<Account, IdentityError> {
+        sqlx::query_as!(
+            Row,
+            "update identity.account set name = $2 where id = $1
+             returning id, email, name, role, disabled, shard, created_at",
+            id.0,
+            name.as_str()
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(IdentityError::NotFound)?
+        .try_into()
+    }
+
+    /// Changes role or disabled. Disabling ends the account's sessions; so does taking the role of an admin away, since
+    /// the role stands in the access tokens.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`], the database.
+    pub async fn change(&self, id: OwnerId, change: AccountChange) -> Result<Account, IdentityError> {
+        let mut transaction = self.pool.begin().await?;
+        let before: Account = sqlx::query_as!(
+            Row,
+            "select id, email, name, role, disabled, shard, created_at from identity.account where id = $1
+             for no key update",
+            id.0
+        )
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or(IdentityError::NotFound)?
+        .try_into()?;
+        let role = change.role.unwrap_or(before.role);
+        let disabled = change.disabled.unwrap_or(before.disabled);
+        sqlx::query!(
+            "update identity.account set role = $2, disabled = $3 where id = $1",
+            id.0,
+            role.as_str(),
+            disabled
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let demoted = before.role == Role::Admin && role != Role::Admin;
+        if disabled || demoted {
+            end_sessions(&mut transaction, id, None).await?;
+        }
+        transaction.commit().await?;
+        Ok(Account { role, disabled, ..before })
+    }
+
+    /// Sets a password without asking for the old one, and ends all sessions: for the operator.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`], [`IdentityError::Overloaded`], the database.
+    pub async fn set_password(&self, id: OwnerId, password: Password) -> Result<(), IdentityError> {
+        let hash = self.hasher.hash(password).await?;
+        let mut transaction = self.pool.begin().await?;
+        let updated = sqlx::query!("update identity.account set password_hash = $2 where id = $1", id.0, hash)
+            .execute(&mut *transaction)
+            .await?;
+        if updated.rows_affected() == 0 {
+            return Err(IdentityError::NotFound);
+        }
+        end_sessions(&mut transaction, id, None).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Changes a password and ends the account's sessions but the one that asks.
+    ///
+    /// # Errors
+    /// [`IdentityError::WrongPassword`], [`IdentityError::NotFound`], [`IdentityError::Overloaded`], the database.
+    pub async fn change_password(
+        &self,
+        id: OwnerId,
+        session: Uuid,
+        current: Password,
+        new: Password,
+    ) -> Result<(), IdentityError> {
+        let old_hash = sqlx::query_scalar!("select password_hash from identity.account where id = $1", id.0)
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or(IdentityError::NotFound)?;
+        if !self.hasher.verify(current, Some(old_hash.clone())).await? {
+            return Err(IdentityError::WrongPassword);
+        }
+        let new_hash = self.hasher.hash(new).await?;
+        let mut transaction = self.pool.begin().await?;
+        let updated = sqlx::query!(
+            "update identity.account set password_hash = $3 where id = $1 and password_hash = $2",
+            id.0,
+            old_hash,
+            new_hash
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if updated.rows_affected() == 0 {
+            // somebody else changed it in between: what was sent is not the current one any more
+            return Err(IdentityError::WrongPassword);
+        }
+        end_sessions(&mut transaction, id, Some(session)).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+/// Ends an account's sessions, but one. The account's row is locked by now, so that no login slips in beside.
+async fn end_sessions(
+    transaction: &mut sqlx::PgTransaction<'_>,
+    account: OwnerId,
+    but: Option<Uuid>,
+) -> Result<(), IdentityError> {
+    sqlx::query!(
+        "update identity.session set ended_at = clock_timestamp()
+         where account_id = $1 and ended_at is null and ($2::uuid is null or id <> $2)",
+        account.0,
+        but
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Spreads accounts evenly and for ever the same; what was chosen is stored, so more shards move nobody.
+fn shard_for(id: Uuid, shards: &[i16]) -> i16 {
+    let hash = Sha256::digest(id.as_bytes());
+    let number = hash.first_chunk().copied().map_or(0, u64::from_be_bytes);
+    let count = shards.len() as u64;
+    shards.get(usize::try_from(number % count.max(1)).unwrap_or(0)).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_spread_over_the_shards() {
+        let mut counts = [0; 4];
+        for number in 0..4000_u128 {
+            let shard = shard_for(Uuid::from_u128(number << 32), &[0, 1, 2, 3]);
+            counts[usize::try_from(shard).expect("one of them")] += 1;
+        }
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+        assert_eq!(shard_for(Uuid::from_u128(1), &[7]), 7);
+    }
+}

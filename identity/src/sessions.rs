@@ -1,0 +1,289 @@
+//! Log in, refresh, log out.
+//!
+//! A session is a family of refresh tokens, of which one is good at a time. A refresh token is the session's id and a
+//! random number, authenticated by a key derived from the secret, so that a token that was spent long ago is told from
+//! one that was made up: only the first ends the session. The database keeps no token, only the hash of the good one and
+//! of the one before.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::{OwnerId, Time};
+use hmac::{Hmac, Mac};
+use secrecy::SecretString;
+use service_kit::auth::{AUDIENCE, Claims, ISSUER, Role};
+use service_kit::clock;
+use service_kit::token::RootSecret;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::accounts::role_of;
+use crate::error::IdentityError;
+use crate::keys::Signer;
+use crate::values::{Email, Password};
+use crate::watching::Identity;
+
+/// How long an access token is good, in seconds.
+pub const ACCESS_TOKEN_LIFETIME_S: i32 = 15 * 60;
+/// How long a refresh token is good, in seconds; each refresh starts it anew.
+pub const REFRESH_TOKEN_LIFETIME_S: i32 = 30 * 24 * 3600;
+
+/// The answer to a refresh is held for so long. Windows of one client that refresh at the same moment have all arrived
+/// by then, and get a 409 instead of ending the session; a refresh is made four times an hour, so that nobody notices.
+const ANSWER_HELD: Duration = Duration::from_millis(50);
+
+/// What a client gets.
+#[derive(Debug)]
+pub struct Tokens {
+    /// For `Authorization: Bearer`.
+    pub access_token: SecretString,
+    /// Good for so many seconds.
+    pub expires_in_s: i32,
+    /// For the next refresh.
+    pub refresh_token: SecretString,
+    /// Good for so many seconds.
+    pub refresh_expires_in_s: i32,
+}
+
+struct Subject {
+    owner: OwnerId,
+    session: Uuid,
+    role: Role,
+    shard: i16,
+}
+
+impl Identity {
+    /// Begins a session. An unknown address and a wrong password take the same time and get the same answer; that the
+    /// account is disabled is told only to who has its password.
+    ///
+    /// # Errors
+    /// [`IdentityError::InvalidCredentials`], [`IdentityError::Disabled`], [`IdentityError::Overloaded`], the database.
+    pub async fn login(&self, email: &Email, password: Password) -> Result<Tokens, IdentityError> {
+        let account = sqlx::query!(
+            "select id, role, disabled, shard, password_hash from identity.account where email = $1",
+            email.as_str()
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        let hash = account.as_ref().map(|account| account.password_hash.clone());
+        let right = self.hasher().verify(password.clone(), hash).await?;
+        let Some(account) = account.filter(|_| right) else { return Err(IdentityError::InvalidCredentials) };
+        if account.disabled {
+            return Err(IdentityError::Disabled);
+        }
+        let mut password_hash = account.password_hash;
+        if self.hasher().is_outdated(&password_hash) {
+            let new_hash = self.hasher().hash(password).await?;
+            let updated = sqlx::query!(
+                "update identity.account set password_hash = $3 where id = $1 and password_hash = $2",
+                account.id,
+                password_hash,
+                new_hash
+            )
+            .execute(self.pool())
+            .await?;
+            if updated.rows_affected() == 1 {
+                password_hash = new_hash;
+            }
+        }
+        let session = clock::new_id();
+        let refresh_token = self.refresh_tokens().make(session);
+        let now = clock::now();
+        // the account is looked at again under a lock: disabled or given another password meanwhile, it gets no session
+        let begun = sqlx::query!(
+            "insert into identity.session (id, account_id, refresh_hash, created_at, refresh_expires_at)
+             select $1, id, $4, $5, $6 from identity.account
+             where id = $2 and password_hash = $3 and not disabled for share",
+            session,
+            account.id,
+            password_hash,
+            &refresh_token.hash[..],
+            now,
+            now + lifetime(REFRESH_TOKEN_LIFETIME_S)
+        )
+        .execute(self.pool())
+        .await?;
+        if begun.rows_affected() == 0 {
+            return Err(IdentityError::InvalidCredentials);
+        }
+        let subject =
+            Subject { owner: OwnerId(account.id), session, role: role_of(&account.role)?, shard: account.shard };
+        self.tokens(&subject, refresh_token, now)
+    }
+
+    /// Spends a refresh token for new tokens of the same session. `arrived` is when the request did.
+    ///
+    /// # Errors
+    /// [`IdentityError::RefreshInFlight`] when another with the same token had not been answered when this one arrived,
+    /// [`IdentityError::InvalidRefreshToken`] when it is unknown, expired or was spent before, which ends the session;
+    /// the database.
+    pub async fn refresh(&self, token: &str, arrived: Instant) -> Result<Tokens, IdentityError> {
+        let sent = self.refresh_tokens().read(token).ok_or(IdentityError::InvalidRefreshToken)?;
+        let next = self.refresh_tokens().make(sent.session);
+        let now = clock::now();
+        let spent = sqlx::query!(
+            "update identity.session s
+             set refresh_hash = $3, spent_hash = s.refresh_hash, refresh_expires_at = $4,
+                 answered_at = clock_timestamp() + make_interval(secs => $5)
+             from identity.account a
+             where s.id = $1 and s.refresh_hash = $2 and s.ended_at is null and s.refresh_expires_at > clock_timestamp()
+               and a.id = s.account_id and not a.disabled
+             returning a.id, a.role, a.shard",
+            sent.session,
+            &sent.hash[..],
+            &next.hash[..],
+            now + lifetime(REFRESH_TOKEN_LIFETIME_S),
+            ANSWER_HELD.as_secs_f64()
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        let Some(account) = spent else { return Err(self.refused(&sent, arrived).await?) };
+        tokio::time::sleep(ANSWER_HELD).await;
+        let subject =
+            Subject { owner: OwnerId(account.id), session: sent.session, role: role_of(&account.role)?, shard: account.shard };
+        self.tokens(&subject, next, now)
+    }
+
+    /// Why a refresh token is not good. One that was spent before this request arrived ends the session.
+    async fn refused(&self, sent: &RefreshToken, arrived: Instant) -> Result<IdentityError, IdentityError> {
+        let mut transaction = self.pool().begin().await?;
+        let session = sqlx::query!(
+            r#"select ended_at is not null or refresh_expires_at <= clock_timestamp() as "over!",
+                      refresh_hash = $2 as "current!",
+                      coalesce(spent_hash = $2 and clock_timestamp() - make_interval(secs => $3) < answered_at, false)
+                          as "in_flight!"
+               from identity.session where id = $1 for update"#,
+            sent.session,
+            &sent.hash[..],
+            arrived.elapsed().as_secs_f64()
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        match session {
+            Some(session) if session.over || session.current => Ok(IdentityError::InvalidRefreshToken),
+            Some(session) if session.in_flight => Ok(IdentityError::RefreshInFlight),
+            Some(_) => {
+                tracing::warn!(session = %sent.session, "a spent refresh token was used again: the session is ended");
+                sqlx::query!("update identity.session set ended_at = clock_timestamp() where id = $1", sent.session)
+                    .execute(&mut *transaction)
+                    .await?;
+                transaction.commit().await?;
+                self.look_for_ended_sessions().await?;
+                Ok(IdentityError::InvalidRefreshToken)
+            }
+            None => Ok(IdentityError::InvalidRefreshToken),
+        }
+    }
+
+    /// Ends a session: its refresh token at once, its access tokens here at once and elsewhere within two seconds.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn logout(&self, session: Uuid) -> Result<(), IdentityError> {
+        sqlx::query!(
+            "update identity.session set ended_at = clock_timestamp() where id = $1 and ended_at is null",
+            session
+        )
+        .execute(self.pool())
+        .await?;
+        self.look_for_ended_sessions().await
+    }
+
+    fn tokens(&self, subject: &Subject, refresh: RefreshToken, now: Time) -> Result<Tokens, IdentityError> {
+        let internal = |error| IdentityError::Internal(error);
+        let signer = self.signer().ok_or_else(|| internal("there is no key to sign with".into()))?;
+        let Signer { kid, key } = &*signer;
+        let iat = now.timestamp();
+        let claims = Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: subject.owner.0,
+            sid: subject.session,
+            role: subject.role,
+            shard: subject.shard,
+            iat,
+            exp: iat + i64::from(ACCESS_TOKEN_LIFETIME_S),
+            jti: clock::new_id(),
+        };
+        Ok(Tokens {
+            access_token: claims.sign(kid, key).map_err(|error| internal(Box::new(error)))?.into(),
+            expires_in_s: ACCESS_TOKEN_LIFETIME_S,
+            refresh_token: refresh.text.into(),
+            refresh_expires_in_s: REFRESH_TOKEN_LIFETIME_S,
+        })
+    }
+}
+
+fn lifetime(seconds: i32) -> chrono::TimeDelta {
+    chrono::TimeDelta::seconds(seconds.into())
+}
+
+const TAG_LENGTH: usize = 16;
+const CONTENT_LENGTH: usize = 32;
+
+/// Makes and reads refresh tokens.
+pub(crate) struct RefreshTokens(Hmac<Sha256>);
+
+/// A refresh token: its session, and the hash that the database knows.
+pub(crate) struct RefreshToken {
+    pub(crate) text: String,
+    pub(crate) session: Uuid,
+    pub(crate) hash: [u8; 32],
+}
+
+impl RefreshTokens {
+    pub(crate) fn new(secret: &RootSecret) -> Self {
+        Self(secret.mac("refresh-token"))
+    }
+
+    pub(crate) fn make(&self, session: Uuid) -> RefreshToken {
+        let mut bytes = [0; CONTENT_LENGTH + TAG_LENGTH];
+        bytes[..16].copy_from_slice(session.as_bytes());
+        bytes[16..CONTENT_LENGTH].copy_from_slice(&rand::random::<[u8; 16]>());
+        let tag = self.mac(&bytes[..CONTENT_LENGTH]).finalize().into_bytes();
+        bytes[CONTENT_LENGTH..].copy_from_slice(&tag[..TAG_LENGTH]);
+        let text = URL_SAFE_NO_PAD.encode(bytes);
+        RefreshToken { session, hash: Sha256::digest(bytes).into(), text }
+    }
+
+    /// One that was made here at some time.
+    pub(crate) fn read(&self, text: &str) -> Option<RefreshToken> {
+        let mut bytes = [0; CONTENT_LENGTH + TAG_LENGTH];
+        let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        let (content, tag) = bytes.split_at(CONTENT_LENGTH);
+        if length != bytes.len() || self.mac(content).verify_truncated_left(tag).is_err() {
+            return None;
+        }
+        let session = Uuid::from_bytes(*content.first_chunk()?);
+        Some(RefreshToken { session, hash: Sha256::digest(bytes).into(), text: String::new() })
+    }
+
+    fn mac(&self, content: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.0.clone();
+        mac.update(content);
+        mac
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(secret: &str) -> RefreshTokens {
+        RefreshTokens::new(&RootSecret::new(secret.to_owned().into()).expect("long enough"))
+    }
+
+    #[test]
+    fn a_refresh_token_is_read_only_where_it_was_made() {
+        let own = tokens("a secret that is long enough for it");
+        let made = own.make(Uuid::from_u128(5));
+        let read = own.read(&made.text).expect("ours");
+        assert_eq!((read.session, read.hash), (made.session, made.hash));
+        assert_ne!(own.make(Uuid::from_u128(5)).text, made.text);
+        assert!(tokens("another secret, also long enough for it").read(&made.text).is_none());
+        for broken in ["", "x", &made.text[1..], &format!("{}A", made.text), &made.text.replace(&made.text[3..4], "_")] {
+            assert!(broken == made.text || own.read(broken).is_none(), "{broken}");
+        }
+    }
+}
