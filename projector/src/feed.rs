@@ -65,6 +65,13 @@ impl Projector {
         sqlx::query!("update read_model.projection set log_id = $1 where log_id is null", log_id)
             .execute(&read_pool)
             .await?;
+        sqlx::query!(
+            "update read_model.generation set log_id = $1 where log_id is null and state = 'live' and not exists (
+                select from read_model.projection where log_id <> $1)",
+            log_id,
+        )
+        .execute(&read_pool)
+        .await?;
         let (applied_sender, applied) = watch::channel(0);
         let (lag_sender, lag) = watch::channel(Lag::default());
         let follower = Follower { pool: read_pool, tail, log_id, applied: applied_sender, shutdown };

@@ -1,0 +1,322 @@
+//! A database of its own for each test, a log that is written by hand, and random histories.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{TimeDelta, TimeZone, Utc};
+use domain::{
+    Description, NewTask, OwnerId, Priority, State, Tag, TaskCommand, TaskEvent, TaskId, TaskPatch, Time, Title, decide,
+    encode, evolve,
+};
+use event_store::TailReader;
+use projector::Projector;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// A database that is dropped with it.
+pub struct Database {
+    pub pool: PgPool,
+    server: PgConnectOptions,
+    name: String,
+}
+
+impl Database {
+    pub async fn create() -> Self {
+        let url = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a Postgres for tests");
+        let server: PgConnectOptions = url.parse().unwrap();
+        let name = format!("test_projector_{}", Uuid::new_v4().simple());
+        let mut connection = PgConnection::connect_with(&server).await.unwrap();
+        sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await.unwrap();
+        let options = server.clone().database(&name).disable_statement_logging();
+        let pool = PgPoolOptions::new().max_connections(10).connect_with(options).await.unwrap();
+        event_store::migrate(&pool).await.unwrap();
+        projector::migrate(&pool).await.unwrap();
+        Self { pool, server, name }
+    }
+
+    pub fn tail(&self) -> TailReader {
+        TailReader::new(self.pool.clone(), None)
+    }
+
+    pub async fn number(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    pub async fn execute(&self, sql: &'static str) {
+        sqlx::query(sql).execute(&self.pool).await.unwrap();
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut connection = PgConnection::connect_with(&server).await.unwrap();
+                let sql = format!("drop database if exists {name} with (force)");
+                sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+            });
+        });
+        dropped.join().unwrap();
+    }
+}
+
+/// A projector that can be stopped.
+pub struct Running {
+    pub projector: Projector,
+    stop: CancellationToken,
+}
+
+impl Running {
+    pub async fn start(database: &Database, wake: Option<watch::Receiver<u64>>) -> Self {
+        let stop = CancellationToken::new();
+        let tail = TailReader::new(database.pool.clone(), wake);
+        let projector = Projector::start(database.pool.clone(), tail, stop.clone()).await.unwrap();
+        Self { projector, stop }
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.projector.stopped().await;
+    }
+}
+
+/// Waits until the live generation has all that the log has.
+pub async fn caught_up(database: &Database) {
+    until("the projector catches up", || async {
+        database
+            .number(
+                "select (select sum(position) from event_store.head)::bigint - coalesce((
+                    select sum(position) from read_model.checkpoint c
+                    join read_model.projection p on p.live_generation = c.generation), 0)::bigint",
+            )
+            .await
+            == 0
+    })
+    .await;
+}
+
+pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// An event to be appended.
+pub struct Event {
+    pub owner: OwnerId,
+    pub task: TaskId,
+    pub event_type: String,
+    pub data: String,
+    pub occurred_at: Time,
+}
+
+/// Appends to shard 0, as the event store would: head row first, versions in order.
+pub async fn append(pool: &PgPool, events: &[Event]) {
+    let mut transaction = pool.begin().await.unwrap();
+    let head: i64 = sqlx::query_scalar("select position from event_store.head where shard = 0 for update")
+        .fetch_one(&mut *transaction)
+        .await
+        .unwrap();
+    let mut versions: HashMap<(OwnerId, TaskId), i64> = HashMap::new();
+    for event in events {
+        if let std::collections::hash_map::Entry::Vacant(entry) = versions.entry((event.owner, event.task)) {
+            let version: Option<i64> =
+                sqlx::query_scalar("select max(version) from event_store.event where owner_id = $1 and task_id = $2")
+                    .bind(event.owner.0)
+                    .bind(event.task.0)
+                    .fetch_one(&mut *transaction)
+                    .await
+                    .unwrap();
+            entry.insert(version.unwrap_or(0));
+        }
+    }
+    let (mut owners, mut tasks, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut times, mut types, mut data) = (Vec::new(), Vec::new(), Vec::new());
+    for event in events {
+        let version = versions.get_mut(&(event.owner, event.task)).unwrap();
+        *version += 1;
+        owners.push(event.owner.0);
+        tasks.push(event.task.0);
+        numbers.push(*version);
+        times.push(event.occurred_at);
+        types.push(event.event_type.clone());
+        data.push(event.data.clone());
+    }
+    sqlx::query(
+        "insert into event_store.event (position, version, occurred_at, recorded_at, owner_id, task_id, event_id,
+            command_id, actor_id, shard, schema_version, type, actor_type, correlation_id, traceparent, data)
+        select $1 + n, version, occurred_at, now(), owner_id, task_id, gen_random_uuid(), gen_random_uuid(), owner_id,
+            0, 1, type, 'user', 'test', '', data
+        from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[], $6::text[], $7::text[])
+            with ordinality as e (owner_id, task_id, version, occurred_at, type, data, n)",
+    )
+    .bind(head)
+    .bind(&owners)
+    .bind(&tasks)
+    .bind(&numbers)
+    .bind(&times)
+    .bind(&types)
+    .bind(&data)
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
+    sqlx::query("update event_store.head set position = $1 where shard = 0")
+        .bind(head + i64::try_from(events.len()).unwrap())
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+}
+
+/// Random histories that the domain has decided, the same ones for the same seed.
+pub struct Histories {
+    seed: u64,
+    clock: Time,
+    streams: Vec<((OwnerId, TaskId), State)>,
+    owners: u64,
+}
+
+impl Histories {
+    pub fn new(seed: u64, owners: u64) -> Self {
+        let clock = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap();
+        Self { seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, clock, streams: Vec::new(), owners }
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        // xorshift
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        self.seed % n
+    }
+
+    fn priority(&mut self) -> Priority {
+        Priority::ALL[usize::try_from(self.below(4)).unwrap()]
+    }
+
+    fn text(&mut self) -> String {
+        format!("wörd{} And more{}", self.below(7), self.below(5))
+    }
+
+    fn tags(&mut self) -> std::collections::BTreeSet<Tag> {
+        (0..self.below(4)).map(|_| Tag::parse(&format!("tag{}", self.below(9))).unwrap()).collect()
+    }
+
+    fn due(&mut self) -> Option<Time> {
+        let days = i64::try_from(self.below(30)).unwrap();
+        (days > 9).then(|| self.clock + TimeDelta::days(days))
+    }
+
+    fn command(&mut self) -> TaskCommand {
+        match self.below(12) {
+            0 | 1 => TaskCommand::Start,
+            2 | 3 => TaskCommand::Complete,
+            4 => TaskCommand::Reopen,
+            5 => TaskCommand::Cancel,
+            6 if self.below(4) == 0 => TaskCommand::Delete,
+            7 => TaskCommand::Tag(self.tags()),
+            8 => TaskCommand::Untag(self.tags()),
+            _ => {
+                let description = Description::parse(&self.text()).unwrap();
+                let patch = TaskPatch {
+                    title: (self.below(3) == 0).then(|| Title::parse(&self.text()).unwrap()),
+                    description: (self.below(3) == 0).then(|| (self.below(2) == 0).then_some(description)),
+                    priority: (self.below(3) == 0).then(|| self.priority()),
+                    due_at: (self.below(3) == 0).then(|| self.due()),
+                    tags: (self.below(5) == 0).then(|| self.tags()),
+                };
+                TaskCommand::Patch(Box::new(patch))
+            }
+        }
+    }
+
+    /// The next events, at least this many.
+    pub fn next(&mut self, count: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            let seconds = i64::try_from(self.below(20_000)).unwrap();
+            self.clock += TimeDelta::seconds(seconds);
+            let streams = u64::try_from(self.streams.len()).unwrap();
+            let (stream, decided) = if streams < 3 || self.below(4) == 0 {
+                let owner = OwnerId(Uuid::from_u128(u128::from(self.below(self.owners)) + 1));
+                let task = TaskId(Uuid::from_u128(u128::from(self.below(u64::MAX))));
+                let new = NewTask {
+                    title: Title::parse(&self.text()).unwrap(),
+                    description: (self.below(2) == 0).then(|| Description::parse(&self.text()).unwrap()),
+                    priority: self.priority(),
+                    due_at: self.due(),
+                    tags: self.tags(),
+                };
+                self.streams.push(((owner, task), State::default()));
+                (self.streams.len() - 1, TaskCommand::Create(Box::new(new)))
+            } else {
+                (usize::try_from(self.below(streams)).unwrap(), self.command())
+            };
+            let ((owner, task), state) = self.streams[stream].clone();
+            let mut state = state;
+            for event in decide(&state, &decided).unwrap_or_default() {
+                state = evolve(state, &event);
+                events.push(event_of(owner, task, &event, self.clock));
+            }
+            self.streams[stream].1 = state;
+        }
+        events
+    }
+}
+
+pub fn event_of(owner: OwnerId, task: TaskId, event: &TaskEvent, occurred_at: Time) -> Event {
+    let (event_type, _, data) = encode(event);
+    Event { owner, task, event_type: event_type.to_owned(), data, occurred_at }
+}
+
+/// An event by type and data, of owner and task by number.
+pub fn event(owner: u128, task: u128, event_type: &str, data: &str) -> Event {
+    Event {
+        owner: OwnerId(Uuid::from_u128(owner)),
+        task: TaskId(Uuid::from_u128(task)),
+        event_type: event_type.to_owned(),
+        data: data.to_owned(),
+        occurred_at: Utc.with_ymd_and_hms(2026, 3, 1, 12, 0, 0).unwrap(),
+    }
+}
+
+pub const CREATED: &str = r#"{"title":"A title","priority":"medium","tags":["x"]}"#;
+
+/// All rows of a generation as text, but for its number; what the log alone determines.
+pub async fn rows(database: &Database, generation: i32) -> Vec<String> {
+    sqlx::query_scalar(
+        "select r from (
+            select 'task ' || (to_jsonb(t) - 'generation')::text as r from read_model.task t where generation = $1
+            union all
+            select 'history ' || (to_jsonb(t) - 'generation')::text from read_model.history t where generation = $1
+            union all
+            select 'task_count ' || (to_jsonb(t) - 'generation')::text
+                from read_model.task_count t where generation = $1 and count <> 0
+            union all
+            select 'day_count ' || (to_jsonb(t) - 'generation')::text
+                from read_model.day_count t where generation = $1 and (created, completed) <> (0, 0)
+            union all
+            select 'owner ' || (to_jsonb(t) - 'generation')::text from read_model.owner t where generation = $1
+        ) as r order by r",
+    )
+    .bind(generation)
+    .fetch_all(&database.pool)
+    .await
+    .unwrap()
+}
+
+/// The rows of the live generation, and those of one that is made anew from the log, are the same.
+pub async fn assert_equals_the_log(database: &Database) {
+    let report = projector::rebuild::verify(&database.pool, &database.tail(), |_| {}).await.unwrap();
+    assert_eq!(report.differences.total, 0, "{:#?}", report.differences.examples);
+}

@@ -1,0 +1,138 @@
+//! The live projection: follows the log, exactly once, whatever happens.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod common;
+
+use common::{Database, Histories, Running, append, assert_equals_the_log, caught_up, rows, until};
+use tokio::sync::watch;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_read_models_equal_the_fold_of_the_log() {
+    let database = Database::create().await;
+    let running = Running::start(&database, None).await;
+    let mut applied = running.projector.applied();
+    let mut histories = Histories::new(1, 3);
+    for size in [1, 2, 700, 1, 40, 2500, 3] {
+        append(&database.pool, &histories.next(size)).await;
+        applied.changed().await.unwrap();
+    }
+    caught_up(&database).await;
+    running.stop().await;
+    assert_equals_the_log(&database).await;
+    let events = database.number("select position from event_store.head").await;
+    assert_eq!(database.number("select count(*) from read_model.history").await, events);
+    assert_eq!(database.number("select sum(change_counter)::bigint from read_model.owner").await, events);
+    assert_eq!(database.number("select max(revision) from read_model.owner").await, events);
+    assert!(database.number("select count(*) from read_model.task where deleted").await > 0, "some were deleted");
+    assert_eq!(
+        database
+            .number(
+                "select count(*) from read_model.task
+                where deleted and (title, tags, search) is distinct from ('', '{}'::text[], ''::tsvector)"
+            )
+            .await,
+        0,
+        "tombstones are blank"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_come_again_change_nothing() {
+    let database = Database::create().await;
+    append(&database.pool, &Histories::new(2, 2).next(1500)).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    running.stop().await;
+    let before = rows(&database, 1).await;
+    for back_to in [0, 700, 1490] {
+        sqlx::query("update read_model.checkpoint set position = $1, turn = turn + 1")
+            .bind(i64::from(back_to))
+            .execute(&database.pool)
+            .await
+            .unwrap();
+        let running = Running::start(&database, None).await;
+        caught_up(&database).await;
+        running.stop().await;
+        assert_eq!(rows(&database, 1).await, before, "again from {back_to}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_projectors_on_one_database_apply_each_event_once() {
+    let database = Database::create().await;
+    // all of them are woken by each append: the worst case
+    let (wake, woken) = watch::channel(0);
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        running.push(Running::start(&database, Some(woken.clone())).await);
+    }
+    let mut histories = Histories::new(3, 4);
+    for n in 0..150 {
+        append(&database.pool, &histories.next(if n % 10 == 0 { 300 } else { 3 })).await;
+        wake.send_modify(|n| *n += 1);
+    }
+    caught_up(&database).await;
+    for running in running {
+        running.stop().await;
+    }
+    let events = database.number("select position from event_store.head").await;
+    assert_eq!(database.number("select sum(change_counter)::bigint from read_model.owner").await, events);
+    assert_eq!(database.number("select count(*) from read_model.parked").await, 0);
+    assert_equals_the_log(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_is_made_again() {
+    let database = Database::create().await;
+    let running = Running::start(&database, None).await;
+    let mut histories = Histories::new(4, 2);
+    for _ in 0..5 {
+        append(&database.pool, &histories.next(500)).await;
+        database
+            .execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                where datname = current_database() and application_name = 'primetrade projector'",
+            )
+            .await;
+    }
+    caught_up(&database).await;
+    running.stop().await;
+    assert_equals_the_log(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_is_told() {
+    let database = Database::create().await;
+    append(&database.pool, &Histories::new(5, 1).next(10)).await;
+    let at = projector::lag::look(&database.pool, &database.tail()).await.unwrap();
+    let lag = projector::lag::total(&at);
+    assert!(lag.events >= 10 && lag.seconds > 0.0, "{lag:?}");
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    let told = running.projector.lag();
+    until("the lag is told to be nothing", || async { told.borrow().events == 0 && told.borrow().seconds == 0.0 }).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_of_another_log_are_left_alone_until_they_are_rebuilt() {
+    let database = Database::create().await;
+    let mut histories = Histories::new(6, 1);
+    append(&database.pool, &histories.next(20)).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    running.stop().await;
+    // as after a restore from a backup
+    database.execute("update event_store.log set log_id = gen_random_uuid()").await;
+    append(&database.pool, &histories.next(20)).await;
+    let running = Running::start(&database, None).await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let checkpoint = "select position from read_model.checkpoint where generation = 1";
+    assert!(database.number(checkpoint).await < database.number("select position from event_store.head").await);
+    let report = projector::rebuild::run(&database.pool, &database.tail(), Default::default(), |_| {}).await.unwrap();
+    assert!(report.switched);
+    append(&database.pool, &histories.next(20)).await;
+    caught_up(&database).await;
+    running.stop().await;
+    assert_equals_the_log(&database).await;
+}
