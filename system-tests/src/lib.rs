@@ -1,1 +1,26 @@
-//! system-tests
+//! The outside view: a real Postgres, real `primetrade` processes, and nothing but the HTTP contract, the command
+//! line and SQL between them and the tests.
+//!
+//! A test binary starts one Postgres cluster ([`cluster`]), a database per server ([`server`]), talks to it as a
+//! client would ([`client`]), breaks things ([`proxy`], signals), and asks at the end whether what always holds
+//! still does ([`ledger`], [`check`]).
+
+pub mod wait;
+
+pub mod reaper;
+
+pub mod cluster;
+
+pub mod server;
+
+pub mod client;
+
+pub mod raw_http;
+
+pub mod proxy;
+
+pub mod ledger;
+
+pub mod check;
+
+pub mod world;
