@@ -1,11 +1,11 @@
 //! `/api/v1/admin/projections` and `/api/v1/admin/parked`: what an administrator sees of the projection and may do.
 
+use axum::Router;
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::Router;
 use domain::{Time, format_time};
 use event_store::TailReader;
 use serde::{Deserialize, Serialize};

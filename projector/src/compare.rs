@@ -67,13 +67,8 @@ struct Found {
 ///
 /// # Errors
 /// The database does not answer.
-pub(crate) async fn compare(
-    connection: &mut PgConnection,
-    live: i32,
-    new: i32,
-) -> Result<Differences, sqlx::Error> {
-    let mut transaction =
-        connection.begin_with("begin transaction isolation level repeatable read, read only").await?;
+pub(crate) async fn compare(connection: &mut PgConnection, live: i32, new: i32) -> Result<Differences, sqlx::Error> {
+    let mut transaction = connection.begin_with("begin transaction isolation level repeatable read, read only").await?;
     sqlx::query!("set local work_mem = '64MB'").execute(&mut *transaction).await?;
     let mut differences = Differences::default();
     differences.add("task", tasks(&mut transaction, live, new).await?);

@@ -464,7 +464,9 @@ pub(crate) async fn catch_up(
                 progress(position).await;
             }
             Outcome::Moved => {
-                return Err(sqlx::Error::Protocol(format!("somebody else moved the checkpoint of generation {generation}")));
+                return Err(sqlx::Error::Protocol(format!(
+                    "somebody else moved the checkpoint of generation {generation}"
+                )));
             }
         }
     }

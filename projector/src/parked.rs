@@ -133,7 +133,8 @@ async fn retry_stream(
     )
     .execute(&mut *transaction)
     .await?;
-    let (position, reason) = failure.as_ref().map_or((0, "more events of its stream are tried again"), |(p, r)| (*p, r));
+    let (position, reason) =
+        failure.as_ref().map_or((0, "more events of its stream are tried again"), |(p, r)| (*p, r));
     let goes_on = failure.is_none();
     // Whatever is parked now first of its stream is what the rest waits for.
     let left = sqlx::query!(
@@ -182,12 +183,7 @@ async fn retry_stream(
 }
 
 /// The event as it stands in the log now (it may have been mended), else as it was when it was parked.
-async fn read_again(
-    tail: &TailReader,
-    shard: i16,
-    position: i64,
-    as_parked: &str,
-) -> Result<StoredEvent, sqlx::Error> {
+async fn read_again(tail: &TailReader, shard: i16, position: i64, as_parked: &str) -> Result<StoredEvent, sqlx::Error> {
     let found = tail.read_after(shard, position - 1, 1).await?;
     if let Some(event) = found.into_iter().find(|event| event.position == position) {
         return Ok(event);

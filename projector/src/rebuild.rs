@@ -229,9 +229,8 @@ pub async fn go_back(read_pool: &PgPool, tail: &TailReader) -> Result<i32, Rebui
 /// Holds the lock as long as the connection lives.
 async fn lock(pool: &PgPool) -> Result<PgConnection, RebuildError> {
     let mut connection = connection::for_rebuild(pool).await?;
-    let locked = sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "locked!""#, LOCK)
-        .fetch_one(&mut connection)
-        .await?;
+    let locked =
+        sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "locked!""#, LOCK).fetch_one(&mut connection).await?;
     if locked { Ok(connection) } else { Err(RebuildError::Running) }
 }
 
@@ -276,13 +275,12 @@ async fn build(
     };
     meter.tell();
 
-    let shards = sqlx::query!("select shard from read_model.checkpoint where generation = $1 order by shard", generation)
-        .fetch_all(&mut connection)
-        .await?;
-    stream::iter(shards.iter().map(|row| bulk::fill(pool, tail, generation, row.shard, &meter)))
-        .buffer_unordered(SHARDS_AT_ONCE)
-        .try_collect::<()>()
-        .await?;
+    let shards =
+        sqlx::query!("select shard from read_model.checkpoint where generation = $1 order by shard", generation)
+            .fetch_all(&mut connection)
+            .await?;
+    let fills: Vec<_> = shards.iter().map(|row| bulk::fill(pool, tail, generation, row.shard, &meter)).collect();
+    stream::iter(fills).buffer_unordered(SHARDS_AT_ONCE).try_collect::<()>().await?;
     let fill_seconds = meter.started.elapsed().as_secs_f64();
     let events_filled = meter.run.load(Ordering::Relaxed);
 
@@ -299,7 +297,8 @@ async fn build(
     meter.enter(Phase::CatchUp);
     let catch_up_started = Instant::now();
     let mut batches = connection::for_batches(pool).await?;
-    let live = sqlx::query!("select live_generation, log_id from read_model.projection").fetch_one(&mut connection).await?;
+    let live =
+        sqlx::query!("select live_generation, log_id from read_model.projection").fetch_one(&mut connection).await?;
     catch_up_with_live(&mut batches, tail, generation).await?;
     let catch_up_seconds = catch_up_started.elapsed().as_secs_f64();
 
@@ -311,12 +310,10 @@ async fn build(
     for difference in &differences.examples {
         info!(%difference, "the new generation differs");
     }
-    let parked = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from read_model.parked where generation = $1"#,
-        generation,
-    )
-    .fetch_one(&mut connection)
-    .await?;
+    let parked =
+        sqlx::query_scalar!(r#"select count(*) as "count!" from read_model.parked where generation = $1"#, generation,)
+            .fetch_one(&mut connection)
+            .await?;
 
     let switched = match purpose {
         Purpose::Switch(Options { expect_same }) if !expect_same || differences.total == 0 => {
@@ -376,7 +373,11 @@ async fn prepare(
     let mut going_on = None;
     for row in left {
         if going_on.is_none() && row.log_id == Some(log_id) && row.fold_id == Some(fold_id) {
-            info!(generation = row.generation, events_done = row.events_done, "goes on with the rebuild that was stopped");
+            info!(
+                generation = row.generation,
+                events_done = row.events_done,
+                "goes on with the rebuild that was stopped"
+            );
             going_on = Some(Building {
                 generation: row.generation,
                 attached: row.attached,
@@ -559,9 +560,12 @@ async fn switch(
         sqlx::query!("update read_model.checkpoint set turn = turn + 1 where generation = $1", live)
             .execute(&mut *transaction)
             .await?;
-        sqlx::query!("update read_model.generation set state = 'kept', finished_at = now() where generation = $1", live)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query!(
+            "update read_model.generation set state = 'kept', finished_at = now() where generation = $1",
+            live
+        )
+        .execute(&mut *transaction)
+        .await?;
         sqlx::query!(
             "update read_model.generation set state = 'live', phase = '', finished_at = now() where generation = $1",
             generation,
@@ -580,9 +584,10 @@ async fn switch(
 
 /// Drops all generations that are kept, but for one. Where they stay locked the next rebuild drops them.
 async fn drop_superfluous(connection: &mut PgConnection, keep: i32) -> Result<(), RebuildError> {
-    let rows = sqlx::query!("select generation from read_model.generation where state = 'kept' and generation <> $1", keep)
-        .fetch_all(&mut *connection)
-        .await?;
+    let rows =
+        sqlx::query!("select generation from read_model.generation where state = 'kept' and generation <> $1", keep)
+            .fetch_all(&mut *connection)
+            .await?;
     for row in rows {
         match drop_generation(connection, row.generation).await {
             Ok(()) => {}

@@ -110,7 +110,8 @@ async fn the_lag_is_told() {
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     let told = running.projector.lag();
-    until("the lag is told to be nothing", || async { told.borrow().events == 0 && told.borrow().seconds == 0.0 }).await;
+    until("the lag is told to be nothing", || async { told.borrow().events == 0 && told.borrow().seconds == 0.0 })
+        .await;
     running.stop().await;
 }
 

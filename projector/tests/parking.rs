@@ -29,9 +29,9 @@ impl Admin {
     fn of(database: &Database) -> Self {
         let key = SigningKey::from_bytes(&[7; 32]);
         let keys = Keys::new([("k".to_owned(), key.verifying_key().to_bytes())]);
-        let verifier =
-            Verifier::new(watch::channel(Arc::new(keys)).1, watch::channel(Arc::new(Revoked::default())).1);
-        let sealer = Sealer::new(&RootSecret::new("a secret of at least 32 bytes, for tests".to_owned().into()).unwrap());
+        let verifier = Verifier::new(watch::channel(Arc::new(keys)).1, watch::channel(Arc::new(Revoked::default())).1);
+        let sealer =
+            Sealer::new(&RootSecret::new("a secret of at least 32 bytes, for tests".to_owned().into()).unwrap());
         let api = AdminApi::new(database.pool.clone(), database.tail(), sealer);
         Self { router: projector::router(api).layer(Extension(verifier)), key }
     }
@@ -89,13 +89,13 @@ async fn an_unreadable_event_parks_its_task_and_nothing_else() {
     append(
         &database.pool,
         &[
-            event(1, 1, "TaskCreated", CREATED),                     // 1
-            event(1, 2, "TaskCreated", CREATED),                     // 2
-            event(1, 1, "TaskPainted", "{}"),                        // 3: unknown
-            event(1, 1, "TaskRenamed", r#"{"title":"after it"}"#),   // 4: waits
-            event(1, 2, "TaskRenamed", r#"{"title":"goes on"}"#),    // 5
-            event(2, 1, "TaskCreated", CREATED),                     // 6: another owner's task of the same id
-            event(1, 3, "TaskStarted", "{}"),                        // 7: no beginning
+            event(1, 1, "TaskCreated", CREATED),                   // 1
+            event(1, 2, "TaskCreated", CREATED),                   // 2
+            event(1, 1, "TaskPainted", "{}"),                      // 3: unknown
+            event(1, 1, "TaskRenamed", r#"{"title":"after it"}"#), // 4: waits
+            event(1, 2, "TaskRenamed", r#"{"title":"goes on"}"#),  // 5
+            event(2, 1, "TaskCreated", CREATED),                   // 6: another owner's task of the same id
+            event(1, 3, "TaskStarted", "{}"),                      // 7: no beginning
         ],
     )
     .await;
@@ -143,14 +143,13 @@ async fn an_unreadable_event_parks_its_task_and_nothing_else() {
     admin.retry_first().await;
     until("the parked events are applied", || async { parked_position(&database, 1).await == Some(7) }).await;
     assert!(database.number(counter).await > counter_before, "the owner's pages have changed");
-    let versions: Vec<i64> = sqlx::query_scalar(
-        "select version from read_model.history where owner_id = $1 and task_id = $2 order by ctid",
-    )
-    .bind(Uuid::from_u128(1))
-    .bind(Uuid::from_u128(1))
-    .fetch_all(&database.pool)
-    .await
-    .unwrap();
+    let versions: Vec<i64> =
+        sqlx::query_scalar("select version from read_model.history where owner_id = $1 and task_id = $2 order by ctid")
+            .bind(Uuid::from_u128(1))
+            .bind(Uuid::from_u128(1))
+            .fetch_all(&database.pool)
+            .await
+            .unwrap();
     assert_eq!(versions, [1, 2, 3, 4]);
     assert_eq!(database.number("select max(version) from read_model.task where title = 'after it'").await, 4);
     append(&database.pool, &[event(1, 1, "TaskReopened", "{}")]).await;
@@ -174,7 +173,9 @@ async fn what_the_database_refuses_is_narrowed_down_to_its_event() {
     assert_eq!(database.number("select count(*) from read_model.parked").await, 2);
     assert_eq!(parked_position(&database, 1).await, Some(124));
     assert_eq!(
-        database.number("select count(*) from read_model.parked where reason like '%no_poison%' and position = 124").await,
+        database
+            .number("select count(*) from read_model.parked where reason like '%no_poison%' and position = 124")
+            .await,
         1
     );
     // a retry that the database refuses again

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use domain::{
-    Description, NewTask, OwnerId, Priority, State, Tag, TaskCommand, TaskEvent, TaskId, TaskPatch, Time, Title, decide,
-    encode, evolve,
+    Description, NewTask, OwnerId, Priority, State, Tag, TaskCommand, TaskEvent, TaskId, TaskPatch, Time, Title,
+    decide, encode, evolve,
 };
 use event_store::TailReader;
 use projector::Projector;

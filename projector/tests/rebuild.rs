@@ -1,0 +1,283 @@
+//! A rebuild equals the live generation row for row, can be stopped and goes on, finds what is wrong, and switches.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{CREATED, Database, Histories, Running, append, assert_equals_the_log, caught_up, event, rows};
+use projector::RebuildError;
+use projector::rebuild::{self, Options, Phase};
+use tokio::sync::Notify;
+
+async fn live(database: &Database) -> i64 {
+    database.number("select live_generation::bigint from read_model.projection").await
+}
+
+async fn filled(seed: u64, events: usize) -> Database {
+    let database = Database::create().await;
+    append(&database.pool, &Histories::new(seed, 5).next(events)).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    running.stop().await;
+    database
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_equals_the_live_generation_row_for_row_and_is_switched_to() {
+    let database = filled(1, 3_000).await;
+    let report = rebuild::run(&database.pool, &database.tail(), Options { expect_same: true }, |_| {}).await.unwrap();
+    assert_eq!((report.switched, report.differences.total, report.resumed), (true, 0, false));
+    assert_eq!(report.events, database.number("select position from event_store.head").await);
+    assert_eq!(report.events_filled, report.events);
+    assert_eq!(live(&database).await, i64::from(report.generation));
+    assert_eq!(rows(&database, report.generation).await, rows(&database, 1).await);
+    assert_eq!(database.number("select count(*) from read_model.generation where state = 'kept'").await, 1);
+
+    // the live projection goes on with the new one
+    let running = Running::start(&database, None).await;
+    append(&database.pool, &[event(1, 77, "TaskCreated", CREATED)]).await;
+    caught_up(&database).await;
+    running.stop().await;
+    assert_eq!(
+        database
+            .number("select count(*) from read_model.task where task_id = '00000000-0000-0000-0000-00000000004d'")
+            .await,
+        1
+    );
+
+    // back to the one before, which catches up first
+    assert_eq!(rebuild::go_back(&database.pool, &database.tail()).await.unwrap(), 1);
+    assert_eq!(live(&database).await, 1);
+    assert_eq!(rows(&database, report.generation).await, rows(&database, 1).await);
+    assert_equals_the_log(&database).await;
+
+    // only one is kept
+    for _ in 0..2 {
+        assert!(rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap().switched);
+    }
+    assert_eq!(database.number("select count(*) from read_model.generation").await, 2);
+    assert_eq!(
+        database.number("select count(*) from pg_inherits where inhparent = 'read_model.task'::regclass").await,
+        2
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_events_can_be_rebuilt() {
+    let database = Database::create().await;
+    let report = rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap();
+    assert!(report.switched);
+    let running = Running::start(&database, None).await;
+    append(&database.pool, &Histories::new(1, 1).next(50)).await;
+    caught_up(&database).await;
+    running.stop().await;
+    assert_equals_the_log(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_anywhere_it_goes_on() {
+    let database = filled(2, 9_000).await;
+    // a stream longer than a chunk, some that cannot be read, and more after them
+    let mut events = vec![event(3, 500, "TaskCreated", CREATED)];
+    events.extend((0..25_000).map(|n| event(3, 500, "TaskRenamed", &format!("{{\"title\":\"title {n}\"}}"))));
+    events.extend([event(3, 501, "TaskPainted", "{}"), event(3, 501, "TaskStarted", "{}")]);
+    events.extend((600..8_600).map(|task| event(9, task, "TaskCreated", CREATED)));
+    append(&database.pool, &events).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    running.stop().await;
+
+    let total = database.number("select position from event_store.head").await;
+    let mut runs = 0;
+    let mut filled = 0;
+    let report = loop {
+        // stopped once it has written something more
+        let seen = Arc::new(Notify::new());
+        let so_far = filled;
+        let (pool, tail, told) = (database.pool.clone(), database.tail(), seen.clone());
+        let done = Arc::new(std::sync::atomic::AtomicI64::new(0));
+        let counted = done.clone();
+        let run = tokio::spawn(async move {
+            rebuild::run(&pool, &tail, Options { expect_same: true }, move |progress| {
+                counted.store(progress.events_done, Ordering::Relaxed);
+                if progress.phase == Phase::Fill && progress.events_done > so_far {
+                    told.notify_one();
+                }
+            })
+            .await
+        });
+        tokio::select! {
+            () = seen.notified() => {}
+            () = async { while !run.is_finished() { tokio::task::yield_now().await } } => {}
+        }
+        if run.is_finished() {
+            break run.await.unwrap().unwrap();
+        }
+        run.abort();
+        let _ = run.await;
+        filled = done.load(Ordering::Relaxed);
+        runs += 1;
+        // the connection's lock goes with its backend
+        common::until("the stopped run is gone", || async {
+            database
+                .number(
+                    "select count(*) from pg_stat_activity
+                    where datname = current_database() and application_name = 'primetrade rebuild'",
+                )
+                .await
+                == 0
+        })
+        .await;
+    };
+    assert!(runs >= 2, "it was stopped {runs} times");
+    assert!(report.resumed && report.switched, "{report:?}");
+    assert_eq!(report.events, total);
+    assert!(report.events_filled < total);
+    assert_eq!(report.parked, 2);
+    assert_eq!(database.number("select events_done from read_model.generation where state = 'live'").await, total);
+    assert_eq!(
+        database
+            .number(
+                "select count(*) from read_model.history h join read_model.projection on live_generation = generation"
+            )
+            .await,
+        total - 2
+    );
+    assert_equals_the_log(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_may_be_appended_meanwhile() {
+    let database = filled(3, 8_000).await;
+    let running = Running::start(&database, None).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (pool, stopped) = (database.pool.clone(), stop.clone());
+    let appending = tokio::spawn(async move {
+        let mut histories = Histories::new(33, 5);
+        while !stopped.load(Ordering::Relaxed) {
+            append(&pool, &histories.next(20)).await;
+        }
+    });
+    for _ in 0..3 {
+        let report =
+            rebuild::run(&database.pool, &database.tail(), Options { expect_same: true }, |_| {}).await.unwrap();
+        assert!(report.switched, "{:#?}", report.differences);
+    }
+    rebuild::go_back(&database.pool, &database.tail()).await.unwrap();
+    stop.store(true, Ordering::Relaxed);
+    appending.await.unwrap();
+    caught_up(&database).await;
+    running.stop().await;
+    assert_equals_the_log(&database).await;
+    let events = database.number("select position from event_store.head").await;
+    let history =
+        "select count(*) from read_model.history h join read_model.projection on live_generation = generation";
+    assert_eq!(database.number(history).await, events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_in_the_live_generation_is_named_and_mended() {
+    let database = filled(4, 2_000).await;
+    let same = rows(&database, 1).await;
+    // as an earlier fold would have made them
+    let wrongs: [(&str, &'static str); 9] = [
+        (
+            "task",
+            "update read_model.task set priority = (priority + 1) % 4 where ctid = (select min(ctid) from read_model.task where not deleted)",
+        ),
+        (
+            "task",
+            "update read_model.task set search = array_to_tsvector(array['x']) where ctid = (select min(ctid) from read_model.task)",
+        ),
+        ("task", "delete from read_model.task where ctid = (select max(ctid) from read_model.task)"),
+        ("history", "update read_model.history set changes = '{}' where position = 7"),
+        ("history", "delete from read_model.history where position = 8"),
+        (
+            "owner",
+            "update read_model.owner set parked_position = 1 where ctid = (select min(ctid) from read_model.owner)",
+        ),
+        (
+            "task_count",
+            "update read_model.task_count set count = count + 1 where ctid = (select min(ctid) from read_model.task_count)",
+        ),
+        (
+            "day_count",
+            "update read_model.day_count set completed = completed + 1 where ctid = (select min(ctid) from read_model.day_count)",
+        ),
+        (
+            "parked",
+            "insert into read_model.parked (id, generation, shard, position, reason, parked_at, event) values (gen_random_uuid(), 1, 0, 5, 'x', now(), '')",
+        ),
+    ];
+    for (kind, wrong) in wrongs {
+        let mut transaction = database.pool.begin().await.unwrap();
+        let changed = sqlx::query(wrong).execute(&mut *transaction).await.unwrap().rows_affected();
+        transaction.commit().await.unwrap();
+        assert_eq!(changed, 1, "{wrong}");
+        let report =
+            rebuild::run(&database.pool, &database.tail(), Options { expect_same: true }, |_| {}).await.unwrap();
+        assert!(!report.switched && report.differences.total > 0, "not found: {wrong}");
+        assert!(
+            report.differences.examples.iter().any(|difference| difference.kind == kind),
+            "{wrong}: {:#?}",
+            report.differences.examples
+        );
+        assert_eq!(live(&database).await, 1);
+        assert_eq!(database.number("select count(*) from read_model.generation").await, 1, "nothing is left behind");
+    }
+    let report = rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap();
+    assert!(report.switched && report.differences.total >= 7, "{:#?}", report.differences);
+    assert_eq!(rows(&database, report.generation).await, same);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_at_a_time() {
+    let database = filled(5, 300).await;
+    let (pool, tail) = (database.pool.clone(), database.tail());
+    let (again_pool, again_tail) = (pool.clone(), tail.clone());
+    let second = Arc::new(std::sync::Mutex::new(None));
+    let found = second.clone();
+    // while the first one waits in its callback, the second one is refused
+    tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Handle::current();
+        runtime.block_on(rebuild::run(&pool, &tail, Options::default(), move |_| {
+            let mut found = found.lock().unwrap();
+            if found.is_none() {
+                let (pool, tail) = (again_pool.clone(), again_tail.clone());
+                let attempt = std::thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    runtime.block_on(async { rebuild::run(&pool, &tail, Options::default(), |_| {}).await })
+                });
+                *found = Some(attempt.join().unwrap());
+            }
+        }))
+    })
+    .await
+    .unwrap()
+    .unwrap();
+    let second = second.lock().unwrap().take();
+    assert!(matches!(second, Some(Err(RebuildError::Running))), "{second:?}");
+    assert!(matches!(rebuild::go_back(&database.pool, &database.tail()).await, Ok(1)));
+    let database = filled(6, 10).await;
+    assert!(matches!(rebuild::go_back(&database.pool, &database.tail()).await, Err(RebuildError::NothingKept)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_and_the_live_projection_go_on_while_the_tables_are_held_by_a_dump() {
+    let database = filled(7, 500).await;
+    let mut dump = database.pool.begin().await.unwrap();
+    sqlx::query("lock table read_model.task, read_model.history in access share mode")
+        .execute(&mut *dump)
+        .await
+        .unwrap();
+    let running = Running::start(&database, None).await;
+    let report = rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap();
+    assert!(report.switched);
+    append(&database.pool, &Histories::new(77, 2).next(100)).await;
+    caught_up(&database).await;
+    dump.rollback().await.unwrap();
+    running.stop().await;
+    assert_equals_the_log(&database).await;
+}
