@@ -12,6 +12,9 @@ pub mod line;
 /// `POST /api/v1/commands`
 pub mod batch;
 
+/// `/api/v1/auth`, `/api/v1/users`, `/.well-known/jwks.json`
+pub mod accounts;
+
 /// JSON as a tree that borrows, and the fingerprint of a request.
 pub mod json;
 

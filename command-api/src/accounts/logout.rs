@@ -1,0 +1,20 @@
+//! `POST /api/v1/auth/logout`
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use identity::Identity;
+use service_kit::auth::Principal;
+use service_kit::body::EmptyBody;
+use service_kit::problem::Problem;
+
+use super::problem;
+
+/// Ends the session of the access token.
+pub(super) async fn logout(
+    State(identity): State<Identity>,
+    principal: Principal,
+    _: EmptyBody,
+) -> Result<StatusCode, Problem> {
+    identity.logout(principal.session).await.map_err(problem)?;
+    Ok(StatusCode::NO_CONTENT)
+}

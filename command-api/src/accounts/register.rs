@@ -1,0 +1,38 @@
+//! `POST /api/v1/auth/register`
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use identity::{Email, Identity, Name, NewAccount, Password};
+use serde::Deserialize;
+use service_kit::auth::Role;
+use service_kit::body::JsonBody;
+use service_kit::problem::Problem;
+
+use super::{Mistakes, OwnAccount, json, problem};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Registration {
+    email: String,
+    password: String,
+    name: String,
+}
+
+/// Makes an account.
+pub(super) async fn register(
+    State(identity): State<Identity>,
+    JsonBody(body, _): JsonBody<Registration>,
+) -> Result<Response, Problem> {
+    let account = identity.accounts().create(parse(&body)?).await.map_err(problem)?;
+    Ok(json(StatusCode::CREATED, &OwnAccount::from(account)))
+}
+
+fn parse(body: &Registration) -> Result<NewAccount, Problem> {
+    let mut mistakes = Mistakes::default();
+    let email = mistakes.take("/email", Email::parse(&body.email));
+    let password = mistakes.take("/password", Password::parse(&body.password));
+    let name = mistakes.take("/name", Name::parse(&body.name));
+    let whole = email.zip(password).zip(name);
+    mistakes.or(whole.map(|((email, password), name)| NewAccount { email, name, password, role: Role::User }))
+}

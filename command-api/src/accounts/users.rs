@@ -1,0 +1,106 @@
+//! `GET /api/v1/users` and `PATCH /api/v1/users/{id}`, for admins.
+
+use axum::extract::{OriginalUri, State};
+use axum::http::StatusCode;
+use axum::http::header::LINK;
+use axum::response::Response;
+use domain::OwnerId;
+use identity::{Account, AccountChange, Identity};
+use serde::{Deserialize, Deserializer, Serialize};
+use service_kit::auth::{Admin, Role};
+use service_kit::body::MergePatch;
+use service_kit::page::{Limit, next_link};
+use service_kit::problem::{Problem, ProblemCode};
+use service_kit::query::{PathId, StrictQuery};
+use uuid::Uuid;
+
+use super::{OwnAccount, json, problem};
+
+/// What cursors of this list are bound to besides the admin.
+const BINDING: &[u8] = b"users";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
+/// An account as an admin sees it.
+#[derive(Serialize)]
+struct ListedAccount {
+    #[serde(flatten)]
+    account: OwnAccount,
+    disabled: bool,
+}
+
+impl From<Account> for ListedAccount {
+    fn from(account: Account) -> Self {
+        Self { disabled: account.disabled, account: account.into() }
+    }
+}
+
+#[derive(Serialize)]
+struct Page {
+    items: Vec<ListedAccount>,
+    next_cursor: Option<String>,
+}
+
+/// All accounts, oldest first.
+pub(super) async fn list(
+    State(identity): State<Identity>,
+    Admin(principal): Admin,
+    OriginalUri(uri): OriginalUri,
+    StrictQuery(params): StrictQuery<Params>,
+) -> Result<Response, Problem> {
+    let sealer = identity.sealer();
+    let after = match params.cursor {
+        Some(cursor) => {
+            let payload = sealer.open_cursor(&cursor, principal.owner, BINDING).ok();
+            let id = payload.and_then(|payload| Uuid::from_slice(&payload).ok());
+            Some(OwnerId(id.ok_or_else(|| Problem::new(ProblemCode::InvalidCursor))?))
+        }
+        None => None,
+    };
+    let size = usize::from(params.limit);
+    // one more than asked for tells whether there is another page
+    let mut accounts = identity.accounts().list(after, i64::from(params.limit) + 1).await.map_err(problem)?;
+    let more = accounts.len() > size;
+    accounts.truncate(size);
+    let last = accounts.last().filter(|_| more).map(|account| account.id.0);
+    let next_cursor = last.map(|id| sealer.seal_cursor(principal.owner, BINDING, id.as_bytes()));
+    let link = next_cursor.as_ref().and_then(|cursor| next_link(uri.path(), uri.query(), cursor));
+    let items = accounts.into_iter().map(ListedAccount::from).collect();
+    let mut response = json(StatusCode::OK, &Page { items, next_cursor });
+    if let Some(link) = link {
+        response.headers_mut().insert(LINK, link);
+    }
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Patch {
+    #[serde(default, deserialize_with = "not_null")]
+    role: Option<Role>,
+    #[serde(default, deserialize_with = "not_null")]
+    disabled: Option<bool>,
+}
+
+/// A field that may be missing but not `null`.
+fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Changes an account's role, or disables or enables it.
+pub(super) async fn change(
+    State(identity): State<Identity>,
+    _: Admin,
+    PathId(id): PathId,
+    MergePatch(body, _): MergePatch<Patch>,
+) -> Result<Response, Problem> {
+    let change = AccountChange { role: body.role, disabled: body.disabled };
+    let account = identity.change(OwnerId(id), change).await.map_err(problem)?;
+    Ok(json(StatusCode::OK, &ListedAccount::from(account)))
+}
