@@ -156,8 +156,8 @@ mod tests {
 
     #[test]
     fn ids_made_from_keys_are_a_promise() {
-        assert_eq!(command_id_of_key(&key("k")).to_string(), "");
-        assert_eq!(command_id_of_key_and_index(&key("k"), 7).to_string(), "");
+        assert_eq!(command_id_of_key(&key("k")).to_string(), "717e5896-4fae-583a-a3a7-11d28c177e0e");
+        assert_eq!(command_id_of_key_and_index(&key("k"), 7).to_string(), "a652a064-9153-5fc0-a85c-07dd29f6f08f");
     }
 
     #[test]

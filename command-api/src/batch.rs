@@ -105,7 +105,7 @@ async fn parse(commands: Vec<Bytes>) -> Vec<Parsed> {
     for text in commands {
         let line = line::parse(&text);
         parsed.push(Parsed { text, line });
-        if parsed.len() % PARSED_BETWEEN_YIELDS == 0 {
+        if parsed.len().is_multiple_of(PARSED_BETWEEN_YIELDS) {
             yield_now().await;
         }
     }
@@ -287,14 +287,16 @@ impl BatchText {
 /// The batches under way that have a key: equal ones go one after the other, and the second finds the first's answer.
 #[derive(Default)]
 pub(crate) struct BatchTurns {
-    under_way: Mutex<HashMap<(OwnerId, CommandId), Weak<tokio::sync::Mutex<()>>>>,
+    under_way: Mutex<HashMap<(OwnerId, CommandId), Weak<Turn>>>,
 }
+
+type Turn = tokio::sync::Mutex<()>;
 
 impl BatchTurns {
     /// From how many entries on those that are over are cleared away.
     const CLEARED_FROM: usize = 1_024;
 
-    fn turn(&self, owner: OwnerId, command_id: CommandId) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, owner: OwnerId, command_id: CommandId) -> Arc<Turn> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if under_way.len() >= Self::CLEARED_FROM {
             under_way.retain(|_, turn| turn.strong_count() > 0);

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::{Description, NewTask, Priority, TAGS_MAX, Tags, TaskCommand, TaskId, Time, Title, parse_time};
+use service_kit::clock;
 use service_kit::problem::Problem;
-use uuid::Uuid;
 
 use crate::CommandApi;
 use crate::attempt::{Attempt, JsonText};
@@ -19,14 +19,9 @@ pub(crate) async fn create(
 ) -> Result<Response, Problem> {
     let json = body.json()?;
     let (id, command) = parse(&json)?;
-    let task_id = id.unwrap_or_else(new_id);
+    let task_id = id.unwrap_or_else(|| TaskId(clock::new_id()));
     let item = attempt.item(task_id, command, Some(&json));
     api.execute(&attempt, item).await.map(|accepted| api.answer(&attempt).created(&accepted))
-}
-
-#[expect(clippy::disallowed_methods, reason = "ids are made at the edge: here")]
-fn new_id() -> TaskId {
-    TaskId(Uuid::now_v7())
 }
 
 /// A new task as far as its fields have been read. `null` is absence.

@@ -235,10 +235,16 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Prob
         Ok(_) => (String::new(), error.to_string()),
     };
     let message = message.split(" at line ").next().unwrap_or_default();
-    let (code, field, detail) = classify(message);
+    let (code, field, detail) = match classify(message) {
+        // `null` for the whole body is as wrong a type as any other
+        (_, None, detail) if path.is_empty() && message.starts_with("invalid type: null") => {
+            (ProblemCode::MalformedBody, None, detail)
+        }
+        classified => classified,
+    };
     let pointer = match field {
         // the path ends at the object, the message names its member
-        Some(field) if !path.ends_with(&format!("/{field}")) => format!("{path}/{}", escape(field)),
+        Some(field) if !path.ends_with(&format!("/{}", escape(field))) => format!("{path}/{}", escape(field)),
         Some(_) | None => path,
     };
     Problem::new(code).error(pointer, detail)
@@ -493,6 +499,7 @@ mod tests {
         assert_eq!(failure(b"{\"title\":\"\xff\"}").0, 400);
         assert_eq!(failure(format!("{{\"title\":{}", "[".repeat(100_000)).as_bytes()).0, 400);
         assert_eq!(case("[]").0, 400);
+        assert_eq!(case("null").0, 400);
         assert_eq!(case("{\"title\":1}"), (400, "/title".into()));
         assert_eq!(case("{\"title\":\"a\",\"tags\":[\"x\",2]}"), (400, "/tags/1".into()));
         assert_eq!(case("{\"title\":\"a\",\"count\":1.5}"), (400, "/count".into()));

@@ -1,0 +1,611 @@
+//! Everything under "Commands" of the HTTP contract, through the whole router, on a real Postgres.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use command_api::CommandApi;
+use domain::OwnerId;
+use ed25519_dalek::SigningKey;
+use event_store::EventStore;
+use futures_util::future::join_all;
+use http_body_util::BodyExt;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use service_kit::auth::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
+use service_kit::clock;
+use service_kit::server::{self, Edge};
+use service_kit::token::{RootSecret, Sealer};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
+
+/// A server and an account.
+#[derive(Clone)]
+struct Client {
+    router: Router,
+    sealer: Sealer,
+    key: SigningKey,
+    owner: OwnerId,
+    token: String,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq)]
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    fn header(&self, name: impl Into<HeaderName>) -> Option<&str> {
+        self.headers.get(name.into()).map(|value| value.to_str().unwrap())
+    }
+
+    fn named(&self, name: &'static str) -> Option<&str> {
+        self.header(HeaderName::from_static(name))
+    }
+
+    fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    fn pointers(&self) -> Vec<&str> {
+        let errors = self.body["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect()
+    }
+
+    /// What a replay must repeat.
+    fn essence(&self) -> (u16, Value, Vec<Option<String>>) {
+        let headers = ["etag", "location", "consistency-token", "content-type"];
+        (self.status, self.body.clone(), headers.map(|name| self.named(name).map(str::to_owned)).to_vec())
+    }
+}
+
+impl Client {
+    async fn new(pool: &PgPool) -> Self {
+        event_store::migrate(pool).await.unwrap();
+        let (store, mut tasks) = EventStore::start(pool.clone()).await.unwrap();
+        tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let keys = Keys::new([("k".to_owned(), key.verifying_key().to_bytes())]);
+        let verifier = Verifier::new(watch::channel(Arc::new(keys)).1, watch::channel(Arc::new(Revoked::default())).1);
+        let secret = RootSecret::new(SecretString::from("0123456789abcdef0123456789abcdef")).unwrap();
+        let sealer = Sealer::new(&secret);
+        let router = command_api::router(CommandApi::new(store, sealer.clone()));
+        let router = server::edge(router, Edge { verifier: Some(verifier), ..Edge::default() });
+        Self { router, sealer, key, owner: OwnerId(Uuid::nil()), token: String::new() }.account()
+    }
+
+    /// Another account at the same server.
+    fn account(&self) -> Self {
+        let (owner, now_s) = (Uuid::new_v4(), clock::now().timestamp());
+        let claims = Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: owner,
+            sid: Uuid::new_v4(),
+            role: Role::User,
+            shard: 0,
+            iat: now_s,
+            exp: now_s + 600,
+            jti: Uuid::new_v4(),
+        };
+        Self { owner: OwnerId(owner), token: claims.sign("k", &self.key).unwrap(), ..self.clone() }
+    }
+
+    async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if !headers.iter().any(|(name, _)| *name == "authorization") {
+            request = request.header("authorization", format!("Bearer {}", self.token));
+        }
+        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        if parts.status.is_client_error() || parts.status.is_server_error() {
+            assert_eq!(parts.headers[CONTENT_TYPE], "application/problem+json");
+            assert_eq!(body["status"], parts.status.as_u16());
+            assert_eq!(body["trace_id"].as_str().map(str::len), Some(32));
+        }
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    async fn post(&self, path: &str, body: impl ToString) -> Answer {
+        self.send(Method::POST, path, &[JSON], body.to_string()).await
+    }
+
+    async fn create(&self, body: Value) -> Answer {
+        self.post("/api/v1/tasks", body).await
+    }
+
+    /// A fresh task's id.
+    async fn task(&self) -> String {
+        let created = self.create(json!({"title": "a"})).await;
+        assert_eq!(created.status, 201);
+        created.body["id"].as_str().unwrap().to_owned()
+    }
+
+    async fn verb(&self, id: &str, verb: &str) -> Answer {
+        self.send(Method::POST, &format!("/api/v1/tasks/{id}/{verb}"), &[], "").await
+    }
+
+    async fn patch(&self, id: &str, body: Value) -> Answer {
+        self.send(Method::PATCH, &format!("/api/v1/tasks/{id}"), &[JSON], body.to_string()).await
+    }
+
+    async fn delete(&self, id: &str) -> Answer {
+        self.send(Method::DELETE, &format!("/api/v1/tasks/{id}"), &[], "").await
+    }
+
+    async fn batch(&self, commands: Value) -> Answer {
+        self.post("/api/v1/commands", json!({ "commands": commands })).await
+    }
+
+    fn position_of(&self, answer: &Answer) -> i64 {
+        let token = answer.named("consistency-token").expect("a token");
+        self.sealer.open_consistency_token(token, self.owner).unwrap().position
+    }
+}
+
+async fn events(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("select count(*) from event_store.event").fetch_one(pool).await.unwrap()
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_write_answers_with_id_version_revision_and_headers(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let created = client
+        .create(json!({"title": " Zoë ", "description": "d", "priority": "high", "due_at": "2026-01-31T13:00:00+01:00",
+            "tags": ["B", "a", "b "], "id": null}))
+        .await;
+    assert_eq!(created.status, 201);
+    let id = created.body["id"].as_str().unwrap();
+    assert_eq!(created.body, json!({"id": id, "version": 1, "revision": 1}));
+    assert_eq!(created.header(LOCATION), Some(format!("/api/v1/tasks/{id}").as_str()));
+    assert_eq!(created.header(ETAG), Some("\"1\""));
+    assert_eq!(created.header(CONTENT_TYPE), Some("application/json"));
+    assert_eq!(created.named("idempotent-replayed"), None);
+    assert_eq!(client.position_of(&created), 1);
+    assert_eq!(Uuid::parse_str(id).unwrap().get_version_num(), 7);
+    let stored: String = sqlx::query_scalar("select data from event_store.event").fetch_one(&pool).await.unwrap();
+    assert_eq!(
+        stored,
+        r#"{"title":"Zoë","description":"d","priority":"high","due_at":"2026-01-31T12:00:00Z","tags":["a","b"]}"#
+    );
+
+    let patched = client.patch(id, json!({"title": "b", "tags": null, "due_at": null, "description": null})).await;
+    assert_eq!((patched.status, &patched.body), (200, &json!({"id": id, "version": 5, "revision": 5})));
+    assert_eq!((patched.header(ETAG), patched.header(LOCATION)), (Some("\"5\""), None));
+    let same = client.patch(id, json!({"title": "b"})).await;
+    assert_eq!((same.status, &same.body), (200, &json!({"id": id, "version": 5, "revision": 5})));
+    let merged = [("content-type", "application/merge-patch+json")];
+    let path = format!("/api/v1/tasks/{id}");
+    assert_eq!(client.send(Method::PATCH, &path, &merged, "{}").await.status, 200);
+
+    for (verb, version) in [("start", 6), ("complete", 7), ("complete", 7), ("reopen", 8), ("cancel", 9)] {
+        let answer = client.verb(id, verb).await;
+        assert_eq!((answer.status, &answer.body["version"]), (200, &json!(version)), "{verb}");
+        assert_eq!(client.position_of(&answer), version, "{verb}");
+    }
+    let deleted = client.delete(id).await;
+    assert_eq!((deleted.status, &deleted.body), (204, &Value::Null));
+    assert_eq!((deleted.header(ETAG), client.position_of(&deleted)), (Some("\"10\""), 10));
+    assert_eq!(deleted.header(CONTENT_TYPE), None);
+    assert_eq!(client.delete(id).await.status, 204);
+    assert_eq!(client.verb(id, "start").await.code(), "not-found");
+    assert_eq!(client.create(json!({"title": "a", "id": id})).await.code(), "task-exists");
+    assert_eq!(events(&pool).await, 10);
+}
+
+#[sqlx::test(migrations = false)]
+async fn the_client_may_choose_the_id(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let id = Uuid::new_v4().to_string();
+    let first = client.create(json!({"title": "a", "id": id})).await;
+    assert_eq!((first.status, first.body["id"].as_str()), (201, Some(id.as_str())));
+    let again = client.create(json!({"id": id, "title": "a ", "priority": "medium", "tags": []})).await;
+    assert_eq!((again.status, &again.body), (200, &first.body));
+    assert_eq!(again.header(LOCATION), first.header(LOCATION));
+    let other = client.create(json!({"title": "b", "id": id})).await;
+    assert_eq!((other.status, other.code()), (409, "task-exists"));
+    // Another account's task of the same id is another task; and there is nothing to be seen of the first.
+    let stranger = client.account();
+    assert_eq!(stranger.verb(&id, "start").await.code(), "not-found");
+    assert_eq!(stranger.create(json!({"title": "b", "id": id})).await.status, 201);
+    assert_eq!(events(&pool).await, 2);
+}
+
+#[sqlx::test(migrations = false)]
+async fn steps_that_the_lifecycle_does_not_have_are_409(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let id = client.task().await;
+    client.verb(&id, "complete").await;
+    for verb in ["start", "cancel"] {
+        let refused = client.verb(&id, verb).await;
+        assert_eq!((refused.status, refused.code()), (409, "transition-refused"), "{verb}");
+        assert!(refused.body["detail"].as_str().unwrap().contains("completed"), "{:?}", refused.body);
+    }
+    assert_eq!(events(&pool).await, 2);
+}
+
+#[sqlx::test(migrations = false)]
+async fn bad_bodies_are_refused_with_every_place_that_is_wrong(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let id = client.task().await;
+    let long = "x".repeat(201);
+    let tags: Vec<String> = (0..21).map(|n| format!("t{n}")).collect();
+    let cases: Vec<(String, u16, &str, Vec<&str>)> = vec![
+        (json!({}).to_string(), 422, "invalid-fields", vec!["/title"]),
+        (json!({"title": null}).to_string(), 422, "invalid-fields", vec!["/title"]),
+        (json!({"title": " \u{200b}"}).to_string(), 422, "invalid-fields", vec!["/title"]),
+        (json!({"title": long}).to_string(), 422, "invalid-fields", vec!["/title"]),
+        (json!({"title": "a\u{0}"}).to_string(), 422, "invalid-fields", vec!["/title"]),
+        (json!({"title": "a", "tags": tags}).to_string(), 422, "invalid-fields", vec!["/tags"]),
+        (json!({"title": "a", "id": "7"}).to_string(), 422, "invalid-fields", vec!["/id"]),
+        (
+            json!({"title": "", "priority": "HIGH", "due_at": "2026-02-30T00:00:00Z", "tags": ["ok", "a,b"]})
+                .to_string(),
+            422,
+            "invalid-fields",
+            vec!["/due_at", "/priority", "/tags/1", "/title"],
+        ),
+        (json!({"title": 1, "priority": "HIGH"}).to_string(), 400, "malformed-body", vec!["/priority", "/title"]),
+        (json!({"title": "a", "status": "pending"}).to_string(), 400, "malformed-body", vec!["/status"]),
+        (
+            json!({"title": "a", "occurred_at": "2013-01-01T00:00:00Z"}).to_string(),
+            400,
+            "malformed-body",
+            vec!["/occurred_at"],
+        ),
+        ("[]".into(), 400, "malformed-body", vec![""]),
+        ("null".into(), 400, "malformed-body", vec![""]),
+        ("{\"title\":\"a\",\"title\":\"a\"}".into(), 400, "malformed-body", vec![]),
+        ("{\"title\":\"\\ud800\"}".into(), 400, "malformed-body", vec![]),
+        ("{\"title\":".into(), 400, "malformed-body", vec![]),
+        ("".into(), 400, "malformed-body", vec![]),
+    ];
+    for (body, status, code, mut pointers) in cases {
+        let refused = client.post("/api/v1/tasks", &body).await;
+        let mut found = refused.pointers();
+        found.sort_unstable();
+        pointers.sort_unstable();
+        assert_eq!((refused.status, refused.code(), found), (status, code, pointers), "{body}");
+    }
+    for (body, status, pointer) in [
+        (json!({"title": null}), 422, "/title"),
+        (json!({"priority": null}), 422, "/priority"),
+        (json!({"tags": [null]}), 422, "/tags/0"),
+        (json!({"tags": "a"}), 400, "/tags"),
+        (json!({"id": id}), 400, "/id"),
+        (json!("a"), 400, ""),
+    ] {
+        let refused = client.patch(&id, body.clone()).await;
+        assert_eq!((refused.status, refused.pointers()), (status, vec![pointer]), "{body}");
+    }
+    let path = format!("/api/v1/tasks/{id}/start");
+    assert_eq!(client.post(&path, "{\"force\":true}").await.pointers(), ["/force"]);
+    assert_eq!(client.post(&path, "null").await.status, 400);
+    assert_eq!(client.post(&path, " {} ").await.status, 200);
+    assert_eq!(events(&pool).await, 2);
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_is_wrong_around_the_body_is_refused(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let id = client.task().await;
+    let task = format!("/api/v1/tasks/{id}");
+    let start = format!("{task}/start");
+    let body = r#"{"title":"a"}"#;
+    let (post, patch) = (Method::POST, Method::PATCH);
+    for (method, path, headers, body, status) in [
+        (&post, "/api/v1/tasks", &[][..], body, 415),
+        (&post, "/api/v1/tasks", &[("content-type", "text/plain")], body, 415),
+        (&post, "/api/v1/tasks", &[("content-type", "application/merge-patch+json")], body, 415),
+        (&post, "/api/v1/tasks", &[JSON, ("content-encoding", "gzip")], body, 415),
+        (&post, "/api/v1/tasks?dry_run=1", &[JSON], body, 400),
+        (&post, "/api/v1/tasks", &[JSON, ("idempotency-key", "a b")], body, 400),
+        (&post, "/api/v1/tasks", &[JSON, ("idempotency-key", "")], body, 400),
+        (&post, "/api/v1/tasks", &[JSON, ("idempotency-key", "a"), ("idempotency-key", "a")], body, 400),
+        (&post, "/api/v1/tasks", &[JSON, ("authorization", "Bearer x")], body, 401),
+        (&patch, &task, &[JSON, ("if-match", "1")], "{}", 400),
+        (&patch, &task, &[JSON, ("if-match", "W/\"1\"")], "{}", 412),
+        (&patch, "/api/v1/tasks/7", &[JSON], "{}", 400),
+        (&post, "/api/v1/tasks/7/start", &[], "", 400),
+        (&post, &start, &[("content-type", "text/plain")], "{}", 415),
+        (&Method::PUT, &task, &[JSON], "{}", 405),
+        (&Method::GET, &start, &[], "", 405),
+    ] {
+        let refused = client.send(method.clone(), path, headers, body).await;
+        assert_eq!(refused.status, status, "{method} {path} {headers:?}: {:?}", refused.body);
+    }
+    let put = client.send(Method::PUT, &task, &[JSON], "{}").await;
+    assert!(put.header(ALLOW).is_some_and(|allow| allow.contains("PATCH") && allow.contains("DELETE")), "{put:?}");
+    let large = format!(r#"{{"title":"{}"}}"#, "x".repeat(1 << 20));
+    assert_eq!(client.post("/api/v1/tasks", large).await.code(), "body-too-large");
+    assert_eq!(events(&pool).await, 1);
+}
+
+#[sqlx::test(migrations = false)]
+async fn if_match_guards_a_write_and_404_wins_over_it(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let id = client.task().await;
+    let path = format!("/api/v1/tasks/{id}/start");
+    let start = async |tag: &str| client.send(Method::POST, &path, &[(IF_MATCH.as_str(), tag)], "").await;
+    for stale in ["\"2\"", "\"0\"", "\"2\", W/\"1\"", "\"abc\""] {
+        let refused = start(stale).await;
+        assert_eq!((refused.status, refused.code()), (412, "stale-version"), "{stale}");
+    }
+    assert_eq!(start("\"7\", \"1\"").await.status, 200);
+    // Nothing to do, but on another version: the condition comes before the rules.
+    assert_eq!(start("\"1\"").await.status, 412);
+    assert_eq!(start("*").await.status, 200);
+    let nowhere = format!("/api/v1/tasks/{}/start", Uuid::new_v4());
+    for tag in ["\"1\"", "*"] {
+        assert_eq!(client.send(Method::POST, &nowhere, &[(IF_MATCH.as_str(), tag)], "").await.status, 404);
+    }
+    let deletion = async |tag: &str| {
+        client.send(Method::DELETE, &format!("/api/v1/tasks/{id}"), &[(IF_MATCH.as_str(), tag)], "").await.status
+    };
+    assert_eq!(deletion("\"1\"").await, 412);
+    assert_eq!(deletion("\"2\"").await, 204);
+    assert_eq!(deletion("\"2\"").await, 204);
+}
+
+#[sqlx::test(migrations = false)]
+async fn the_same_key_gives_the_same_answer(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let with_key = async |method: Method, path: &str, key: &str, body: &str| {
+        let headers =
+            if body.is_empty() { vec![("idempotency-key", key)] } else { vec![JSON, ("idempotency-key", key)] };
+        client.send(method, path, &headers, body.to_owned()).await
+    };
+    let first = with_key(Method::POST, "/api/v1/tasks", "k1", r#"{"title":"a","tags":["x"]}"#).await;
+    let again = with_key(Method::POST, "/api/v1/tasks", "k1", r#"{ "tags":["\u0078"], "title":"a" }"#).await;
+    assert_eq!((first.status, first.named("idempotent-replayed")), (201, None));
+    assert_eq!(again.named("idempotent-replayed"), Some("true"));
+    assert_eq!(again.essence(), first.essence());
+    for (method, path, body) in [
+        (Method::POST, "/api/v1/tasks", r#"{"title":"b","tags":["x"]}"#),
+        (Method::POST, "/api/v1/tasks", r#"{"title":"a","tags":["x"],"description":null}"#),
+        (Method::PATCH, first.header(LOCATION).unwrap(), r#"{"title":"a","tags":["x"]}"#),
+    ] {
+        let refused = with_key(method, path, "k1", body).await;
+        assert_eq!((refused.status, refused.code()), (422, "key-reused"), "{body}");
+    }
+    // Kept although nothing happened, and although the task goes on.
+    let path = format!("{}/reopen", first.header(LOCATION).unwrap());
+    let nothing = with_key(Method::POST, &path, "k2", "").await;
+    assert_eq!((nothing.status, &nothing.body["version"]), (200, &json!(1)));
+    client.verb(first.body["id"].as_str().unwrap(), "start").await;
+    let replayed = with_key(Method::POST, &path, "k2", "{}").await;
+    assert_eq!((replayed.essence(), replayed.named("idempotent-replayed")), (nothing.essence(), Some("true")));
+    // The replay comes before 404 and 412.
+    let delete = with_key(Method::DELETE, first.header(LOCATION).unwrap(), "k3", "").await;
+    let stale = [("idempotency-key", "k3"), ("if-match", "\"1\"")];
+    let replayed = client.send(Method::DELETE, first.header(LOCATION).unwrap(), &stale, "").await;
+    assert_eq!(replayed.essence(), delete.essence());
+    assert_eq!(with_key(Method::POST, &path, "k2", "").await.essence(), nothing.essence());
+    // A refused request leaves its key free.
+    let id = client.task().await;
+    client.verb(&id, "complete").await;
+    let cancel = format!("/api/v1/tasks/{id}/cancel");
+    assert_eq!(with_key(Method::POST, &cancel, "k4", "").await.status, 409);
+    client.verb(&id, "reopen").await;
+    let free = with_key(Method::POST, &cancel, "k4", "").await;
+    assert_eq!((free.status, free.named("idempotent-replayed")), (200, None));
+    // Keys are an account's own.
+    let stranger = client.account();
+    let headers = [JSON, ("idempotency-key", "k1")];
+    let strangers = stranger.send(Method::POST, "/api/v1/tasks", &headers, r#"{"title":"z"}"#).await;
+    assert_eq!((strangers.status, strangers.named("idempotent-replayed")), (201, None));
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_hundred_equal_requests_at_once_are_one(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let headers = [JSON, ("idempotency-key", "once")];
+    let requests = (0..100).map(|_| client.send(Method::POST, "/api/v1/tasks", &headers, r#"{"title":"a"}"#));
+    let answers = join_all(requests).await;
+    assert!(answers.iter().all(|answer| answer.essence() == answers[0].essence()));
+    assert_eq!(answers.iter().filter(|answer| answer.named("idempotent-replayed").is_none()).count(), 1);
+    assert_eq!(events(&pool).await, 1);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_batch_decides_each_command_on_its_own(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let (a, b) = (Uuid::new_v4(), Uuid::new_v4());
+    let answer = client
+        .batch(json!([
+            {"type": "CreateTask", "task_id": a, "title": "a", "occurred_at": "2013-01-01T00:00:00Z"},
+            {"type": "StartTask", "task_id": b},
+            {"type": "StartTask", "task_id": a, "occurred_at": "2012-01-01T00:00:00Z"},
+            {"type": "StartTask", "task_id": a, "occurred_at": "2013-01-02T00:00:00Z", "expected_version": 1},
+            {"type": "CreateTask", "task_id": b, "title": "b\u{0}"},
+            {"type": "CreateTask", "task_id": b, "title": "b"},
+            {"type": "CompleteTask", "task_id": a, "expected_version": 1},
+            {"type": "CompleteTask", "task_id": a},
+            {"type": "CancelTask", "task_id": a},
+            {"type": "TagTask", "task_id": a, "tags": (0..21).map(|n| n.to_string()).collect::<Vec<_>>()},
+            {"type": "RenameTask", "task_id": a, "title": "A", "occurred_at": "2100-01-01T00:00:00Z"},
+            {"type": "DeleteTask", "task_id": b},
+            {"type": "DeleteTask", "task_id": b},
+            {"type": "CreateTask", "task_id": b, "title": "b"},
+            7,
+        ]))
+        .await;
+    assert_eq!(answer.status, 200);
+    let results = answer.body["results"].as_array().unwrap();
+    let statuses: Vec<i64> = results.iter().map(|result| result["status"].as_i64().unwrap()).collect();
+    assert_eq!(statuses, [201, 404, 422, 200, 422, 201, 412, 200, 409, 409, 422, 204, 204, 409, 400]);
+    for (index, result) in results.iter().enumerate() {
+        assert_eq!(result["index"], index);
+        match result["status"].as_i64() {
+            Some(200..=299) => {
+                assert!(result["version"].is_i64() && result["revision"].is_i64() && result["id"].is_string())
+            }
+            status => {
+                assert_eq!(result["problem"]["status"].as_i64(), status);
+                assert!(result["problem"]["type"].as_str().unwrap().starts_with("/problems/"));
+            }
+        }
+    }
+    assert_eq!(results[2]["problem"]["code"], "occurred-at-refused");
+    assert_eq!(results[9]["problem"]["code"], "too-many-tags");
+    assert_eq!((&answer.body["succeeded"], &answer.body["failed"]), (&json!(6), &json!(9)));
+    assert_eq!(client.position_of(&answer), 5);
+    assert_eq!(events(&pool).await, 5);
+}
+
+#[sqlx::test(migrations = false)]
+async fn lines_are_a_batch_too_and_bad_ones_fail_alone(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let id = Uuid::new_v4();
+    let mut body = format!("{{\"type\":\"CreateTask\",\"task_id\":\"{id}\",\"title\":\"a\"}}\r\n\n").into_bytes();
+    body.extend_from_slice(b"{\"type\":\n{\"type\":\"StartTask\",\"type\":\"StartTask\"}\n\xff\xfe\n");
+    body.extend_from_slice(format!("{{\"type\":\"StartTask\",\"task_id\":\"{id}\"}}").as_bytes());
+    let answer = client.send(Method::POST, "/api/v1/commands", &[LINES], body).await;
+    let statuses: Vec<_> =
+        answer.body["results"].as_array().unwrap().iter().map(|result| result["status"].as_i64().unwrap()).collect();
+    assert_eq!((answer.status, statuses), (200, vec![201, 400, 400, 400, 200]));
+    assert_eq!(events(&pool).await, 2);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_body_that_is_not_a_batch_fails_as_a_whole(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let line = format!("{{\"type\":\"StartTask\",\"task_id\":\"{}\"}}", Uuid::new_v4());
+    let many = |count: usize| vec![line.as_str(); count];
+    for (headers, body, status) in [
+        (&[JSON][..], "[]".to_owned(), 400),
+        (&[JSON], "{}".to_owned(), 422),
+        (&[JSON], "{\"commands\":[]}".to_owned(), 422),
+        (&[JSON], "{\"commands\":null}".to_owned(), 422),
+        (&[JSON], "{\"commands\":{}}".to_owned(), 400),
+        (&[JSON], format!("{{\"commands\":[{line}]"), 400),
+        (&[JSON], format!("{{\"commands\":[{line}],\"atomic\":true}}"), 400),
+        (&[JSON], format!("{{\"commands\":[{}]}}", many(10_001).join(",")), 413),
+        (&[JSON, ("if-match", "*")], format!("{{\"commands\":[{line}]}}"), 400),
+        (&[LINES], String::new(), 422),
+        (&[LINES], "\n \n".to_owned(), 422),
+        (&[LINES], many(10_001).join("\n"), 413),
+        (&[("content-type", "text/csv")], line.clone(), 415),
+        (&[LINES], "x".repeat((16 << 20) + 1), 413),
+    ] {
+        let refused = client.send(Method::POST, "/api/v1/commands", headers, body).await;
+        assert_eq!(refused.status, status, "{headers:?}: {:?}", refused.body);
+    }
+    let full = client.send(Method::POST, "/api/v1/commands", &[LINES], many(10_000).join("\n")).await;
+    assert_eq!((full.status, &full.body["failed"]), (200, &json!(10_000)));
+    assert_eq!(full.named("consistency-token"), None);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_command_id_has_one_effect(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let (task, id) = (Uuid::new_v4(), Uuid::new_v4());
+    let create = json!({"type": "CreateTask", "task_id": task, "title": "a", "command_id": id});
+    let first = client.batch(json!([create])).await;
+    assert_eq!(first.body["results"][0]["replayed"], Value::Null);
+    let again = client.batch(json!([create, create])).await;
+    for result in again.body["results"].as_array().unwrap() {
+        assert_eq!((&result["status"], &result["replayed"]), (&json!(201), &json!(true)));
+        assert_eq!(result["revision"], first.body["results"][0]["revision"]);
+    }
+    let other = json!({"type": "CreateTask", "task_id": task, "title": "b", "command_id": id});
+    let refused = client.batch(json!([other])).await;
+    assert_eq!(refused.body["results"][0]["problem"]["code"], "command-id-reused");
+    assert_eq!(events(&pool).await, 1);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_batch_under_a_key_is_one_answer(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let task = Uuid::new_v4();
+    let send = async |key: &str, commands: &Value| {
+        let headers = [JSON, ("idempotency-key", key)];
+        client.send(Method::POST, "/api/v1/commands", &headers, json!({ "commands": commands }).to_string()).await
+    };
+    let commands = json!([
+        {"type": "StartTask", "task_id": task},
+        {"type": "CreateTask", "task_id": task, "title": "a"},
+        {"type": "Nonsense"},
+    ]);
+    let first = send("b1", &commands).await;
+    assert_eq!((&first.body["succeeded"], first.named("idempotent-replayed")), (&json!(1), None));
+    // The task is there now, but the answer is the one that was given: the failed start stays failed.
+    let again = send("b1", &commands).await;
+    assert_eq!(again.named("idempotent-replayed"), Some("true"));
+    assert_eq!(again.essence(), first.essence());
+    let other = send("b1", &json!([{"type": "StartTask", "task_id": task}])).await;
+    assert_eq!((other.status, other.code()), (422, "key-reused"));
+    assert_eq!(events(&pool).await, 1);
+    // Equal ones at once, at two copies of the process.
+    let copy = Client { token: client.token.clone(), owner: client.owner, ..Client::new(&pool).await };
+    let body = json!({"commands": [{"type": "CreateTask", "task_id": Uuid::new_v4(), "title": "x"},
+        {"type": "CreateTask", "task_id": Uuid::new_v4(), "title": "y"}]})
+    .to_string();
+    let headers = [JSON, ("idempotency-key", "b2")];
+    let requests = (0..20).map(|number| {
+        let client = if number % 2 == 0 { &client } else { &copy };
+        client.send(Method::POST, "/api/v1/commands", &headers, body.clone())
+    });
+    let answers = join_all(requests).await;
+    assert!(answers.iter().all(|answer| answer.essence() == answers[0].essence()), "{answers:#?}");
+    assert_eq!(answers.iter().filter(|answer| answer.named("idempotent-replayed").is_none()).count(), 1);
+    assert_eq!(events(&pool).await, 3);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_batch_under_a_key_that_broke_off_replays_what_succeeded_and_decides_the_rest(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let tasks = [Uuid::new_v4(), Uuid::new_v4()];
+    let headers = [JSON, ("idempotency-key", "b")];
+    let body =
+        json!({"commands": tasks.map(|task| json!({"type": "CreateTask", "task_id": task, "title": "a"}))}).to_string();
+    let first = client.send(Method::POST, "/api/v1/commands", &headers, body.clone()).await;
+    assert_eq!(first.body["succeeded"], 2);
+    // As if the process had died after the first of the two and before the answer was kept.
+    sqlx::raw_sql(
+        "delete from event_store.batch_answer;
+         delete from event_store.command where task_id <> (select task_id from event_store.event where position = 1);
+         delete from event_store.event where position = 2;
+         update event_store.head set position = 1",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let survivor: Uuid = sqlx::query_scalar("select task_id from event_store.event").fetch_one(&pool).await.unwrap();
+    let restarted = Client { token: client.token.clone(), owner: client.owner, ..Client::new(&pool).await };
+    let again = restarted.send(Method::POST, "/api/v1/commands", &headers, body).await;
+    for (task, result) in tasks.iter().zip(again.body["results"].as_array().unwrap()) {
+        assert_eq!(result["status"], 201);
+        assert_eq!(result["replayed"].as_bool(), (*task == survivor).then_some(true));
+    }
+    assert_eq!(again.named("idempotent-replayed"), None);
+    assert_eq!(events(&pool).await, 2);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_store_that_is_away_is_a_503_with_retry_after(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let id = client.task().await;
+    sqlx::raw_sql("alter table event_store.event rename to away").execute(&pool).await.unwrap();
+    let answer = client.verb(&id, "start").await;
+    assert!(StatusCode::from_u16(answer.status).unwrap().is_server_error(), "{answer:?}");
+    if answer.status == 503 {
+        assert!(answer.header(RETRY_AFTER).is_some());
+    }
+    assert!(!answer.body.to_string().contains("event_store"), "{:?}", answer.body);
+}
