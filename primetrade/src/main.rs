@@ -1,2 +1,246 @@
-//! primetrade
-fn main(){}
+//! `primetrade`: the whole of PrimeTrade in one process, and the operator's command line.
+
+/// Postgres' programs on this machine.
+mod binaries;
+/// The command line.
+mod cli;
+/// The other commands.
+mod commands;
+/// Tasks as CSV rows.
+mod csv_row;
+/// The data folder, its lock and its secret.
+mod data_dir;
+/// Pools and migrations.
+mod database;
+/// `doctor`: whether what must hold does.
+mod doctor;
+/// `export`: a log's tasks into a file.
+mod export;
+/// `import`: a file onto the log.
+mod import;
+/// Signals.
+mod interrupt;
+/// Lines and CSV records of a stream.
+mod lines;
+/// Reports and progress.
+mod output;
+/// The private Postgres: made, started, shared, stopped, recovered.
+mod postgres;
+/// Root becomes an ordinary user first.
+mod privileges;
+/// `serve`: the server, from top to bottom.
+mod serve;
+/// Flags and variables, read once.
+mod settings;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use secrecy::SecretString;
+use service_kit::config::ConfigError;
+use service_kit::telemetry::{self, TelemetryError};
+use service_kit::token::RootSecret;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{Cli, Command};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::database::{DatabaseError, Databases};
+use crate::interrupt::Interrupt;
+use crate::output::Report;
+use crate::postgres::PostgresError;
+use crate::privileges::{HANDED_DOWN, PrivilegesError};
+use crate::serve::{Listeners, ServeError};
+use crate::settings::{Flags, Settings};
+
+/// Exit status of what could not run.
+const COULD_NOT_RUN: u8 = 2;
+
+/// Why a command could not run. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Privileges(#[from] PrivilegesError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Identity(#[from] identity::StartError),
+    #[error("{0}")]
+    Account(#[from] identity::IdentityError),
+    #[error(transparent)]
+    Import(#[from] import::ImportError),
+    #[error(transparent)]
+    Export(#[from] export::ExportError),
+    #[error(transparent)]
+    Rebuild(#[from] projector::RebuildError),
+    #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
+    #[error("there is no account {0}. Make it with primetrade user create, or see them all with primetrade user list")]
+    NoAccount(String),
+    #[error("{0} {1}")]
+    Invalid(&'static str, domain::Invalid),
+    #[error("{0}: {1}")]
+    File(String, io::Error),
+    #[error("the program could not be set up: {0}")]
+    Setup(io::Error),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.json;
+    let outcome = prepare(&cli).and_then(|settings| match cli.command {
+        Command::Config => commands::config(&settings),
+        command => in_runtime(settings, command),
+    });
+    match outcome {
+        Ok(report) => {
+            let printed = report.print(json);
+            if printed.is_ok() && report.good { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            if json {
+                println!("{}", serde_json::json!({ "error": failure.to_string() }));
+            }
+            ExitCode::from(COULD_NOT_RUN)
+        }
+    }
+}
+
+/// What has to happen before a thread is started: the configuration, and root's farewell.
+fn prepare(cli: &Cli) -> Result<Settings, Failure> {
+    let listen = match &cli.command {
+        Command::Serve { listen } => listen.clone(),
+        _ => None,
+    };
+    let flags = Flags { listen, data_dir: cli.data_dir.clone(), database_url: cli.database_url.clone() };
+    let settings = Settings::read(&flags)?;
+    let needs_database = !matches!(cli.command, Command::Config);
+    if needs_database && settings.databases.write.is_none() && privileges::is_root() {
+        if std::env::var_os(HANDED_DOWN).is_some() {
+            return Err(PrivilegesError::RunAsRoot.into());
+        }
+        let file = commands::file_argument(&cli.command);
+        match privileges::hand_down(settings.run_as.as_deref(), &settings.data_dir, &file, &settings.from_files()?)? {}
+    }
+    Ok(settings)
+}
+
+fn in_runtime(settings: Settings, command: Command) -> Result<Report, Failure> {
+    let mut log = settings.log.clone();
+    if !matches!(command, Command::Serve { .. }) && std::env::var_os("PRIMETRADE_LOG").is_none() {
+        "warn".clone_into(&mut log.filter);
+    }
+    telemetry::init_logs(&log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Setup)?;
+    let outcome = runtime.block_on(run(settings, command));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
+    let interrupt = Interrupt::listen().map_err(Failure::Setup)?;
+    let is_server = matches!(command, Command::Serve { .. });
+    let listeners = if is_server { Some(Listeners::bind(&settings.listen).await?) } else { None };
+    // Held as long as the server runs on the private Postgres.
+    let mut server_lock = None;
+    let opening = async {
+        match &settings.databases.write {
+            Some(url) => Databases::open_urls(url, &settings.databases).await,
+            None => {
+                let dir = DataDir::open(&settings.data_dir).map_err(PostgresError::from)?;
+                if is_server {
+                    server_lock = Some(dir.lock_for_server().map_err(PostgresError::from)?);
+                }
+                Databases::open_private(&dir, settings.postgres_bin.as_deref()).await
+            }
+        }
+    };
+    let databases = tokio::select! {
+        opened = opening => opened?,
+        () = interrupt.soft.cancelled() => return Err(Failure::Interrupted),
+    };
+    let outcome = tokio::select! {
+        outcome = work(&settings, &databases, listeners, command, &interrupt) => outcome,
+        () = interrupt.hard.cancelled() => {
+            if let Some(private) = databases.private() {
+                private.quit();
+            }
+            // Nothing is waited for: what is not committed now will be asked for again.
+            std::process::exit(COULD_NOT_RUN.into());
+        }
+    };
+    let closed = databases.close().await;
+    drop(server_lock);
+    let report = outcome?;
+    closed?;
+    Ok(report)
+}
+
+async fn work(
+    settings: &Settings,
+    databases: &Databases,
+    listeners: Option<Listeners>,
+    command: Command,
+    interrupt: &Interrupt,
+) -> Result<Report, Failure> {
+    let stop = interrupt.soft.clone();
+    or_interrupted(&stop, async { Ok(databases.migrate().await?) }).await?;
+    match (command, listeners) {
+        (Command::Serve { .. }, Some(listeners)) => {
+            serve::run(listeners, databases, &secret(settings)?, settings.cors_origins.clone(), stop).await?;
+            Ok(Report::good("", serde_json::json!({ "stopped": true })))
+        }
+        (Command::Import(args), _) => {
+            if let Some(hint) = commands::format_hint(&args.file, args.format) {
+                eprintln!("{hint}");
+            }
+            commands::import(databases, args, stop).await
+        }
+        (command, _) => or_interrupted(&stop, brief(settings, databases, command)).await,
+    }
+}
+
+/// What may be dropped anywhere on the way.
+async fn brief(settings: &Settings, databases: &Databases, command: Command) -> Result<Report, Failure> {
+    match command {
+        Command::Serve { .. } | Command::Import(_) | Command::Migrate => Ok(commands::migrated()),
+        Command::Config => commands::config(settings),
+        Command::Keys(cli::Keys::Rotate) => commands::rotate_keys(databases, &secret(settings)?).await,
+        Command::User(command) => commands::user(databases, command).await,
+        Command::Export(args) => commands::export(databases, args).await,
+        Command::Rebuild { expect_same } => commands::rebuild(databases, expect_same).await,
+        Command::Doctor => commands::doctor(databases).await,
+    }
+}
+
+async fn or_interrupted<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = stop.cancelled() => Err(Failure::Interrupted),
+    }
+}
+
+/// The one given, or the one of the data folder.
+fn secret(settings: &Settings) -> Result<RootSecret, Failure> {
+    if let Some(secret) = &settings.secret {
+        return Ok(secret.clone());
+    }
+    let dir = DataDir::open(&settings.data_dir)?;
+    let path = dir.join("secret").display().to_string();
+    RootSecret::new(SecretString::from(dir.secret()?)).map_err(|_| DataDirError::BadSecret { path }.into())
+}

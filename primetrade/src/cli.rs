@@ -1,0 +1,175 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Task-management backend whose truth is a log of events.
+#[derive(Debug, Parser)]
+#[command(name = "primetrade", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit status: 0 done, 1 done but something is wrong, 2 could not run.\n\
+    Settings come from flags, then from variables (primetrade config shows them all).")]
+pub struct Cli {
+    /// What is to be done.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print one JSON object on standard output at the end.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Folder of the private PostgreSQL and the secret [default: ./data].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// PostgreSQL to use instead of the private one.
+    #[arg(long, global = true, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process, behind one port.
+    Serve {
+        /// Address and port [default: 127.0.0.1:8080].
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<String>,
+    },
+    /// Bring the database to this version's schema.
+    Migrate,
+    /// Show every setting, without secrets.
+    Config,
+    /// The keys that sign access tokens.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Accounts.
+    #[command(subcommand)]
+    User(User),
+    /// Run the commands of a file, a line each, on behalf of an account.
+    ///
+    /// Each rejected line is reported by its number on standard error, and the rest goes on. A line without a
+    /// command_id gets one made from owner, line number and content: the same file again has no second effect.
+    /// In CSV each row is a CreateTask: id, title, description, priority, due_at and tags are taken, created_at says
+    /// when it happened, and status, version, updated_at, started_at and completed_at are not looked at.
+    Import(Import),
+    /// Write an account's tasks to a file.
+    ///
+    /// ndjson: the commands that rebuild the same tasks when they are imported, with their times; deleted tasks are
+    /// left out. csv: the tasks as they are now, a row each.
+    Export(Export),
+    /// Make the read models anew from the log, beside the old ones, and switch to them.
+    Rebuild {
+        /// Do not switch when rows differ from the ones served now (exit status 1).
+        #[arg(long)]
+        expect_same: bool,
+    },
+    /// Check the log, the command ids and the read models of a live database.
+    Doctor,
+}
+
+/// `primetrade keys …`
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Make a new signing key; the old one stays valid until the tokens that it signed have expired.
+    Rotate,
+}
+
+/// `primetrade user …`
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// Make an account.
+    Create {
+        /// E-mail address.
+        #[arg(long)]
+        email: String,
+        /// Name; without one, what stands before the @.
+        #[arg(long)]
+        name: Option<String>,
+        /// May see and steer everything.
+        #[arg(long)]
+        admin: bool,
+        #[command(flatten)]
+        password: Password,
+    },
+    /// Set an account's password; its sessions end.
+    Password {
+        /// E-mail address.
+        #[arg(long)]
+        email: String,
+        #[command(flatten)]
+        password: Password,
+    },
+    /// Disable an account; its sessions end.
+    Disable {
+        /// E-mail address.
+        #[arg(long)]
+        email: String,
+    },
+    /// List all accounts.
+    List,
+}
+
+/// Passwords do not belong on a command line.
+#[derive(Debug, Args)]
+pub struct Password {
+    /// Read the password from standard input (one line).
+    #[arg(long, required = true)]
+    pub password_stdin: bool,
+}
+
+/// `primetrade import`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The file, or - for standard input.
+    pub file: PathBuf,
+    /// E-mail address of the account whose tasks they become.
+    #[arg(long, value_name = "EMAIL")]
+    pub owner: String,
+    /// Form of the file.
+    #[arg(long, value_enum, default_value_t = Format::Ndjson)]
+    pub format: Format,
+    /// Check each line by itself and change nothing. Rules that depend on the task are not checked.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `primetrade export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The file, or - for standard output.
+    pub file: PathBuf,
+    /// E-mail address of the account.
+    #[arg(long, value_name = "EMAIL")]
+    pub owner: String,
+    /// Form of the file.
+    #[arg(long, value_enum, default_value_t = Format::Ndjson)]
+    pub format: Format,
+}
+
+/// Forms of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A command a line, as JSON.
+    Ndjson,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_takes_json_and_says_what_it_is_for() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+        assert!(Cli::try_parse_from(["primetrade", "user", "list", "--json"]).unwrap().json);
+        assert!(Cli::try_parse_from(["primetrade", "user", "create", "--email", "a@b.c"]).is_err(), "no password");
+    }
+}

@@ -1,0 +1,340 @@
+//! `primetrade export`: an account's tasks from the log, stream by stream, in bounded memory.
+//!
+//! What is written is as the log stood when the export began. A deleted task is no task any more, and its content is
+//! nobody's business: it is left out.
+
+use std::io::{self, Write};
+
+use domain::{OwnerId, StoredEvent, TaskEvent, TaskId, Unreadable, encode, format_time};
+use event_store::TailReader;
+use projector::fold::{FoldError, TaskRow, fold};
+use serde::Serialize;
+
+use crate::cli::Format;
+use crate::csv_row;
+use crate::output::Progress;
+
+const PAGE_EVENTS_MAX: i64 = 2_000;
+/// A task's commands are held back until it is known that it was not deleted, up to so many bytes.
+const HELD_BYTES_MAX: usize = 4 << 20;
+
+/// What was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Tasks written.
+    pub tasks: u64,
+    /// Lines written: commands, or rows and the header.
+    pub lines: u64,
+}
+
+/// Why an export ended early; what was written is not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The file.
+    #[error("cannot write the file: {0}. What was written is not whole")]
+    Write(#[from] io::Error),
+    /// The store.
+    #[error("the event store cannot be read: {0}")]
+    Store(#[from] sqlx::Error),
+    /// An event of a later or broken kind.
+    #[error(
+        "task {task_id} cannot be exported, since its event {version} cannot be read: {reason}. See primetrade doctor"
+    )]
+    Unreadable {
+        /// Which task.
+        task_id: TaskId,
+        /// Which event.
+        version: i64,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl ExportError {
+    fn unreadable(event: &StoredEvent, reason: &dyn std::fmt::Display) -> Self {
+        Self::Unreadable { task_id: event.task_id, version: event.version, reason: reason.to_string() }
+    }
+}
+
+/// Writes the tasks of an owner.
+///
+/// # Errors
+/// See [`ExportError`].
+pub async fn run(
+    tail: &TailReader,
+    owner: OwnerId,
+    shard: i16,
+    format: Format,
+    out: impl Write,
+    progress: &Progress,
+) -> Result<Summary, ExportError> {
+    let heads = tail.heads().await?;
+    let until = heads.iter().find(|(found, _)| *found == shard).map_or(0, |(_, position)| *position);
+    let mut export = Export { tail, owner, until, out, summary: Summary::default(), events: 0 };
+    match format {
+        Format::Ndjson => export.commands(progress).await?,
+        Format::Csv => export.rows(progress).await?,
+    }
+    export.out.flush()?;
+    Ok(export.summary)
+}
+
+struct Export<'a, W> {
+    tail: &'a TailReader,
+    owner: OwnerId,
+    until: i64,
+    out: W,
+    summary: Summary,
+    events: u64,
+}
+
+/// What is done with the lines of the current task.
+enum Held {
+    /// Kept until the task's end is seen.
+    Back { lines: Vec<u8>, count: u64 },
+    /// Too many to keep, and known not to be deleted.
+    Through,
+    /// Too many to keep, and known to be deleted.
+    Away,
+}
+
+impl<W: Write> Export<'_, W> {
+    async fn page(
+        &mut self,
+        after: Option<(TaskId, i64)>,
+        progress: &Progress,
+    ) -> Result<Vec<StoredEvent>, ExportError> {
+        let page = self.tail.read_owner_streams_after(self.owner, after, self.until, PAGE_EVENTS_MAX).await?;
+        self.events += page.len() as u64;
+        progress.set(self.events, &format!("{} tasks", self.summary.tasks));
+        Ok(page)
+    }
+
+    async fn commands(&mut self, progress: &Progress) -> Result<(), ExportError> {
+        let mut last: Option<StoredEvent> = None;
+        let mut held = Held::Back { lines: Vec::new(), count: 0 };
+        loop {
+            let after = last.as_ref().map(|event| (event.task_id, event.version));
+            let page = self.page(after, progress).await?;
+            if page.is_empty() {
+                break;
+            }
+            for event in page {
+                if last.as_ref().is_some_and(|last| last.task_id != event.task_id) {
+                    let done = std::mem::replace(&mut held, Held::Back { lines: Vec::new(), count: 0 });
+                    self.end_task(last.as_ref(), done)?;
+                }
+                held = self.take(held, &event).await?;
+                last = Some(event);
+            }
+        }
+        self.end_task(last.as_ref(), held)
+    }
+
+    async fn take(&mut self, held: Held, event: &StoredEvent) -> Result<Held, ExportError> {
+        Ok(match held {
+            Held::Back { mut lines, mut count } => {
+                write_command(&mut lines, event)?;
+                count += 1;
+                if lines.len() < HELD_BYTES_MAX {
+                    Held::Back { lines, count }
+                } else if self.ends_deleted(event).await? {
+                    Held::Away
+                } else {
+                    self.out.write_all(&lines)?;
+                    self.summary.lines += count;
+                    Held::Through
+                }
+            }
+            Held::Through => {
+                write_command(&mut self.out, event)?;
+                self.summary.lines += 1;
+                Held::Through
+            }
+            Held::Away => Held::Away,
+        })
+    }
+
+    fn end_task(&mut self, last: Option<&StoredEvent>, held: Held) -> Result<(), ExportError> {
+        let deleted = last.is_none_or(|last| last.event_type == "TaskDeleted");
+        match held {
+            Held::Back { lines, count } if !deleted => {
+                self.out.write_all(&lines)?;
+                self.summary.lines += count;
+                self.summary.tasks += 1;
+            }
+            Held::Through => self.summary.tasks += 1,
+            Held::Back { .. } | Held::Away => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the task's last event deletes it. Reads it through, so only where it is very long.
+    async fn ends_deleted(&self, event: &StoredEvent) -> Result<bool, ExportError> {
+        let mut at = (event.task_id, event.version);
+        let mut deleted = event.event_type == "TaskDeleted";
+        loop {
+            let page = self.tail.read_owner_streams_after(self.owner, Some(at), self.until, PAGE_EVENTS_MAX).await?;
+            for next in &page {
+                if next.task_id != event.task_id {
+                    return Ok(deleted);
+                }
+                deleted = next.event_type == "TaskDeleted";
+                at.1 = next.version;
+            }
+            if page.is_empty() {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    async fn rows(&mut self, progress: &Progress) -> Result<(), ExportError> {
+        self.write_row(csv_row::FIELDS)?;
+        let mut task: Option<TaskRow> = None;
+        let mut after = None;
+        loop {
+            let page = self.page(after, progress).await?;
+            if page.is_empty() {
+                break;
+            }
+            for event in &page {
+                after = Some((event.task_id, event.version));
+                if task.as_ref().is_some_and(|task| task.task_id != event.task_id) {
+                    self.write_task(task.take())?;
+                }
+                fold(&mut task, event).map_err(|error: FoldError| ExportError::unreadable(event, &error))?;
+            }
+        }
+        self.write_task(task)
+    }
+
+    fn write_task(&mut self, task: Option<TaskRow>) -> Result<(), ExportError> {
+        if let Some(task) = task.filter(|task| !task.deleted) {
+            self.write_row(csv_row::row(&task))?;
+            self.summary.tasks += 1;
+        }
+        Ok(())
+    }
+
+    fn write_row<const N: usize>(&mut self, cells: [impl AsRef<[u8]>; N]) -> Result<(), ExportError> {
+        csv::WriterBuilder::new().from_writer(&mut self.out).write_record(cells).map_err(io::Error::from)?;
+        self.summary.lines += 1;
+        Ok(())
+    }
+}
+
+/// The command that makes this event happen again. The names of its fields are those of the event's data.
+fn write_command(out: &mut impl Write, stored: &StoredEvent) -> Result<(), ExportError> {
+    let event = stored.decode().map_err(|error: Unreadable| ExportError::unreadable(stored, &error))?;
+    let (_, _, data) = encode(&event);
+    let members = &data[1..data.len() - 1];
+    let comma = if members.is_empty() { "" } else { "," };
+    let (command, task_id, at) = (command_of(&event), stored.task_id, format_time(stored.occurred_at));
+    writeln!(out, r#"{{"type":"{command}","task_id":"{task_id}","occurred_at":"{at}"{comma}{members}}}"#)?;
+    Ok(())
+}
+
+fn command_of(event: &TaskEvent) -> &'static str {
+    match event {
+        TaskEvent::TaskCreated { .. } => "CreateTask",
+        TaskEvent::TaskRenamed { .. } => "RenameTask",
+        TaskEvent::TaskDescribed { .. } => "DescribeTask",
+        TaskEvent::TaskReprioritized { .. } => "ReprioritizeTask",
+        TaskEvent::TaskScheduled { .. } => "ScheduleTask",
+        TaskEvent::TaskTagged { .. } => "TagTask",
+        TaskEvent::TaskUntagged { .. } => "UntagTask",
+        TaskEvent::TaskStarted {} => "StartTask",
+        TaskEvent::TaskCompleted {} => "CompleteTask",
+        TaskEvent::TaskReopened {} => "ReopenTask",
+        TaskEvent::TaskCancelled {} => "CancelTask",
+        TaskEvent::TaskDeleted {} => "DeleteTask",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use domain::{Description, NewTask, Priority, State, Tag, TaskCommand, Time, Title, decide, evolve};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn stored(version: i64, event: &TaskEvent) -> StoredEvent {
+        let (event_type, schema_version, data) = encode(event);
+        StoredEvent {
+            shard: 0,
+            position: version,
+            owner_id: OwnerId(Uuid::nil()),
+            task_id: TaskId(Uuid::from_u128(9)),
+            version,
+            event_id: Uuid::nil(),
+            event_type: event_type.to_owned(),
+            schema_version,
+            occurred_at: Time::UNIX_EPOCH + chrono::TimeDelta::microseconds(version),
+            recorded_at: Time::UNIX_EPOCH,
+            actor_type: "user".to_owned(),
+            actor_id: None,
+            command_id: Uuid::nil(),
+            correlation_id: String::new(),
+            traceparent: String::new(),
+            data,
+        }
+    }
+
+    /// Every type of event, in an order that a task can go through.
+    fn every_event() -> Vec<TaskEvent> {
+        let tags = |names: &[&str]| names.iter().map(|name| Tag::parse(name).unwrap()).collect::<BTreeSet<_>>();
+        let due_at = domain::parse_time("2030-01-01T00:00:00.000001Z").ok();
+        vec![
+            TaskEvent::TaskCreated {
+                title: Title::parse("a \"quoted\" {title}").unwrap(),
+                description: Description::parse("{\n}").ok(),
+                priority: Priority::Low,
+                due_at,
+                tags: tags(&["x", "y}"]),
+            },
+            TaskEvent::TaskRenamed { title: Title::parse("{b}").unwrap() },
+            TaskEvent::TaskDescribed { description: None },
+            TaskEvent::TaskReprioritized { priority: Priority::Urgent },
+            TaskEvent::TaskScheduled { due_at: None },
+            TaskEvent::TaskUntagged { tags: tags(&["y}"]) },
+            TaskEvent::TaskTagged { tags: tags(&["z}", "ä"]) },
+            TaskEvent::TaskStarted {},
+            TaskEvent::TaskCompleted {},
+            TaskEvent::TaskReopened {},
+            TaskEvent::TaskCancelled {},
+            TaskEvent::TaskDeleted {},
+        ]
+    }
+
+    #[test]
+    fn each_command_makes_its_event_happen_again() {
+        let mut state = State::default();
+        for (version, event) in (1..).zip(every_event()) {
+            let stored = stored(version, &event);
+            let mut line = Vec::new();
+            write_command(&mut line, &stored).unwrap();
+            let parsed = command_api::line::parse(&line)
+                .unwrap_or_else(|problem| panic!("{problem}: {}", String::from_utf8_lossy(&line)));
+            assert_eq!((parsed.task_id, parsed.occurred_at), (stored.task_id, Some(stored.occurred_at)));
+            assert_eq!(decide(&state, &parsed.command).unwrap(), [event.clone()], "{}", String::from_utf8_lossy(&line));
+            state = evolve(state, &event);
+        }
+    }
+
+    #[test]
+    fn creation_without_anything_optional_is_a_command_too() {
+        let new = NewTask {
+            title: Title::parse("t").unwrap(),
+            description: None,
+            priority: Priority::Medium,
+            due_at: None,
+            tags: BTreeSet::new(),
+        };
+        let events = decide(&State::default(), &TaskCommand::Create(Box::new(new.clone()))).unwrap();
+        let mut line = Vec::new();
+        write_command(&mut line, &stored(1, &events[0])).unwrap();
+        assert_eq!(command_api::line::parse(&line).unwrap().command, TaskCommand::Create(Box::new(new)));
+    }
+}

@@ -1,0 +1,476 @@
+//! `primetrade import`: a file of any length, in bounded memory, onto the log.
+//!
+//! One thread reads and parses; a few lanes carry out. All commands to one task go down one lane, so that their order
+//! is kept. What was done once is not done twice: each line has a command id.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, BufRead};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use command_api::execute::{Caller, Executor, Expected, Identity, Item, Refused};
+use command_api::line::Line;
+use command_api::refusal::{self, IdentityFrom};
+use domain::{Actor, ActorType, CommandId, OwnerId};
+use serde::Serialize;
+use service_kit::clock;
+use service_kit::context::RequestContext;
+use service_kit::problem::Problem;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::cli::Format;
+use crate::csv_row::Columns;
+use crate::lines::{Cut, Pieces};
+use crate::output::Progress;
+
+/// Lanes that carry out side by side: while one decides, another's events are being committed.
+const LANES: usize = 3;
+/// How many lines a lane takes at a time.
+const CHUNK_LINES_MAX: usize = 2_000;
+/// How much text a lane takes at a time, in bytes, but for one line that has more by itself.
+const CHUNK_BYTES_MAX: usize = 2 << 20;
+/// How many chunks wait for a lane.
+const QUEUE_CHUNKS_MAX: usize = 2;
+/// How long a store that is away or busy is tried again, in milliseconds.
+const RETRY_MS_MAX: u64 = 60_000;
+/// Names of command ids: `UUIDv5(this, owner, line number, content)`. Never to be changed.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_9d0a_4c57_5e0b_9a53_0d5b_7c2e_8f41);
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Lines that hold something.
+    pub lines: u64,
+    /// Lines whose command took effect, now or before.
+    pub succeeded: u64,
+    /// Lines that were rejected.
+    pub failed: u64,
+    /// Events appended now.
+    pub events: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Whether it was stopped before the end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
+}
+
+/// Why an import ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The file.
+    #[error("cannot read the file after line {line}: {source}")]
+    Read {
+        /// The last line that could be read.
+        line: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The store.
+    #[error("the event store did not take line {line} for {} s ({reason}); the lines before were done. Start the same import again: nothing is done twice", RETRY_MS_MAX / 1000)]
+    Store {
+        /// The first line that is not known to be done.
+        line: u64,
+        /// What it said.
+        reason: String,
+    },
+    /// A thread died.
+    #[error("the import broke down: {0}")]
+    Broken(String),
+}
+
+/// On whose tasks, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Import {
+    /// Whose tasks.
+    pub owner: OwnerId,
+    /// The owner's shard.
+    pub shard: i16,
+    /// Form of the file.
+    pub format: Format,
+}
+
+/// A line that was parsed.
+struct Parsed {
+    line: u64,
+    item: Item,
+}
+
+type Chunk = Vec<Parsed>;
+
+/// Shared by reader, lanes and the one who shows progress.
+struct Tally {
+    bytes: AtomicU64,
+    lines: AtomicU64,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    events: AtomicU64,
+    progress: Progress,
+}
+
+impl Tally {
+    fn reject(&self, line: u64, reason: &str) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.progress.say(&format!("line {line}: {reason}"));
+    }
+
+    fn summary(&self, began: Instant, interrupted: bool) -> Summary {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (succeeded, failed, events) = (of(&self.succeeded), of(&self.failed), of(&self.events));
+        Summary {
+            lines: succeeded + failed,
+            succeeded,
+            failed,
+            events,
+            seconds: began.elapsed().as_secs_f64(),
+            interrupted,
+        }
+    }
+
+    fn show(&self) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let message = format!("{} lines, {} events, {} rejected", of(&self.lines), of(&self.events), of(&self.failed));
+        self.progress.set(of(&self.bytes), &message);
+    }
+}
+
+impl Import {
+    /// Reads to the end, or until `stop`; with an executor the commands are carried out, without one only checked.
+    ///
+    /// # Errors
+    /// The file cannot be read any further, or the store stays away.
+    pub async fn run(
+        self,
+        input: impl BufRead + Send + 'static,
+        executor: Option<Executor>,
+        progress: Progress,
+        stop: CancellationToken,
+    ) -> Result<Summary, ImportError> {
+        let began = Instant::now();
+        let tally = Arc::new(Tally {
+            bytes: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
+            succeeded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            progress,
+        });
+        // Ends lanes and reader when one of them fails.
+        let ended = stop.child_token();
+        let mut lanes = tokio::task::JoinSet::new();
+        let mut senders = Vec::new();
+        if let Some(executor) = executor {
+            let context = RequestContext::fresh();
+            let caller = Caller {
+                owner: self.owner,
+                shard: self.shard,
+                actor: Actor { actor_type: ActorType::System, id: None },
+                correlation_id: format!("import-{}", context.request_id()).into(),
+                traceparent: context.traceparent().into(),
+            };
+            for _ in 0..LANES {
+                let (sender, receiver) = mpsc::channel(QUEUE_CHUNKS_MAX);
+                senders.push(sender);
+                let lane = Lane {
+                    executor: executor.clone(),
+                    caller: caller.clone(),
+                    tally: tally.clone(),
+                    ended: ended.clone(),
+                };
+                lanes.spawn(lane.run(receiver));
+            }
+        }
+        let reader = Reader { import: self, senders, tally: tally.clone(), ended: ended.clone() };
+        let (read_sender, read) = tokio::sync::oneshot::channel();
+        // Not a task of the runtime: a read from a terminal or pipe cannot be interrupted, and must not hold up the end.
+        std::thread::spawn(move || read_sender.send(reader.run(input)));
+        let shown = tally.clone();
+        let show = async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                shown.show();
+            }
+        };
+        let work = async {
+            let mut failure = None;
+            while let Some(joined) = lanes.join_next().await {
+                let outcome = joined.unwrap_or_else(|error| Err(ImportError::Broken(error.to_string())));
+                if let Err(error) = outcome {
+                    ended.cancel();
+                    failure.get_or_insert(error);
+                }
+            }
+            let read = tokio::select! {
+                read = read => read.unwrap_or_else(|_| Err(ImportError::Broken("the reader ended without a word".to_owned()))),
+                () = ended.cancelled() => Ok(()),
+            };
+            failure.map_or(read, Err)
+        };
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            () = show => Ok(()),
+        };
+        outcome.map(|()| tally.summary(began, stop.is_cancelled()))
+    }
+}
+
+/// Reads, parses, and deals out to the lanes.
+struct Reader {
+    import: Import,
+    senders: Vec<mpsc::Sender<Chunk>>,
+    tally: Arc<Tally>,
+    ended: CancellationToken,
+}
+
+impl Reader {
+    fn run(self, input: impl BufRead) -> Result<(), ImportError> {
+        let cut = match self.import.format {
+            Format::Ndjson => Cut::Lines,
+            Format::Csv => Cut::Records,
+        };
+        let mut line = 0;
+        let failed = |line| move |source| ImportError::Read { line, source };
+        let mut pieces = Pieces::new(input, cut).map_err(failed(line))?;
+        let mut columns = None;
+        let mut chunks: Vec<(Chunk, usize)> = self.senders.iter().map(|_| Default::default()).collect();
+        while !self.ended.is_cancelled()
+            && let Some(piece) = pieces.next().map_err(failed(line))?
+        {
+            line = piece.line;
+            let parsed = match piece.content {
+                Err(error) => Err(error.to_string()),
+                Ok(content) => match self.parse(line, content, &mut columns) {
+                    Some(parsed) => parsed.map(|parsed| (parsed, content.len())),
+                    None => continue,
+                },
+            };
+            self.tally.lines.fetch_add(1, Ordering::Relaxed);
+            match parsed {
+                Err(reason) => self.tally.reject(line, &reason),
+                Ok((parsed, bytes)) => {
+                    if !self.deal(parsed, bytes, &mut chunks) {
+                        return Ok(());
+                    }
+                }
+            }
+            self.tally.bytes.store(pieces.bytes_read(), Ordering::Relaxed);
+        }
+        for (sender, (chunk, _)) in self.senders.iter().zip(chunks) {
+            if !chunk.is_empty() && sender.blocking_send(chunk).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// None: the header.
+    fn parse(&self, line: u64, content: &[u8], columns: &mut Option<Columns>) -> Option<Result<Parsed, String>> {
+        let command_id = derived_command_id(self.import.owner, line, content);
+        let parsed = match self.import.format {
+            Format::Ndjson => command_api::line::parse(content).map_err(|problem| reason(&problem)),
+            Format::Csv => match columns {
+                None => match Columns::of_first(content) {
+                    Ok((found, is_header)) => {
+                        let columns = columns.insert(found);
+                        if is_header {
+                            return None;
+                        }
+                        columns.command(content, command_id)
+                    }
+                    Err(problem) => Err(problem),
+                },
+                Some(columns) => columns.command(content, command_id),
+            },
+        };
+        Some(parsed.and_then(|parsed| into_item(parsed, command_id)).map(|item| Parsed { line, item }))
+    }
+
+    /// False: the lanes have ended.
+    fn deal(&self, parsed: Parsed, bytes: usize, chunks: &mut [(Chunk, usize)]) -> bool {
+        if chunks.is_empty() {
+            self.tally.succeeded.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        let mut hasher = DefaultHasher::new();
+        parsed.item.task_id.hash(&mut hasher);
+        let lane = (hasher.finish() % chunks.len() as u64) as usize;
+        let (chunk, chunk_bytes) = &mut chunks[lane];
+        chunk.push(parsed);
+        *chunk_bytes += bytes;
+        if chunk.len() < CHUNK_LINES_MAX && *chunk_bytes < CHUNK_BYTES_MAX {
+            return true;
+        }
+        *chunk_bytes = 0;
+        self.senders[lane].blocking_send(std::mem::take(chunk)).is_ok()
+    }
+}
+
+/// The id of a line without one. The same file again gives the same.
+fn derived_command_id(owner: OwnerId, line: u64, content: &[u8]) -> CommandId {
+    let mut name = Vec::with_capacity(24 + content.len());
+    name.extend_from_slice(owner.0.as_bytes());
+    name.extend_from_slice(&line.to_be_bytes());
+    name.extend_from_slice(content);
+    CommandId(Uuid::new_v5(&NAMESPACE, &name))
+}
+
+fn into_item(line: Line, derived: CommandId) -> Result<Item, String> {
+    let Line { task_id, command, command_id, occurred_at, expected_version, fingerprint } = line;
+    // The one rule about time that can be told without the task; the others are told when it is carried out.
+    domain::occurred_at(occurred_at, clock::now(), None)
+        .map_err(|refusal| reason(&refused(Refused::Rules(refusal))))?;
+    Ok(Item {
+        task_id,
+        command,
+        identity: Some(Identity { command_id: command_id.unwrap_or(derived), fingerprint }),
+        expected: expected_version.map_or(Expected::Nothing, |version| Expected::OneOf(vec![version])),
+        occurred_at,
+    })
+}
+
+/// One of the ways to the log.
+struct Lane {
+    executor: Executor,
+    caller: Caller,
+    tally: Arc<Tally>,
+    ended: CancellationToken,
+}
+
+impl Lane {
+    async fn run(self, mut chunks: mpsc::Receiver<Chunk>) -> Result<(), ImportError> {
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                () = self.ended.cancelled() => return Ok(()),
+                chunk = chunks.recv() => chunk,
+            };
+            match chunk {
+                Some(chunk) => self.carry_out(chunk).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// What the store could not take is tried again, in order, for a while. A task's later commands were refused with
+    /// the first that was, so none overtakes another.
+    async fn carry_out(&self, mut chunk: Chunk) -> Result<(), ImportError> {
+        let began = Instant::now();
+        let mut pause_ms = 10;
+        loop {
+            let items = chunk.iter().map(|parsed| parsed.item.clone()).collect();
+            let outcomes = self.executor.execute_all(&self.caller, items).await;
+            let mut again = Vec::new();
+            let mut last = None;
+            for (parsed, outcome) in chunk.into_iter().zip(outcomes) {
+                match outcome {
+                    Ok(accepted) => {
+                        self.tally.succeeded.fetch_add(1, Ordering::Relaxed);
+                        self.tally.events.fetch_add(u64::from(accepted.events), Ordering::Relaxed);
+                    }
+                    Err(
+                        refused @ (Refused::InFlight | Refused::Contended | Refused::Overloaded | Refused::Unavailable),
+                    ) => {
+                        last.get_or_insert(refused);
+                        again.push(parsed);
+                    }
+                    Err(
+                        refused @ (Refused::NotFound
+                        | Refused::Stale { .. }
+                        | Refused::Rules(_)
+                        | Refused::KeyReused
+                        | Refused::Unreadable
+                        | Refused::Failed),
+                    ) => self.tally.reject(parsed.line, &reason(&self::refused(refused))),
+                }
+            }
+            let Some((first, refused)) = again.first().map(|parsed| parsed.line).zip(last) else { return Ok(()) };
+            if began.elapsed() > Duration::from_millis(RETRY_MS_MAX) {
+                return Err(ImportError::Store { line: first, reason: reason(&self::refused(refused)) });
+            }
+            chunk = again;
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            pause_ms = (pause_ms * 2).min(1_000);
+        }
+    }
+}
+
+fn refused(refused: Refused) -> Problem {
+    refusal::problem(refused, IdentityFrom::CommandId)
+}
+
+/// In one line: what is wrong, where, and the code that the API would give.
+pub fn reason(problem: &Problem) -> String {
+    let places: Vec<String> = problem
+        .errors()
+        .iter()
+        .map(|error| format!("{} {}", error.pointer.trim_start_matches('/'), error.detail))
+        .collect();
+    let said = match (places.is_empty(), problem.detail_text()) {
+        (false, _) => places.join("; "),
+        (true, Some(detail)) => detail.trim_end_matches('.').to_owned(),
+        (true, None) => problem.code().title().to_owned(),
+    };
+    format!("{said} [{} {}]", problem.status().as_u16(), problem.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn import(format: Format) -> Import {
+        Import { owner: OwnerId(Uuid::nil()), shard: 0, format }
+    }
+
+    async fn check(format: Format, text: impl Into<Vec<u8>>) -> Summary {
+        let progress = Progress::new(None, crate::output::Unit::Bytes);
+        import(format).run(io::Cursor::new(text.into()), None, progress, CancellationToken::new()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_counts_what_is_right_and_wrong() {
+        let id = Uuid::new_v4();
+        let text = format!(
+            "{{\"type\":\"CreateTask\",\"task_id\":\"{id}\",\"title\":\"a\"}}\n\n\
+             {{\"type\":\"StartTask\",\"task_id\":\"{id}\",\"occurred_at\":\"9000-01-01T00:00:00Z\"}}\n\
+             {{\"type\":\"CompleteTask\",\"task_id\":\"{id}\"}}\r\n\
+             nonsense\n\
+             {{\"type\":\"RenameTask\",\"task_id\":\"{id}\",\"title\":\"a\\u0000b\"}}\n"
+        );
+        let mut text = text.into_bytes();
+        text.extend(b"{\"type\":\"DeleteTask\",\"task_id\":\"\xff\"}");
+        let summary = check(Format::Ndjson, text).await;
+        assert_eq!((summary.lines, summary.succeeded, summary.failed, summary.events), (6, 2, 4, 0));
+    }
+
+    #[tokio::test]
+    async fn rows_are_tasks() {
+        let summary = check(Format::Csv, "title,tags\na,\"x,y\"\n\"two\nlines\",\n,z\nb,c,d\n'=1,\n").await;
+        assert_eq!((summary.lines, summary.succeeded, summary.failed), (5, 2, 3));
+    }
+
+    #[tokio::test]
+    async fn an_import_that_is_stopped_says_so() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let progress = Progress::new(None, crate::output::Unit::Bytes);
+        let summary = import(Format::Ndjson).run(&b"{}\n"[..], None, progress, stop).await.unwrap();
+        assert!(summary.interrupted && summary.lines == 0);
+    }
+
+    #[test]
+    fn ids_of_lines_hang_on_owner_line_and_content() {
+        let (a, b) = (OwnerId(Uuid::nil()), OwnerId(Uuid::max()));
+        assert_eq!(derived_command_id(a, 1, b"x"), derived_command_id(a, 1, b"x"));
+        let different = [
+            derived_command_id(a, 1, b"x"),
+            derived_command_id(b, 1, b"x"),
+            derived_command_id(a, 2, b"x"),
+            derived_command_id(a, 1, b"y"),
+        ];
+        assert_eq!(different.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+        // A promise to files that were imported half-way by an earlier version.
+        assert_eq!(derived_command_id(a, 1, b"x").to_string(), "pinned below");
+    }
+}

@@ -1,0 +1,238 @@
+//! `primetrade serve`: everything in one process, built from top to bottom.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use command_api::CommandApi;
+use event_store::EventStore;
+use identity::Identity;
+use projector::{AdminApi, Projector};
+use query_api::QueryApi;
+use service_kit::health::{self, Check, Health, Lag};
+use service_kit::server::{self, Edge};
+use service_kit::telemetry::{self, TelemetryError};
+use service_kit::token::{RootSecret, Sealer};
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::database::Databases;
+use crate::postgres::{PostgresError, Private};
+
+const QUERY_CONNECTIONS_MAX: u32 = 16;
+/// How long background tasks may take to write what is under way, once nobody asks any more.
+const BACKGROUND_STOP_MS_MAX: u64 = 5_000;
+
+/// Why the server could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Somebody else listens there.
+    #[error(
+        "cannot listen on {0}: the port is in use. Stop the program that listens there, or choose another port ({1})"
+    )]
+    PortInUse(SocketAddr, &'static str),
+    /// The address is not ours, or not allowed.
+    #[error("cannot listen on {0}: {2}. Choose another address ({1})")]
+    Listen(SocketAddr, &'static str, io::Error),
+    /// Keys and accounts.
+    #[error(transparent)]
+    Identity(#[from] identity::StartError),
+    /// The log.
+    #[error("the event store cannot be read: {0}")]
+    EventStore(sqlx::Error),
+    /// The read models.
+    #[error(transparent)]
+    Projector(#[from] projector::StartError),
+    /// Metrics.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The private Postgres is beyond help.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// Something that should run as long as the process has ended.
+    #[error("the {0} ended, which it should not; see the log. The process ends, so that it can be started again")]
+    Died(&'static str),
+    /// The listener failed.
+    #[error("the server failed: {0}")]
+    Server(#[from] io::Error),
+}
+
+/// Where it listens.
+pub struct Listeners {
+    /// The API.
+    pub api: TcpListener,
+    /// livez, readyz and metrics, if they are apart.
+    pub ops: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Takes the ports, before anything costly is begun.
+    ///
+    /// # Errors
+    /// They are taken already, or cannot be.
+    pub async fn bind(listen: &service_kit::config::Listen) -> Result<Self, ServeError> {
+        let ops = match listen.ops_address {
+            Some(address) => Some(bind(address, "PRIMETRADE_OPS_LISTEN").await?),
+            None => None,
+        };
+        Ok(Self { api: bind(listen.address, "--listen or PRIMETRADE_LISTEN").await?, ops })
+    }
+}
+
+async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => ServeError::PortInUse(address, setting),
+        _ => ServeError::Listen(address, setting, error),
+    })
+}
+
+/// The parts of a running server that work in the background.
+struct Background {
+    stop: CancellationToken,
+    appenders: JoinSet<()>,
+    identity: JoinHandle<()>,
+    projector: JoinHandle<()>,
+}
+
+/// Runs until `shutdown`, then answers what was begun and stops.
+///
+/// # Errors
+/// A part cannot start, or ends before it should.
+pub async fn run(
+    listeners: Listeners,
+    databases: &Databases,
+    secret: &RootSecret,
+    cors_origins: Vec<String>,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let sealer = Sealer::new(secret);
+    let stop = CancellationToken::new();
+    let (store, appenders) = EventStore::start(databases.write.clone()).await.map_err(ServeError::EventStore)?;
+    let (identity, identity_task) =
+        Identity::start(databases.write.clone(), secret, store.shards(), stop.clone()).await?;
+    let projector = Projector::start(databases.read.clone(), store.tail(), stop.clone()).await?;
+    let query_pool = query_api::connect((*databases.replica.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
+
+    let health = watched(databases, &projector);
+    let ops = health::router(health, Some(telemetry::metrics()?));
+    let verifier = identity.verifier();
+    let applied = Some(projector.applied());
+    let api = axum::Router::new()
+        .merge(command_api::router(CommandApi::new(store.clone(), sealer.clone())))
+        .merge(command_api::accounts::router(identity))
+        .merge(query_api::router(QueryApi::new(query_pool.clone(), sealer.clone(), applied, shutdown.clone())))
+        .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)));
+    let edge = |router| {
+        server::edge(
+            router,
+            Edge { verifier: Some(verifier.clone()), cors_origins: cors_origins.clone(), ..Edge::default() },
+        )
+    };
+    let (api, ops) = match &listeners.ops {
+        Some(_) => (edge(api), Some(edge(ops))),
+        None => (edge(api.merge(ops)), None),
+    };
+    drop(store);
+
+    let projector = tokio::spawn(projector.stopped());
+    let mut background = Background { stop, appenders, identity: identity_task, projector };
+    tracing::info!(address = %listeners.api.local_addr()?, "PrimeTrade answers");
+    let serving = async {
+        let api = server::serve(listeners.api, api, shutdown.clone());
+        match listeners.ops.zip(ops) {
+            Some((listener, router)) => {
+                tokio::try_join!(api, server::serve(listener, router, shutdown.clone())).map(drop)
+            }
+            None => api.await,
+        }
+    };
+    let outcome = {
+        tokio::pin!(serving);
+        tokio::select! {
+            served = &mut serving => served.map_err(ServeError::Server),
+            died = background.first_to_die(databases.private()) => {
+                tracing::error!(%died, "stopping");
+                shutdown.cancel();
+                let _ = serving.await;
+                Err(died)
+            }
+        }
+    };
+    tracing::info!("stopping");
+    background.stop().await;
+    query_pool.close().await;
+    outcome
+}
+
+impl Background {
+    /// Returns when a part has ended that should run as long as the process.
+    async fn first_to_die(&mut self, private: Option<&Private>) -> ServeError {
+        tokio::select! {
+            _ = self.appenders.join_next() => ServeError::Died("event store's appender"),
+            _ = &mut self.identity => ServeError::Died("watch over keys and sessions"),
+            _ = &mut self.projector => ServeError::Died("projector"),
+            error = watch(private) => ServeError::Postgres(error),
+        }
+    }
+
+    /// Lets what is under way be written.
+    async fn stop(mut self) {
+        self.stop.cancel();
+        let stopping = async {
+            let _ = tokio::join!(self.projector, self.identity);
+            while self.appenders.join_next().await.is_some() {}
+        };
+        bounded("background tasks", stopping).await;
+    }
+}
+
+async fn watch(private: Option<&Private>) -> PostgresError {
+    match private {
+        Some(private) => private.watch().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn bounded(what: &str, work: impl Future<Output = ()>) {
+    if tokio::time::timeout(Duration::from_millis(BACKGROUND_STOP_MS_MAX), work).await.is_err() {
+        tracing::warn!("{what} did not stop within {} s", BACKGROUND_STOP_MS_MAX / 1000);
+    }
+}
+
+fn watched(databases: &Databases, projector: &Projector) -> Health {
+    let health = Health::new();
+    let write = databases.write.clone();
+    health.register("event_store", move || check_event_store(write.clone()));
+    let read = databases.replica.clone();
+    health.register("read_models", move || check_read_models(read.clone()));
+    let lag = projector.lag();
+    health.lag(move || {
+        let projector::Lag { events, seconds } = *lag.borrow();
+        std::future::ready(Some(Lag { events, seconds }))
+    });
+    health
+}
+
+async fn check_event_store(pool: PgPool) -> Check {
+    let looked = sqlx::query_scalar!(r#"select count(*) as "count!" from event_store.head"#).fetch_one(&pool).await;
+    answered(looked, "shards")
+}
+
+async fn check_read_models(pool: PgPool) -> Check {
+    let looked = sqlx::query_scalar!(r#"select live_generation::bigint as "generation!" from read_model.projection"#);
+    answered(looked.fetch_one(&pool).await, "is the live generation")
+}
+
+/// Anybody may read it: the error itself goes to the log.
+fn answered(looked: Result<i64, sqlx::Error>, what: &str) -> Check {
+    match looked {
+        Ok(number) => Check::ok(format!("{number} {what}")),
+        Err(error) => {
+            tracing::warn!(%error, "a check failed");
+            Check::failed("the database does not answer")
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The configuration of one process, read once into typed sections.
+
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use service_kit::config::{self, ConfigError, DatabaseUrls, Listen, Log, Source, VARIABLES, Variable};
+use service_kit::token::RootSecret;
+
+use crate::privileges::{FILE_ON_STDIN, HANDED_DOWN};
+
+const RUN_AS: &str = "PRIMETRADE_RUN_AS";
+const POSTGRES_BIN: &str = "PRIMETRADE_POSTGRES_BIN";
+
+/// Variables that only the single process knows.
+const OWN_VARIABLES: [Variable; 2] = [
+    Variable { name: RUN_AS, secret: false, about: "user to go on as when root starts the private PostgreSQL" },
+    Variable {
+        name: POSTGRES_BIN,
+        secret: false,
+        about: "folder of initdb and postgres, if not where packages put them",
+    },
+];
+
+/// What the flags say; they win over variables.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--database-url`
+    pub database_url: Option<String>,
+}
+
+/// The configuration in types.
+pub struct Settings {
+    /// Where the API listens.
+    pub listen: Listen,
+    /// The data folder, as it was given.
+    pub data_dir: PathBuf,
+    /// Without a URL to write to: the private Postgres.
+    pub databases: DatabaseUrls,
+    /// None: the one in the data folder.
+    pub secret: Option<RootSecret>,
+    /// User to go on as instead of root.
+    pub run_as: Option<String>,
+    /// Folder of `initdb` and `postgres`.
+    pub postgres_bin: Option<PathBuf>,
+    /// Origins that browsers may call from.
+    pub cors_origins: Vec<String>,
+    /// What is logged, and how.
+    pub log: Log,
+    source: Source,
+}
+
+/// A line of `primetrade config`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// The variable.
+    pub name: &'static str,
+    /// Its value, or only that it is set where it is secret; none where the default holds.
+    pub value: Option<String>,
+    /// What it is for, with its default.
+    pub about: &'static str,
+}
+
+impl Settings {
+    /// Reads the environment, and the flags over it.
+    ///
+    /// # Errors
+    /// The first setting that is not as it should be, by name.
+    pub fn read(flags: &Flags) -> Result<Self, ConfigError> {
+        Self::from_source(flags, Source::from_env())
+    }
+
+    fn from_source(flags: &Flags, mut source: Source) -> Result<Self, ConfigError> {
+        let own: Vec<&str> = OWN_VARIABLES.iter().map(|own| own.name).chain([HANDED_DOWN, FILE_ON_STDIN]).collect();
+        source.check_names(&own)?;
+        if let Some(listen) = &flags.listen {
+            source.set("PRIMETRADE_LISTEN", listen);
+        }
+        if let Some(url) = &flags.database_url {
+            source.set("PRIMETRADE_DATABASE_URL", url);
+        }
+        if let Some(path) = &flags.data_dir {
+            source.set("PRIMETRADE_DATA_DIR", path.to_string_lossy());
+        }
+        let databases = DatabaseUrls::read(&source)?;
+        for (name, url) in [
+            ("PRIMETRADE_DATABASE_URL", &databases.write),
+            ("PRIMETRADE_READ_DATABASE_URL", &databases.read),
+            ("PRIMETRADE_READ_REPLICA_URL", &databases.replica),
+        ] {
+            check_url(name, url.as_ref())?;
+        }
+        if databases.write.is_none() && databases.read.is_some() {
+            let reason = "it needs PRIMETRADE_DATABASE_URL beside it, since the private PostgreSQL keeps both";
+            return Err(config::invalid("PRIMETRADE_READ_DATABASE_URL", &reason));
+        }
+        // A path need not be UTF-8; and after root handed down, it is the one that was given away.
+        let data_dir = std::env::var_os(HANDED_DOWN).map(PathBuf::from).or_else(|| flags.data_dir.clone());
+        let data_dir = match data_dir {
+            Some(path) => path,
+            None => source.text("PRIMETRADE_DATA_DIR")?.map_or_else(|| PathBuf::from("./data"), PathBuf::from),
+        };
+        Ok(Self {
+            listen: Listen::read(&source)?,
+            data_dir,
+            databases,
+            secret: config::root_secret(&source)?,
+            run_as: source.text(RUN_AS)?,
+            postgres_bin: source.text(POSTGRES_BIN)?.map(PathBuf::from),
+            cors_origins: source.list("PRIMETRADE_CORS_ORIGINS")?,
+            log: Log::read(&source)?,
+            source,
+        })
+    }
+
+    /// What was read from files that root may read: for the process that goes on as another user.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn from_files(&self) -> Result<Vec<(String, String)>, ConfigError> {
+        let mut values = Vec::new();
+        for variable in VARIABLES {
+            let given = std::env::var_os(format!("{}_FILE", variable.name)).is_some_and(|path| !path.is_empty());
+            if given && let Some(value) = self.source.text(variable.name)? {
+                values.push((variable.name.to_owned(), value));
+            }
+        }
+        Ok(values)
+    }
+
+    /// Every setting with its value; secrets are not told.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn shown(&self) -> Result<Vec<Shown>, ConfigError> {
+        let shown = VARIABLES.iter().chain(&OWN_VARIABLES).map(|variable| {
+            let value = self.source.text(variable.name)?;
+            let value = value.map(|value| if variable.secret { untold(&value) } else { value });
+            Ok(Shown { name: variable.name, value, about: variable.about })
+        });
+        shown.collect()
+    }
+}
+
+fn check_url(name: &str, url: Option<&SecretString>) -> Result<(), ConfigError> {
+    let parsed = url.map(|url| url.expose_secret().parse::<sqlx::postgres::PgConnectOptions>()).transpose();
+    match parsed {
+        Ok(_) => Ok(()),
+        // The error of the parser may quote what it could not read.
+        Err(_) => Err(config::invalid(name, &"it is not a URL as postgres://user:password@host:5432/database")),
+    }
+}
+
+/// Of a URL only where it leads to; of any other secret only that there is one.
+fn untold(value: &str) -> String {
+    let Some((scheme, rest)) = value.split_once("://") else { return "(set)".to_owned() };
+    let rest = rest.split('?').next().unwrap_or_default();
+    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}/{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        Settings::from_source(&Flags::default(), Source::from_pairs(variables.iter().copied()))
+    }
+
+    fn refused(variables: &[(&str, &str)]) -> String {
+        read(variables).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn defaults_need_nothing() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.listen.address.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.data_dir, PathBuf::from("./data"));
+        assert!(settings.databases.write.is_none() && settings.secret.is_none());
+    }
+
+    #[test]
+    fn errors_name_the_variable_and_keep_its_secret() {
+        for (name, value) in [
+            ("PRIMETRADE_DATABASE_URL", "postgres://me:hidden@host:notaport/x"),
+            ("PRIMETRADE_READ_DATABASE_URL", "postgres://me:hidden@host/x"),
+            ("PRIMETRADE_DATABASE_URL", "mysql://me:hidden@host/x"),
+            ("PRIMETRADE_LISTEN", "8080"),
+            ("PRIMETRADE_LISTN", "127.0.0.1:8080"),
+        ] {
+            let error = refused(&[(name, value)]);
+            assert!(error.contains(name) && !error.contains("hidden"), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let secret = "s".repeat(40);
+        let settings = read(&[
+            ("PRIMETRADE_DATABASE_URL", "postgres://me:hidden@db:5432/x?password=hidden"),
+            ("PRIMETRADE_SECRET", &secret),
+        ]);
+        let shown = format!("{:?}", settings.unwrap().shown().unwrap());
+        assert!(shown.contains("postgres://db:5432/x") && shown.contains("(set)"), "{shown}");
+        assert!(!shown.contains("hidden") && !shown.contains(&secret), "{shown}");
+    }
+
+    #[test]
+    fn flags_win() {
+        let flags = Flags { listen: Some("[::1]:9".to_owned()), data_dir: Some("/x".into()), database_url: None };
+        let source = Source::from_pairs([("PRIMETRADE_LISTEN", "1.2.3.4:5"), ("PRIMETRADE_DATA_DIR", "/y")]);
+        let settings = Settings::from_source(&flags, source).unwrap();
+        assert_eq!(settings.listen.address.to_string(), "[::1]:9");
+        assert_eq!(settings.data_dir, PathBuf::from("/x"));
+    }
+}
