@@ -97,11 +97,10 @@ impl Vault {
 pub(crate) async fn ensure(pool: &PgPool, vault: &Vault) -> Result<(), StartError> {
     let mut transaction = pool.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", ADVISORY_LOCK).execute(&mut *transaction).await?;
-    let any = sqlx::query_scalar!(
-        r#"select exists (select from identity.signing_key where retired_at is null) as "any!""#
-    )
-    .fetch_one(&mut *transaction)
-    .await?;
+    let any =
+        sqlx::query_scalar!(r#"select exists (select from identity.signing_key where retired_at is null) as "any!""#)
+            .fetch_one(&mut *transaction)
+            .await?;
     if !any {
         insert(&mut transaction, vault, 0).await?;
     }

@@ -127,6 +127,25 @@ mod tests {
         assert!(hasher.is_outdated(&hash.replace("argon2id", "argon2i")));
     }
 
+    /// Not a benchmark: without the work for an unknown address the two differ by a factor of thousands.
+    #[tokio::test]
+    async fn an_unknown_address_takes_as_long_as_a_wrong_password() {
+        let hasher = Hasher::new().expect("starts");
+        let hash = hasher.hash(password("correct horse")).await.expect("hashes");
+        let fastest = async |hash: Option<String>| {
+            let mut fastest = std::time::Duration::MAX;
+            for _ in 0..3 {
+                let began = std::time::Instant::now();
+                assert!(!hasher.verify(password("wrong horse"), hash.clone()).await.expect("verifies"));
+                fastest = fastest.min(began.elapsed());
+            }
+            fastest
+        };
+        let known = fastest(Some(hash)).await;
+        let unknown = fastest(None).await;
+        assert!(unknown * 4 > known && known * 4 > unknown, "known {known:?}, unknown {unknown:?}");
+    }
+
     #[tokio::test]
     async fn the_queue_is_bounded() {
         let hasher = Hasher::new().expect("starts");

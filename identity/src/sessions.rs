@@ -140,8 +140,12 @@ impl Identity {
         .await?;
         let Some(account) = spent else { return Err(self.refused(&sent, arrived).await?) };
         tokio::time::sleep(ANSWER_HELD).await;
-        let subject =
-            Subject { owner: OwnerId(account.id), session: sent.session, role: role_of(&account.role)?, shard: account.shard };
+        let subject = Subject {
+            owner: OwnerId(account.id),
+            session: sent.session,
+            role: role_of(&account.role)?,
+            shard: account.shard,
+        };
         self.tokens(&subject, next, now)
     }
 
@@ -282,7 +286,8 @@ mod tests {
         assert_eq!((read.session, read.hash), (made.session, made.hash));
         assert_ne!(own.make(Uuid::from_u128(5)).text, made.text);
         assert!(tokens("another secret, also long enough for it").read(&made.text).is_none());
-        for broken in ["", "x", &made.text[1..], &format!("{}A", made.text), &made.text.replace(&made.text[3..4], "_")] {
+        for broken in ["", "x", &made.text[1..], &format!("{}A", made.text), &made.text.replace(&made.text[3..4], "_")]
+        {
             assert!(broken == made.text || own.read(broken).is_none(), "{broken}");
         }
     }

@@ -1,0 +1,438 @@
+//! Accounts, sessions and keys on a real Postgres. `TEST_DATABASE_URL` names a server on which databases may be made;
+//! each test makes one and drops it.
+
+use std::time::{Duration, Instant};
+
+use identity::{
+    AccountChange, Accounts, Email, Identity, IdentityError, Name, NewAccount, Password, StartError, Tokens,
+};
+use secrecy::ExposeSecret;
+use service_kit::auth::{Principal, Role};
+use service_kit::token::RootSecret;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
+use tokio_util::sync::CancellationToken;
+
+const SECRET: &str = "a secret that is long enough for the tests";
+const PASSWORD: &str = "correct horse";
+
+struct Database {
+    server: PgConnectOptions,
+    name: String,
+    pool: PgPool,
+}
+
+impl Database {
+    async fn create() -> Self {
+        let url = std::env::var("TEST_DATABASE_URL").or_else(|_| std::env::var("DATABASE_URL"));
+        let server: PgConnectOptions = url.expect("TEST_DATABASE_URL").parse().expect("a Postgres URL");
+        let name = format!("test_identity_{}", uuid::Uuid::new_v4().simple());
+        let mut connection = server.connect().await.expect("Postgres answers");
+        sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await.expect("creates");
+        let pool = PgPoolOptions::new().connect_with(server.clone().database(&name)).await.expect("connects");
+        identity::migrate(&pool).await.expect("migrates");
+        Self { server, name, pool }
+    }
+
+    async fn start(&self) -> Identity {
+        self.start_with(SECRET).await.expect("starts")
+    }
+
+    async fn start_with(&self, secret: &str) -> Result<Identity, StartError> {
+        Identity::start(self.pool.clone(), &secret_of(secret), vec![0, 1], CancellationToken::new())
+            .await
+            .map(|(identity, _)| identity)
+    }
+
+    async fn drop(self) {
+        self.pool.close().await;
+        let mut connection = self.server.connect().await.expect("Postgres answers");
+        let drop = AssertSqlSafe(format!("drop database {} with (force)", self.name));
+        sqlx::query(drop).execute(&mut connection).await.expect("drops");
+    }
+}
+
+fn secret_of(text: &str) -> RootSecret {
+    RootSecret::new(text.to_owned().into()).expect("long enough")
+}
+
+fn email(text: &str) -> Email {
+    Email::parse(text).expect("an address")
+}
+
+fn password(text: &str) -> Password {
+    Password::parse(text).expect("a password")
+}
+
+fn new_account(address: &str, role: Role) -> NewAccount {
+    NewAccount { email: email(address), name: Name::parse("Ann").expect("a name"), password: password(PASSWORD), role }
+}
+
+async fn login(identity: &Identity, address: &str) -> Tokens {
+    identity.login(&email(address), password(PASSWORD)).await.expect("logs in")
+}
+
+fn principal(identity: &Identity, tokens: &Tokens) -> Option<Principal> {
+    identity.verifier().verify(tokens.access_token.expose_secret())
+}
+
+async fn refresh(identity: &Identity, tokens: &Tokens) -> Result<Tokens, IdentityError> {
+    identity.refresh(tokens.refresh_token.expose_secret(), Instant::now()).await
+}
+
+/// Until the condition holds, at most 5 s: the time within which a revocation must be seen everywhere.
+async fn within_5_s(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(5), "not within 5 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_account_logs_in_with_its_password_only() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("Ann@Example.org", Role::User)).await.expect("made");
+    assert_eq!(account.email, "ann@example.org");
+    assert_eq!(identity.accounts().get(account.id).await.expect("found"), account);
+
+    let again = identity.accounts().create(new_account("ANN@example.ORG", Role::User)).await;
+    assert!(matches!(again, Err(IdentityError::EmailTaken)), "{again:?}");
+
+    let tokens = login(&identity, "ANN@example.org").await;
+    let principal = principal(&identity, &tokens).expect("good");
+    assert_eq!((principal.owner, principal.role, principal.shard), (account.id, Role::User, account.shard));
+
+    let wrong = identity.login(&email("ann@example.org"), password("wrong horse")).await;
+    assert!(matches!(wrong, Err(IdentityError::InvalidCredentials)), "{wrong:?}");
+    let unknown = identity.login(&email("bob@example.org"), password(PASSWORD)).await;
+    assert!(matches!(unknown, Err(IdentityError::InvalidCredentials)), "{unknown:?}");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn two_registrations_of_one_address_at_once_make_one_account() {
+    let database = Database::create().await;
+    let accounts = Accounts::new(database.pool.clone(), vec![0]).expect("starts");
+    let both = futures_util::future::join_all((0..4).map(|_| accounts.create(new_account("ann@x", Role::User)))).await;
+    assert_eq!(both.iter().filter(|made| made.is_ok()).count(), 1);
+    assert_eq!(both.iter().filter(|made| matches!(made, Err(IdentityError::EmailTaken))).count(), 3);
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_hash_with_other_parameters_is_made_anew_at_login() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let weak = argon2::Params::new(8, 1, 1, None).expect("parameters");
+    let weak = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, weak);
+    let weak = argon2::PasswordHasher::hash_password(&weak, PASSWORD.as_bytes()).expect("hashes").to_string();
+    sqlx::query("update identity.account set password_hash = $1")
+        .bind(&weak)
+        .execute(&database.pool)
+        .await
+        .expect("set");
+    login(&identity, "ann@x").await;
+    let hash: String = sqlx::query_scalar("select password_hash from identity.account where id = $1")
+        .bind(account.id.0)
+        .fetch_one(&database.pool)
+        .await
+        .expect("there");
+    assert!(hash.contains("m=19456,t=2,p=1"), "{hash}");
+    login(&identity, "ann@x").await;
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_spent_by_its_use_and_a_second_use_ends_the_family() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let first = login(&identity, "ann@x").await;
+    let second = refresh(&identity, &first).await.expect("refreshes");
+    let third = refresh(&identity, &second).await.expect("refreshes");
+    assert!(principal(&identity, &third).is_some());
+    let other_session = login(&identity, "ann@x").await;
+
+    // two generations ago: recognised all the same
+    let reused = refresh(&identity, &first).await;
+    assert!(matches!(reused, Err(IdentityError::InvalidRefreshToken)), "{reused:?}");
+    let ended = refresh(&identity, &third).await;
+    assert!(matches!(ended, Err(IdentityError::InvalidRefreshToken)), "{ended:?}");
+    assert!([&first, &second, &third].iter().all(|tokens| principal(&identity, tokens).is_none()));
+    // the account's other session goes on
+    assert!(principal(&identity, &other_session).is_some());
+    refresh(&identity, &other_session).await.expect("refreshes");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn the_token_spent_last_ends_the_family_too_though_used_right_after_the_answer() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let first = login(&identity, "ann@x").await;
+    let second = refresh(&identity, &first).await.expect("refreshes");
+    let reused = refresh(&identity, &first).await;
+    assert!(matches!(reused, Err(IdentityError::InvalidRefreshToken)), "{reused:?}");
+    assert!(principal(&identity, &second).is_none());
+    assert!(refresh(&identity, &second).await.is_err());
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn refreshes_at_once_get_a_409_and_end_nothing() {
+    let database = Database::create().await;
+    // on two copies
+    let copies = [database.start().await, database.start().await];
+    copies[0].accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let mut tokens = login(&copies[0], "ann@x").await;
+    for _ in 0..5 {
+        let at_once = (0..20).map(|number| refresh(&copies[number % 2], &tokens));
+        let (good, refused): (Vec<_>, Vec<_>) =
+            futures_util::future::join_all(at_once).await.into_iter().partition(Result::is_ok);
+        assert_eq!(good.len(), 1);
+        let in_flight = |answer: &Result<_, _>| matches!(answer, Err(IdentityError::RefreshInFlight));
+        assert!(refused.iter().all(in_flight), "{refused:?}");
+        tokens = good.into_iter().next().and_then(Result::ok).expect("one");
+        assert!(principal(&copies[0], &tokens).is_some());
+    }
+    // a request that arrived before the answer but was slow is no reuse either
+    let arrived = Instant::now();
+    let next = refresh(&copies[0], &tokens).await.expect("refreshes");
+    let slow = copies[1].refresh(tokens.refresh_token.expose_secret(), arrived).await;
+    assert!(matches!(slow, Err(IdentityError::RefreshInFlight)), "{slow:?}");
+    refresh(&copies[0], &next).await.expect("the session goes on");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn an_expired_or_forged_refresh_token_is_refused() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let tokens = login(&identity, "ann@x").await;
+    let access = identity.refresh(tokens.access_token.expose_secret(), Instant::now()).await;
+    assert!(matches!(access, Err(IdentityError::InvalidRefreshToken)), "{access:?}");
+    // made up, though for a session that there is: refused, and the session goes on
+    let forged = tokens.refresh_token.expose_secret();
+    let forged = format!("{}{}", &forged[..30], "A".repeat(forged.len() - 30));
+    assert!(identity.refresh(&forged, Instant::now()).await.is_err());
+    let tokens = refresh(&identity, &tokens).await.expect("goes on");
+    sqlx::query("update identity.session set refresh_expires_at = now()").execute(&database.pool).await.expect("set");
+    let expired = refresh(&identity, &tokens).await;
+    assert!(matches!(expired, Err(IdentityError::InvalidRefreshToken)), "{expired:?}");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_logout_is_seen_here_at_once_and_elsewhere_within_5_s() {
+    let database = Database::create().await;
+    let (here, elsewhere) = (database.start().await, database.start().await);
+    here.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let tokens = login(&here, "ann@x").await;
+    let session = principal(&here, &tokens).expect("good").session;
+    let stays = login(&here, "ann@x").await;
+    assert!(principal(&elsewhere, &tokens).is_some());
+    let stream = principal(&elsewhere, &tokens).expect("good");
+
+    here.logout(session).await.expect("logs out");
+    assert!(principal(&here, &tokens).is_none());
+    within_5_s("logout elsewhere", || principal(&elsewhere, &tokens).is_none()).await;
+    tokio::time::timeout(Duration::from_secs(1), stream.ended()).await.expect("a stream elsewhere ends");
+    assert!(refresh(&elsewhere, &tokens).await.is_err());
+    assert!(principal(&elsewhere, &stays).is_some());
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_changed_password_ends_the_other_sessions() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let (own, other) = (login(&identity, "ann@x").await, login(&identity, "ann@x").await);
+    let session = principal(&identity, &own).expect("good").session;
+
+    let wrong = identity.change_password(account.id, session, password("wrong horse"), password("new horse")).await;
+    assert!(matches!(wrong, Err(IdentityError::WrongPassword)), "{wrong:?}");
+    assert!(principal(&identity, &other).is_some());
+
+    identity.change_password(account.id, session, password(PASSWORD), password("new horse")).await.expect("changes");
+    assert!(principal(&identity, &own).is_some() && principal(&identity, &other).is_none());
+    assert!(refresh(&identity, &other).await.is_err());
+    assert!(identity.login(&email("ann@x"), password(PASSWORD)).await.is_err());
+    identity.login(&email("ann@x"), password("new horse")).await.expect("logs in");
+    refresh(&identity, &own).await.expect("goes on");
+
+    identity.accounts().set_password(account.id, password("operator's")).await.expect("sets");
+    within_5_s("password set by the operator", || principal(&identity, &own).is_none()).await;
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn disabling_ends_access_and_is_told_only_with_the_right_password() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let tokens = login(&identity, "ann@x").await;
+    let disable = |disabled| AccountChange { disabled: Some(disabled), role: None };
+    assert!(identity.change(account.id, disable(true)).await.expect("disables").disabled);
+    assert!(principal(&identity, &tokens).is_none());
+    assert!(refresh(&identity, &tokens).await.is_err());
+    let right = identity.login(&email("ann@x"), password(PASSWORD)).await;
+    assert!(matches!(right, Err(IdentityError::Disabled)), "{right:?}");
+    let wrong = identity.login(&email("ann@x"), password("wrong horse")).await;
+    assert!(matches!(wrong, Err(IdentityError::InvalidCredentials)), "{wrong:?}");
+    identity.change(account.id, disable(false)).await.expect("enables");
+    assert!(principal(&identity, &login(&identity, "ann@x").await).is_some());
+    assert!(principal(&identity, &tokens).is_none(), "what was ended stays ended");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_login_beside_the_disabling_leaves_no_session_behind() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    for step in 0..8 {
+        let disabled = |disabled| AccountChange { disabled: Some(disabled), role: None };
+        let delayed = async {
+            tokio::time::sleep(Duration::from_millis(step * 8)).await;
+            identity.change(account.id, disabled(true)).await
+        };
+        let address = email("ann@x");
+        let (tokens, changed) = tokio::join!(identity.login(&address, password(PASSWORD)), delayed);
+        changed.expect("disables");
+        let live: i64 = sqlx::query_scalar("select count(*) from identity.session where ended_at is null")
+            .fetch_one(&database.pool)
+            .await
+            .expect("counts");
+        assert_eq!(live, 0, "step {step}: {:?}", tokens.is_ok());
+        identity.change(account.id, disabled(false)).await.expect("enables");
+    }
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_demoted_admin_has_no_token_that_says_admin() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::Admin)).await.expect("made");
+    let tokens = login(&identity, "ann@x").await;
+    assert_eq!(principal(&identity, &tokens).expect("good").role, Role::Admin);
+    identity.change(account.id, AccountChange { role: Some(Role::User), disabled: None }).await.expect("demotes");
+    assert!(principal(&identity, &tokens).is_none());
+    let tokens = login(&identity, "ann@x").await;
+    assert_eq!(principal(&identity, &tokens).expect("good").role, Role::User);
+    // the other way the next refresh tells
+    identity.change(account.id, AccountChange { role: Some(Role::Admin), disabled: None }).await.expect("promotes");
+    let tokens = refresh(&identity, &tokens).await.expect("refreshes");
+    assert_eq!(principal(&identity, &tokens).expect("good").role, Role::Admin);
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_rotated_key_takes_over_while_the_old_one_is_still_good() {
+    let database = Database::create().await;
+    // copies that start at once agree on one key
+    let copies = futures_util::future::join_all((0..3).map(|_| database.start())).await;
+    let identity = &copies[0];
+    let keys = |identity: &Identity| {
+        let jwks: serde_json::Value = serde_json::from_slice(&identity.jwks()).expect("JSON");
+        jwks["keys"].as_array().map(Vec::len)
+    };
+    assert!(copies.iter().all(|copy| keys(copy) == Some(1)));
+    identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let old = login(identity, "ann@x").await;
+    assert!(copies.iter().all(|copy| principal(copy, &old).is_some()));
+
+    let kid = identity::keys::rotate(&database.pool, &secret_of(SECRET)).await.expect("rotates");
+    within_5_s("both keys shown", || copies.iter().all(|copy| keys(copy) == Some(2))).await;
+    assert!(!kid_of(&login(identity, "ann@x").await).contains(&kid), "not before every verifier has seen it");
+
+    // its time has come
+    sqlx::query("update identity.signing_key set signs_from = now() where kid = $1")
+        .bind(&kid)
+        .execute(&database.pool)
+        .await
+        .expect("set");
+    let began = Instant::now();
+    let new = loop {
+        let tokens = login(identity, "ann@x").await;
+        if kid_of(&tokens).contains(&kid) {
+            break tokens;
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "the new key does not sign");
+    };
+    assert!(copies.iter().all(|copy| principal(copy, &old).is_some() && principal(copy, &new).is_some()));
+
+    // the old one's time is over: what it signed is refused, cached or not
+    sqlx::query("update identity.signing_key set retired_at = now() where kid <> $1")
+        .bind(&kid)
+        .execute(&database.pool)
+        .await
+        .expect("set");
+    within_5_s("the old key ends", || copies.iter().all(|copy| principal(copy, &old).is_none())).await;
+    assert!(copies.iter().all(|copy| principal(copy, &new).is_some() && keys(copy) == Some(1)));
+    database.drop().await;
+}
+
+fn kid_of(tokens: &Tokens) -> String {
+    use base64::Engine;
+    let header = tokens.access_token.expose_secret().split('.').next().unwrap_or_default();
+    let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).expect("base64");
+    String::from_utf8(header).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn another_secret_is_told_at_the_start_and_a_rotation_helps() {
+    let database = Database::create().await;
+    let first = database.start().await;
+    first.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let other = "another secret that is long enough for it";
+    assert!(matches!(database.start_with(other).await.err(), Some(StartError::OtherSecret)));
+    identity::keys::rotate(&database.pool, &secret_of(other)).await.expect("rotates");
+    let identity = database.start_with(other).await.expect("starts");
+    assert!(principal(&identity, &login(&identity, "ann@x").await).is_some());
+    let stored: Vec<Vec<u8>> = sqlx::query_scalar("select private_key from identity.signing_key")
+        .fetch_all(&database.pool)
+        .await
+        .expect("there");
+    assert!(stored.iter().all(|key| key.len() == 24 + 32 + 16), "nonce, encrypted seed, tag");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn accounts_are_listed_in_pages() {
+    let database = Database::create().await;
+    let accounts = Accounts::new(database.pool.clone(), vec![0]).expect("starts");
+    for number in 0..5 {
+        accounts.create(new_account(&format!("{number}@x"), Role::User)).await.expect("made");
+    }
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = accounts.list(after, 2).await.expect("lists");
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        seen.extend(page.into_iter().map(|account| account.email));
+    }
+    assert_eq!(seen, ["0@x", "1@x", "2@x", "3@x", "4@x"]);
+    let renamed = accounts.rename(after.expect("some"), &Name::parse("Bob").expect("a name")).await.expect("renames");
+    assert_eq!((renamed.name.as_str(), renamed.email.as_str()), ("Bob", "4@x"));
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn the_watching_task_ends_at_shutdown() {
+    let database = Database::create().await;
+    let shutdown = CancellationToken::new();
+    let secret = secret_of(SECRET);
+    let (_, task) = Identity::start(database.pool.clone(), &secret, vec![0], shutdown.clone()).await.expect("starts");
+    assert!(!task.is_finished());
+    shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(5), task).await.expect("in time").expect("without a panic");
+    database.drop().await;
+}
