@@ -68,7 +68,7 @@ impl Hubs {
     }
 
     /// A place for one more stream of the account.
-    pub fn sit_down(&self, owner: Owner) -> Result<Seat, ReadError> {
+    pub(super) fn sit_down(&self, owner: Owner) -> Result<Seat, ReadError> {
         let mut seats = self.0.seats();
         let hub = match seats.hubs.entry(owner.id) {
             Entry::Occupied(mut taken) => {

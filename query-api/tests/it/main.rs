@@ -1,0 +1,9 @@
+//! The read side over HTTP, on read models of its own making in a real Postgres (`TEST_DATABASE_URL`).
+
+mod conditions;
+mod freshness;
+mod lists;
+mod stats;
+mod streams;
+mod tasks;
+mod world;

@@ -1,0 +1,428 @@
+//! A database of its own, rows as the projector would write them, and the router in front of them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::{Extension, Router};
+use chrono::{DateTime, TimeDelta, Utc};
+use ed25519_dalek::SigningKey;
+use http_body_util::BodyExt;
+use query_api::QueryApi;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use service_kit::auth::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
+use service_kit::token::{RootSecret, Sealer};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+pub type Time = DateTime<Utc>;
+
+/// The database, the router, and who signs tokens.
+pub struct World {
+    pub db: PgPool,
+    pub router: Router,
+    pub sealer: Sealer,
+    pub log_id: Uuid,
+    pub revoked: watch::Sender<Arc<Revoked>>,
+    pub applied: watch::Sender<u64>,
+    pub shutdown: CancellationToken,
+    key: SigningKey,
+    keys: watch::Sender<Arc<Keys>>,
+    position: AtomicI64,
+    base: PgConnectOptions,
+    name: String,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.status, StatusCode::OK, "{}", String::from_utf8_lossy(&self.body));
+        self
+    }
+
+    #[track_caller]
+    pub fn refused(self, status: u16, code: &str) -> Self {
+        let text = String::from_utf8_lossy(&self.body).into_owned();
+        assert_eq!((self.status.as_u16(), self.json()["code"].as_str()), (status, Some(code)), "{text}");
+        self
+    }
+}
+
+/// A task as a row.
+#[derive(Debug, Clone)]
+pub struct Task {
+    pub id: Uuid,
+    pub version: i64,
+    pub deleted: bool,
+    pub title: String,
+    pub description: Option<String>,
+    pub status: i16,
+    pub priority: i16,
+    pub tags: Vec<String>,
+    pub due_at: Option<Time>,
+    pub created_at: Time,
+    pub updated_at: Time,
+    pub started_at: Option<Time>,
+    pub completed_at: Option<Time>,
+}
+
+pub fn at(second: i64) -> Time {
+    DateTime::from_timestamp(1_780_000_000 + second, 0).unwrap()
+}
+
+pub fn rfc(time: Time) -> String {
+    domain::format_time(time)
+}
+
+impl Task {
+    pub fn new(title: &str) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            version: 1,
+            deleted: false,
+            title: title.to_owned(),
+            description: None,
+            status: 0,
+            priority: 1,
+            tags: Vec::new(),
+            due_at: None,
+            created_at: at(0),
+            updated_at: at(0),
+            started_at: None,
+            completed_at: None,
+        }
+    }
+}
+
+fn options() -> PgConnectOptions {
+    let url = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a Postgres to make databases in");
+    url.parse::<PgConnectOptions>().expect("TEST_DATABASE_URL is a URL").disable_statement_logging()
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let base = options();
+        let name = format!("test_c_{}", Uuid::new_v4().simple());
+        let admin = PgPoolOptions::new().max_connections(1).connect_with(base.clone()).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&admin).await.unwrap();
+        let db = PgPoolOptions::new().max_connections(4).connect_with(base.clone().database(&name)).await.unwrap();
+        let mut migrator = sqlx::migrate!("../migrations/read-model");
+        migrator.create_schema("read_model");
+        migrator.dangerous_set_table_name("read_model._migrations");
+        migrator.run(&db).await.unwrap();
+        let log_id = Uuid::new_v4();
+        sqlx::query!("update read_model.projection set log_id = $1", log_id).execute(&db).await.unwrap();
+
+        let secret = RootSecret::new(SecretString::from("a secret of at least thirty-two bytes")).unwrap();
+        let sealer = Sealer::new(&secret);
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let (keys, _) = watch::channel(Arc::new(Keys::new([("k".to_owned(), key.verifying_key().to_bytes())])));
+        let (revoked, _) = watch::channel(Arc::new(Revoked::default()));
+        let (applied, _) = watch::channel(0);
+        let mut world = Self {
+            db,
+            router: Router::new(),
+            sealer,
+            log_id,
+            revoked,
+            applied,
+            shutdown: CancellationToken::new(),
+            key,
+            keys,
+            position: AtomicI64::new(0),
+            base,
+            name,
+        };
+        world.router = world.another_process(true);
+        world
+    }
+
+    /// A router with caches of its own, as another process on the same database has.
+    pub fn another_process(&self, hinted: bool) -> Router {
+        let pool = query_api::connect(self.base.clone().database(&self.name), 4);
+        let applied = hinted.then(|| self.applied.subscribe());
+        let app = QueryApi::new(pool, self.sealer.clone(), applied, self.shutdown.clone());
+        let verifier = Verifier::new(self.keys.subscribe(), self.revoked.subscribe());
+        query_api::router(app).layer(Extension(verifier))
+    }
+
+    pub fn bearer(&self, owner: Uuid, session: Uuid, lifetime_s: i64) -> String {
+        let now = service_kit::clock::now().timestamp();
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            aud: AUDIENCE.to_owned(),
+            sub: owner,
+            sid: session,
+            role: Role::User,
+            shard: 0,
+            iat: now,
+            exp: now + lifetime_s,
+            jti: Uuid::new_v4(),
+        };
+        format!("Bearer {}", claims.sign("k", &self.key).unwrap())
+    }
+
+    pub async fn send(&self, router: &Router, owner: Uuid, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let bearer = self.bearer(owner, Uuid::nil(), 60);
+        let mut request = Request::get(path).header("authorization", bearer);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    pub async fn get(&self, owner: Uuid, path: &str) -> Answer {
+        self.send(&self.router, owner, path, &[]).await
+    }
+
+    /// A command's token.
+    pub fn token(&self, owner: Uuid, position: i64) -> String {
+        self.sealer.consistency_token(self.log_id, domain::OwnerId(owner), 0, position)
+    }
+
+    pub fn next_position(&self) -> i64 {
+        self.position.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Writes tasks as they are, without history.
+    pub async fn put(&self, owner: Uuid, tasks: &[Task]) {
+        let position = self.next_position();
+        let mut tx = self.db.begin().await.unwrap();
+        for task in tasks {
+            write_task(&mut tx, owner, position, task).await;
+        }
+        touch(&mut tx, owner, position).await;
+        tx.commit().await.unwrap();
+        self.applied.send_modify(|n| *n += 1);
+    }
+
+    /// Writes a task after an event, and the event into its history. Returns the event's position.
+    pub async fn event(&self, owner: Uuid, task: &Task, event_type: &str, changes: Value) -> i64 {
+        let position = self.next_position();
+        self.event_at(owner, task, event_type, changes, position).await;
+        position
+    }
+
+    pub async fn event_at(&self, owner: Uuid, task: &Task, event_type: &str, changes: Value, position: i64) {
+        let mut tx = self.db.begin().await.unwrap();
+        write_task(&mut tx, owner, position, task).await;
+        sqlx::query!(
+            "insert into read_model.history (generation, owner_id, task_id, version, position, occurred_at, recorded_at, type, actor_type, actor_id, changes)
+             values (1, $1, $2, $3, $4, $5, $5, $6, 'user', $1, $7)",
+            owner, task.id, task.version, position, task.updated_at, event_type, changes.to_string()
+        )
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        touch(&mut tx, owner, position).await;
+        tx.commit().await.unwrap();
+        self.applied.send_modify(|n| *n += 1);
+    }
+
+    /// A task and the event that created it.
+    pub async fn create(&self, owner: Uuid, task: &Task) -> i64 {
+        let priority = ["low", "medium", "high", "urgent"][usize::try_from(task.priority).unwrap()];
+        let changes = json!({
+            "title": {"from": null, "to": task.title},
+            "description": {"from": null, "to": task.description},
+            "status": {"from": null, "to": "pending"},
+            "priority": {"from": null, "to": priority},
+            "due_at": {"from": null, "to": task.due_at.map(rfc)},
+            "tags": {"from": [], "to": task.tags},
+        });
+        self.event(owner, task, "TaskCreated", changes).await
+    }
+
+    /// Renames a task, a second later.
+    pub async fn rename(&self, owner: Uuid, task: &mut Task, title: &str) -> i64 {
+        let from = std::mem::replace(&mut task.title, title.to_owned());
+        task.version += 1;
+        task.updated_at += TimeDelta::seconds(1);
+        self.event(owner, task, "TaskRenamed", json!({"title": {"from": from, "to": title}})).await
+    }
+
+    /// Parks what is at a position, or mends it.
+    pub async fn park(&self, owner: Uuid, position: Option<i64>) {
+        let mut tx = self.db.begin().await.unwrap();
+        touch(&mut tx, owner, 0).await;
+        sqlx::query!(
+            "update read_model.owner set change_counter = change_counter + 4294967296, parked_position = $2
+             where generation = 1 and owner_id = $1",
+            owner,
+            position
+        )
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        self.applied.send_modify(|n| *n += 1);
+    }
+
+    /// Copies everything into another generation and makes that one live, as a rebuild does.
+    pub async fn switch_generation(&self, generation: i32) {
+        let statements = format!(
+            "insert into read_model.generation (generation, state, attached) values ({generation}, 'building', false);
+             select read_model.create_building({generation});
+             {copies}
+             select read_model.index_tables('_building');
+             select read_model.attach_building({generation});
+             insert into read_model.checkpoint (generation, shard, position, turn)
+                 select {generation}, shard, position, 1 from read_model.checkpoint c, read_model.projection p
+                 where c.generation = p.live_generation;
+             update read_model.projection set live_generation = {generation};",
+            copies = ["owner", "task", "history", "task_count", "day_count"]
+                .map(|t| format!(
+                    "create temp table copied as select * from read_model.{t} where generation = (select live_generation from read_model.projection);
+                     update copied set generation = {generation};
+                     insert into read_model.{t}_building select * from copied; drop table copied;"
+                ))
+                .concat(),
+        );
+        let mut tx = self.db.begin().await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        self.applied.send_modify(|n| *n += 1);
+    }
+}
+
+async fn write_task(tx: &mut sqlx::PgConnection, owner: Uuid, position: i64, task: &Task) {
+    sqlx::query!("delete from read_model.task where generation = 1 and owner_id = $1 and task_id = $2", owner, task.id)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    // The words as the projector would cut them are tested beside `search`; here a plain text will do.
+    sqlx::query!(
+        "insert into read_model.task (generation, owner_id, task_id, position, version, deleted, status, priority, title, description,
+             tags, due_at, created_at, updated_at, started_at, completed_at, search)
+         values (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, array_to_tsvector(string_to_array(btrim($16), ' ')))",
+        owner,
+        task.id,
+        position,
+        task.version,
+        task.deleted,
+        task.status,
+        task.priority,
+        task.title,
+        task.description,
+        &task.tags,
+        task.due_at,
+        task.created_at,
+        task.updated_at,
+        task.started_at,
+        task.completed_at,
+        format!("{} {}", task.title, task.description.as_deref().unwrap_or_default())
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+}
+
+/// What every transaction of the projector does for an owner.
+async fn touch(tx: &mut sqlx::PgConnection, owner: Uuid, position: i64) {
+    let updated = sqlx::query!(
+        "update read_model.owner set revision = greatest(revision, $2), change_counter = change_counter + 1
+         where generation = 1 and owner_id = $1",
+        owner,
+        position
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    if updated.rows_affected() == 0 {
+        sqlx::query!(
+            "insert into read_model.owner (generation, owner_id, shard, revision, change_counter) values (1, $1, 0, $2, 1)",
+            owner,
+            position
+        )
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    }
+    sqlx::query!("delete from read_model.task_count where generation = 1 and owner_id = $1", owner).execute(&mut *tx).await.unwrap();
+    sqlx::query!(
+        "insert into read_model.task_count select 1, $1, status, priority, count(*) from read_model.task
+         where generation = 1 and owner_id = $1 and not deleted group by status, priority",
+        owner
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    sqlx::query!("delete from read_model.day_count where generation = 1 and owner_id = $1", owner).execute(&mut *tx).await.unwrap();
+    sqlx::query!(
+        "insert into read_model.day_count select 1, $1, day, sum(created), sum(completed) from (
+             select (created_at at time zone 'UTC')::date as day, 1 as created, 0 as completed from read_model.task
+                 where generation = 1 and owner_id = $1 and not deleted
+             union all
+             select (completed_at at time zone 'UTC')::date, 0, 1 from read_model.task
+                 where generation = 1 and owner_id = $1 and not deleted and completed_at is not null) d group by day",
+        owner
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    sqlx::query!(
+        "insert into read_model.checkpoint as c (generation, shard, position, turn) values (1, 0, $1, 1)
+         on conflict (generation, shard) do update set position = greatest(c.position, excluded.position), turn = c.turn + 1",
+        position
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        let (base, name) = (self.base.clone(), self.name.clone());
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let admin = PgPoolOptions::new().max_connections(1).connect_with(base).await.unwrap();
+                let drop = format!("drop database {name} with (force)");
+                sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&admin).await.unwrap();
+            });
+        });
+        dropping.join().ok();
+    }
+}
+
+/// Whether all ids differ.
+pub fn distinct<T: Eq + std::hash::Hash>(items: &[T]) -> bool {
+    items.iter().collect::<HashSet<_>>().len() == items.len()
+}
+
+/// Tries until it holds, or gives up after ten seconds.
+pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(std::time::Instant::now() < deadline, "{what}: not within ten seconds");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
