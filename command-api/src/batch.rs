@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use domain::{CommandId, OwnerId};
-use event_store::BatchAnswer;
+use domain::{CommandId, OwnerId, TaskId};
+use event_store::{AppendError, BatchAnswer, CommandOrigin, DecidedCommand, StreamAppend};
 use metrics::{counter, histogram};
 use serde::Deserialize;
 use service_kit::body::{BATCH_BYTES_MAX, read_body, require_media_type};
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::CommandApi;
 use crate::attempt::{Attempt, command_id_of_key, command_id_of_key_and_index};
-use crate::execute::{Accepted, Expected, Identity, Item, Refused};
+use crate::execute::{Accepted, Caller, Expected, Identity, Item, Refused};
 use crate::line::{self, Line};
 use crate::refusal::{self, IdentityFrom};
 use crate::{answer, split};
@@ -61,6 +61,9 @@ pub(crate) async fn batch(
     if let Some(kept) = kept {
         return replay(&api, &attempt, fingerprint, kept);
     }
+    bind(&api, &attempt, Identity { command_id, fingerprint })
+        .await
+        .map_err(|refused| refusal::problem(refused, IdentityFrom::IdempotencyKey))?;
     let results = carry_out(&api, &attempt, lines).await;
     if results.unfinished {
         // The same request again replays what succeeded and decides the rest.
@@ -92,6 +95,39 @@ fn replay(api: &CommandApi, attempt: &Attempt, fingerprint: Uuid, kept: BatchAns
     }
     let Revision { revision } = serde_json::from_str(&kept.body).map_err(|error| Problem::internal(&error))?;
     Ok(api.answer(attempt).batch(kept.body, revision, true))
+}
+
+/// Binds the key to this batch before anything is done: an outcome that is no command's. So the key cannot be used for
+/// another request from now on, nor for this one if it was used before, by a single request or by another batch.
+async fn bind(api: &CommandApi, attempt: &Attempt, identity: Identity) -> Result<(), Refused> {
+    const NO_TASK: TaskId = TaskId(Uuid::nil());
+    let store = api.executor.store();
+    let Caller { owner: owner_id, shard, actor, correlation_id, traceparent } = attempt.caller();
+    let Identity { command_id, fingerprint } = identity;
+    let outcome = DecidedCommand { command_id, fingerprint: Some(fingerprint), status: 200, events: Vec::new() };
+    let append = StreamAppend {
+        owner_id,
+        task_id: NO_TASK,
+        expected_version: 0,
+        expected_revision: 0,
+        origin: CommandOrigin { actor, correlation_id, traceparent },
+        commands: vec![outcome],
+    };
+    match store.append(shard, append).await {
+        Ok(_) => Ok(()),
+        Err(AppendError::CommandKnown) => {
+            let looked = store.look_up(owner_id, NO_TASK, i64::MAX, vec![command_id]).await?;
+            match looked.outcomes.first() {
+                // An earlier attempt at the same: what it did is replayed.
+                Some((_, bound)) if bound.fingerprint == fingerprint => Ok(()),
+                Some(_) => Err(Refused::KeyReused),
+                None => Err(Refused::Unavailable),
+            }
+        }
+        Err(AppendError::Conflict) => Err(Refused::Contended),
+        Err(AppendError::Refused) => Err(Refused::Failed),
+        Err(AppendError::Unavailable(unavailable)) => Err(unavailable.into()),
+    }
 }
 
 /// A command as it was sent, and what came of parsing it.
@@ -312,7 +348,6 @@ impl BatchTurns {
 
 #[cfg(test)]
 mod tests {
-    use domain::TaskId;
     use serde_json::{Value, json};
 
     use super::*;
