@@ -1,1 +1,82 @@
-//! soon
+//! ETags and 304.
+
+use axum::http::StatusCode;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::world::{Task, World, at, eventually};
+
+#[tokio::test]
+async fn what_the_client_has_is_not_sent_again() {
+    let world = World::new().await;
+    let owner = Uuid::new_v4();
+    let mut task = Task::new("x");
+    world.create(owner, &task).await;
+    let paths = [
+        ("/api/v1/tasks".to_owned(), true),
+        ("/api/v1/stats?to=2026-05-28".to_owned(), true),
+        (format!("/api/v1/tasks/{}/history", task.id), true),
+        (format!("/api/v1/tasks/{}", task.id), false),
+    ];
+    for (path, weak) in &paths {
+        let first = world.get(owner, path).await.ok();
+        let etag = first.header("etag").to_owned();
+        assert_eq!(etag.starts_with("W/\""), *weak, "{path}: {etag}");
+        assert_eq!(first.header("cache-control"), "private, no-cache");
+        for sent in [etag.clone(), format!("\"other\", {etag}"), "*".to_owned(), etag.trim_start_matches("W/").to_owned()] {
+            let again = world.send(&world.router, owner, path, &[("if-none-match", &sent)]).await;
+            assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0), "{path} {sent}");
+            assert_eq!(again.header("etag"), etag);
+            assert_eq!(again.header("consistency-token"), first.header("consistency-token"));
+        }
+        world.send(&world.router, owner, path, &[("if-none-match", "\"other\"")]).await.ok();
+        world.send(&world.router, owner, path, &[("if-none-match", "nothing quoted")]).await.refused(400, "invalid-parameter");
+
+        let token = world.token(owner, world.rename(owner, &mut task, "y").await);
+        let headers = [("if-none-match", etag.as_str()), ("consistency-token", token.as_str())];
+        let changed = world.send(&world.router, owner, path, &headers).await.ok();
+        assert_ne!(changed.header("etag"), etag);
+    }
+}
+
+#[tokio::test]
+async fn nobody_shares_an_etag_or_an_answer() {
+    let world = World::new().await;
+    let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
+    world.create(one, &Task::new("one's")).await;
+    world.create(two, &Task::new("two's")).await;
+    // The same counters, the same request, the same process.
+    for (owner, title) in [(one, "one's"), (two, "two's"), (one, "one's")] {
+        assert_eq!(world.get(owner, "/api/v1/tasks").await.ok().json()["items"][0]["title"], title);
+    }
+}
+
+/// Overdue comes by itself: the ETag carries the moment.
+#[tokio::test]
+async fn an_etag_ends_when_the_clock_changes_the_answer() {
+    let world = World::new().await;
+    let owner = Uuid::new_v4();
+    let due_at = service_kit::clock::now() + chrono::TimeDelta::milliseconds(1500);
+    let done = Task { status: 2, completed_at: Some(at(5)), due_at: Some(due_at - chrono::TimeDelta::milliseconds(700)), ..Task::new("done") };
+    world.put(owner, &[Task { due_at: Some(due_at), ..Task::new("x") }, done]).await;
+    let path = "/api/v1/stats?from=2026-05-01&to=2026-05-28";
+    let first = world.get(owner, path).await.ok();
+    assert_eq!(first.json()["overdue"], 0);
+    let etag = first.header("etag").to_owned();
+    let same = world.send(&world.router, owner, path, &[("if-none-match", &etag)]).await;
+    assert_eq!(same.status, StatusCode::NOT_MODIFIED);
+    eventually("the task is overdue", async || {
+        let answer = world.send(&world.router, owner, path, &[("if-none-match", &etag)]).await;
+        if answer.status == StatusCode::NOT_MODIFIED {
+            assert!(service_kit::clock::now() <= due_at + chrono::TimeDelta::milliseconds(500));
+            return false;
+        }
+        assert!(service_kit::clock::now() > due_at);
+        assert_eq!(answer.json()["overdue"], 1);
+        assert_ne!(answer.header("etag"), etag);
+        true
+    })
+    .await;
+    let list = world.get(owner, "/api/v1/tasks").await.ok();
+    assert_eq!(list.json()["items"].as_array().unwrap().len(), 2, "{}", json!(null));
+}
