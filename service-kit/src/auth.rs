@@ -1,6 +1,6 @@
 //! Who asks. A handler takes [`Principal`] (any account) or [`Admin`] as an argument and is done:
 //!
-//! ```ignore
+//! ```text
 //! async fn list(principal: Principal, ...) -> Result<_, Problem>   // 401 without a good token
 //! async fn parked(Admin(principal): Admin, ...)                    // 403 for who is no admin
 //! ```
@@ -397,8 +397,7 @@ mod tests {
 
     fn issuer() -> Issuer {
         let key = SigningKey::from_bytes(&[7; 32]);
-        let (keys, keys_seen) =
-            watch::channel(Arc::new(Keys::new([(KID.to_owned(), key.verifying_key().to_bytes())])));
+        let (keys, keys_seen) = watch::channel(Arc::new(Keys::new([(KID.to_owned(), key.verifying_key().to_bytes())])));
         let (revoked, revoked_seen) = watch::channel(Arc::default());
         Issuer { key, verifier: Verifier::new(keys_seen, revoked_seen), keys, revoked }
     }
@@ -445,7 +444,12 @@ mod tests {
     fn no_other_header_is_taken_though_the_signature_is_right() {
         let issuer = issuer();
         let good = json(&claims());
-        assert!(issuer.verifier.verify(&forge(&issuer.key, r#"{"alg":"EdDSA","typ":"at+jwt","kid":"key-1"}"#, &good)).is_some());
+        assert!(
+            issuer
+                .verifier
+                .verify(&forge(&issuer.key, r#"{"alg":"EdDSA","typ":"at+jwt","kid":"key-1"}"#, &good))
+                .is_some()
+        );
         for header in [
             r#"{"alg":"none","typ":"at+jwt","kid":"key-1"}"#,
             r#"{"alg":"None","typ":"at+jwt","kid":"key-1"}"#,
@@ -528,7 +532,9 @@ mod tests {
         let other = claims().sign(KID, &SigningKey::from_bytes(&[8; 32])).expect("signs");
         assert!(issuer.verifier.verify(&other).is_none());
         let unsigned = token.rsplit_once('.').map(|(signed, _)| signed.to_owned()).unwrap_or_default();
-        for broken in [format!("{token}.x"), format!("x.{token}"), format!("{unsigned}."), unsigned, String::new(), "...".into()] {
+        for broken in
+            [format!("{token}.x"), format!("x.{token}"), format!("{unsigned}."), unsigned, String::new(), "...".into()]
+        {
             assert!(issuer.verifier.verify(&broken).is_none(), "{broken}");
         }
         assert!(issuer.verifier.verify(&format!("{token}{}", "A".repeat(10_000))).is_none());
@@ -583,8 +589,9 @@ mod tests {
             match issuer.verifier.authenticate(&headers) {
                 Ok(_) => 200,
                 Err(problem) => {
-                    let has_challenge =
-                        axum::response::IntoResponse::into_response(problem.clone()).headers().contains_key(WWW_AUTHENTICATE);
+                    let has_challenge = axum::response::IntoResponse::into_response(problem.clone())
+                        .headers()
+                        .contains_key(WWW_AUTHENTICATE);
                     assert_eq!(has_challenge, problem.status() == 401);
                     problem.status().as_u16()
                 }

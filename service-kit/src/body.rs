@@ -24,8 +24,8 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, Method};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -123,7 +123,8 @@ pub fn require_media_type(headers: &HeaderMap, taken: &[&'static str]) -> Result
 /// 413 beyond `bytes_max`, 408 after 30 s, 400 when it breaks off.
 pub async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
     let too_large = || {
-        let limit = if bytes_max >= 1 << 20 { format!("{} MiB", bytes_max >> 20) } else { format!("{bytes_max} bytes") };
+        let limit =
+            if bytes_max >= 1 << 20 { format!("{} MiB", bytes_max >> 20) } else { format!("{bytes_max} bytes") };
         Problem::new(ProblemCode::BodyTooLarge).detail(format!("at most {limit}"))
     };
     let announced = content_length(request.headers());
@@ -493,7 +494,21 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_400_and_what_breaks_a_rule_is_422() {
         let case = |json: &str| failure(json.as_bytes());
-        for broken in ["", " ", "{", "{\"title\":\"a\"", "{\"title\":\"a\"}x", "{'title':1}", "\u{feff}{\"title\":\"a\"}", "{\"title\":1e999}", "{\"title\":NaN}", "{\"title\":\"a\",}", "{/*c*/}", "{\"title\":\"\\ud800\"}", "{\"title\":\"\\udc00x\"}"] {
+        for broken in [
+            "",
+            " ",
+            "{",
+            "{\"title\":\"a\"",
+            "{\"title\":\"a\"}x",
+            "{'title':1}",
+            "\u{feff}{\"title\":\"a\"}",
+            "{\"title\":1e999}",
+            "{\"title\":NaN}",
+            "{\"title\":\"a\",}",
+            "{/*c*/}",
+            "{\"title\":\"\\ud800\"}",
+            "{\"title\":\"\\udc00x\"}",
+        ] {
             assert_eq!(case(broken), (400, String::new()), "{broken}");
         }
         assert_eq!(failure(b"{\"title\":\"\xff\"}").0, 400);
@@ -569,7 +584,13 @@ mod tests {
         const GOOD: &str = "{\"title\":\"a\"}";
         assert_eq!(status::<Json>(Some("application/json"), GOOD).await, 200);
         assert_eq!(status::<Json>(Some("Application/JSON; charset=UTF-8"), GOOD).await, 200);
-        for other in [Some("application/json; charset=latin1"), Some("text/json"), Some("application/merge-patch+json"), Some(""), None] {
+        for other in [
+            Some("application/json; charset=latin1"),
+            Some("text/json"),
+            Some("application/merge-patch+json"),
+            Some(""),
+            None,
+        ] {
             assert_eq!(status::<Json>(other, GOOD).await, 415, "{other:?}");
         }
         assert_eq!(status::<MergePatch<Sample>>(Some("application/merge-patch+json"), GOOD).await, 200);

@@ -34,8 +34,16 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "PRIMETRADE_JWKS_URL", secret: false, about: "keys for services without the identity database" },
     Variable { name: "PRIMETRADE_KAFKA_BROKERS", secret: false, about: "services only" },
     Variable { name: "PRIMETRADE_REDIS_URL", secret: true, about: "services only" },
-    Variable { name: "PRIMETRADE_TRUSTED_PROXIES", secret: false, about: "addresses whose X-Forwarded-For is believed" },
-    Variable { name: "PRIMETRADE_CORS_ORIGINS", secret: false, about: "origins that browsers may call from, default none" },
+    Variable {
+        name: "PRIMETRADE_TRUSTED_PROXIES",
+        secret: false,
+        about: "addresses whose X-Forwarded-For is believed",
+    },
+    Variable {
+        name: "PRIMETRADE_CORS_ORIGINS",
+        secret: false,
+        about: "origins that browsers may call from, default none",
+    },
     Variable { name: "PRIMETRADE_RATE_LIMITS", secret: false, about: "on or off, default on" },
     Variable { name: "PRIMETRADE_LOG", secret: false, about: "as RUST_LOG, default info" },
     Variable { name: "PRIMETRADE_LOG_FORMAT", secret: false, about: "text or json, default text" },
@@ -235,7 +243,8 @@ impl Listen {
                 .text(name)?
                 .map(|text| {
                     let text = text.trim().replace("localhost:", "127.0.0.1:");
-                    text.parse::<SocketAddr>().map_err(|_| invalid(name, &"it is an address and a port, as 127.0.0.1:8080"))
+                    text.parse::<SocketAddr>()
+                        .map_err(|_| invalid(name, &"it is an address and a port, as 127.0.0.1:8080"))
                 })
                 .transpose()
         };
@@ -366,7 +375,11 @@ mod tests {
     fn an_error_names_the_variable_and_shows_no_secret() {
         let cases: [(&str, &str, Result<(), ConfigError>); 5] = [
             ("PRIMETRADE_LISTEN", "8080", Listen::read(&source(&[("PRIMETRADE_LISTEN", "8080")])).map(drop)),
-            ("PRIMETRADE_DATABASE_URL", "hunter2", DatabaseUrls::read(&source(&[("PRIMETRADE_DATABASE_URL", "hunter2")])).map(drop)),
+            (
+                "PRIMETRADE_DATABASE_URL",
+                "hunter2",
+                DatabaseUrls::read(&source(&[("PRIMETRADE_DATABASE_URL", "hunter2")])).map(drop),
+            ),
             ("PRIMETRADE_SECRET", "hunter2", root_secret(&source(&[("PRIMETRADE_SECRET", "hunter2")])).map(drop)),
             ("PRIMETRADE_LOG_FORMAT", "xml", Log::read(&source(&[("PRIMETRADE_LOG_FORMAT", "xml")])).map(drop)),
             ("PRIMETRADE_LOG", "[", Log::read(&source(&[("PRIMETRADE_LOG", "a=[b")])).map(drop)),

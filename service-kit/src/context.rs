@@ -237,7 +237,12 @@ mod tests {
             assert_ne!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736", "{bad}");
             assert_ne!(context.trace_id(), "0".repeat(32), "{bad}");
         }
-        assert!(parse_traceparent(&HeaderValue::from_static("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more")).is_some());
+        assert!(
+            parse_traceparent(&HeaderValue::from_static(
+                "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"
+            ))
+            .is_some()
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Each extractor comes as `Option<X>` where the header may be missing. A header that is malformed or stands there twice
 //! is a 400 that names it.
 //!
-//! ```ignore
+//! ```text
 //! async fn patch(principal: Principal, expected: Option<IfMatch>, key: Option<IdempotencyKey>, ...)
 //! ```
 

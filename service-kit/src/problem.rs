@@ -15,10 +15,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::context;

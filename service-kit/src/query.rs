@@ -1,6 +1,6 @@
 //! Query strings and path segments, strictly: what is unknown, repeated or unreadable is a 400 that names it.
 //!
-//! ```ignore
+//! ```text
 //! #[derive(Deserialize)]
 //! #[serde(deny_unknown_fields)]           // unknown parameters are refused
 //! struct Params { status: Option<String>, #[serde(default)] limit: Limit, cursor: Option<String> }
@@ -45,8 +45,9 @@ pub fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name).ok_or_else(|| Problem::parameter("a query parameter's name is not UTF-8"))?;
-        let text = decode(value)
-            .ok_or_else(|| Problem::parameter(format!("the query parameter {} is not UTF-8 or has a NUL", shown(&name))))?;
+        let text = decode(value).ok_or_else(|| {
+            Problem::parameter(format!("the query parameter {} is not UTF-8 or has a NUL", shown(&name)))
+        })?;
         if pairs.iter().any(|(seen, _)| *seen == name) {
             return Err(Problem::parameter(format!("the query parameter {} stands there twice", shown(&name))));
         }
@@ -272,7 +273,14 @@ mod tests {
     fn only_the_usual_form_of_a_uuid_is_taken() {
         let id = "0193e6f0-1c2d-7abc-8def-0123456789ab";
         assert!(parse_uuid(id).is_some() && parse_uuid(&id.to_uppercase()).is_some());
-        for odd in ["", "{0193e6f0-1c2d-7abc-8def-0123456789ab}", "0193e6f01c2d7abc8def0123456789ab", "urn:uuid:0193e6f0-1c2d-7abc-8def-0123456789ab", "0193e6f0-1c2d-7abc-8def-0123456789ag", "0193e6f0_1c2d_7abc_8def_0123456789ab"] {
+        for odd in [
+            "",
+            "{0193e6f0-1c2d-7abc-8def-0123456789ab}",
+            "0193e6f01c2d7abc8def0123456789ab",
+            "urn:uuid:0193e6f0-1c2d-7abc-8def-0123456789ab",
+            "0193e6f0-1c2d-7abc-8def-0123456789ag",
+            "0193e6f0_1c2d_7abc_8def_0123456789ab",
+        ] {
             assert_eq!(parse_uuid(odd), None, "{odd}");
         }
     }

@@ -1,6 +1,6 @@
 //! The middleware around everything, and the HTTP/1 server under it.
 //!
-//! ```ignore
+//! ```text
 //! let router = command_api::router(..).merge(query_api::router(..)).merge(health::router(..));
 //! let router = server::edge(router, Edge { verifier, ..Edge::default() });      // once
 //! server::serve(listener, router, shutdown).await?;
@@ -120,9 +120,6 @@ impl Rules {
         let header_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if header_bytes > HEADER_BYTES_MAX {
             return Err(Problem::new(ProblemCode::HeadersTooLarge));
-        }
-        if request.version() == Version::HTTP_11 && single(headers, &HOST)?.is_none() {
-            return Err(Problem::parameter("the header Host is missing"));
         }
         match single(headers, &CONTENT_ENCODING)? {
             Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
@@ -272,8 +269,11 @@ fn compress(response: Response, accept_encoding: HeaderValue) -> Response {
     let mut request = Request::new(Body::empty());
     request.headers_mut().insert(ACCEPT_ENCODING, accept_encoding);
     let mut response = Some(response);
-    let answered = tower::service_fn(move |_: Request| std::future::ready(Ok::<_, Infallible>(response.take().unwrap_or_default())));
-    let mut compression = Compression::new(answered).compress_when(|_: StatusCode, _: Version, _: &HeaderMap, _: &axum::http::Extensions| true);
+    let answered = tower::service_fn(move |_: Request| {
+        std::future::ready(Ok::<_, Infallible>(response.take().unwrap_or_default()))
+    });
+    let mut compression = Compression::new(answered)
+        .compress_when(|_: StatusCode, _: Version, _: &HeaderMap, _: &axum::http::Extensions| true);
     match compression.call(request).now_or_never() {
         Some(Ok(compressed)) => {
             let mut response = compressed.map(Body::new);
@@ -298,7 +298,8 @@ impl RouteMetrics {
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| {
             metrics::counter!("http_requests_total", "method" => method, "route" => route.to_string(), "status" => class)
         });
-        let duration = metrics::histogram!("http_request_duration_seconds", "method" => method, "route" => route.to_string());
+        let duration =
+            metrics::histogram!("http_request_duration_seconds", "method" => method, "route" => route.to_string());
         Self { route, classes, duration }
     }
 
@@ -540,7 +541,8 @@ async fn connection(stream: TcpStream, router: Router, stop: Stop) {
     };
     match served {
         Ok(true) => {
-            let time_max = if stop.stopping.load(Ordering::Acquire) { STOPPING_LINGER_TIME_MAX } else { LINGER_TIME_MAX };
+            let time_max =
+                if stop.stopping.load(Ordering::Acquire) { STOPPING_LINGER_TIME_MAX } else { LINGER_TIME_MAX };
             linger(connection.into_parts().io.into_inner(), time_max).await;
         }
         Ok(false) => {}
@@ -574,9 +576,38 @@ struct RouterService(Router);
 impl hyper::service::Service<hyper::Request<Incoming>> for RouterService {
     type Response = Response;
     type Error = Infallible;
-    type Future = axum::routing::future::RouteFuture<Infallible>;
+    type Future = Routed;
 
-    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        self.0.clone().call(request)
+    fn call(&self, request: hyper::Request<Incoming>) -> Routed {
+        // RFC 9112, 3.2; said here and not in the edge, since only what comes over a wire has a host
+        match single(request.headers(), &HOST) {
+            Ok(None) if request.version() == Version::HTTP_11 => refuse_host(&request, "the header Host is missing"),
+            Err(_) => refuse_host(&request, "the header Host stands there twice"),
+            Ok(_) => Routed::Called(self.0.clone().call(request)),
+        }
+    }
+}
+
+fn refuse_host(request: &hyper::Request<Incoming>, detail: &'static str) -> Routed {
+    let context = RequestContext::from_headers(request.headers());
+    let request_id = context.request_id_header();
+    let mut response = context.sync_scope(|| Problem::parameter(detail).into_response());
+    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    Routed::Refused(Some(response))
+}
+
+enum Routed {
+    Called(axum::routing::future::RouteFuture<Infallible>),
+    Refused(Option<Response>),
+}
+
+impl Future for Routed {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Called(future) => Pin::new(future).poll(cx),
+            Self::Refused(response) => Poll::Ready(Ok(response.take().unwrap_or_default())),
+        }
     }
 }

@@ -17,8 +17,7 @@ use crate::config::Log;
 const SECONDS_BUCKETS: [f64; 16] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Upper bounds of the buckets of everything that is counted (sizes of batches).
-const COUNT_BUCKETS: [f64; 13] =
-    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16_384.0];
+const COUNT_BUCKETS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16_384.0];
 /// What was recorded is folded into its buckets this often, so that it takes no memory while nobody asks for metrics.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 

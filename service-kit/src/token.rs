@@ -252,10 +252,7 @@ mod tests {
         assert_eq!(sealer.open_cursor(&cursor, YOU, b"sort=due_at"), Err(BadToken));
         assert_eq!(sealer.open_cursor(&cursor, ME, b"sort=title"), Err(BadToken));
         // the border between binding and payload is part of what is authenticated
-        assert_ne!(
-            sealer.seal_cursor(ME, b"ab", b"c")[..20],
-            sealer.seal_cursor(ME, b"a", b"bc")[..20],
-        );
+        assert_ne!(sealer.seal_cursor(ME, b"ab", b"c")[..20], sealer.seal_cursor(ME, b"a", b"bc")[..20],);
         assert_eq!(sealer.open_cursor(&"A".repeat(CURSOR_LENGTH_MAX + 4), ME, b""), Err(BadToken));
     }
 

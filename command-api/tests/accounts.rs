@@ -1,0 +1,308 @@
+//! Accounts over HTTP, on a real Postgres. `TEST_DATABASE_URL` names a server on which databases may be made.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request};
+use http_body_util::BodyExt;
+use identity::{AccountChange, Email, Identity};
+use serde_json::{Value, json};
+use service_kit::auth::Role;
+use service_kit::server::{Edge, edge};
+use service_kit::token::RootSecret;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+struct App {
+    server: PgConnectOptions,
+    database: String,
+    pool: PgPool,
+    identity: Identity,
+    router: Router,
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    fn text(&self, field: &str) -> String {
+        self.body[field].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl App {
+    async fn start() -> Self {
+        let url = std::env::var("TEST_DATABASE_URL").or_else(|_| std::env::var("DATABASE_URL"));
+        let server: PgConnectOptions = url.expect("TEST_DATABASE_URL").parse().expect("a Postgres URL");
+        let database = format!("test_accounts_{}", uuid::Uuid::new_v4().simple());
+        let mut connection = server.connect().await.expect("Postgres answers");
+        sqlx::query(AssertSqlSafe(format!("create database {database}")))
+            .execute(&mut connection)
+            .await
+            .expect("creates");
+        let pool = PgPoolOptions::new().connect_with(server.clone().database(&database)).await.expect("connects");
+        identity::migrate(&pool).await.expect("migrates");
+        let secret = RootSecret::new("a secret that is long enough for it".to_owned().into()).expect("long enough");
+        let (identity, _) =
+            Identity::start(pool.clone(), &secret, vec![0], CancellationToken::new()).await.expect("starts");
+        let router = command_api::accounts::router(identity.clone());
+        let router = edge(router, Edge { verifier: Some(identity.verifier()), ..Edge::default() });
+        Self { server, database, pool, identity, router }
+    }
+
+    async fn stop(self) {
+        self.pool.close().await;
+        let mut connection = self.server.connect().await.expect("Postgres answers");
+        let drop = AssertSqlSafe(format!("drop database {} with (force)", self.database));
+        sqlx::query(drop).execute(&mut connection).await.expect("drops");
+    }
+
+    async fn send(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = match body {
+            Some(body) => request.header("content-type", "application/json").body(Body::from(body.to_string())),
+            None => request.body(Body::empty()),
+        };
+        let response = self.router.clone().oneshot(request.expect("a request")).await.expect("answers");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
+        let is_problem = parts.headers.get("content-type").is_some_and(|value| value == "application/problem+json");
+        assert_eq!(is_problem, parts.status.as_u16() >= 400, "{} {body}", parts.status);
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    async fn post(&self, path: &str, token: &str, body: Value) -> Answer {
+        self.send(Method::POST, path, token, Some(body)).await
+    }
+
+    async fn get(&self, path: &str, token: &str) -> Answer {
+        self.send(Method::GET, path, token, None).await
+    }
+
+    async fn register(&self, email: &str) -> Answer {
+        let body = json!({"email": email, "password": "correct horse", "name": " Ann "});
+        self.post("/api/v1/auth/register", "", body).await
+    }
+
+    async fn login(&self, email: &str) -> Answer {
+        self.post("/api/v1/auth/login", "", json!({"email": email, "password": "correct horse"})).await
+    }
+
+    /// Registers and logs in; gives back the access token.
+    async fn user(&self, email: &str) -> String {
+        assert_eq!(self.register(email).await.status, 201);
+        self.login(email).await.text("access_token")
+    }
+
+    async fn admin(&self, email: &str) -> String {
+        assert_eq!(self.register(email).await.status, 201);
+        let account = self.identity.accounts().find_by_email(&Email::parse(email).expect("an address")).await;
+        let id = account.expect("Postgres answers").expect("registered").id;
+        let change = AccountChange { role: Some(Role::Admin), disabled: None };
+        self.identity.change(id, change).await.expect("changes");
+        self.login(email).await.text("access_token")
+    }
+}
+
+#[tokio::test]
+async fn register_log_in_and_see_oneself() {
+    let app = App::start().await;
+    let made = app.register("Ann@Example.org").await;
+    assert_eq!(made.status, 201);
+    let mut fields: Vec<_> = made.body.as_object().expect("an object").keys().cloned().collect();
+    fields.sort();
+    assert_eq!(fields, ["created_at", "email", "id", "name", "role"]);
+    assert_eq!(
+        (made.text("email"), made.text("name"), made.text("role")),
+        ("ann@example.org".into(), "Ann".into(), "user".into())
+    );
+    assert_eq!(app.register("ANN@example.org").await.code(), "email-taken");
+
+    let tokens = app.login("ann@EXAMPLE.org").await;
+    assert_eq!((tokens.status, tokens.text("token_type")), (200, "Bearer".into()));
+    assert_eq!(
+        (tokens.body["expires_in"].as_i64(), tokens.body["refresh_expires_in"].as_i64()),
+        (Some(900), Some(2_592_000))
+    );
+    assert_eq!(tokens.headers["cache-control"], "no-store");
+
+    let token = tokens.text("access_token");
+    let me = app.get("/api/v1/auth/me", &token).await;
+    assert_eq!((me.status, &me.body), (200, &made.body));
+    let renamed = app.send(Method::PATCH, "/api/v1/auth/me", &token, Some(json!({"name": "Bob"}))).await;
+    assert_eq!((renamed.status, renamed.text("name")), (200, "Bob".into()));
+
+    assert_eq!(app.get("/api/v1/auth/me", "").await.code(), "unauthenticated");
+    assert_eq!(app.get("/api/v1/auth/me", &tokens.text("refresh_token")).await.status, 401);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_unknown_address_and_a_wrong_password_get_the_same_answer() {
+    let app = App::start().await;
+    app.register("ann@x").await;
+    let wrong = app.post("/api/v1/auth/login", "", json!({"email": "ann@x", "password": "wrong horse"})).await;
+    let unknown = app.post("/api/v1/auth/login", "", json!({"email": "bob@x", "password": "wrong horse"})).await;
+    let short =
+        app.post("/api/v1/auth/login", "", json!({"email": "not an address".replace(' ', "-"), "password": "x"})).await;
+    let comparable = |answer: &Answer| {
+        let mut body = answer.body.clone();
+        body["trace_id"] = Value::Null;
+        (answer.status, body, answer.headers.contains_key("www-authenticate"))
+    };
+    assert_eq!(comparable(&wrong), comparable(&unknown));
+    assert_eq!(comparable(&wrong), comparable(&short));
+    assert_eq!((wrong.status, wrong.code()), (401, "invalid-credentials"));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_registration_is_told_together() {
+    let app = App::start().await;
+    let path = "/api/v1/auth/register";
+    let all = app.post(path, "", json!({"email": "x", "password": "short", "name": " "})).await;
+    let pointers: Vec<_> =
+        all.body["errors"].as_array().expect("errors").iter().map(|e| e["pointer"].clone()).collect();
+    assert_eq!((all.status, all.code()), (422, "invalid-fields"));
+    assert_eq!(pointers, ["/email", "/password", "/name"]);
+    for (body, status) in [
+        (json!({"email": "a@x", "password": "12345678\u{0}", "name": "A"}), 422),
+        (json!({"email": "a\u{0}@x", "password": "12345678", "name": "A"}), 422),
+        (json!({"email": "a@x", "password": "x".repeat(257), "name": "A"}), 422),
+        (json!({"email": "a@x", "password": "12345678", "name": null}), 422),
+        (json!({"email": "a@x", "password": "12345678"}), 422),
+        (json!({"email": "a@x", "password": 12_345_678, "name": "A"}), 400),
+        (json!({"email": "a@x", "password": "12345678", "name": "A", "role": "admin"}), 400),
+        (json!([]), 400),
+    ] {
+        let answer = app.post(path, "", body.clone()).await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.body);
+        assert!(!answer.body.to_string().contains("12345678"), "{}", answer.body);
+    }
+    let large = app.post("/api/v1/auth/login", "", json!({"email": "a@x", "password": "x".repeat(1 << 20)})).await;
+    assert_eq!(large.status, 413);
+    let long = app.post("/api/v1/auth/login", "", json!({"email": "a@x", "password": "x".repeat(1 << 19)})).await;
+    assert_eq!(long.status, 422);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn refresh_and_logout() {
+    let app = App::start().await;
+    app.register("ann@x").await;
+    let first = app.login("ann@x").await;
+    let refresh = async |token: String| app.post("/api/v1/auth/refresh", "", json!({"refresh_token": token})).await;
+    let (a, b) = tokio::join!(refresh(first.text("refresh_token")), refresh(first.text("refresh_token")));
+    let (second, other) = if a.status == 200 { (a, b) } else { (b, a) };
+    assert_eq!((second.status, other.status, other.code()), (200, 409, "refresh-in-flight"));
+    assert_ne!(second.text("refresh_token"), first.text("refresh_token"));
+    let token = second.text("access_token");
+    assert_eq!(app.get("/api/v1/auth/me", &token).await.status, 200);
+
+    let reused = refresh(first.text("refresh_token")).await;
+    assert_eq!((reused.status, reused.code()), (401, "invalid-refresh-token"));
+    assert_eq!(app.get("/api/v1/auth/me", &token).await.status, 401);
+    assert_eq!(refresh(second.text("refresh_token")).await.status, 401);
+
+    let tokens = app.login("ann@x").await;
+    let token = tokens.text("access_token");
+    assert_eq!(app.send(Method::POST, "/api/v1/auth/logout", &token, None).await.status, 204);
+    assert_eq!(app.get("/api/v1/auth/me", &token).await.status, 401);
+    assert_eq!(refresh(tokens.text("refresh_token")).await.status, 401);
+    assert_eq!(refresh("nonsense".into()).await.status, 401);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_password_is_changed() {
+    let app = App::start().await;
+    let token = app.user("ann@x").await;
+    let other = app.login("ann@x").await.text("access_token");
+    let path = "/api/v1/auth/password";
+    let wrong = app.post(path, &token, json!({"current": "wrong horse", "new": "new horse"})).await;
+    assert_eq!((wrong.status, wrong.code()), (403, "wrong-password"));
+    assert_eq!(app.post(path, &token, json!({"current": "correct horse", "new": "short"})).await.status, 422);
+    assert_eq!(app.post(path, &token, json!({"current": "correct horse", "new": "new horse"})).await.status, 204);
+    assert_eq!(app.get("/api/v1/auth/me", &token).await.status, 200);
+    assert_eq!(app.get("/api/v1/auth/me", &other).await.status, 401);
+    assert_eq!(app.login("ann@x").await.status, 401);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn only_an_admin_sees_and_changes_accounts() {
+    let app = App::start().await;
+    let user = app.user("ann@x").await;
+    let admin = app.admin("root@x").await;
+    let id = app.get("/api/v1/auth/me", &user).await.text("id");
+    let path = format!("/api/v1/users/{id}");
+    let patch = async |token: &str, body: Value| app.send(Method::PATCH, &path, token, Some(body)).await;
+
+    assert_eq!(app.get("/api/v1/users", "").await.status, 401);
+    assert_eq!(app.get("/api/v1/users", &user).await.code(), "forbidden");
+    assert_eq!(patch(&user, json!({"role": "admin"})).await.status, 403);
+
+    let first = app.get("/api/v1/users?limit=1", &admin).await;
+    assert_eq!((first.status, first.body["items"][0]["email"].as_str()), (200, Some("ann@x")));
+    assert_eq!(first.body["items"][0]["disabled"], false);
+    let link = first.headers["link"].to_str().expect("ASCII");
+    let next = link.strip_prefix('<').and_then(|link| link.split('>').next()).expect("a link");
+    let second = app.get(next, &admin).await;
+    assert_eq!(
+        (second.body["items"][0]["email"].as_str(), &second.body["next_cursor"]),
+        (Some("root@x"), &Value::Null)
+    );
+    assert_eq!(app.get("/api/v1/users?cursor=AAAA", &admin).await.code(), "invalid-cursor");
+    assert_eq!(app.get("/api/v1/users?limit=0", &admin).await.status, 400);
+
+    assert_eq!(patch(&admin, json!({"role": "root"})).await.status, 422);
+    assert_eq!(patch(&admin, json!({"disabled": null})).await.status, 422);
+    assert_eq!(patch(&admin, json!({"disabled": "yes"})).await.status, 400);
+    assert_eq!(patch(&admin, json!({})).await.status, 200);
+    let disabled = patch(&admin, json!({"disabled": true})).await;
+    assert_eq!((disabled.status, &disabled.body["disabled"]), (200, &Value::Bool(true)));
+    assert_eq!(app.get("/api/v1/auth/me", &user).await.status, 401);
+    assert_eq!(app.login("ann@x").await.code(), "account-disabled");
+    let nobody = format!("/api/v1/users/{}", uuid::Uuid::new_v4());
+    assert_eq!(app.send(Method::PATCH, &nobody, &admin, Some(json!({}))).await.status, 404);
+    assert_eq!(app.send(Method::PATCH, "/api/v1/users/x", &admin, Some(json!({}))).await.status, 400);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn jwks_is_public() {
+    let app = App::start().await;
+    let jwks = app.get("/.well-known/jwks.json", "").await;
+    assert_eq!((jwks.status, jwks.body["keys"][0]["crv"].as_str()), (200, Some("Ed25519")));
+    assert_eq!(jwks.body["keys"][0].get("d"), None);
+    assert_eq!(jwks.headers["cache-control"], "public, max-age=5");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn five_hundred_logins_at_once_are_answered_or_told_to_come_again() {
+    let app = App::start().await;
+    app.register("ann@x").await;
+    let all = futures_util::future::join_all((0..500).map(|_| app.login("ann@x")));
+    let answers = tokio::time::timeout(Duration::from_secs(60), all).await.expect("in time");
+    for answer in &answers {
+        assert!(answer.status == 200 || (answer.status == 503 && answer.headers.contains_key("retry-after")));
+    }
+    assert!(answers.iter().any(|answer| answer.status == 200) && answers.iter().any(|answer| answer.status == 503));
+    assert_eq!(app.login("ann@x").await.status, 200);
+    app.stop().await;
+}

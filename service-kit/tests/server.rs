@@ -1,0 +1,302 @@
+//! The edge and the server over a real socket, spoken to in plain bytes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::header::{CONTENT_TYPE, ETAG};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use serde::Deserialize;
+use service_kit::body::JsonBody;
+use service_kit::context::RequestContext;
+use service_kit::server::{self, Edge};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    #[expect(dead_code, reason = "only read by serde")]
+    title: String,
+}
+
+struct Server {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+async fn start() -> Server {
+    start_with(Edge::default()).await
+}
+
+async fn start_with(edge: Edge) -> Server {
+    let long = "{\"text\":\"".to_owned() + &"abc ".repeat(1000) + "\"}";
+    let json = |etag: &'static str, content_type: &'static str, text: String| {
+        get(move || async move {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            if !etag.is_empty() {
+                headers.insert(ETAG, HeaderValue::from_static(etag));
+            }
+            (headers, text).into_response()
+        })
+    };
+    let router = Router::new()
+        .route("/tasks", get(|| async { "plain" }).post(|JsonBody(..): JsonBody<Body>| async { "taken" }))
+        .route("/number/{n}", get(|Path(_): Path<u32>| async { "number" }))
+        .route("/trace", get(|context: RequestContext| async move { context.traceparent() }))
+        .route(
+            "/panic",
+            get(|| async {
+                if true {
+                    panic!("a secret detail")
+                }
+            }),
+        )
+        .route("/weak", json("W/\"1\"", "application/json", long.clone()))
+        .route("/strong", json("\"1\"", "application/json", long.clone()))
+        .route("/events", json("", "text/event-stream", long))
+        .route("/short", json("", "application/json", "{}".into()))
+        .route("/page", json("", "text/html; charset=utf-8", "<p>".into()))
+        .route("/slow", post(|| async { tokio::time::sleep(Duration::from_millis(300)).await }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("bound");
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(server::serve(listener, server::edge(router, edge), shutdown.clone()));
+    Server { address, shutdown, task }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    fn problem(&self) -> serde_json::Value {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.head);
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
+        assert_eq!(problem["status"], self.status);
+        assert_eq!(problem["type"], format!("/problems/{}", problem["code"].as_str().expect("a code")));
+        let trace_id = problem["trace_id"].as_str().expect("a trace id");
+        assert!(trace_id.len() == 32 && trace_id.bytes().any(|b| b != b'0'), "{trace_id}");
+        problem
+    }
+}
+
+impl Server {
+    /// One request on a connection of its own; the answer to its end.
+    async fn raw(&self, request: impl AsRef<[u8]>) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.expect("connects");
+        stream.write_all(request.as_ref()).await.expect("sends");
+        read_answer(&mut stream).await
+    }
+
+    async fn get(&self, path: &str, headers: &str) -> Answer {
+        self.raw(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n")).await
+    }
+
+    async fn post(&self, headers: &str, body: &str) -> Answer {
+        let length = body.len();
+        self.raw(format!(
+            "POST /tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        ))
+        .await
+    }
+}
+
+async fn read_answer(stream: &mut TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes))
+        .await
+        .expect("in time")
+        .expect("reads");
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+    let head = String::from_utf8(bytes[..end].to_vec()).expect("ASCII");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Answer { status, head, body: bytes[end + 4..].to_vec() }
+}
+
+#[tokio::test]
+async fn every_answer_has_the_headers_of_the_contract() {
+    let server = start().await;
+    for path in ["/tasks", "/nowhere", "/panic"] {
+        let answer = server.get(path, "X-Request-Id: my-id\r\n").await;
+        assert_eq!(answer.header("x-request-id"), Some("my-id"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("x-frame-options"), Some("DENY"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
+        assert_eq!(answer.header("strict-transport-security"), None);
+    }
+    let replaced = server.get("/tasks", "X-Request-Id: not one\r\n").await;
+    assert_eq!(replaced.header("x-request-id").map(str::len), Some(32));
+    assert!(server.get("/page", "").await.header("content-security-policy").is_some());
+    let traced = server.get("/trace", "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n").await;
+    assert!(traced.body.starts_with(b"00-4bf92f3577b34da6a3ce929d0e0e4736-"), "{:?}", traced.body);
+}
+
+#[tokio::test]
+async fn every_refusal_is_a_problem() {
+    let server = start().await;
+    let json = "Content-Type: application/json\r\n";
+    let good = "{\"title\":\"a\"}";
+    assert_eq!(server.post(json, good).await.status, 200);
+    let long_uri = format!("/tasks?{}", "q".repeat(9000));
+    let long_header = format!("X-Long: {}\r\n", "x".repeat(40_000));
+    let cases = [
+        ("unknown path", server.get("/nowhere", "").await, 404, "not-found"),
+        ("unreadable path", server.get("/number/x", "").await, 400, "bad-request"),
+        ("long address", server.get(&long_uri, "").await, 414, "uri-too-long"),
+        ("long headers", server.get("/tasks", &long_header).await, 431, "headers-too-large"),
+        ("no host", server.raw("GET /tasks HTTP/1.1\r\nConnection: close\r\n\r\n").await, 400, "invalid-parameter"),
+        ("two hosts", server.get("/tasks", "Host: y\r\n").await, 400, "invalid-parameter"),
+        ("no media type", server.post("", good).await, 415, "unsupported-media-type"),
+        ("other media type", server.post("Content-Type: text/json\r\n", good).await, 415, "unsupported-media-type"),
+        (
+            "encoded",
+            server.post(&format!("{json}Content-Encoding: gzip\r\n"), good).await,
+            415,
+            "unsupported-content-encoding",
+        ),
+        ("broken JSON", server.post(json, "{").await, 400, "malformed-body"),
+        ("missing field", server.post(json, "{}").await, 422, "invalid-fields"),
+        ("panic", server.get("/panic", "").await, 500, "internal"),
+        (
+            "trace method",
+            server.raw("TRACE /tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await,
+            405,
+            "method-not-allowed",
+        ),
+    ];
+    for (what, answer, status, code) in cases {
+        assert_eq!(answer.status, status, "{what}: {}", answer.head);
+        assert_eq!(answer.problem()["code"], code, "{what}");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("secret"), "{what}");
+    }
+    assert_eq!(server.post(&format!("{json}Content-Encoding: identity\r\n"), good).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_405_lists_what_is_allowed() {
+    let server = start().await;
+    let answer = server.raw("DELETE /tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET,HEAD,POST")));
+    assert_eq!(answer.problem()["code"], "method-not-allowed");
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_gets_its_answer_though_the_client_sends_all_of_it() {
+    let server = start().await;
+    let body = "x".repeat(3 << 20);
+    for headers in ["Content-Type: application/json\r\n", "Content-Type: text/plain\r\n"] {
+        let answer = server.post(headers, &body).await;
+        assert!([413, 415].contains(&answer.status), "{}", answer.head);
+        answer.problem();
+    }
+    // chunked, so that nothing is announced
+    let mut request = b"POST /tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+                        Transfer-Encoding: chunked\r\n\r\n"
+        .to_vec();
+    for _ in 0..40 {
+        request.extend_from_slice(b"10000\r\n");
+        request.extend_from_slice(&[b'x'; 1 << 16]);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    let answer = server.raw(request).await;
+    assert_eq!(answer.status, 413);
+    assert_eq!(answer.problem()["code"], "body-too-large");
+}
+
+#[tokio::test]
+async fn compression_is_negotiated_and_never_touches_a_strong_etag_or_a_stream() {
+    let server = start().await;
+    let encoding = async |path: &str, accept: &str| {
+        let answer = server.get(path, &format!("Accept-Encoding: {accept}\r\n")).await;
+        assert_eq!(answer.status, 200);
+        answer.header("content-encoding").map(str::to_owned)
+    };
+    assert_eq!(encoding("/weak", "gzip").await.as_deref(), Some("gzip"));
+    assert_eq!(encoding("/weak", "br").await.as_deref(), Some("br"));
+    assert_eq!(encoding("/weak", "zstd").await.as_deref(), Some("zstd"));
+    assert_eq!(encoding("/weak", "identity").await, None);
+    assert_eq!(encoding("/weak", "identity;q=0, x-other").await, None);
+    assert_eq!(encoding("/strong", "gzip").await, None);
+    assert_eq!(encoding("/events", "gzip").await, None);
+    assert_eq!(encoding("/short", "gzip").await, None);
+
+    let plain = server.get("/weak", "").await;
+    let compressed = server.get("/weak", "Accept-Encoding: gzip\r\n").await;
+    assert_eq!((plain.header("vary"), compressed.header("vary")), (Some("accept-encoding"), Some("accept-encoding")));
+    assert!(compressed.body.len() < plain.body.len() / 4);
+    assert_eq!(plain.header("etag"), compressed.header("etag"));
+}
+
+#[tokio::test]
+async fn cors_is_off_unless_configured() {
+    let preflight = "OPTIONS /tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nOrigin: https://a.example\r\n\
+                     Access-Control-Request-Method: POST\r\n\r\n";
+    let off = start().await;
+    assert_eq!(off.raw(preflight).await.status, 405);
+    assert_eq!(off.get("/tasks", "Origin: https://a.example\r\n").await.header("access-control-allow-origin"), None);
+
+    let on = start_with(Edge { cors_origins: vec!["https://a.example".into()], ..Edge::default() }).await;
+    let answer = on.raw(preflight).await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (204, Some("https://a.example")));
+    assert!(answer.header("access-control-allow-headers").is_some_and(|headers| headers.contains("if-match")));
+    let answer = on.get("/nowhere", "Origin: https://a.example\r\n").await;
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"));
+    assert!(answer.header("vary").is_some_and(|vary| vary.contains("origin")));
+    let other = on.get("/tasks", "Origin: https://b.example\r\n").await;
+    assert_eq!(other.header("access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn a_stop_lets_requests_finish_and_closes_idle_connections_at_once() {
+    let server = start().await;
+    let mut idle = TcpStream::connect(server.address).await.expect("connects");
+    idle.write_all(b"GET /tasks HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+    let mut first = [0; 12];
+    idle.read_exact(&mut first).await.expect("answers");
+    assert_eq!(&first, b"HTTP/1.1 200");
+
+    let mut busy = TcpStream::connect(server.address).await.expect("connects");
+    busy.write_all(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await.expect("sends");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.shutdown.cancel();
+    let answer = read_answer(&mut busy).await;
+    assert_eq!(answer.status, 200);
+    let mut rest = Vec::new();
+    tokio::time::timeout(Duration::from_secs(5), idle.read_to_end(&mut rest)).await.expect("closed").expect("cleanly");
+    tokio::time::timeout(Duration::from_secs(5), server.task)
+        .await
+        .expect("stops")
+        .expect("no panic")
+        .expect("no error");
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn headers_that_do_not_come_end_the_connection_after_10_s() {
+    let server = start().await;
+    let mut stream = TcpStream::connect(server.address).await.expect("connects");
+    stream.write_all(b"GET /tasks HTTP/1.1\r\nHost:").await.expect("sends");
+    let began = std::time::Instant::now();
+    let mut rest = Vec::new();
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await.expect("closed").expect("reads");
+    assert!((9..15).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
