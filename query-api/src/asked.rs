@@ -13,9 +13,9 @@ use service_kit::problem::Problem;
 use service_kit::token::Sealer;
 use uuid::Uuid;
 
+use crate::QueryApi;
 use crate::error::ReadError;
 use crate::owners::{Need, Owner, Standing};
-use crate::QueryApi;
 use crate::reads::Answer;
 
 /// Who asks, what it must show at least, and what the client has already.
@@ -34,11 +34,7 @@ impl FromRequestParts<QueryApi> for Asked {
             None => None,
             Some(token) => Some(Need::open(&token, principal.owner, app.reads.owners().sealer())?),
         };
-        Ok(Self {
-            owner: Owner::of(&principal),
-            need,
-            if_none_match: IfNoneMatch::from_headers(&parts.headers)?,
-        })
+        Ok(Self { owner: Owner::of(&principal), need, if_none_match: IfNoneMatch::from_headers(&parts.headers)? })
     }
 }
 

@@ -66,10 +66,10 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Parameter(detail) => Self::parameter(detail),
-            ReadError::ForeignCursor => Self::new(ProblemCode::InvalidCursor).detail("cursor was not given out for this account, filters and sort"),
-            ReadError::ForeignToken => {
-                Self::new(ProblemCode::InvalidConsistencyToken).detail("Consistency-Token was not given out to this account")
-            }
+            ReadError::ForeignCursor => Self::new(ProblemCode::InvalidCursor)
+                .detail("cursor was not given out for this account, filters and sort"),
+            ReadError::ForeignToken => Self::new(ProblemCode::InvalidConsistencyToken)
+                .detail("Consistency-Token was not given out to this account"),
             ReadError::NotFound => Self::new(ProblemCode::NotFound),
             ReadError::NotYet => Self::new(ProblemCode::NotCaughtUp).retry_after_s(RETRY_AFTER_S),
             ReadError::Parked => Self::new(ProblemCode::ProjectionParked).retry_after_s(PARKED_RETRY_AFTER_S),

@@ -130,9 +130,10 @@ fn content(mut items: Vec<Item>, owner: Uuid, request: &HistoryRequest, sealer: 
     let limit = usize::from(request.limit);
     let more = items.len() > limit;
     items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|last| {
-        sealer.seal_cursor(OwnerId(owner), &binding(request.task_id), &last.version.to_be_bytes())
-    });
+    let next = items
+        .last()
+        .filter(|_| more)
+        .map(|last| sealer.seal_cursor(OwnerId(owner), &binding(request.task_id), &last.version.to_be_bytes()));
     let mut body = Vec::with_capacity(64 + items.iter().map(|item| 250 + item.changes.len()).sum::<usize>());
     body.extend_from_slice(b"{\"items\":[");
     for (n, item) in items.iter().enumerate() {

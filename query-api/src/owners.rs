@@ -217,7 +217,8 @@ impl Owners {
     /// Not within [`TOKEN_WAIT_MS_MAX`], or never (parked, another log).
     pub async fn standing_at_least(&self, owner: Owner, need: Need) -> Result<Arc<Standing>, ReadError> {
         let standing = self.standing(owner).await?;
-        if need.is_met_by(&standing.row)? {
+        // What is remembered may say yes; only a fresh look may say no.
+        if need.is_met_by(&standing.row) == Ok(true) {
             return Ok(standing);
         }
         let deadline = Instant::now() + Duration::from_millis(TOKEN_WAIT_MS_MAX);

@@ -25,15 +25,18 @@ pub(crate) fn each<'q>(
         let name = decoded(name).ok_or_else(|| ReadError::Parameter("a query parameter's name is not UTF-8".into()))?;
         let Some(place) = known.iter().position(|known| *known == name) else {
             let name: String = name.chars().take(50).collect();
-            return Err(ReadError::Parameter(format!("unknown query parameter {name:?}; known here: {}", known.join(", "))));
+            return Err(ReadError::Parameter(format!(
+                "unknown query parameter {name:?}; known here: {}",
+                known.join(", ")
+            )));
         };
         let name = known[place];
         if seen & (1 << place) != 0 {
             return Err(ReadError::Parameter(format!("query parameter {name} is repeated")));
         }
         seen |= 1 << place;
-        let value = decoded(value)
-            .ok_or_else(|| ReadError::parameter(name, "has a broken percent escape or is not UTF-8"))?;
+        let value =
+            decoded(value).ok_or_else(|| ReadError::parameter(name, "has a broken percent escape or is not UTF-8"))?;
         take(name, value)?;
     }
     Ok(())
@@ -105,7 +108,9 @@ mod tests {
 
     #[test]
     fn the_unknown_the_repeated_and_the_broken_are_named() {
-        for (query, name) in [("c=1", "\"c\""), ("a=1&a=1", "a is repeated"), ("b=%zz", "b "), ("b=%f", "b "), ("b=%ff", "b ")] {
+        for (query, name) in
+            [("c=1", "\"c\""), ("a=1&a=1", "a is repeated"), ("b=%zz", "b "), ("b=%f", "b "), ("b=%ff", "b ")]
+        {
             let ReadError::Parameter(detail) = all(query).unwrap_err() else { panic!("{query}") };
             assert!(detail.contains(name), "{query}: {detail}");
         }

@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::error::ReadError;
+use crate::list::Shelf;
 use crate::owners::{Need, Owner, Owners, Standing, StandingRow, header};
 
 /// Bytes of answers kept.
@@ -34,6 +35,7 @@ pub(crate) struct Reads(Arc<Inner>);
 struct Inner {
     pool: PgPool,
     owners: Owners,
+    shelf: Shelf,
     cache: Cache<Key, Arc<Answer>, Weight>,
     flights: Mutex<HashMap<FlightKey, Flight>>,
 }
@@ -116,13 +118,19 @@ pub(crate) trait Query: Sync {
     fn key(&self) -> Vec<u8>;
 
     /// Reads it from one snapshot of one generation.
-    fn load(&self, reads: &Reads, owner: Uuid, generation: i32) -> impl Future<Output = Result<Loaded, ReadError>> + Send;
+    fn load(
+        &self,
+        reads: &Reads,
+        owner: Uuid,
+        generation: i32,
+    ) -> impl Future<Output = Result<Loaded, ReadError>> + Send;
 }
 
 impl Reads {
     pub fn new(pool: PgPool, owners: Owners) -> Self {
         let cache = Cache::with_weighter(16_384, CACHE_BYTES_MAX, Weight);
-        Self(Arc::new(Inner { pool, owners, cache, flights: Mutex::default() }))
+        let shelf = Shelf::new(pool.clone());
+        Self(Arc::new(Inner { pool, owners, shelf, cache, flights: Mutex::default() }))
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -131,6 +139,10 @@ impl Reads {
 
     pub fn owners(&self) -> &Owners {
         &self.0.owners
+    }
+
+    pub fn shelf(&self) -> &Shelf {
+        &self.0.shelf
     }
 
     /// Where the owner stands: now, or once that shows what the token asks for.
@@ -143,7 +155,12 @@ impl Reads {
 
     /// The answer at this standing or a newer one: from the cache, from somebody who is asking already, or from the
     /// database.
-    pub async fn answer(&self, owner: Owner, standing: Arc<Standing>, query: &impl Query) -> Result<Arc<Answer>, ReadError> {
+    pub async fn answer(
+        &self,
+        owner: Owner,
+        standing: Arc<Standing>,
+        query: &impl Query,
+    ) -> Result<Arc<Answer>, ReadError> {
         let key = Key { owner: owner.id, request: query.key() };
         if let Some(answer) = self.0.cache.get(&key).filter(|answer| answer.is_current(&standing)) {
             return Ok(answer);

@@ -35,7 +35,10 @@ mod tests {
 
     #[test]
     fn case_accents_and_compatibility_forms_are_folded() {
-        assert_eq!(words("Überprüfung, CAFÉ—ﬁx №5 İstanbul").unwrap(), ["uberprufung", "cafe", "fix", "no5", "istanbul"]);
+        assert_eq!(
+            words("Überprüfung, CAFÉ—ﬁx №5 İstanbul").unwrap(),
+            ["uberprufung", "cafe", "fix", "no5", "istanbul"]
+        );
         assert_eq!(words("ΟΔΟΣ οδός").unwrap(), ["οδοσ", "οδος"]);
     }
 

@@ -64,12 +64,17 @@ impl StatsRequest {
 /// `YYYY-MM-DD`, exactly, in the years 1 to 9999.
 fn date(text: &str) -> Option<NaiveDate> {
     let bytes = text.as_bytes();
-    let shaped = bytes.len() == 10 && bytes.iter().enumerate().all(|(n, b)| if n == 4 || n == 7 { *b == b'-' } else { b.is_ascii_digit() });
+    let shaped = bytes.len() == 10
+        && bytes.iter().enumerate().all(|(n, b)| if n == 4 || n == 7 { *b == b'-' } else { b.is_ascii_digit() });
     let date = shaped.then(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()).flatten();
     date.filter(|_| !text.starts_with("0000"))
 }
 
-pub(crate) async fn stats(State(reads): State<Reads>, asked: Asked, RawQuery(query): RawQuery) -> Result<Response, ReadError> {
+pub(crate) async fn stats(
+    State(reads): State<Reads>,
+    asked: Asked,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ReadError> {
     let request = StatsRequest::parse(query.as_deref())?;
     request.period(clock::now().date_naive())?;
     let standing = reads.standing(asked.owner, asked.need).await?;
@@ -99,7 +104,13 @@ struct Found {
     completion_times_us: Vec<i64>,
 }
 
-async fn load(reads: &Reads, generation: i32, owner: Uuid, request: StatsRequest, now: Time) -> Result<Loaded, ReadError> {
+async fn load(
+    reads: &Reads,
+    generation: i32,
+    owner: Uuid,
+    request: StatsRequest,
+    now: Time,
+) -> Result<Loaded, ReadError> {
     let period = request.period(now.date_naive())?;
     let row = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
@@ -142,7 +153,13 @@ async fn load(reads: &Reads, generation: i32, owner: Uuid, request: StatsRequest
         parked_position: row.parked_position,
     };
     let found = Found {
-        counts: row.statuses.into_iter().zip(row.priorities).zip(row.counts).map(|((s, p), count)| (s, p, count)).collect(),
+        counts: row
+            .statuses
+            .into_iter()
+            .zip(row.priorities)
+            .zip(row.counts)
+            .map(|((s, p), count)| (s, p, count))
+            .collect(),
         days: row.days.into_iter().zip(row.created.into_iter().zip(row.completed)).collect(),
         overdue: row.overdue,
         completion_times_us: row.completion_times.unwrap_or_default().iter().map(microseconds).collect(),
@@ -199,7 +216,12 @@ impl Found {
         for (n, day) in period.from.iter_days().take_while(|day| *day <= period.to).enumerate() {
             let count = self.days.get(&day).copied().map_or(0, &count);
             // Writing into a vector cannot fail.
-            let _ = write!(out, "{}{{\"date\":\"{}\",\"count\":{count}}}", if n > 0 { "," } else { "[" }, day.format("%Y-%m-%d"));
+            let _ = write!(
+                out,
+                "{}{{\"date\":\"{}\",\"count\":{count}}}",
+                if n > 0 { "," } else { "[" },
+                day.format("%Y-%m-%d")
+            );
         }
         out.push(b']');
     }
@@ -240,7 +262,15 @@ mod tests {
         assert_eq!(period("to=2026-01-30"), Ok(Period { from: day("2026-01-01"), to: day("2026-01-30") }));
         assert_eq!(period("from=2026-03-10"), Ok(Period { from: day("2026-03-10"), to: day("2026-03-10") }));
         assert!(period("from=2025-01-01&to=2026-01-01").is_ok());
-        for bad in ["from=2025-01-01&to=2026-01-02", "from=2026-03-11", "from=2026-02-30", "to=2026-2-3", "to=0000-01-01", "to=", "day=1"] {
+        for bad in [
+            "from=2025-01-01&to=2026-01-02",
+            "from=2026-03-11",
+            "from=2026-02-30",
+            "to=2026-2-3",
+            "to=0000-01-01",
+            "to=",
+            "day=1",
+        ] {
             assert!(period(bad).is_err(), "{bad}");
         }
     }

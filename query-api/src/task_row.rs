@@ -148,8 +148,7 @@ impl Fold {
 
     /// The task after this change.
     pub fn apply(&mut self, change: &Change) -> Result<&TaskRow, Unfoldable> {
-        let unfoldable =
-            |reason: String| Unfoldable { task_id: self.task_id, version: change.version, reason };
+        let unfoldable = |reason: String| Unfoldable { task_id: self.task_id, version: change.version, reason };
         let to: Changes = serde_json::from_str(&change.changes).map_err(|error| unfoldable(error.to_string()))?;
         let expected = self.task.as_ref().map_or(1, |task| task.version + 1);
         if change.version != expected {
@@ -157,7 +156,8 @@ impl Fold {
         }
         let code = |found: Result<i16, domain::Invalid>| found.map_err(|invalid| unfoldable(invalid.to_string()));
         let status = to.status.map(|status| code(Status::parse(&status.to).map(Status::code))).transpose()?;
-        let priority = to.priority.map(|priority| code(Priority::parse(&priority.to).map(Priority::code))).transpose()?;
+        let priority =
+            to.priority.map(|priority| code(Priority::parse(&priority.to).map(Priority::code))).transpose()?;
         let task = self.task.get_or_insert_with(|| TaskRow::blank(self.task_id, change.occurred_at));
         task.version = change.version;
         task.updated_at = change.occurred_at;
@@ -267,7 +267,20 @@ mod tests {
         assert_eq!(value["tags"], serde_json::json!(["x", "y\""]));
         assert_eq!(value["created_at"], "1970-01-01T00:00:00Z");
         assert_eq!(value["due_at"], serde_json::Value::Null);
-        let keys = ["id", "title", "description", "status", "priority", "due_at", "tags", "version", "created_at", "updated_at", "started_at", "completed_at"];
+        let keys = [
+            "id",
+            "title",
+            "description",
+            "status",
+            "priority",
+            "due_at",
+            "tags",
+            "version",
+            "created_at",
+            "updated_at",
+            "started_at",
+            "completed_at",
+        ];
         assert_eq!(value.as_object().unwrap().len(), keys.len());
         assert!(keys.iter().all(|key| value.get(key).is_some()));
     }

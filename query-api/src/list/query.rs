@@ -105,7 +105,13 @@ impl Bounds {
         // Years 0 and 10000: times of the API lie between.
         let first_time = if descending { 253_402_300_800 } else { -62_167_219_200 };
         let first_time = DateTime::<Utc>::from_timestamp(first_time, 0).unwrap_or_default();
-        let first = Self { time: first_time, priority: if descending { 4 } else { -1 }, id: first_id, dated: true, undated_from: Some(first_id) };
+        let first = Self {
+            time: first_time,
+            priority: if descending { 4 } else { -1 },
+            id: first_id,
+            dated: true,
+            undated_from: Some(first_id),
+        };
         match request.after {
             None => first,
             Some(Place { key: Some(key), id }) => Self {
@@ -267,7 +273,12 @@ impl<'a> Arguments<'a> {
 }
 
 /// Walks the sort's index from where the page before ended, as far as the bound allows.
-pub(super) async fn walk(pool: &PgPool, generation: i32, owner: Uuid, request: &ListRequest) -> Result<Page, ReadError> {
+pub(super) async fn walk(
+    pool: &PgPool,
+    generation: i32,
+    owner: Uuid,
+    request: &ListRequest,
+) -> Result<Page, ReadError> {
     let arguments = Arguments::of(pool, generation, owner, request);
     let rows = match (request.sort.by, request.sort.descending) {
         (SortBy::CreatedAt, false) => walk!(arguments, " created_at ", time, " > ", " asc ").await,
@@ -283,7 +294,12 @@ pub(super) async fn walk(pool: &PgPool, generation: i32, owner: Uuid, request: &
 }
 
 /// Finds all matches first, then sorts them.
-pub(super) async fn pick(pool: &PgPool, generation: i32, owner: Uuid, request: &ListRequest) -> Result<Page, ReadError> {
+pub(super) async fn pick(
+    pool: &PgPool,
+    generation: i32,
+    owner: Uuid,
+    request: &ListRequest,
+) -> Result<Page, ReadError> {
     let arguments = Arguments::of(pool, generation, owner, request);
     let rows = match (request.sort.by, request.sort.descending) {
         (SortBy::CreatedAt, false) => pick!(arguments, " created_at ", time, " > ", " asc ").await,
@@ -296,4 +312,29 @@ pub(super) async fn pick(pool: &PgPool, generation: i32, owner: Uuid, request: &
         (SortBy::DueAt, true) => pick_due!(arguments, " < ", " <= ", " desc ").await,
     };
     Page::of(rows?, generation)
+}
+
+/// Reads the tasks that were found elsewhere, in that order; whether they are still the page is for the caller to see
+/// by the standing.
+pub(super) async fn by_ids(pool: &PgPool, generation: i32, owner: Uuid, ids: &[Uuid]) -> Result<Page, ReadError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
+               o.change_counter as "change_counter?", o.parked_position as "parked_position?", null::bigint as total,
+               t.task_id as "task_id?", t.version as "version?", t.title as "title?", t.description as "description?",
+               t.status as "status?", t.priority as "priority?", t.due_at as "due_at?", t.tags as "tags?",
+               t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at as "started_at?",
+               t.completed_at as "completed_at?"
+           from read_model.projection p
+           left join read_model.owner o on o.generation = $1 and o.owner_id = $2
+           left join (unnest($3::uuid[]) with ordinality as w (task_id, n)
+               join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = w.task_id and not t.deleted) on true
+           order by w.n"#,
+        generation,
+        owner,
+        ids
+    )
+    .fetch_all(pool)
+    .await?;
+    Page::of(rows, generation)
 }

@@ -109,16 +109,20 @@ impl ListRequest {
     /// # Errors
     /// [`ReadError::Parameter`] names what is unknown, repeated or out of range; [`ReadError::ForeignCursor`].
     pub fn parse(query: Option<&str>, owner: Uuid, sealer: &Sealer) -> Result<Self, ReadError> {
-        const KNOWN: [&str; 9] = ["status", "priority", "tag", "due_after", "due_before", "q", "sort", "limit", "cursor"];
+        const KNOWN: [&str; 9] =
+            ["status", "priority", "tag", "due_after", "due_before", "q", "sort", "limit", "cursor"];
         let mut filters = Filters::default();
         let mut sort = Sort { by: SortBy::CreatedAt, descending: true };
         let mut limit = LIMIT_DEFAULT;
         let mut cursor = None;
         params::each(query, &KNOWN, |name, value| {
             match name {
-                "status" => filters.statuses = codes(name, &value, Status::ALL, |s| Status::parse(s).map(Status::code))?,
+                "status" => {
+                    filters.statuses = codes(name, &value, Status::ALL, |s| Status::parse(s).map(Status::code))?
+                }
                 "priority" => {
-                    filters.priorities = codes(name, &value, Priority::ALL, |s| Priority::parse(s).map(Priority::code))?;
+                    filters.priorities =
+                        codes(name, &value, Priority::ALL, |s| Priority::parse(s).map(Priority::code))?;
                 }
                 "tag" => filters.tags = tags(&value)?,
                 "due_after" => filters.due_after = Some(time(name, &value)?),
@@ -135,7 +139,8 @@ impl ListRequest {
         let after = match cursor {
             None => None,
             Some(cursor) => {
-                let bytes = sealer.open_cursor(&cursor, OwnerId(owner), &binding).map_err(|_| ReadError::ForeignCursor)?;
+                let bytes =
+                    sealer.open_cursor(&cursor, OwnerId(owner), &binding).map_err(|_| ReadError::ForeignCursor)?;
                 Some(Place::from_bytes(&bytes).ok_or(ReadError::ForeignCursor)?)
             }
         };
@@ -173,7 +178,9 @@ impl ListRequest {
             }
         };
         let Filters { statuses, priorities, tags, due_after, due_before, words } = &self.filters;
-        let named = |code: &i16, names: &[&str]| usize::try_from(*code).ok().and_then(|at| names.get(at)).map(|n| (*n).to_owned());
+        let named = |code: &i16, names: &[&str]| {
+            usize::try_from(*code).ok().and_then(|at| names.get(at)).map(|n| (*n).to_owned())
+        };
         push("status", &mut statuses.iter().filter_map(|code| named(code, &STATUSES)));
         push("priority", &mut priorities.iter().filter_map(|code| named(code, &PRIORITIES)));
         push("tag", &mut tags.iter().cloned());
@@ -189,12 +196,8 @@ impl ListRequest {
     }
 }
 
-const STATUSES: [&str; 4] = [
-    Status::Pending.as_str(),
-    Status::InProgress.as_str(),
-    Status::Completed.as_str(),
-    Status::Cancelled.as_str(),
-];
+const STATUSES: [&str; 4] =
+    [Status::Pending.as_str(), Status::InProgress.as_str(), Status::Completed.as_str(), Status::Cancelled.as_str()];
 const PRIORITIES: [&str; 4] =
     [Priority::Low.as_str(), Priority::Medium.as_str(), Priority::High.as_str(), Priority::Urgent.as_str()];
 
@@ -241,7 +244,10 @@ fn parse_sort(value: &str) -> Result<Sort, ReadError> {
     let by = [SortBy::CreatedAt, SortBy::UpdatedAt, SortBy::Priority, SortBy::DueAt];
     let by = by.into_iter().find(|by| by.as_str() == field);
     let by = by.ok_or_else(|| {
-        ReadError::parameter("sort", "must be one of created_at, due_at, priority, updated_at, with - before it for descending")
+        ReadError::parameter(
+            "sort",
+            "must be one of created_at, due_at, priority, updated_at, with - before it for descending",
+        )
     })?;
     Ok(Sort { by, descending })
 }

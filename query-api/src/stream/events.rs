@@ -141,7 +141,8 @@ impl Page {
         let whole = events.len() < usize::try_from(EVENTS_MAX).unwrap_or(usize::MAX);
         let last = events.last().map_or(after, |event| event.position);
         let until = if whole { complete_until.max(last).max(after) } else { last };
-        let events = events.into_iter().map(|event| Some((event.position, event.to_bytes(&states)?))).collect::<Option<_>>();
+        let events =
+            events.into_iter().map(|event| Some((event.position, event.to_bytes(&states)?))).collect::<Option<_>>();
         let events = events.ok_or(ReadError::Unavailable)?;
         Ok(Some(Self { after, until, events }))
     }

@@ -27,8 +27,8 @@ use crate::QueryApi;
 use crate::error::ReadError;
 use crate::owners::Owner;
 use crate::params;
-use hubs::Seat;
 pub(crate) use hubs::Hubs;
+use hubs::Seat;
 
 /// How often a comment says that the stream lives.
 const COMMENT_EVERY_S: u64 = 15;
@@ -44,10 +44,13 @@ pub(crate) async fn stream(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     params::each(query.as_deref(), &[], |_, _| Ok(()))?;
-    let resume_from = match single(&headers, &LAST_EVENT_ID)? {
-        None => None,
-        Some(id) => Some(position(id).ok_or_else(|| Problem::parameter("the header Last-Event-ID must be an id of the stream or a revision"))?),
-    };
+    let resume_from =
+        match single(&headers, &LAST_EVENT_ID)? {
+            None => None,
+            Some(id) => Some(position(id).ok_or_else(|| {
+                Problem::parameter("the header Last-Event-ID must be an id of the stream or a revision")
+            })?),
+        };
     let live = Live::open(&app, principal, resume_from).await?;
     let body = Body::from_stream(stream::unfold(live, |mut live| async move {
         let chunk = live.next().await?;

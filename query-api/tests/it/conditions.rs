@@ -23,14 +23,19 @@ async fn what_the_client_has_is_not_sent_again() {
         let etag = first.header("etag").to_owned();
         assert_eq!(etag.starts_with("W/\""), *weak, "{path}: {etag}");
         assert_eq!(first.header("cache-control"), "private, no-cache");
-        for sent in [etag.clone(), format!("\"other\", {etag}"), "*".to_owned(), etag.trim_start_matches("W/").to_owned()] {
+        for sent in
+            [etag.clone(), format!("\"other\", {etag}"), "*".to_owned(), etag.trim_start_matches("W/").to_owned()]
+        {
             let again = world.send(&world.router, owner, path, &[("if-none-match", &sent)]).await;
             assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0), "{path} {sent}");
             assert_eq!(again.header("etag"), etag);
             assert_eq!(again.header("consistency-token"), first.header("consistency-token"));
         }
         world.send(&world.router, owner, path, &[("if-none-match", "\"other\"")]).await.ok();
-        world.send(&world.router, owner, path, &[("if-none-match", "nothing quoted")]).await.refused(400, "invalid-parameter");
+        world
+            .send(&world.router, owner, path, &[("if-none-match", "nothing quoted")])
+            .await
+            .refused(400, "invalid-parameter");
 
         let token = world.token(owner, world.rename(owner, &mut task, "y").await);
         let headers = [("if-none-match", etag.as_str()), ("consistency-token", token.as_str())];
@@ -57,7 +62,12 @@ async fn an_etag_ends_when_the_clock_changes_the_answer() {
     let world = World::new().await;
     let owner = Uuid::new_v4();
     let due_at = service_kit::clock::now() + chrono::TimeDelta::milliseconds(1500);
-    let done = Task { status: 2, completed_at: Some(at(5)), due_at: Some(due_at - chrono::TimeDelta::milliseconds(700)), ..Task::new("done") };
+    let done = Task {
+        status: 2,
+        completed_at: Some(at(5)),
+        due_at: Some(due_at - chrono::TimeDelta::milliseconds(700)),
+        ..Task::new("done")
+    };
     world.put(owner, &[Task { due_at: Some(due_at), ..Task::new("x") }, done]).await;
     let path = "/api/v1/stats?from=2026-05-01&to=2026-05-28";
     let first = world.get(owner, path).await.ok();

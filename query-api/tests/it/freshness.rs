@@ -67,7 +67,10 @@ async fn tokens_of_others_and_of_other_logs_are_refused() {
         }
     }
     world.send(&world.router, owner, "/api/v1/tasks", &[(TOKEN, &good)]).await.ok();
-    world.send(&world.router, owner, "/api/v1/tasks", &[(TOKEN, &good), (TOKEN, &good)]).await.refused(400, "invalid-parameter");
+    world
+        .send(&world.router, owner, "/api/v1/tasks", &[(TOKEN, &good), (TOKEN, &good)])
+        .await
+        .refused(400, "invalid-parameter");
 }
 
 #[tokio::test]
@@ -83,7 +86,12 @@ async fn every_read_hands_out_a_token_that_holds_at_every_copy() {
     for n in 1..60 {
         world.rename(owner, &mut task, &n.to_string()).await;
         let copy = &copies[n % 2];
-        let paths = ["/api/v1/tasks".to_owned(), format!("/api/v1/tasks/{}", task.id), "/api/v1/stats".to_owned(), format!("/api/v1/tasks/{}/history", task.id)];
+        let paths = [
+            "/api/v1/tasks".to_owned(),
+            format!("/api/v1/tasks/{}", task.id),
+            "/api/v1/stats".to_owned(),
+            format!("/api/v1/tasks/{}/history", task.id),
+        ];
         let answer = world.send(copy, owner, &paths[n % 4], &[(TOKEN, &token)]).await.ok();
         token = answer.header(TOKEN).to_owned();
         let body = world.send(&copies[(n + 1) % 2], owner, "/api/v1/tasks", &[(TOKEN, &token)]).await.ok().json();
@@ -110,12 +118,14 @@ async fn a_process_never_shows_less_than_before() {
         let mut shown = 0;
         for n in 0..400 {
             // A new request each time is loaded anew; the others come from the cache.
-            let path = if n % 2 == 0 { format!("/api/v1/tasks?limit={}", 1 + n % 200) } else { "/api/v1/tasks".to_owned() };
+            let path =
+                if n % 2 == 0 { format!("/api/v1/tasks?limit={}", 1 + n % 200) } else { "/api/v1/tasks".to_owned() };
             let body = world.get(owner, &path).await.ok().json();
             let version = body["items"][0]["version"].as_i64().unwrap();
             assert!(version >= shown, "{version} after {shown}");
             shown = version;
-            let version = world.get(owner, &format!("/api/v1/tasks/{id}")).await.ok().json()["version"].as_i64().unwrap();
+            let version =
+                world.get(owner, &format!("/api/v1/tasks/{id}")).await.ok().json()["version"].as_i64().unwrap();
             assert!(version >= shown, "{version} after {shown}");
             shown = version;
         }
@@ -156,7 +166,9 @@ async fn simultaneous_reads_are_one_statement() {
     world.create(owner, &Task::new("x")).await;
     let answers = futures_util::future::join_all((0..200).map(|_| world.get(owner, "/api/v1/tasks?limit=3"))).await;
     assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body));
-    let calls = sqlx::query_scalar!("select coalesce(sum(idx_scan), 0)::bigint as \"n!\" from pg_stat_user_indexes where relname = 'task_1' and indexrelname like '%created%'");
+    let calls = sqlx::query_scalar!(
+        "select coalesce(sum(idx_scan), 0)::bigint as \"n!\" from pg_stat_user_indexes where relname = 'task_1' and indexrelname like '%created%'"
+    );
     // Statistics arrive late; fewer than a statement for each is what matters.
     assert!(calls.fetch_one(&world.db).await.unwrap() < 50);
 }

@@ -58,17 +58,26 @@ async fn statistics_equal_a_recount() {
         for (code, name) in [(0, "low"), (1, "medium"), (2, "high"), (3, "urgent")] {
             assert_eq!(body["by_priority"][name], there.iter().filter(|task| task.priority == code).count());
         }
-        assert_eq!(body["overdue"], there.iter().filter(|task| task.status < 2 && task.due_at.is_some_and(|due| due < now)).count());
+        assert_eq!(
+            body["overdue"],
+            there.iter().filter(|task| task.status < 2 && task.due_at.is_some_and(|due| due < now)).count()
+        );
         let mut took: Vec<i64> =
             there.iter().filter_map(|task| (task.completed_at? - task.created_at).num_microseconds()).collect();
         took.sort_unstable();
         for (percent, name) in [(50, "p50"), (90, "p90"), (99, "p99")] {
-            assert_eq!(microseconds(&body["completion_time_seconds"][name]), nearest_rank(&took, percent), "{name} of {size}");
+            assert_eq!(
+                microseconds(&body["completion_time_seconds"][name]),
+                nearest_rank(&took, percent),
+                "{name} of {size}"
+            );
         }
         for query in ["", "?from=2025-11-23&to=2026-11-23"] {
             let body = world.get(owner, &format!("/api/v1/stats{query}")).await.ok().json();
             let created = |day: NaiveDate| there.iter().filter(|task| task.created_at.date_naive() == day).count();
-            let completed = |day: NaiveDate| there.iter().filter(|t| t.completed_at.is_some_and(|at| at.date_naive() == day)).count();
+            let completed = |day: NaiveDate| {
+                there.iter().filter(|t| t.completed_at.is_some_and(|at| at.date_naive() == day)).count()
+            };
             let days = body["created_per_day"].as_array().unwrap();
             assert_eq!(days.len(), if query.is_empty() { 30 } else { 366 });
             for (n, entry) in days.iter().enumerate() {
@@ -77,7 +86,11 @@ async fn statistics_equal_a_recount() {
                 assert_eq!(body["completed_per_day"][n], json!({"date": entry["date"], "count": completed(day)}));
             }
             if query.is_empty() {
-                assert_eq!(days[29]["date"], service_kit::clock::now().date_naive().to_string(), "unless midnight has just passed");
+                assert_eq!(
+                    days[29]["date"],
+                    service_kit::clock::now().date_naive().to_string(),
+                    "unless midnight has just passed"
+                );
             }
         }
     }
@@ -86,7 +99,14 @@ async fn statistics_equal_a_recount() {
 #[tokio::test]
 async fn periods_out_of_bounds_are_refused() {
     let world = World::new().await;
-    for query in ["from=2026-01-02&to=2026-01-01", "from=2025-01-01&to=2026-01-02", "from=2026-1-1", "to=2026-01-01T00:00:00Z", "day=2026-01-01", "from=2026-01-01&from=2026-01-01"] {
+    for query in [
+        "from=2026-01-02&to=2026-01-01",
+        "from=2025-01-01&to=2026-01-02",
+        "from=2026-1-1",
+        "to=2026-01-01T00:00:00Z",
+        "day=2026-01-01",
+        "from=2026-01-01&from=2026-01-01",
+    ] {
         world.get(Uuid::new_v4(), &format!("/api/v1/stats?{query}")).await.refused(400, "invalid-parameter");
     }
 }

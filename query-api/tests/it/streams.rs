@@ -55,7 +55,9 @@ impl Stream {
                 if message.starts_with(':') {
                     continue;
                 }
-                let field = |name: &str| message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned);
+                let field = |name: &str| {
+                    message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)
+                };
                 return Some(Event {
                     id: field("id").unwrap().parse().unwrap(),
                     event: field("event"),
@@ -138,7 +140,10 @@ async fn a_stream_resumes_from_any_id() {
     let list = world.get(owner, "/api/v1/tasks").await.ok().json();
     assert_eq!(list["revision"], expected.last().unwrap().id);
     for bad in ["x", "-1", "", "1 2", "99999999999999999999"] {
-        world.send(&world.router, owner, "/api/v1/stream", &[("last-event-id", bad)]).await.refused(400, "invalid-parameter");
+        world
+            .send(&world.router, owner, "/api/v1/stream", &[("last-event-id", bad)])
+            .await
+            .refused(400, "invalid-parameter");
     }
     world.send(&world.router, owner, "/api/v1/stream?x=1", &[]).await.refused(400, "invalid-parameter");
 }

@@ -11,11 +11,13 @@ async fn lived(world: &World, owner: Uuid) -> Task {
     let mut task = Task { tags: vec!["a".into()], due_at: Some(at(99)), ..Task::new("first") };
     world.create(owner, &task).await;
     task = Task { version: 2, status: 1, updated_at: at(10), started_at: Some(at(10)), ..task };
-    let started = json!({"status": {"from": "pending", "to": "in_progress"}, "started_at": {"from": null, "to": rfc(at(10))}});
+    let started =
+        json!({"status": {"from": "pending", "to": "in_progress"}, "started_at": {"from": null, "to": rfc(at(10))}});
     world.event(owner, &task, "TaskStarted", started).await;
     let done = at(20) + TimeDelta::microseconds(1);
     task = Task { version: 3, status: 2, updated_at: done, completed_at: Some(done), ..task };
-    let completed = json!({"status": {"from": "in_progress", "to": "completed"}, "completed_at": {"from": null, "to": rfc(done)}});
+    let completed =
+        json!({"status": {"from": "in_progress", "to": "completed"}, "completed_at": {"from": null, "to": rfc(done)}});
     world.event(owner, &task, "TaskCompleted", completed).await;
     task = Task { version: 4, title: "second".into(), ..task };
     world.event(owner, &task, "TaskRenamed", json!({"title": {"from": "first", "to": "second"}})).await;
@@ -32,16 +34,17 @@ async fn a_task_is_shown_as_of_each_instant() {
     let as_of = async |time: &str| world.get(owner, &format!("/api/v1/tasks/{}?as_of={time}", task.id)).await;
     let us = TimeDelta::microseconds(1);
     as_of(&rfc(at(0) - us)).await.refused(404, "not-found");
-    for (time, version) in [
-        (at(0), 1), (at(10) - us, 1), (at(10), 2), (at(20), 2), (at(20) + us, 4), (at(1000), 4),
-    ] {
+    for (time, version) in [(at(0), 1), (at(10) - us, 1), (at(10), 2), (at(20), 2), (at(20) + us, 4), (at(1000), 4)] {
         let answer = as_of(&rfc(time)).await.ok();
         assert_eq!(answer.json()["version"], version, "{time}");
         assert_eq!(answer.header("etag"), format!("\"{version}\""));
     }
     assert_eq!(as_of(&rfc(at(1000))).await.json(), now.json(), "the fold of the history is the row");
     let first = as_of(&rfc(at(0))).await.json();
-    assert_eq!((first["status"].as_str(), first["title"].as_str(), &first["started_at"]), (Some("pending"), Some("first"), &Value::Null));
+    assert_eq!(
+        (first["status"].as_str(), first["title"].as_str(), &first["started_at"]),
+        (Some("pending"), Some("first"), &Value::Null)
+    );
     assert_eq!(first["updated_at"], rfc(at(0)));
     // The same instant, written with an offset.
     assert_eq!(as_of("2026-05-28T22:26:50%2B02:00").await.ok().json()["version"], 2);
@@ -53,7 +56,9 @@ async fn as_of_may_be_a_minute_ahead() {
     let owner = Uuid::new_v4();
     let task = Task::new("x");
     world.create(owner, &task).await;
-    let path = |seconds| format!("/api/v1/tasks/{}?as_of={}", task.id, rfc(service_kit::clock::now() + TimeDelta::seconds(seconds)));
+    let path = |seconds| {
+        format!("/api/v1/tasks/{}?as_of={}", task.id, rfc(service_kit::clock::now() + TimeDelta::seconds(seconds)))
+    };
     world.get(owner, &path(50)).await.ok();
     world.get(owner, &path(70)).await.refused(400, "invalid-parameter");
     world.get(owner, &format!("/api/v1/tasks/{}?as_of=yesterday", task.id)).await.refused(400, "invalid-parameter");
@@ -118,6 +123,9 @@ async fn a_history_comes_oldest_first_in_pages() {
     let second = world.get(owner, &format!("{path}?cursor={cursor}")).await.ok().json();
     assert_eq!(second["items"], json!([items[3]]));
     let other = lived(&world, owner).await;
-    world.get(owner, &format!("/api/v1/tasks/{}/history?cursor={cursor}", other.id)).await.refused(400, "invalid-cursor");
+    world
+        .get(owner, &format!("/api/v1/tasks/{}/history?cursor={cursor}", other.id))
+        .await
+        .refused(400, "invalid-cursor");
     world.get(owner, &format!("/api/v1/tasks?cursor={cursor}")).await.refused(400, "invalid-cursor");
 }

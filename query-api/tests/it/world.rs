@@ -211,6 +211,10 @@ impl World {
         self.position.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    pub fn last_position(&self) -> i64 {
+        self.position.load(Ordering::Relaxed)
+    }
+
     /// Writes tasks as they are, without history.
     pub async fn put(&self, owner: Uuid, tasks: &[Task]) {
         let position = self.next_position();
@@ -365,7 +369,10 @@ async fn touch(tx: &mut sqlx::PgConnection, owner: Uuid, position: i64) {
         .await
         .unwrap();
     }
-    sqlx::query!("delete from read_model.task_count where generation = 1 and owner_id = $1", owner).execute(&mut *tx).await.unwrap();
+    sqlx::query!("delete from read_model.task_count where generation = 1 and owner_id = $1", owner)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     sqlx::query!(
         "insert into read_model.task_count select 1, $1, status, priority, count(*) from read_model.task
          where generation = 1 and owner_id = $1 and not deleted group by status, priority",
@@ -374,7 +381,10 @@ async fn touch(tx: &mut sqlx::PgConnection, owner: Uuid, position: i64) {
     .execute(&mut *tx)
     .await
     .unwrap();
-    sqlx::query!("delete from read_model.day_count where generation = 1 and owner_id = $1", owner).execute(&mut *tx).await.unwrap();
+    sqlx::query!("delete from read_model.day_count where generation = 1 and owner_id = $1", owner)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     sqlx::query!(
         "insert into read_model.day_count select 1, $1, day, sum(created), sum(completed) from (
              select (created_at at time zone 'UTC')::date as day, 1 as created, 0 as completed from read_model.task
