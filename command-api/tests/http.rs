@@ -165,30 +165,33 @@ async fn events(pool: &PgPool) -> i64 {
 #[sqlx::test(migrations = false)]
 async fn a_write_answers_with_id_version_revision_and_headers(pool: PgPool) {
     let client = Client::new(&pool).await;
+    // Somebody else's event, so that positions are no versions.
+    client.account().task().await;
     let created = client
         .create(json!({"title": " Zoë ", "description": "d", "priority": "high", "due_at": "2026-01-31T13:00:00+01:00",
             "tags": ["B", "a", "b "], "id": null}))
         .await;
     assert_eq!(created.status, 201);
     let id = created.body["id"].as_str().unwrap();
-    assert_eq!(created.body, json!({"id": id, "version": 1, "revision": 1}));
+    assert_eq!(created.body, json!({"id": id, "version": 1, "revision": 2}));
     assert_eq!(created.header(LOCATION), Some(format!("/api/v1/tasks/{id}").as_str()));
     assert_eq!(created.header(ETAG), Some("\"1\""));
     assert_eq!(created.header(CONTENT_TYPE), Some("application/json"));
     assert_eq!(created.named("idempotent-replayed"), None);
-    assert_eq!(client.position_of(&created), 1);
+    assert_eq!(client.position_of(&created), 2);
     assert_eq!(Uuid::parse_str(id).unwrap().get_version_num(), 7);
-    let stored: String = sqlx::query_scalar("select data from event_store.event").fetch_one(&pool).await.unwrap();
+    let stored: String =
+        sqlx::query_scalar("select data from event_store.event where position = 2").fetch_one(&pool).await.unwrap();
     assert_eq!(
         stored,
         r#"{"title":"Zoë","description":"d","priority":"high","due_at":"2026-01-31T12:00:00Z","tags":["a","b"]}"#
     );
 
     let patched = client.patch(id, json!({"title": "b", "tags": null, "due_at": null, "description": null})).await;
-    assert_eq!((patched.status, &patched.body), (200, &json!({"id": id, "version": 5, "revision": 5})));
+    assert_eq!((patched.status, &patched.body), (200, &json!({"id": id, "version": 5, "revision": 6})));
     assert_eq!((patched.header(ETAG), patched.header(LOCATION)), (Some("\"5\""), None));
     let same = client.patch(id, json!({"title": "b"})).await;
-    assert_eq!((same.status, &same.body), (200, &json!({"id": id, "version": 5, "revision": 5})));
+    assert_eq!((same.status, &same.body), (200, &json!({"id": id, "version": 5, "revision": 6})));
     let merged = [("content-type", "application/merge-patch+json")];
     let path = format!("/api/v1/tasks/{id}");
     assert_eq!(client.send(Method::PATCH, &path, &merged, "{}").await.status, 200);
@@ -196,16 +199,21 @@ async fn a_write_answers_with_id_version_revision_and_headers(pool: PgPool) {
     for (verb, version) in [("start", 6), ("complete", 7), ("complete", 7), ("reopen", 8), ("cancel", 9)] {
         let answer = client.verb(id, verb).await;
         assert_eq!((answer.status, &answer.body["version"]), (200, &json!(version)), "{verb}");
-        assert_eq!(client.position_of(&answer), version, "{verb}");
+        assert_eq!(client.position_of(&answer), version + 1, "{verb}");
     }
     let deleted = client.delete(id).await;
     assert_eq!((deleted.status, &deleted.body), (204, &Value::Null));
-    assert_eq!((deleted.header(ETAG), client.position_of(&deleted)), (Some("\"10\""), 10));
+    assert_eq!((deleted.header(ETAG), client.position_of(&deleted)), (Some("\"10\""), 11));
     assert_eq!(deleted.header(CONTENT_TYPE), None);
     assert_eq!(client.delete(id).await.status, 204);
     assert_eq!(client.verb(id, "start").await.code(), "not-found");
     assert_eq!(client.create(json!({"title": "a", "id": id})).await.code(), "task-exists");
-    assert_eq!(events(&pool).await, 10);
+    assert_eq!(events(&pool).await, 11);
+    let nulls = json!({"title": "n", "description": null, "priority": null, "due_at": null, "tags": null, "id": null});
+    assert_eq!(client.create(nulls).await.status, 201);
+    let stored: String =
+        sqlx::query_scalar("select data from event_store.event where position = 12").fetch_one(&pool).await.unwrap();
+    assert_eq!(stored, r#"{"title":"n","priority":"medium","tags":[]}"#);
 }
 
 #[sqlx::test(migrations = false)]
@@ -353,6 +361,10 @@ async fn if_match_guards_a_write_and_404_wins_over_it(pool: PgPool) {
     let nowhere = format!("/api/v1/tasks/{}/start", Uuid::new_v4());
     for tag in ["\"1\"", "*"] {
         assert_eq!(client.send(Method::POST, &nowhere, &[(IF_MATCH.as_str(), tag)], "").await.status, 404);
+    }
+    for tag in ["\"1\"", "*"] {
+        let new = [JSON, (IF_MATCH.as_str(), tag)];
+        assert_eq!(client.send(Method::POST, "/api/v1/tasks", &new, r#"{"title":"a"}"#).await.status, 412, "{tag}");
     }
     let deletion = async |tag: &str| {
         client.send(Method::DELETE, &format!("/api/v1/tasks/{id}"), &[(IF_MATCH.as_str(), tag)], "").await.status
