@@ -199,7 +199,10 @@ begin
     execute format('create index on read_model.task%1$s (owner_id, updated_at, task_id) where not deleted', suffix);
     execute format('create index on read_model.task%1$s (owner_id, priority, task_id) where not deleted', suffix);
     execute format('create index on read_model.task%1$s (owner_id, due_at, task_id) where not deleted', suffix);
-    execute format('create index on read_model.task%1$s using gin (owner_id, status, priority, tags, search) where not deleted', suffix);
+    -- With the usual 4 MB of pending entries the planner shuns the index after a burst of writes (measured: 42 ms
+    -- instead of 0.2 for a rare tag); 256 kB cost the writer nothing that could be measured, no list at all thrice.
+    execute format('create index on read_model.task%1$s using gin (owner_id, status, priority, tags, search)
+        with (gin_pending_list_limit = 256) where not deleted', suffix);
     execute format('create unique index on read_model.history%1$s (owner_id, task_id, version)', suffix);
     execute format('create index on read_model.history%1$s (owner_id, position)', suffix);
     execute format('create unique index on read_model.task_count%1$s (owner_id, status, priority)', suffix);

@@ -15,12 +15,15 @@ use uuid::Uuid;
 use crate::apply::{Stream, parked_id};
 use crate::connection;
 use crate::copy::Rows;
+use crate::feed::{READ_BYTES, events_within};
 use crate::fold::{Folded, TaskRow, fold};
 use crate::rebuild::{Meter, RebuildError};
 use crate::words::Words;
 
-/// The most events of a chunk.
+/// The most events of a chunk; fewer where they are long, so that it has about [`READ_BYTES`].
 const CHUNK_EVENTS_MAX: i64 = 10_000;
+/// The first chunk, when it is not known yet how long events are.
+const CHUNK_EVENTS_FIRST: i64 = 1_000;
 
 /// A place in the order of (owner, task, version).
 type Place = (OwnerId, TaskId, i64);
@@ -77,14 +80,19 @@ async fn read_chunks(
     shard: i16,
     mut after: Option<Place>,
     until: i64,
-    sender: mpsc::Sender<Result<Vec<StoredEvent>, sqlx::Error>>,
+    sender: mpsc::Sender<Result<Read, sqlx::Error>>,
 ) {
+    let mut events_max = CHUNK_EVENTS_FIRST;
     loop {
-        let read = tail.read_streams_after(shard, after, until, CHUNK_EVENTS_MAX).await;
+        let read = tail.read_streams_after(shard, after, until, events_max).await.map(|events| {
+            let end = i64::try_from(events.len()).is_ok_and(|count| count < events_max);
+            Read { events, end }
+        });
         let end = match &read {
-            Ok(events) => {
+            Ok(Read { events, end }) => {
                 after = events.last().map(|event| (event.owner_id, event.task_id, event.version)).or(after);
-                i64::try_from(events.len()).is_ok_and(|count| count < CHUNK_EVENTS_MAX)
+                events_max = events_within(READ_BYTES, events).min(CHUNK_EVENTS_MAX);
+                *end
             }
             Err(_) => true,
         };
@@ -94,16 +102,19 @@ async fn read_chunks(
     }
 }
 
+struct Read {
+    events: Vec<StoredEvent>,
+    /// Nothing comes after them.
+    end: bool,
+}
+
 async fn fold_chunks(
     mut folder: Folder,
-    mut read: mpsc::Receiver<Result<Vec<StoredEvent>, sqlx::Error>>,
+    mut read: mpsc::Receiver<Result<Read, sqlx::Error>>,
     sender: mpsc::Sender<Result<Chunk, sqlx::Error>>,
 ) {
     while let Some(read) = read.recv().await {
-        let chunk = read.map(|events| {
-            let end = i64::try_from(events.len()).is_ok_and(|count| count < CHUNK_EVENTS_MAX);
-            folder.fold(events, end)
-        });
+        let chunk = read.map(|Read { events, end }| folder.fold(events, end));
         if sender.send(chunk).await.is_err() {
             return;
         }

@@ -23,6 +23,8 @@ use crate::{connection, parked};
 
 /// The most events that one transaction applies.
 pub(crate) const BATCH_EVENTS_MAX: i64 = 2_000;
+/// About as many bytes of events are read at once, once it is known how long they are.
+pub(crate) const READ_BYTES: usize = 4 << 20;
 /// Without a wake-up the tail is looked at this often.
 const POLL_MS: u64 = 25;
 /// How often it is looked whether another generation is live, or a retry is asked for.
@@ -160,12 +162,23 @@ struct Shard {
     generation: i32,
     position: i64,
     lost_races: u32,
+    /// As many events as make about [`READ_BYTES`].
+    read_events_max: i64,
     applier: Applier,
 }
 
 impl Shard {
     fn new(follower: Follower, shard: i16, stop: CancellationToken) -> Self {
-        Self { follower, shard, stop, generation: 0, position: 0, lost_races: 0, applier: Applier::default() }
+        Self {
+            follower,
+            shard,
+            stop,
+            generation: 0,
+            position: 0,
+            lost_races: 0,
+            read_events_max: BATCH_EVENTS_MAX / 4,
+            applier: Applier::default(),
+        }
     }
 
     /// Follows its shard for ever. An error of the database is logged and tried again, with a new connection.
@@ -211,7 +224,8 @@ impl Shard {
                 }
             }
             let events_max = self.applier.events_max;
-            let events = match ahead.take() {
+            let events_max = events_max.min(self.read_events_max);
+            let mut events = match ahead.take() {
                 Some(events) if events.first().is_some_and(|event| event.position == self.position + 1) => events,
                 _ => tail.read_after(self.shard, self.position, events_max).await?,
             };
@@ -222,6 +236,8 @@ impl Shard {
                 }
                 continue;
             }
+            up_to_a_hole(self.shard, self.position, &mut events)?;
+            self.read_events_max = events_within(READ_BYTES, &events).min(BATCH_EVENTS_MAX);
             let more = i64::try_from(events.len()).is_ok_and(|count| count >= events_max);
             let last = events.last().map_or(self.position, |event| event.position);
             let apply = self.applier.apply(&mut connection, self.generation, self.shard, events, true);
@@ -314,6 +330,32 @@ pub(crate) async fn create_checkpoint(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// The log has no holes; one that has is damaged, and applying what comes after it would hide that. Keeps what comes
+/// before a hole, and fails at it.
+fn up_to_a_hole(shard: i16, position: i64, events: &mut Vec<StoredEvent>) -> Result<(), sqlx::Error> {
+    let expected = |at: usize| i64::try_from(at).map_or(i64::MAX, |at| position + 1 + at);
+    match events.iter().enumerate().position(|(at, event)| event.position != expected(at)) {
+        None => Ok(()),
+        Some(0) => Err(sqlx::Error::Protocol(format!(
+            "the log has a hole: shard {shard} has no event at position {}, but some after it",
+            position + 1
+        ))),
+        Some(hole) => {
+            events.truncate(hole);
+            Ok(())
+        }
+    }
+}
+
+/// How many events like these make so many bytes.
+pub(crate) fn events_within(bytes_max: usize, events: &[StoredEvent]) -> i64 {
+    const EVENTS_MIN: usize = 50;
+    // data, correlation id, trace and the like
+    let bytes: usize = events.iter().map(|event| event.data.len() + 300).sum();
+    let each = (bytes / events.len().max(1)).max(1);
+    i64::try_from((bytes_max / each).max(EVENTS_MIN)).unwrap_or(i64::MAX)
 }
 
 /// Applies batches to one generation of one shard, and finds the event that a failure is due to.
@@ -442,7 +484,6 @@ pub(crate) async fn catch_up(
     generation: i32,
     shard: i16,
     until: i64,
-    mut progress: impl AsyncFnMut(i64),
 ) -> Result<i64, sqlx::Error> {
     let mut applier = Applier::default();
     let mut position = sqlx::query_scalar!(
@@ -452,16 +493,18 @@ pub(crate) async fn catch_up(
     )
     .fetch_one(&mut *connection)
     .await?;
+    let mut read_events_max = BATCH_EVENTS_MAX / 4;
     while position < until {
-        let mut events = tail.read_after(shard, position, applier.events_max.min(until - position)).await?;
-        events.retain(|event| event.position <= until);
+        let events_max = applier.events_max.min(read_events_max).min(until - position);
+        let mut events = tail.read_after(shard, position, events_max).await?;
+        up_to_a_hole(shard, position, &mut events)?;
+        read_events_max = events_within(READ_BYTES, &events).min(BATCH_EVENTS_MAX);
         if events.is_empty() {
             return Err(sqlx::Error::Protocol(format!("the log ends at {position} in shard {shard}, before {until}")));
         }
         match applier.apply(connection, generation, shard, events, false).await? {
             Outcome::Applied(to) => {
                 position = to;
-                progress(position).await;
             }
             Outcome::Moved => {
                 return Err(sqlx::Error::Protocol(format!(

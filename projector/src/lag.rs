@@ -46,6 +46,14 @@ pub async fn look(pool: &PgPool, tail: &TailReader) -> Result<Vec<ShardLag>, sql
     let mut shards = Vec::new();
     for (shard, head) in tail.heads().await? {
         let position = checkpoints.iter().find(|row| row.shard == shard).map_or(0, |row| row.position);
+        if position > head {
+            warn!(
+                shard,
+                position,
+                head,
+                "the read models are ahead of the log: was it restored? `primetrade rebuild` makes them anew"
+            );
+        }
         let events = (head - position).max(0);
         let mut seconds = 0.0;
         if events > 0

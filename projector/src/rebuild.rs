@@ -503,7 +503,7 @@ async fn catch_up_with_live(
             .fetch_one(&mut *connection)
             .await?;
             gap = gap.max(head - from);
-            catch_up(connection, tail, generation, shard, head, async |_| {}).await?;
+            catch_up(connection, tail, generation, shard, head).await?;
         }
         if gap <= SWITCH_GAP_EVENTS_MAX {
             return Ok(());
@@ -550,7 +550,7 @@ async fn switch(
                 caught_up = false;
                 break;
             }
-            catch_up(&mut transaction, tail, generation, checkpoint.shard, checkpoint.position, async |_| {}).await?;
+            catch_up(&mut transaction, tail, generation, checkpoint.shard, checkpoint.position).await?;
         }
         if !caught_up {
             transaction.rollback().await?;

@@ -137,3 +137,15 @@ async fn models_of_another_log_are_left_alone_until_they_are_rebuilt() {
     running.stop().await;
     assert_equals_the_log(&database).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_in_the_log_stops_the_projection_before_it() {
+    let database = Database::create().await;
+    append(&database.pool, &Histories::new(7, 1).next(30)).await;
+    database.execute("delete from event_store.event where position = 11").await;
+    let running = Running::start(&database, None).await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    running.stop().await;
+    assert_eq!(database.number("select position from read_model.checkpoint").await, 10);
+    assert_eq!(database.number("select count(*) from read_model.history").await, 10);
+}

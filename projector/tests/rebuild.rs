@@ -160,6 +160,24 @@ async fn events_may_be_appended_meanwhile() {
             append(&pool, &histories.next(20)).await;
         }
     });
+    // whoever reads the live generation never goes back
+    let (pool, stopped) = (database.pool.clone(), stop.clone());
+    let reading = tokio::spawn(async move {
+        let (mut generations, mut last) = (std::collections::BTreeSet::new(), 0);
+        while !stopped.load(Ordering::Relaxed) {
+            let (generation, position): (i32, i64) = sqlx::query_as(
+                "select live_generation, position from read_model.projection
+                join read_model.checkpoint on generation = live_generation",
+            )
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+            assert!(position >= last, "went back from {last} to {position} in generation {generation}");
+            generations.insert(generation);
+            last = position;
+        }
+        generations.len()
+    });
     for _ in 0..3 {
         let report =
             rebuild::run(&database.pool, &database.tail(), Options { expect_same: true }, |_| {}).await.unwrap();
@@ -168,6 +186,7 @@ async fn events_may_be_appended_meanwhile() {
     rebuild::go_back(&database.pool, &database.tail()).await.unwrap();
     stop.store(true, Ordering::Relaxed);
     appending.await.unwrap();
+    assert_eq!(reading.await.unwrap(), 4);
     caught_up(&database).await;
     running.stop().await;
     assert_equals_the_log(&database).await;
