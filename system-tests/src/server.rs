@@ -149,8 +149,11 @@ impl Server {
         answer.json().pointer("/lag/events")?.as_u64()
     }
 
-    /// Waits until everything appended is in the read model.
+    /// Waits until everything appended is in the read model, by the tables and by `/readyz`.
     pub async fn caught_up(&self) {
+        let pool = crate::cluster::pool(&self.config.database_url).await;
+        crate::check::checkpoints_at_heads(&pool).await;
+        pool.close().await;
         until("lag 0", Duration::from_secs(60), || async { (self.lag_events().await? == 0).then_some(()) }).await;
     }
 

@@ -62,7 +62,7 @@ async fn a_thousand_duplicates_are_one() {
 async fn duplicates_at_two_processes_are_one() {
     let (first, _second, here, there) = two().await;
     for round in 0..20 {
-        let title = format!("round {round}");
+        let title = format!("round-{round}");
         let body = json!({"title": title});
         let duplicates = (0..20).map(|n| {
             let account = if n % 2 == 0 { &here } else { &there };

@@ -161,7 +161,7 @@ async fn a_second_process_appends_to_the_same_shard() {
 }
 
 #[tokio::test]
-async fn sigterm_cuts_no_request() {
+async fn sigterm_ends_it_in_good_order() {
     let cluster = Cluster::shared();
     let server = Server::start(Config::new(cluster.url(&cluster.create_database().await))).await;
     let ledger = ledger_on(&server).await;

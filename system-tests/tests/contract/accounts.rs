@@ -154,6 +154,9 @@ async fn registration_is_checked() {
         body.as_object_mut().unwrap().remove(field);
         api.post(REGISTER, &body).send().await.problem(422);
     }
+    for body in [json!([email(), "a long password", "Ada"]), json!("x"), json!(null)] {
+        api.post(REGISTER, &body).send().await.problem(400);
+    }
     // nothing of that registered the address
     api.post(REGISTER, &valid).send().await.expect(201);
 }
