@@ -87,7 +87,7 @@ pub enum User {
         #[arg(long)]
         admin: bool,
         #[command(flatten)]
-        password: Password,
+        password: PasswordStdin,
     },
     /// Set an account's password; its sessions end.
     Password {
@@ -95,7 +95,7 @@ pub enum User {
         #[arg(long)]
         email: String,
         #[command(flatten)]
-        password: Password,
+        password: PasswordStdin,
     },
     /// Disable an account; its sessions end.
     Disable {
@@ -109,7 +109,8 @@ pub enum User {
 
 /// Passwords do not belong on a command line.
 #[derive(Debug, Args)]
-pub struct Password {
+#[group(skip)]
+pub struct PasswordStdin {
     /// Read the password from standard input (one line).
     #[arg(long, required = true)]
     pub password_stdin: bool,

@@ -318,7 +318,12 @@ mod tests {
             let parsed = command_api::line::parse(&line)
                 .unwrap_or_else(|problem| panic!("{problem}: {}", String::from_utf8_lossy(&line)));
             assert_eq!((parsed.task_id, parsed.occurred_at), (stored.task_id, Some(stored.occurred_at)));
-            assert_eq!(decide(&state, &parsed.command).unwrap(), [event.clone()], "{}", String::from_utf8_lossy(&line));
+            assert_eq!(
+                decide(&state, &parsed.command).unwrap(),
+                std::slice::from_ref(&event),
+                "{}",
+                String::from_utf8_lossy(&line)
+            );
             state = evolve(state, &event);
         }
     }

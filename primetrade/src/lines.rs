@@ -109,13 +109,13 @@ impl<R: BufRead> Pieces<R> {
         let mut lines = 0;
         loop {
             quotes = self.piece[seen..].iter().fold(quotes, |quotes, byte| quotes.after(*byte));
+            if end == End::Limit || (end == End::Stream && quotes == Quotes::Inside) {
+                self.source.put_back(&self.piece[first..]);
+                return Ok(false);
+            }
             if quotes != Quotes::Inside {
                 self.lines += lines;
                 return Ok(true);
-            }
-            if end != End::LineFeed {
-                self.source.put_back(&self.piece[first..]);
-                return Ok(false);
             }
             seen = self.piece.len();
             end = self.read_line()?;
@@ -127,10 +127,10 @@ impl<R: BufRead> Pieces<R> {
     fn read_line(&mut self) -> io::Result<End> {
         // The line end does not count.
         let room = (LINE_BYTES_MAX + 2).saturating_sub(self.piece.len());
-        (&mut self.source).take(room as u64).read_until(b'\n', &mut self.piece)?;
+        let read = (&mut self.source).take(room as u64).read_until(b'\n', &mut self.piece)?;
         Ok(if room == 0 || without_line_end(&self.piece).len() > LINE_BYTES_MAX {
             End::Limit
-        } else if self.piece.last() == Some(&b'\n') {
+        } else if read > 0 && self.piece.last() == Some(&b'\n') {
             End::LineFeed
         } else {
             End::Stream

@@ -112,8 +112,10 @@ pub fn hand_down(
 ) -> Result<std::convert::Infallible, PrivilegesError> {
     let user = find_user(run_as)?;
     let data_dir = give_data_dir(data_dir, &user)?;
-    let mut command = Command::new(own_program());
-    command.args(std::env::args_os().skip(1)).uid(user.uid).gid(user.gid);
+    let mut command = Command::new(own_program(&user));
+    let mut args = std::env::args_os();
+    command.arg0(args.next().unwrap_or_else(|| "primetrade".into()));
+    command.args(args).uid(user.uid).gid(user.gid);
     command.env(HANDED_DOWN, &data_dir).env("HOME", &data_dir).env("USER", &user.name).env("LOGNAME", &user.name);
     for (name, value) in variables {
         command.env(name, value).env_remove(format!("{name}_FILE"));
@@ -131,12 +133,9 @@ pub fn hand_down(
 }
 
 /// By way of /proc the program is found even where its folder (root's home, say) is closed to the new user.
-fn own_program() -> PathBuf {
-    let itself = Path::new("/proc/self/exe");
-    if itself.exists() {
-        return itself.to_owned();
-    }
-    std::env::current_exe().unwrap_or_else(|_| std::env::args_os().next().map(PathBuf::from).unwrap_or_default())
+fn own_program(user: &User) -> PathBuf {
+    let by_name = std::env::current_exe().ok().filter(|path| closed_above(path, user).is_none());
+    by_name.unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }
 
 fn find_user(run_as: Option<&str>) -> Result<User, PrivilegesError> {

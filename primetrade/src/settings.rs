@@ -121,7 +121,7 @@ impl Settings {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn from_files(&self) -> Result<Vec<(String, String)>, ConfigError> {
+    pub fn read_from_files(&self) -> Result<Vec<(String, String)>, ConfigError> {
         let mut values = Vec::new();
         for variable in VARIABLES {
             let given = std::env::var_os(format!("{}_FILE", variable.name)).is_some_and(|path| !path.is_empty());
