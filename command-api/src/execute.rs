@@ -443,8 +443,11 @@ impl Chain<'_> {
             self.decided[number] = Some(Err(refused));
         }
         self.stream = plan.after;
-        self.keep();
         self.replay_remembered();
+        if self.is_done() {
+            let stream = std::mem::take(&mut self.stream);
+            self.keep(stream);
+        }
         Ok(())
     }
 
@@ -467,7 +470,7 @@ impl Chain<'_> {
             }
         }
         self.confirmed = true;
-        self.keep();
+        self.keep(self.stream.clone());
         Ok(())
     }
 
@@ -512,11 +515,10 @@ impl Chain<'_> {
         self.inner.outcomes.insert((self.caller.owner, identity.command_id), outcome);
     }
 
-    /// Keeps the stream in the cache, as far as it is committed.
-    fn keep(&self) {
-        if self.stream.version > 0 {
-            let stream = Arc::new(self.stream.clone());
-            self.inner.streams.insert((self.caller.owner, self.task_id), stream);
+    /// Keeps a stream in the cache: one that is committed.
+    fn keep(&self, stream: Stream) {
+        if stream.version > 0 {
+            self.inner.streams.insert((self.caller.owner, self.task_id), Arc::new(stream));
         }
     }
 }
@@ -542,10 +544,9 @@ fn decide_item(stream: &Stream, item: &Item, now: Time) -> Result<(u16, Vec<NewE
         TaskCommand::Delete => 204,
         _ => 200,
     };
-    if events.is_empty() {
-        return Ok((status, Vec::new()));
-    }
-    let occurred_at = occurred_at(item.occurred_at, now, stream.last_occurred_at)?;
+    // Where nothing happens there is no order to keep, but still no future.
+    let previous = stream.last_occurred_at.filter(|_| !events.is_empty());
+    let occurred_at = occurred_at(item.occurred_at, now, previous)?;
     let event = |event| NewEvent { event_id: new_id(), occurred_at, event };
     Ok((status, events.into_iter().map(event).collect()))
 }
