@@ -209,7 +209,7 @@ impl Identity {
             looks = looks.wrapping_add(1);
             let looked = tokio::select! {
                 () = shutdown.cancelled() => return,
-                looked = self.look(looks % SWEEP_EVERY_LOOKS == 0) => looked,
+                looked = self.look(looks.is_multiple_of(SWEEP_EVERY_LOOKS)) => looked,
             };
             match looked {
                 Ok(()) if failing => tracing::info!("ended sessions and keys are seen again"),

@@ -16,6 +16,7 @@
 //! read database); where they come from is not seen here.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,6 +29,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
 use domain::{OwnerId, Time};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -265,7 +267,38 @@ pub struct Verifier(Arc<Inner>);
 struct Inner {
     keys: watch::Receiver<Arc<Keys>>,
     revoked: watch::Receiver<Arc<Revoked>>,
-    verified: Cache<Box<str>, Verified>,
+    verified: Cache<VerifiedToken, Verified>,
+}
+
+/// A token that was verified, as a key of the cache. Only the end of it is hashed, which is the end of a signature and
+/// as good as random; all of it is compared.
+#[derive(PartialEq, Eq)]
+struct VerifiedToken(Box<str>);
+
+/// A token that was sent.
+struct SentToken<'a>(&'a str);
+
+const HASHED_LENGTH: usize = 16;
+
+impl Hash for SentToken<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.0.as_bytes().last_chunk::<HASHED_LENGTH>() {
+            Some(end) => state.write_u128(u128::from_ne_bytes(*end)),
+            None => self.0.hash(state),
+        }
+    }
+}
+
+impl Hash for VerifiedToken {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        SentToken(&self.0).hash(state);
+    }
+}
+
+impl Equivalent<VerifiedToken> for SentToken<'_> {
+    fn equivalent(&self, key: &VerifiedToken) -> bool {
+        *self.0 == *key.0
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -316,7 +349,7 @@ impl Verifier {
         }
         let now_s = clock::now().timestamp();
         let edition = self.0.keys.borrow().edition;
-        let verified = match self.0.verified.get(token).filter(|verified| verified.edition == edition) {
+        let verified = match self.0.verified.get(&SentToken(token)).filter(|verified| verified.edition == edition) {
             Some(verified) => verified,
             None => {
                 let keys = self.0.keys.borrow().clone();
@@ -329,7 +362,7 @@ impl Verifier {
                     expires_at_s: claims.exp,
                     edition: keys.edition,
                 };
-                self.0.verified.insert(token.into(), verified);
+                self.0.verified.insert(VerifiedToken(token.into()), verified);
                 verified
             }
         };
@@ -553,9 +586,9 @@ mod tests {
             expires_at_s: now,
             edition: issuer.verifier.0.keys.borrow().edition,
         };
-        issuer.verifier.0.verified.insert("t".into(), verified);
+        issuer.verifier.0.verified.insert(VerifiedToken("t".into()), verified);
         assert!(issuer.verifier.verify("t").is_none());
-        issuer.verifier.0.verified.insert("t".into(), Verified { expires_at_s: now + 60, ..verified });
+        issuer.verifier.0.verified.insert(VerifiedToken("t".into()), Verified { expires_at_s: now + 60, ..verified });
         assert!(issuer.verifier.verify("t").is_some());
     }
 

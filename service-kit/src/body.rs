@@ -5,28 +5,24 @@
 //! - [`EmptyBody`]: no body or `{}`.
 //! - [`read_body`]: any body up to a size, for the batch.
 //! - [`parse_json`]: what the extractors do, for a part of a body (a command, a line).
-//! - [`fingerprint`]: what a request under an Idempotency-Key is compared by.
 //!
 //! `T` is a plain serde struct with `#[serde(deny_unknown_fields)]`; how a value fails decides between 400 and 422:
 //! broken JSON, a wrong JSON type, an unknown or repeated field are 400 `malformed-body`; a missing field, `null` where
 //! none may be, and whatever a `Deserialize` refuses by itself (`Error::custom`, an unknown variant, a number out of
 //! range) are 422 `invalid-fields`. Both carry the pointer where it is known, and never the value.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
-use axum::http::{HeaderMap, Method};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
-use sha2::{Digest, Sha256};
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::headers::single;
@@ -294,170 +290,6 @@ fn escape(name: &str) -> String {
     name.chars().take(100).collect::<String>().replace('~', "~0").replace('/', "~1")
 }
 
-/// What stands for a request under an Idempotency-Key: the first 16 bytes of SHA-256 over method, path and the body
-/// compared as JSON (spaces, the order of members and the way a string or number is written do not matter; no body and
-/// `{}` are equal). A body that is not one JSON value is compared byte for byte.
-#[must_use]
-pub fn fingerprint(method: &Method, path: &str, body: &[u8]) -> Uuid {
-    let mut hash = Sha256::new();
-    hash.update(method.as_str());
-    hash.update([0]);
-    hash.update(path);
-    hash.update([0]);
-    let body = if body.is_empty() { b"{}" } else { body };
-    match serde_json::from_slice::<Node<'_>>(body) {
-        Ok(node) => node.feed(&mut hash),
-        Err(_) => {
-            hash.update([b'!']);
-            hash.update(body);
-        }
-    }
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash.finalize()[..16]);
-    Uuid::from_bytes(bytes)
-}
-
-/// A JSON value that borrows its strings; members sorted by name.
-enum Node<'a> {
-    Null,
-    Bool(bool),
-    Integer(i128),
-    Float(f64),
-    Text(Cow<'a, str>),
-    List(Vec<Node<'a>>),
-    Object(Vec<(Cow<'a, str>, Node<'a>)>),
-}
-
-impl Node<'_> {
-    /// Every value begins with its kind and its length, so that no two values give the same bytes.
-    fn feed(&self, hash: &mut Sha256) {
-        let text = |hash: &mut Sha256, text: &str| {
-            hash.update((text.len() as u64).to_le_bytes());
-            hash.update(text);
-        };
-        match self {
-            Self::Null => hash.update(b"n"),
-            Self::Bool(value) => hash.update([b'b', u8::from(*value)]),
-            Self::Integer(value) => {
-                hash.update(b"i");
-                hash.update(value.to_le_bytes());
-            }
-            Self::Float(value) => {
-                hash.update(b"f");
-                hash.update(value.to_bits().to_le_bytes());
-            }
-            Self::Text(value) => {
-                hash.update(b"s");
-                text(hash, value);
-            }
-            Self::List(items) => {
-                hash.update(b"l");
-                hash.update((items.len() as u64).to_le_bytes());
-                items.iter().for_each(|item| item.feed(hash));
-            }
-            Self::Object(members) => {
-                hash.update(b"o");
-                hash.update((members.len() as u64).to_le_bytes());
-                for (name, value) in members {
-                    text(hash, name);
-                    value.feed(hash);
-                }
-            }
-        }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Node<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
-}
-
-struct NodeVisitor;
-
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Node<'de>, E> {
-        Ok(Node::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Node<'de>, E> {
-        Ok(Node::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Node<'de>, E> {
-        Ok(Node::Integer(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Node<'de>, E> {
-        Ok(Node::Integer(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Node<'de>, E> {
-        const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-        #[expect(clippy::cast_possible_truncation, reason = "whole and within 2^53")]
-        if value.fract() == 0.0 && value.abs() <= EXACT_MAX {
-            return Ok(Node::Integer(value as i128));
-        }
-        Ok(Node::Float(value))
-    }
-
-    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Node<'de>, E> {
-        Ok(Node::Text(Cow::Borrowed(value)))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Node<'de>, E> {
-        Ok(Node::Text(Cow::Owned(value.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node<'de>, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = list.next_element()? {
-            items.push(item);
-        }
-        Ok(Node::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Node<'de>, A::Error> {
-        let mut members = Vec::new();
-        while let Some((Name(name), value)) = object.next_entry()? {
-            members.push((name, value));
-        }
-        members.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(Node::Object(members))
-    }
-}
-
-/// A member's name, borrowed where it has no escape.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-        impl<'de> Visitor<'de> for NameVisitor {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a member's name")
-            }
-
-            fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(value)))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(value.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(NameVisitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
@@ -542,28 +374,6 @@ mod tests {
             let problem = parse_json::<Sample>(json.as_bytes()).map(|_| ()).expect_err("refused");
             assert!(!serde_json::to_string(&problem).expect("serialises").contains("12345678"), "{json}: {problem}");
         }
-    }
-
-    #[test]
-    fn the_fingerprint_compares_as_json() {
-        let print = |body: &str| fingerprint(&Method::POST, "/api/v1/tasks", body.as_bytes());
-        let same = print("{\"a\":[1,2.5,null,true],\"b\":{\"c\":\"é\"}}");
-        assert_eq!(same, print(" {\"b\" : {\"c\":\"\\u00e9\"},\n\"a\":[1.0,2.50,null,true]} "));
-        assert_eq!(print(""), print("{}"));
-        assert_eq!(print("{\"\\u0061\":1}"), print("{\"a\":1}"));
-        for other in [
-            "{\"a\":[2.5,1,null,true],\"b\":{\"c\":\"é\"}}",
-            "{\"a\":[1,2.5,null,true],\"b\":{\"c\":\"e\"}}",
-            "{\"a\":[1,2.5,null,true],\"b\":{\"c\":\"é\"},\"d\":null}",
-            "{\"a\":[1,2.5,null,true]}",
-            "not json",
-        ] {
-            assert_ne!(same, print(other), "{other}");
-        }
-        assert_ne!(print("not json"), print("not  json"));
-        assert_ne!(print("[\"a\",\"b\"]"), print("[\"ab\",\"\"]"));
-        assert_ne!(print("{}"), fingerprint(&Method::PATCH, "/api/v1/tasks", b"{}"));
-        assert_ne!(print("{}"), fingerprint(&Method::POST, "/api/v1/task", b"s{}"));
     }
 
     fn request(content_type: Option<&str>, body: Body) -> Request {

@@ -15,7 +15,7 @@ pub mod auth;
 /// Opaque authenticated strings: consistency tokens, cursors, keys derived from the one secret.
 pub mod token;
 
-/// Request bodies: size, time, media type, strict JSON, fingerprints.
+/// Request bodies: size, time, media type, strict JSON.
 pub mod body;
 
 /// Query strings and path segments, strictly.

@@ -322,9 +322,8 @@ impl Serialize for Problem {
         map.serialize_entry("type", self.0.code.reference())?;
         map.serialize_entry("title", self.0.code.title())?;
         map.serialize_entry("status", &self.0.code.status().as_u16())?;
-        if let Some(detail) = &self.0.detail {
-            map.serialize_entry("detail", detail)?;
-        }
+        // what there is to say in every case, where nothing is particular to this one
+        map.serialize_entry("detail", self.0.detail.as_deref().unwrap_or(self.0.code.explanation()))?;
         map.serialize_entry("code", self.0.code.as_str())?;
         map.serialize_entry("trace_id", &context::current_trace_id())?;
         if !self.0.errors.is_empty() {

@@ -20,7 +20,7 @@ use std::future::poll_fn;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -37,17 +37,19 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::Route;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use metrics::{Counter, Histogram};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{Layer, Service};
@@ -98,6 +100,9 @@ pub fn edge(router: Router, edge: Edge) -> Router {
     })))
 }
 
+/// For the map of headers: those below, and what the framework adds.
+const HEADERS_ADDED: usize = 8;
+
 async fn not_found() -> Problem {
     Problem::new(ProblemCode::NotFound)
 }
@@ -147,6 +152,8 @@ impl Rules {
         }
         let status = response.status();
         let headers = response.headers_mut();
+        // at once, rather than in steps
+        headers.reserve(HEADERS_ADDED);
         headers.insert(X_REQUEST_ID, exchange.context.request_id_header());
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
@@ -513,18 +520,21 @@ async fn connection(stream: TcpStream, router: Router, stop: Stop) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
+    let waiting = Arc::new(Waiting::new());
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME_MAX).max_buf_size(PARSER_BUFFER_BYTES_MAX);
-    let mut connection = builder.serve_connection(TokioIo::new(stream), RouterService(router));
+    builder.header_read_timeout(None).max_buf_size(PARSER_BUFFER_BYTES_MAX);
+    let service = RouterService { router, waiting: waiting.clone() };
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let served = {
         let mut drained = pin!(stop.drain.cancelled());
         let mut cut = pin!(stop.cut.cancelled());
+        let mut alarm = pin!(tokio::time::sleep_until(waiting.deadline().unwrap_or_else(Instant::now)));
         let (mut registered, mut draining) = (false, false);
         poll_fn(|cx| {
-            // polled once so that they wake this task; from then on the flag tells
+            // polled once so that they wake this task; from then on a flag tells, which is all that a request pays
             if !registered {
                 registered = true;
-                let _ = (drained.as_mut().poll(cx), cut.as_mut().poll(cx));
+                let _ = (drained.as_mut().poll(cx), cut.as_mut().poll(cx), alarm.as_mut().poll(cx));
             }
             if stop.stopping.load(Ordering::Acquire) {
                 if !draining {
@@ -535,7 +545,17 @@ async fn connection(stream: TcpStream, router: Router, stop: Stop) {
                     return Poll::Ready(Ok(false));
                 }
             }
-            connection.poll_without_shutdown(cx).map_ok(|()| true)
+            let served = connection.poll_without_shutdown(cx).map_ok(|()| true);
+            while served.is_pending() && alarm.is_elapsed() {
+                let now = Instant::now();
+                let deadline = waiting.deadline().unwrap_or(now + HEADER_TIME_MAX);
+                if deadline <= now {
+                    return Poll::Ready(Ok(false));
+                }
+                alarm.as_mut().reset(deadline);
+                let _ = alarm.as_mut().poll(cx);
+            }
+            served
         })
         .await
     };
@@ -548,6 +568,36 @@ async fn connection(stream: TcpStream, router: Router, stop: Stop) {
         Ok(false) => {}
         // the client went away, was too slow, or does not speak HTTP: its own affair
         Err(error) => tracing::debug!(%error, "connection"),
+    }
+}
+
+/// Since when a connection has been waiting for the headers of a request. The time-out is this one number for each
+/// connection, looked at by one timer that is seldom set: hyper's own sets and clears a timer for each request, which
+/// costs a tenth of an empty request.
+struct Waiting {
+    opened: Instant,
+    /// Milliseconds after `opened`, plus one; 0 while a request is being answered.
+    since_ms: AtomicU64,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        Self { opened: Instant::now(), since_ms: AtomicU64::new(1) }
+    }
+
+    fn begin(&self) {
+        let elapsed_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.since_ms.store(elapsed_ms + 1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.since_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// When it has waited for too long; `None` while a request is being answered.
+    fn deadline(&self) -> Option<Instant> {
+        let since_ms = self.since_ms.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.opened + Duration::from_millis(since_ms) + HEADER_TIME_MAX)
     }
 }
 
@@ -571,43 +621,89 @@ async fn linger(mut stream: TcpStream, time_max: Duration) {
 }
 
 /// hyper calls the router directly.
-struct RouterService(Router);
+struct RouterService {
+    router: Router,
+    waiting: Arc<Waiting>,
+}
 
 impl hyper::service::Service<hyper::Request<Incoming>> for RouterService {
-    type Response = Response;
+    type Response = hyper::Response<AnsweredBody>;
     type Error = Infallible;
     type Future = Routed;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Routed {
+        self.waiting.end();
         // RFC 9112, 3.2; said here and not in the edge, since only what comes over a wire has a host
-        match single(request.headers(), &HOST) {
+        let answer = match single(request.headers(), &HOST) {
             Ok(None) if request.version() == Version::HTTP_11 => refuse_host(&request, "the header Host is missing"),
             Err(_) => refuse_host(&request, "the header Host stands there twice"),
-            Ok(_) => Routed::Called(self.0.clone().call(request)),
-        }
+            Ok(_) => Answer::Called(self.router.clone().call(request)),
+        };
+        Routed { answer, waiting: Some(self.waiting.clone()) }
     }
 }
 
-fn refuse_host(request: &hyper::Request<Incoming>, detail: &'static str) -> Routed {
+fn refuse_host(request: &hyper::Request<Incoming>, detail: &'static str) -> Answer {
     let context = RequestContext::from_headers(request.headers());
     let request_id = context.request_id_header();
     let mut response = context.sync_scope(|| Problem::parameter(detail).into_response());
     response.headers_mut().insert(X_REQUEST_ID, request_id);
-    Routed::Refused(Some(response))
+    Answer::Refused(Some(response))
 }
 
-enum Routed {
+enum Answer {
     Called(axum::routing::future::RouteFuture<Infallible>),
     Refused(Option<Response>),
 }
 
-impl Future for Routed {
-    type Output = Result<Response, Infallible>;
+struct Routed {
+    answer: Answer,
+    waiting: Option<Arc<Waiting>>,
+}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::Called(future) => Pin::new(future).poll(cx),
-            Self::Refused(response) => Poll::Ready(Ok(response.take().unwrap_or_default())),
+impl Future for Routed {
+    type Output = Result<hyper::Response<AnsweredBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match &mut self.answer {
+            Answer::Called(future) => ready!(Pin::new(future).poll(cx)?),
+            Answer::Refused(response) => response.take().unwrap_or_default(),
+        };
+        let waiting = self.waiting.take();
+        Poll::Ready(Ok(response.map(|body| AnsweredBody { body, waiting })))
+    }
+}
+
+/// An answer's body, which knows when it has been written: from then on the connection waits for the next request.
+struct AnsweredBody {
+    body: Body,
+    waiting: Option<Arc<Waiting>>,
+}
+
+impl Drop for AnsweredBody {
+    fn drop(&mut self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.begin();
         }
+    }
+}
+
+impl http_body::Body for AnsweredBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
