@@ -84,7 +84,7 @@ mod tests {
     fn words_are_split_at_whatever_is_not_alphanumeric_and_counted_once() {
         assert_eq!(words("a-b_c a", Some("x'y\\z:1 \"a\"")), "1 a b c x y z");
         assert_eq!(words("  ", Some("\n")), "");
-        assert_eq!(words("one", Some("two")), "one two", "a word does not run on from title to description");
+        assert_eq!(words("One", Some("TWO")), "one two", "a word does not run on from title to description");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::{Database, Histories, Running, append, assert_equals_the_log, caught_up, rows, until};
+use common::{CREATED, Database, Histories, Running, append, assert_equals_the_log, caught_up, event, rows, until};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_read_models_equal_the_fold_of_the_log() {
@@ -66,12 +67,28 @@ async fn three_projectors_on_one_database_apply_each_event_once() {
     for _ in 0..3 {
         running.push(Running::start(&database, Some(woken.clone())).await);
     }
+    // the checkpoint never goes back
+    let (pool, stop) = (database.pool.clone(), CancellationToken::new());
+    let stopped = stop.clone();
+    let watching = tokio::spawn(async move {
+        let mut last = 0;
+        while !stopped.is_cancelled() {
+            let position: i64 = sqlx::query_scalar("select coalesce(max(position), 0) from read_model.checkpoint")
+                .fetch_one(&pool)
+                .await
+                .unwrap();
+            assert!(position >= last, "from {last} to {position}");
+            last = position;
+        }
+    });
     let mut histories = Histories::new(3, 4);
     for n in 0..150 {
         append(&database.pool, &histories.next(if n % 10 == 0 { 300 } else { 3 })).await;
         wake.send_modify(|n| *n += 1);
     }
     caught_up(&database).await;
+    stop.cancel();
+    watching.await.unwrap();
     for running in running {
         running.stop().await;
     }
@@ -141,7 +158,8 @@ async fn models_of_another_log_are_left_alone_until_they_are_rebuilt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hole_in_the_log_stops_the_projection_before_it() {
     let database = Database::create().await;
-    append(&database.pool, &Histories::new(7, 1).next(30)).await;
+    let events: Vec<_> = (1..=30).map(|task| event(1, task, "TaskCreated", CREATED)).collect();
+    append(&database.pool, &events).await;
     database.execute("delete from event_store.event where position = 11").await;
     let running = Running::start(&database, None).await;
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;

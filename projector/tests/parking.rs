@@ -281,3 +281,33 @@ async fn the_admin_endpoints_are_for_admins_and_page() {
     let bad = admin.ask(Some(Role::Admin), Method::GET, "/api/v1/admin/parked?cursor=AAAA").await;
     assert_eq!(bad.0, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_was_folded_before_a_retry_elsewhere_is_folded_again() {
+    let database = Database::create().await;
+    append(&database.pool, &[event(1, 1, "TaskPainted", "{}")]).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    // another process tries again, and succeeds (here: what was parked is simply gone) …
+    let mut elsewhere = database.pool.begin().await.unwrap();
+    sqlx::query("update read_model.checkpoint set turn = turn + 1").execute(&mut *elsewhere).await.unwrap();
+    sqlx::query("delete from read_model.parked").execute(&mut *elsewhere).await.unwrap();
+    // … while this one has seen the task parked, and is about to put the next event behind
+    append(&database.pool, &[event(1, 1, "TaskStarted", "{}")]).await;
+    until("the projector waits for the checkpoint", || async {
+        database
+            .number(
+                "select count(*) from pg_stat_activity where datname = current_database()
+                and application_name = 'primetrade projector' and wait_event_type = 'Lock'",
+            )
+            .await
+            > 0
+    })
+    .await;
+    elsewhere.commit().await.unwrap();
+    caught_up(&database).await;
+    running.stop().await;
+    let waiting = "select count(*) from read_model.parked where reason is null";
+    assert_eq!(database.number(waiting).await, 0, "it waits behind nothing");
+    assert_eq!(database.number("select count(*) from read_model.parked where position = 2").await, 1);
+}
