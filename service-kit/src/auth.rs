@@ -28,7 +28,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
 use domain::{OwnerId, Time};
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::pkcs8::{self, EncodePrivateKey};
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
@@ -182,37 +184,37 @@ pub struct Claims {
     pub jti: Uuid,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Header<'a> {
-    alg: &'a str,
-    typ: &'a str,
-    kid: &'a str,
+/// The header that a token of ours has: nothing more, nothing else.
+fn header(kid: &str) -> Header {
+    Header { typ: Some(TOKEN_TYPE.to_owned()), kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) }
 }
-
-const ALGORITHM: &str = "EdDSA";
 
 impl Claims {
     /// The signed token.
     ///
     /// # Errors
-    /// Never in practice: when the claims cannot be written as JSON.
-    pub fn sign(&self, kid: &str, key: &SigningKey) -> Result<String, serde_json::Error> {
-        let header = serde_json::to_vec(&Header { alg: ALGORITHM, typ: TOKEN_TYPE, kid })?;
-        let mut token = URL_SAFE_NO_PAD.encode(header);
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(self)?, &mut token);
-        let signature = key.sign(token.as_bytes());
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature.to_bytes(), &mut token);
-        Ok(token)
+    /// Never in practice: when the key or the claims cannot be written down.
+    pub fn sign(&self, kid: &str, key: &SigningKey) -> Result<String, SignError> {
+        let key = EncodingKey::from_ed_der(key.to_pkcs8_der()?.as_bytes());
+        Ok(jsonwebtoken::encode(&header(kid), self, &key)?)
     }
+}
+
+/// A token could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// The key has no PKCS #8 form.
+    #[error("the signing key: {0}")]
+    Key(#[from] pkcs8::Error),
+    /// The claims could not be signed.
+    #[error("the access token: {0}")]
+    Token(#[from] jsonwebtoken::errors::Error),
 }
 
 /// The keys that tokens may be signed with.
 #[derive(Debug, Default)]
 pub struct Keys {
-    by_kid: HashMap<String, VerifyingKey>,
+    by_kid: HashMap<String, DecodingKey>,
     /// Tells the sets apart, so that what an earlier one verified is verified again.
     edition: u64,
 }
@@ -229,7 +231,8 @@ impl Keys {
                 if key.is_none() {
                     tracing::error!(kid, "a public key is not usable and is left out");
                 }
-                key.map(|key| (kid, key))
+                let components = URL_SAFE_NO_PAD.encode(key?.as_bytes());
+                DecodingKey::from_ed_components(&components).ok().map(|key| (kid, key))
             })
             .collect();
         Self { by_kid, edition: EDITION.fetch_add(1, Ordering::Relaxed) }
@@ -392,27 +395,21 @@ fn bearer(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer ")).then(|| token.trim_matches(' '))
 }
 
-/// The claims of a token that is signed by one of the keys, is ours, and has not expired.
+/// The claims of a token that is signed by one of the keys, is ours, and has not expired. The header is believed only
+/// once it is exactly the one that a token of ours has: it names the key, and chooses nothing.
 fn open(token: &str, keys: &Keys, now_s: i64) -> Option<Claims> {
-    let (signed, signature) = token.rsplit_once('.')?;
-    let (header, claims) = signed.split_once('.')?;
-    // base64 has no dot, so that a token with more parts fails here
-    let header = URL_SAFE_NO_PAD.decode(header).ok()?;
-    let header: Header<'_> = serde_json::from_slice(&header).ok()?;
-    if header.alg != ALGORITHM || header.typ != TOKEN_TYPE {
+    let sent = jsonwebtoken::decode_header(token).ok()?;
+    let kid = sent.kid.as_deref()?;
+    if sent != header(kid) {
         return None;
     }
-    let key = keys.by_kid.get(header.kid)?;
-    let mut bytes = [0; Signature::BYTE_SIZE];
-    let length = URL_SAFE_NO_PAD.decode_slice(signature, &mut bytes).ok()?;
-    if length != bytes.len() {
-        return None;
-    }
-    key.verify_strict(signed.as_bytes(), &Signature::from_bytes(&bytes)).ok()?;
-    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-    let ours = claims.iss == ISSUER && claims.aud == AUDIENCE;
-    let in_time = claims.iat <= now_s.saturating_add(CLOCK_SKEW_S) && now_s < claims.exp;
-    (ours && in_time).then_some(claims)
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.leeway = 0;
+    validation.set_issuer(&[ISSUER]);
+    validation.set_audience(&[AUDIENCE]);
+    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    let claims = jsonwebtoken::decode::<Claims>(token, keys.by_kid.get(kid)?, &validation).ok()?.claims;
+    (claims.iat <= now_s.saturating_add(CLOCK_SKEW_S) && now_s < claims.exp).then_some(claims)
 }
 
 #[cfg(test)]

@@ -23,7 +23,6 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
 use crate::headers::single;
 use crate::problem::{Problem, ProblemCode};
@@ -293,6 +292,7 @@ fn escape(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use uuid::Uuid;
 
     use super::*;
 
