@@ -61,8 +61,8 @@ impl Query for HistoryRequest {
         [&b"H"[..], self.task_id.as_bytes(), &self.limit.to_be_bytes(), &self.after.to_be_bytes()].concat()
     }
 
-    async fn load(&self, reads: &Reads, owner: Uuid, generation: i32) -> Result<Loaded, ReadError> {
-        load(reads, generation, owner, self).await
+    async fn load(&self, reads: &Reads, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
+        load(reads, shown.generation, owner, self).await
     }
 }
 

@@ -8,8 +8,8 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::get;
 use service_kit::token::Sealer;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres, Transaction};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -101,14 +101,20 @@ pub fn router(app: QueryApi) -> Router {
         .with_state(app)
 }
 
-/// A pool for [`QueryApi::new`]: its sessions plan each statement for its parameters (an owner of a hundred tasks and
-/// one of a hundred thousand need different plans), by index wherever there is one, whatever the statistics of a
-/// fresh table say.
+/// A pool for [`QueryApi::new`].
+///
+/// Its sessions leave the planner nothing to choose: each statement has one index made for it and is planned once for
+/// all owners, whatever the statistics of a fresh table say. Where there is something to choose, the statement runs
+/// in a transaction that allows it ([`planned`]).
 #[must_use]
 pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
     let options = options.application_name("primetrade query-api").options([
-        ("plan_cache_mode", "force_custom_plan"),
+        ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_sort", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
         ("jit", "off"),
         ("default_transaction_read_only", "on"),
         ("statement_timeout", STATEMENT_TIME_MAX),
@@ -117,4 +123,16 @@ pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
         .max_connections(connections_max)
         .acquire_timeout(std::time::Duration::from_millis(CONNECTION_WAIT_MS_MAX))
         .connect_lazy_with(options)
+}
+
+/// A transaction whose statements are planned each time, for their arguments: which index offers most depends on them.
+async fn planned(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query!(
+        "select set_config('plan_cache_mode', 'force_custom_plan', true) as a, set_config('enable_bitmapscan', 'on', true) as b,
+             set_config('enable_sort', 'on', true) as c"
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    Ok(transaction)
 }

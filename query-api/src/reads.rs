@@ -117,12 +117,12 @@ pub(crate) trait Query: Sync {
     /// What is asked for in bytes, the same for requests that mean the same.
     fn key(&self) -> Vec<u8>;
 
-    /// Reads it from one snapshot of one generation.
+    /// Reads it from one snapshot of the generation of `shown`, which is the newest standing that is known.
     fn load(
         &self,
         reads: &Reads,
         owner: Uuid,
-        generation: i32,
+        shown: &StandingRow,
     ) -> impl Future<Output = Result<Loaded, ReadError>> + Send;
 }
 
@@ -181,7 +181,7 @@ impl Reads {
         let deadline = Instant::now() + Duration::from_millis(OLDER_WAIT_MS_MAX);
         loop {
             let asked_at = Instant::now();
-            let loaded = query.load(self, owner.id, standing.row.generation).await?;
+            let loaded = query.load(self, owner.id, &standing.row).await?;
             let switched = loaded.live_generation != loaded.row.generation;
             if !switched && loaded.row.is_at_least(&standing.row) {
                 let standing = self.0.owners.seen(owner, asked_at, loaded.row);

@@ -15,6 +15,7 @@ use crate::asked::Asked;
 use crate::error::ReadError;
 use crate::owners::StandingRow;
 use crate::params;
+use crate::planned;
 use crate::reads::{Content, Etag, Loaded, Query, Reads};
 use crate::task_row::write_number;
 
@@ -88,8 +89,8 @@ impl Query for StatsRequest {
         [&b"S"[..], &day(self.from), &day(self.to)].concat()
     }
 
-    async fn load(&self, reads: &Reads, owner: Uuid, generation: i32) -> Result<Loaded, ReadError> {
-        load(reads, generation, owner, *self, clock::now()).await
+    async fn load(&self, reads: &Reads, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
+        load(reads, shown.generation, owner, *self, clock::now()).await
     }
 }
 
@@ -112,6 +113,7 @@ async fn load(
     now: Time,
 ) -> Result<Loaded, ReadError> {
     let period = request.period(now.date_naive())?;
+    let mut transaction = planned(reads.pool()).await?;
     let row = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -142,8 +144,9 @@ async fn load(
         period.to,
         now
     )
-    .fetch_one(reads.pool())
+    .fetch_one(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     let standing = StandingRow {
         log_id: row.log_id,
         generation,

@@ -52,10 +52,10 @@ impl Query for TaskRequest {
         key
     }
 
-    async fn load(&self, reads: &Reads, owner: Uuid, generation: i32) -> Result<Loaded, ReadError> {
+    async fn load(&self, reads: &Reads, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
         match self.as_of {
-            None => load(reads, generation, owner, self.id).await,
-            Some(at) => load_as_of(reads, generation, owner, self.id, at).await,
+            None => load(reads, shown.generation, owner, self.id).await,
+            Some(at) => load_as_of(reads, shown.generation, owner, self.id, at).await,
         }
     }
 }

@@ -66,30 +66,29 @@ impl Shelf {
     /// The page, if the owner has columns that can be brought up to date.
     pub(super) async fn page(
         &self,
-        generation: i32,
+        shown: &StandingRow,
         owner: Uuid,
         request: &ListRequest,
     ) -> Result<Option<Page>, ReadError> {
         let Some(columns) = self.take_down(owner) else { return Ok(None) };
+        let generation = shown.generation;
+        let mut newest = Version::of(shown);
         for _ in 0..TRIES_MAX {
             let (version, ids) = {
-                let columns = columns.lock().await;
+                let mut columns = columns.lock().await;
+                let behind = newest.is_none_or(|newest| newest != columns.version);
+                if behind && !columns.catch_up(&self.0.pool, generation, owner).await? {
+                    drop(columns);
+                    self.slots().remove(&owner);
+                    return Ok(None);
+                }
+                self.weigh(owner, columns.bytes());
                 (columns.version, columns.find(request))
             };
             let page = query::by_ids(&self.0.pool, generation, owner, &ids).await?;
-            if Version::of(&page.row) == Some(version) {
+            newest = Version::of(&page.row);
+            if newest == Some(version) {
                 return Ok(Some(page));
-            }
-            let mut columns = columns.lock().await;
-            if columns.version == version && !columns.catch_up(&self.0.pool, generation, owner).await? {
-                drop(columns);
-                self.slots().remove(&owner);
-                return Ok(None);
-            }
-            let bytes_now = columns.bytes();
-            drop(columns);
-            if let Some(Slot::There { bytes, .. }) = self.slots().get_mut(&owner) {
-                *bytes = bytes_now;
             }
         }
         Ok(None)
@@ -127,6 +126,12 @@ impl Shelf {
             }
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "loading the columns of an owner's tasks"),
+        }
+    }
+
+    fn weigh(&self, owner: Uuid, bytes_now: usize) {
+        if let Some(Slot::There { bytes, .. }) = self.slots().get_mut(&owner) {
+            *bytes = bytes_now;
         }
     }
 
@@ -340,7 +345,10 @@ impl Columns {
                        where h.generation = $1 and h.owner_id = $2 and h.position > $3 limit $4) n) as "events!"
                from read_model.projection p
                join read_model.owner o on o.generation = $1 and o.owner_id = $2
-               left join (events e join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = e.task_id) on true"#,
+               left join events e on true
+               left join lateral (
+                   select * from read_model.task t where t.generation = $1 and t.owner_id = $2 and t.task_id = e.task_id limit 1
+               ) t on true"#,
             generation,
             owner,
             self.version.revision,

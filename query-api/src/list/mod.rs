@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::asked::Asked;
 use crate::error::ReadError;
+use crate::owners::StandingRow;
 use crate::reads::{Content, Etag, Loaded, Query, Reads};
 use crate::task_row::{TaskRow, write_number, write_text};
 pub(crate) use columns::Shelf;
@@ -37,28 +38,28 @@ impl Query for ListRequest {
         self.to_bytes()
     }
 
-    async fn load(&self, reads: &Reads, owner: Uuid, generation: i32) -> Result<Loaded, ReadError> {
-        let page = page(reads, owner, generation, self).await?;
+    async fn load(&self, reads: &Reads, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
+        let page = page(reads, owner, shown, self).await?;
         let (live_generation, row) = (page.live_generation, page.row);
         Ok(Loaded { live_generation, row, content: Some(content(page, owner, self, reads.owners().sealer())) })
     }
 }
 
 /// Finds the page in the quickest way that there is for it; all ways find the same one.
-async fn page(reads: &Reads, owner: Uuid, generation: i32, request: &ListRequest) -> Result<Page, ReadError> {
+async fn page(reads: &Reads, owner: Uuid, shown: &StandingRow, request: &ListRequest) -> Result<Page, ReadError> {
     // Columns have no words.
     let by_columns = !request.filters.is_empty() && request.filters.words.is_empty();
-    if by_columns && let Some(page) = reads.shelf().page(generation, owner, request).await? {
+    if by_columns && let Some(page) = reads.shelf().page(shown, owner, request).await? {
         return Ok(page);
     }
-    let page = query::walk(reads.pool(), generation, owner, request).await?;
+    let page = query::walk(reads.pool(), shown.generation, owner, request).await?;
     if is_whole(&page, request) {
         return Ok(page);
     }
     if by_columns {
-        reads.shelf().order(generation, owner, page.total);
+        reads.shelf().order(shown.generation, owner, page.total);
     }
-    query::pick(reads.pool(), generation, owner, request).await
+    query::pick(reads.pool(), shown.generation, owner, request).await
 }
 
 /// Whether a walk has seen all that the page needs.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::request::{ListRequest, Place, SortBy};
 use crate::error::ReadError;
 use crate::owners::StandingRow;
+use crate::planned;
 use crate::search;
 use crate::task_row::TaskRow;
 
@@ -134,7 +135,7 @@ impl Bounds {
 /// Arguments: `$1` generation, `$2` owner, `$3` and `$4` key and id to go on from, `$5` tasks to look at, `$6` tasks to
 /// return, `$7` to `$12` the filters, null where nothing is asked.
 macro_rules! page_of {
-    ([$($before:literal)+] [$($after:literal)+] [$($order:literal)+] $key:ident $arguments:ident $($argument:ident)*) => {
+    ([$($before:literal)+] [$($after:literal)+] [$($order:literal)+] $key:ident $executor:expr, $arguments:ident $($argument:ident)*) => {
         sqlx::query_as!(
             Row,
             r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
@@ -165,46 +166,46 @@ macro_rules! page_of {
             $arguments.words
             $(, $arguments.bounds.$argument)*
         )
-        .fetch_all($arguments.pool)
+        .fetch_all($executor)
     };
 }
 
 /// Walks the index of a sort key that no task is without, in one direction.
 macro_rules! walk {
-    ($arguments:ident, $column:literal, $key:ident, $beyond:literal, $direction:literal) => {
+    ($executor:expr, $arguments:ident, $column:literal, $key:ident, $beyond:literal, $direction:literal) => {
         page_of!(
             ["select w.* from (select * from read_model.task where generation = $1 and owner_id = $2 and not deleted
               and (" $column ", task_id)" $beyond "($3, $4) order by " $column $direction ", task_id " $direction " limit $5) w where "]
             [" order by w." $column $direction ", w.task_id " $direction " limit $6"]
             ["order by t." $column $direction ", t.task_id " $direction]
-            $key $arguments
+            $key $executor, $arguments
         )
     };
 }
 
 /// Picks out the matches and sorts them by a key that no task is without.
 macro_rules! pick {
-    ($arguments:ident, $column:literal, $key:ident, $beyond:literal, $direction:literal) => {
+    ($executor:expr, $arguments:ident, $column:literal, $key:ident, $beyond:literal, $direction:literal) => {
         page_of!(
             ["with m as materialized (select w." $column " as key, w.task_id from read_model.task w
               where w.generation = $1 and w.owner_id = $2 and not w.deleted and $5::bigint is not null
               and (w." $column ", w.task_id)" $beyond "($3, $4) and "]
             [") select f.* from (select * from m order by key " $direction ", task_id " $direction " limit $6) m
-              join read_model.task f on f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id"]
+              cross join lateral (select * from read_model.task f where f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id limit 1) f"]
             ["order by t." $column $direction ", t.task_id " $direction]
-            $key $arguments
+            $key $executor, $arguments
         )
     };
 }
 
 /// Walks the index of due dates, then the tasks without one.
 macro_rules! walk_due {
-    ($arguments:ident, $beyond:literal, $from:literal, $direction:literal) => {
+    ($executor:expr, $arguments:ident, $beyond:literal, $from:literal, $direction:literal) => {
         page_of!(
             ["select w.* from (
                 select * from (select * from read_model.task where generation = $1 and owner_id = $2 and not deleted and $13
                     and (due_at, task_id)" $beyond "($3, $4)
-                    and ($10::timestamptz is null or due_at >= $10) and ($11::timestamptz is null or due_at < $11)
+                    and due_at >= coalesce($10::timestamptz, '-infinity') and due_at < coalesce($11::timestamptz, 'infinity')
                     order by due_at " $direction ", task_id " $direction " limit $5) as dated
                 union all
                 select * from (select * from read_model.task where generation = $1 and owner_id = $2 and not deleted
@@ -212,28 +213,27 @@ macro_rules! walk_due {
               ) w where "]
             [" order by w.due_at " $direction " nulls last, w.task_id " $direction " limit $6"]
             ["order by t.due_at " $direction " nulls last, t.task_id " $direction]
-            time $arguments dated undated_from
+            time $executor, $arguments dated undated_from
         )
     };
 }
 
 /// Picks out the matches and sorts them by due date.
 macro_rules! pick_due {
-    ($arguments:ident, $beyond:literal, $from:literal, $direction:literal) => {
+    ($executor:expr, $arguments:ident, $beyond:literal, $from:literal, $direction:literal) => {
         page_of!(
             ["with m as materialized (select w.due_at as key, w.task_id from read_model.task w
               where w.generation = $1 and w.owner_id = $2 and not w.deleted and $5::bigint is not null
               and (($13 and (w.due_at, w.task_id)" $beyond "($3, $4)) or (w.due_at is null and w.task_id" $from "$14)) and "]
             [") select f.* from (select * from m order by key " $direction " nulls last, task_id " $direction " limit $6) m
-              join read_model.task f on f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id"]
+              cross join lateral (select * from read_model.task f where f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id limit 1) f"]
             ["order by t.due_at " $direction " nulls last, t.task_id " $direction]
-            time $arguments dated undated_from
+            time $executor, $arguments dated undated_from
         )
     };
 }
 
 struct Arguments<'a> {
-    pool: &'a PgPool,
     generation: i32,
     owner: Uuid,
     bounds: Bounds,
@@ -252,11 +252,10 @@ fn asked<T>(values: &[T]) -> Option<&[T]> {
 }
 
 impl<'a> Arguments<'a> {
-    fn of(pool: &'a PgPool, generation: i32, owner: Uuid, request: &'a ListRequest) -> Self {
+    fn of(generation: i32, owner: Uuid, request: &'a ListRequest) -> Self {
         let return_tasks_max = i64::from(request.limit) + 1;
         let filters = &request.filters;
         Self {
-            pool,
             generation,
             owner,
             bounds: Bounds::of(request),
@@ -279,39 +278,42 @@ pub(super) async fn walk(
     owner: Uuid,
     request: &ListRequest,
 ) -> Result<Page, ReadError> {
-    let arguments = Arguments::of(pool, generation, owner, request);
+    let arguments = Arguments::of(generation, owner, request);
     let rows = match (request.sort.by, request.sort.descending) {
-        (SortBy::CreatedAt, false) => walk!(arguments, " created_at ", time, " > ", " asc ").await,
-        (SortBy::CreatedAt, true) => walk!(arguments, " created_at ", time, " < ", " desc ").await,
-        (SortBy::UpdatedAt, false) => walk!(arguments, " updated_at ", time, " > ", " asc ").await,
-        (SortBy::UpdatedAt, true) => walk!(arguments, " updated_at ", time, " < ", " desc ").await,
-        (SortBy::Priority, false) => walk!(arguments, " priority ", priority, " > ", " asc ").await,
-        (SortBy::Priority, true) => walk!(arguments, " priority ", priority, " < ", " desc ").await,
-        (SortBy::DueAt, false) => walk_due!(arguments, " > ", " >= ", " asc ").await,
-        (SortBy::DueAt, true) => walk_due!(arguments, " < ", " <= ", " desc ").await,
+        (SortBy::CreatedAt, false) => walk!(pool, arguments, " created_at ", time, " > ", " asc ").await,
+        (SortBy::CreatedAt, true) => walk!(pool, arguments, " created_at ", time, " < ", " desc ").await,
+        (SortBy::UpdatedAt, false) => walk!(pool, arguments, " updated_at ", time, " > ", " asc ").await,
+        (SortBy::UpdatedAt, true) => walk!(pool, arguments, " updated_at ", time, " < ", " desc ").await,
+        (SortBy::Priority, false) => walk!(pool, arguments, " priority ", priority, " > ", " asc ").await,
+        (SortBy::Priority, true) => walk!(pool, arguments, " priority ", priority, " < ", " desc ").await,
+        (SortBy::DueAt, false) => walk_due!(pool, arguments, " > ", " >= ", " asc ").await,
+        (SortBy::DueAt, true) => walk_due!(pool, arguments, " < ", " <= ", " desc ").await,
     };
     Page::of(rows?, generation)
 }
 
-/// Finds all matches first, then sorts them.
+/// Finds all matches first, then sorts them: which index finds them is the planner's choice.
 pub(super) async fn pick(
     pool: &PgPool,
     generation: i32,
     owner: Uuid,
     request: &ListRequest,
 ) -> Result<Page, ReadError> {
-    let arguments = Arguments::of(pool, generation, owner, request);
+    let mut transaction = planned(pool).await?;
+    let arguments = Arguments::of(generation, owner, request);
     let rows = match (request.sort.by, request.sort.descending) {
-        (SortBy::CreatedAt, false) => pick!(arguments, " created_at ", time, " > ", " asc ").await,
-        (SortBy::CreatedAt, true) => pick!(arguments, " created_at ", time, " < ", " desc ").await,
-        (SortBy::UpdatedAt, false) => pick!(arguments, " updated_at ", time, " > ", " asc ").await,
-        (SortBy::UpdatedAt, true) => pick!(arguments, " updated_at ", time, " < ", " desc ").await,
-        (SortBy::Priority, false) => pick!(arguments, " priority ", priority, " > ", " asc ").await,
-        (SortBy::Priority, true) => pick!(arguments, " priority ", priority, " < ", " desc ").await,
-        (SortBy::DueAt, false) => pick_due!(arguments, " > ", " >= ", " asc ").await,
-        (SortBy::DueAt, true) => pick_due!(arguments, " < ", " <= ", " desc ").await,
+        (SortBy::CreatedAt, false) => pick!(&mut *transaction, arguments, " created_at ", time, " > ", " asc ").await,
+        (SortBy::CreatedAt, true) => pick!(&mut *transaction, arguments, " created_at ", time, " < ", " desc ").await,
+        (SortBy::UpdatedAt, false) => pick!(&mut *transaction, arguments, " updated_at ", time, " > ", " asc ").await,
+        (SortBy::UpdatedAt, true) => pick!(&mut *transaction, arguments, " updated_at ", time, " < ", " desc ").await,
+        (SortBy::Priority, false) => pick!(&mut *transaction, arguments, " priority ", priority, " > ", " asc ").await,
+        (SortBy::Priority, true) => pick!(&mut *transaction, arguments, " priority ", priority, " < ", " desc ").await,
+        (SortBy::DueAt, false) => pick_due!(&mut *transaction, arguments, " > ", " >= ", " asc ").await,
+        (SortBy::DueAt, true) => pick_due!(&mut *transaction, arguments, " < ", " <= ", " desc ").await,
     };
-    Page::of(rows?, generation)
+    let rows = rows?;
+    transaction.commit().await?;
+    Page::of(rows, generation)
 }
 
 /// Reads the tasks that were found elsewhere, in that order; whether they are still the page is for the caller to see
@@ -327,8 +329,10 @@ pub(super) async fn by_ids(pool: &PgPool, generation: i32, owner: Uuid, ids: &[U
                t.completed_at as "completed_at?"
            from read_model.projection p
            left join read_model.owner o on o.generation = $1 and o.owner_id = $2
-           left join (unnest($3::uuid[]) with ordinality as w (task_id, n)
-               join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = w.task_id and not t.deleted) on true
+           left join unnest($3::uuid[]) with ordinality as w (task_id, n) on true
+           left join lateral (
+               select * from read_model.task t where t.generation = $1 and t.owner_id = $2 and t.task_id = w.task_id limit 1
+           ) t on not t.deleted
            order by w.n"#,
         generation,
         owner,

@@ -33,7 +33,7 @@ use hubs::Seat;
 /// How often a comment says that the stream lives.
 const COMMENT_EVERY_S: u64 = 15;
 /// When a page that could not be read is tried again.
-const RETRY_MS: u64 = 1_000;
+const RETRY_MS: u64 = 250;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -113,23 +113,22 @@ impl Live {
                 // Boxed, so that a stream that waits is small.
                 let page: Pin<Box<dyn Future<Output = _> + Send>> =
                     Box::pin(self.seat.hub.page_after(&self.app.reads, self.position));
-                match page.await {
-                    Ok(page) => {
-                        let (chunk, position) = page.after(self.position);
-                        self.position = position;
-                        if !chunk.is_empty() {
-                            return Some(chunk);
-                        }
+                if let Ok(page) = page.await {
+                    let (chunk, position) = page.after(self.position);
+                    let moved = position > self.position;
+                    self.position = position;
+                    if !chunk.is_empty() {
+                        return Some(chunk);
+                    }
+                    if moved {
                         continue;
                     }
-                    // Logged where it happened. The client need not know: nothing is lost.
-                    Err(_) => {
-                        tokio::select! {
-                            () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => continue,
-                            () = self.principal.ended() => return None,
-                            () = self.app.shutdown.cancelled() => return None,
-                        }
-                    }
+                }
+                // The database does not answer (logged where it happened), or a replica is behind. Nothing is lost.
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => continue,
+                    () = self.principal.ended() => return None,
+                    () = self.app.shutdown.cancelled() => return None,
                 }
             }
             tokio::select! {

@@ -101,7 +101,7 @@ pub fn rfc(time: Time) -> String {
 impl Task {
     pub fn new(title: &str) -> Self {
         Self {
-            id: Uuid::now_v7(),
+            id: service_kit::clock::new_id(),
             version: 1,
             deleted: false,
             title: title.to_owned(),
