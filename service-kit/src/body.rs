@@ -200,11 +200,15 @@ async fn discard(mut body: Body) {
     let _ = tokio::time::timeout(DISCARD_TIME_MAX, discarding).await;
 }
 
-/// One JSON value, strictly; see the top of the module for what fails how.
+/// One JSON object, strictly; see the top of the module for what fails how.
 ///
 /// # Errors
 /// 400 `malformed-body` or 422 `invalid-fields`, with the pointer where it is known.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde takes a list of the fields' values for a struct as well
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte != b'{') {
+        return Err(Problem::new(ProblemCode::MalformedBody).detail("a JSON object is needed"));
+    }
     serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error))
 }
 
@@ -345,7 +349,9 @@ mod tests {
         }
         assert_eq!(failure(b"{\"title\":\"\xff\"}").0, 400);
         assert_eq!(failure(format!("{{\"title\":{}", "[".repeat(100_000)).as_bytes()).0, 400);
-        assert_eq!(case("[]").0, 400);
+        for no_object in ["[]", "[\"a\"]", "[\"a\",null,0,null,null]", "null", "\"a\"", "1"] {
+            assert_eq!(case(no_object), (400, String::new()), "{no_object}");
+        }
         assert_eq!(case("null").0, 400);
         assert_eq!(case("{\"title\":1}"), (400, "/title".into()));
         assert_eq!(case("{\"title\":\"a\",\"tags\":[\"x\",2]}"), (400, "/tags/1".into()));
@@ -409,6 +415,7 @@ mod tests {
         assert_eq!(status::<EmptyBody>(Some("text/plain"), Body::empty()).await, 200);
         assert_eq!(status::<EmptyBody>(Some("application/json"), " {} ").await, 200);
         assert_eq!(status::<EmptyBody>(Some("application/json"), "{\"a\":1}").await, 400);
+        assert_eq!(status::<EmptyBody>(Some("application/json"), "[]").await, 400);
         assert_eq!(status::<EmptyBody>(None, "{}").await, 415);
     }
 

@@ -40,7 +40,11 @@ pub enum TelemetryError {
 /// # Errors
 /// When the filter cannot be read or logs are set up already.
 pub fn init_logs(log: &Log) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&log.filter)?;
+    let mut filter = EnvFilter::try_new(&log.filter)?;
+    if !log.filter.contains("sqlx") {
+        // "schema already exists, skipping", at every start
+        filter = filter.add_directive("sqlx::postgres::notice=warn".parse()?);
+    }
     let registry = tracing_subscriber::registry().with(filter);
     if log.json {
         registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()?;
