@@ -1,7 +1,5 @@
 //! The life of the private Postgres: made, shared, stopped, recovered, and every way in which it cannot start.
 
-mod support;
-
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -261,8 +259,10 @@ fn a_database_that_refuses_is_told_at_once() {
     let server = Server::start(&folder);
     let socket_dir = folder.data().join("run");
     let began = Instant::now();
-    for (url, word) in [("postgres://primetrade@/nosuch", "nosuch"), ("postgres://nobody@/primetrade", "nobody")] {
-        let url = format!("{url}?host={}", socket_dir.display());
+    for (url, word) in
+        [("postgres:///nosuch?user=primetrade", "nosuch"), ("postgres:///primetrade?user=nobody", "nobody")]
+    {
+        let url = format!("{url}&host={}", socket_dir.display());
         let mut other = Folder::new();
         other.put_data_at(other.path().join("unused").to_str().unwrap().to_owned().as_str());
         if is_root() {

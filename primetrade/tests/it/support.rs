@@ -119,6 +119,28 @@ impl Folder {
         PgConnectOptions::new_without_pgpass().socket(socket_dir).username("primetrade").database("primetrade")
     }
 
+    /// A copy of the data, to be damaged; Postgres must not run. Takes the place of an earlier one.
+    pub fn copy_to(&self, other: &Folder) -> Folder {
+        assert!(self.postmaster().is_none(), "Postgres runs");
+        let copy = Self::at(other.path.join(uuid::Uuid::new_v4().simple().to_string()), "data");
+        let copied = Command::new("cp").arg("-a").arg(&self.data).arg(&copy.data).status().expect("cp");
+        assert!(copied.success());
+        copy
+    }
+
+    /// Runs SQL where no server runs: an import that waits for its input keeps Postgres up meanwhile.
+    pub fn sql_alone(&self, owner: &str, sql: &str) {
+        let mut command = self.command(&["import", "-", "--owner", owner]);
+        let mut import = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the program");
+        until("Postgres is up", || {
+            let pid_file = fs::read_to_string(self.data.join("postgres/postmaster.pid")).ok()?;
+            pid_file.lines().nth(7).filter(|state| state.trim() == "ready").map(drop)
+        });
+        self.sql(sql);
+        drop(import.stdin.take());
+        assert!(import.wait().expect("its end").success());
+    }
+
     /// Runs SQL on the running cluster, behind the program's back.
     pub fn sql(&self, sql: &str) {
         let options = self.options();

@@ -1,0 +1,352 @@
+//! The commands on real data: what they do, what they say, and their exit status.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{Folder, Ran, Server, is_root, until};
+
+fn id(number: u32) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+fn create(number: u32, title: &str) -> String {
+    json!({"type": "CreateTask", "task_id": id(number), "title": title}).to_string()
+}
+
+/// Every type of command, on three tasks, the third of which is deleted in the end.
+fn history() -> String {
+    let at = |day: u32| format!("2020-01-{day:02}T00:00:00.000001Z");
+    let line = |number: u32, day: u32, kind: &str, more: Value| {
+        let mut line = json!({"type": kind, "task_id": id(number), "occurred_at": at(day)});
+        line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        format!("{line}\n")
+    };
+    [
+        line(1, 1, "CreateTask", json!({"title": "=one, \"quoted\"", "description": "two\nlines", "priority": "urgent", "due_at": "2030-01-01T00:00:00Z", "tags": ["a", "-b"]})),
+        line(1, 2, "StartTask", json!({})),
+        line(1, 3, "CompleteTask", json!({})),
+        line(1, 4, "RenameTask", json!({"title": "'one"})),
+        line(1, 5, "DescribeTask", json!({"description": null})),
+        line(1, 6, "ReprioritizeTask", json!({"priority": "low"})),
+        line(1, 7, "ScheduleTask", json!({"due_at": null})),
+        line(1, 8, "UntagTask", json!({"tag": "a"})),
+        line(1, 9, "TagTask", json!({"tags": ["c", "d"]})),
+        line(2, 1, "CreateTask", json!({"title": "two"})),
+        line(2, 2, "CancelTask", json!({})),
+        line(2, 3, "ReopenTask", json!({})),
+        line(3, 1, "CreateTask", json!({"title": "three"})),
+        line(3, 2, "DeleteTask", json!({})),
+    ]
+    .concat()
+}
+
+fn import(folder: &Folder, file: &str, owner: &str, more: &[&str]) -> Ran {
+    folder.run(&[&["import", file, "--owner", owner, "--json"], more].concat())
+}
+
+fn export(folder: &Folder, owner: &str, format: &str) -> String {
+    folder.run(&["export", "-", "--owner", owner, "--format", format]).expect(0).stdout
+}
+
+#[test]
+fn what_is_exported_and_imported_are_the_same_tasks() {
+    let folder = Folder::new();
+    let server = Server::start(&folder);
+    folder.create_user("a@example.org");
+    folder.create_user("b@example.org");
+    let file = folder.write("history.ndjson", history());
+    let counts = import(&folder, file.to_str().unwrap(), "a@example.org", &[]).expect(0).json();
+    assert_eq!(
+        (&counts["lines"], &counts["succeeded"], &counts["failed"], &counts["events"]),
+        (&json!(14), &json!(14), &json!(0), &json!(14))
+    );
+    let keys: Vec<&String> = counts.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["events", "failed", "lines", "seconds", "succeeded"]);
+
+    let again = import(&folder, file.to_str().unwrap(), "A@Example.org", &[]).expect(0).json();
+    assert_eq!(
+        (&again["succeeded"], &again["events"]),
+        (&json!(14), &json!(0)),
+        "a second import has no second effect"
+    );
+
+    let exported = export(&folder, "a@example.org", "ndjson");
+    assert_eq!(exported.lines().count(), 12, "the deleted task is left out");
+    let file = folder.path().join("export.ndjson");
+    let written =
+        folder.run(&["export", file.to_str().unwrap(), "--owner", "a@example.org", "--json"]).expect(0).json();
+    assert_eq!((&written["tasks"], &written["lines"]), (&json!(2), &json!(12)));
+    assert_eq!(fs::read_to_string(&file).unwrap(), exported);
+    import(&folder, file.to_str().unwrap(), "b@example.org", &[]).expect(0);
+    assert_eq!(export(&folder, "b@example.org", "ndjson"), exported);
+    let rows = export(&folder, "a@example.org", "csv");
+    assert_eq!(export(&folder, "b@example.org", "csv"), rows);
+
+    let expected = "id,title,description,status,priority,due_at,tags,version,created_at,updated_at,started_at,completed_at\n\
+        00000000-0000-4000-8000-000000000001,''one,,completed,low,,\"'-b,c,d\",9,2020-01-01T00:00:00.000001Z,2020-01-09T00:00:00.000001Z,2020-01-02T00:00:00.000001Z,2020-01-03T00:00:00.000001Z\n\
+        00000000-0000-4000-8000-000000000002,two,,pending,medium,,,3,2020-01-01T00:00:00.000001Z,2020-01-03T00:00:00.000001Z,,\n";
+    assert_eq!(rows, expected);
+    folder.run(&["doctor"]).expect(0);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn rows_become_tasks() {
+    let folder = Folder::new();
+    let _server = Server::start(&folder);
+    folder.create_user("a@example.org");
+    let rows =
+        "\u{feff}title,tags,created_at\n'=SUM(A1),\"x,y\",2020-01-01T00:00:00Z\n\"two\nlines\",,\nplain,,\nplain,,\n";
+    let file = folder.write("rows.csv", rows);
+    let ran = import(&folder, file.to_str().unwrap(), "a@example.org", &["--format", "csv"]).expect(1);
+    assert!(ran.stderr.contains("line 3: title must not contain control characters"), "{ran:?}");
+    assert_eq!((&ran.json()["lines"], &ran.json()["succeeded"]), (&json!(4), &json!(3)));
+    let again = import(&folder, file.to_str().unwrap(), "a@example.org", &["--format", "csv"]).expect(1);
+    assert_eq!(again.json()["events"], 0, "rows without an id are the same tasks again");
+    let rows = export(&folder, "a@example.org", "csv");
+    assert!(rows.contains(",'=SUM(A1),,pending,medium,,\"x,y\",1,2020-01-01T00:00:00Z,"), "{rows}");
+    assert_eq!(rows.lines().count(), 4);
+}
+
+#[test]
+fn rejected_lines_are_named_and_the_rest_is_done() {
+    let folder = Folder::new();
+    let _server = Server::start(&folder);
+    folder.create_user("a@example.org");
+    let mut text = Vec::new();
+    let long = format!("{}\n", create(9, &"x".repeat(1 << 20)));
+    for line in [
+        create(1, "fine"),
+        "not json".to_owned(),
+        create(2, "a\u{0}b"),
+        json!({"type": "StartTask", "task_id": id(7)}).to_string(),
+        json!({"type": "StartTask", "task_id": id(1), "occurred_at": "2000-01-01T00:00:00Z"}).to_string(),
+        json!({"type": "StartTask", "task_id": id(1), "occurred_at": "9000-01-01T00:00:00Z"}).to_string(),
+        json!({"type": "StartTask", "task_id": id(1), "expected_version": 5}).to_string(),
+        json!({"type": "FlyTask", "task_id": id(1)}).to_string(),
+        json!({"type": "StartTask", "task_id": id(1), "colour": "red"}).to_string(),
+        long.trim_end().to_owned(),
+        String::new(),
+        json!({"type": "StartTask", "task_id": id(1)}).to_string(),
+    ] {
+        text.extend(line.as_bytes());
+        text.push(b'\n');
+    }
+    text.extend(b"{\"type\":\"CreateTask\",\"title\":\"\xff\"}");
+    let file = folder.write("mixed.ndjson", text);
+    let ran = import(&folder, file.to_str().unwrap(), "a@example.org", &[]).expect(1);
+    assert_eq!(
+        (&ran.json()["lines"], &ran.json()["succeeded"], &ran.json()["events"]),
+        (&json!(12), &json!(2), &json!(2))
+    );
+    for (line, reason) in [
+        (2, "Not JSON"),
+        (3, "title must not contain"),
+        (4, "no such task"),
+        (5, "previous event"),
+        (6, "future"),
+        (7, "version"),
+        (8, "type is not the type of a command"),
+        (9, "colour"),
+        (10, "longer than"),
+        (13, "Not JSON"),
+    ] {
+        let prefix = format!("line {line}: ");
+        let said =
+            ran.stderr.lines().find(|said| said.starts_with(&prefix)).unwrap_or_else(|| panic!("{line}: {ran:?}"));
+        assert!(said.contains(reason), "{said}");
+    }
+    let ran = folder.run_with_input(&["import", "-", "--owner", "a@example.org"], b"nonsense\n");
+    assert!(ran.stdout.contains("1 lines: 0 succeeded, 1 rejected"), "{ran:?}");
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let folder = Folder::new();
+    let _server = Server::start(&folder);
+    folder.create_user("a@example.org");
+    let file = folder.write("history.ndjson", history() + "nonsense\n");
+    let ran = import(&folder, file.to_str().unwrap(), "a@example.org", &["--dry-run"]).expect(1);
+    assert_eq!(
+        (&ran.json()["succeeded"], &ran.json()["failed"], &ran.json()["events"]),
+        (&json!(14), &json!(1), &json!(0))
+    );
+    assert_eq!(export(&folder, "a@example.org", "ndjson"), "");
+}
+
+#[test]
+fn an_interrupted_import_says_how_far_it_came_and_goes_on() {
+    let folder = Folder::new();
+    let _server = Server::start(&folder);
+    folder.create_user("a@example.org");
+    let mut command = folder.command(&["import", "-", "--owner", "a@example.org", "--json"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    writeln!(input, "{}\nnonsense", create(1, "one")).unwrap();
+    // The reader is at work; the pipe stays open, as if more were to come.
+    assert!(said.next().unwrap().unwrap().starts_with("line 2: "));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["interrupted"], true);
+    drop(input);
+    let text = format!("{}\n{}\n", create(1, "one"), create(2, "two"));
+    let ran = folder.run_with_input(&["import", "-", "--owner", "a@example.org", "--json"], text.as_bytes());
+    assert_eq!(ran.expect(0).json()["succeeded"], 2);
+    assert_eq!(export(&folder, "a@example.org", "ndjson").lines().count(), 2);
+}
+
+#[test]
+fn root_reads_and_writes_files_that_are_its_own() {
+    let folder = Folder::new();
+    folder.create_user("a@example.org");
+    let closed = folder.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    let file = closed.join("in.ndjson");
+    fs::write(&file, create(1, "one")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    import(&folder, file.to_str().unwrap(), "a@example.org", &[]).expect(0);
+    let out = closed.join("out.ndjson");
+    folder.run(&["export", out.to_str().unwrap(), "--owner", "a@example.org"]).expect(0);
+    assert_eq!(fs::read_to_string(out).unwrap().lines().count(), 1);
+    let secret = closed.join("secret");
+    fs::write(&secret, "s".repeat(40)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    Ran::of(folder.command(&["keys", "rotate"]).env("PRIMETRADE_SECRET_FILE", &secret)).expect(0);
+    let missing = closed.join("missing");
+    folder.run(&["import", missing.to_str().unwrap(), "--owner", "a@example.org"]).refused(&["missing"]);
+    if is_root() {
+        assert!(folder.postmaster().is_none());
+    }
+}
+
+#[test]
+fn accounts_are_made_listed_and_disabled() {
+    let folder = Folder::new();
+    let _server = Server::start(&folder);
+    let create = |args: &[&str], password: &[u8]| {
+        folder.run_with_input(&[&["user", "create", "--password-stdin", "--json"], args].concat(), password)
+    };
+    let made =
+        create(&["--email", "Boss@Example.org", "--name", "The Boss", "--admin"], b"long enough\r\n").expect(0).json();
+    assert_eq!(
+        (&made["email"], &made["role"], &made["name"]),
+        (&json!("boss@example.org"), &json!("admin"), &json!("The Boss"))
+    );
+    let made = create(&["--email", "ann@example.org"], b"long enough").expect(0).json();
+    assert_eq!((&made["name"], &made["role"]), (&json!("ann"), &json!("user")));
+    create(&["--email", "ann@example.org"], b"long enough").refused(&["account with this address"]);
+    create(&["--email", "nonsense"], b"long enough").refused(&["e-mail", "name@domain"]);
+    create(&["--email", "b@example.org"], b"short").refused(&["the password", "8"]);
+    create(&["--email", "b@example.org"], b"").refused(&["the password"]);
+    create(&["--email", "b@example.org", "--name", " "], b"long enough").refused(&["--name"]);
+
+    let disabled = folder.run(&["user", "disable", "--email", "ann@example.org", "--json"]).expect(0).json();
+    assert_eq!(disabled["disabled"], true);
+    folder.run(&["user", "disable", "--email", "nobody@example.org"]).refused(&["nobody@example.org", "user list"]);
+    let password = folder
+        .run_with_input(&["user", "password", "--email", "boss@example.org", "--password-stdin"], b"another one\n");
+    password.expect(0);
+    let listed = folder.run(&["user", "list", "--json"]).expect(0).json();
+    let emails: Vec<&str> =
+        listed["items"].as_array().unwrap().iter().map(|item| item["email"].as_str().unwrap()).collect();
+    assert_eq!(emails, ["boss@example.org", "ann@example.org"]);
+    assert!(folder.run(&["user", "list"]).expect(0).stdout.contains("ann@example.org  ann  disabled"));
+}
+
+#[test]
+fn a_rebuild_tells_of_differences() {
+    let folder = Folder::new();
+    let _server = Server::start(&folder);
+    folder.create_user("a@example.org");
+    let file = folder.write("history.ndjson", history());
+    import(&folder, file.to_str().unwrap(), "a@example.org", &[]).expect(0);
+    until("the projector has caught up", || folder.run(&["doctor"]).code.filter(|code| *code == 0));
+    let same = folder.run(&["rebuild", "--expect-same", "--json"]).expect(0).json();
+    assert_eq!((&same["events"], &same["differences"]), (&json!(14), &json!(0)));
+    assert!(same["seconds"].is_number());
+
+    folder.sql("update read_model.task set title = 'tampered' where version = 3");
+    let refused = folder.run(&["rebuild", "--expect-same", "--json"]).expect(1);
+    assert!(
+        refused.json()["differences"].as_i64().unwrap() > 0 && refused.json()["switched"] == json!(false),
+        "{refused:?}"
+    );
+    assert!(refused.stderr.contains("differs: task"), "{refused:?}");
+    let switched = folder.run(&["rebuild", "--json"]).expect(0).json();
+    assert!(switched["differences"].as_i64().unwrap() > 0 && switched["switched"] == json!(true));
+    folder.run(&["doctor"]).expect(0);
+}
+
+#[test]
+fn the_doctor_finds_each_kind_of_damage() {
+    let folder = Folder::new();
+    folder.create_user("a@example.org");
+    let file = folder.write("history.ndjson", history());
+    import(&folder, file.to_str().unwrap(), "a@example.org", &[]).expect(0);
+    let server = Server::start(&folder);
+    until("the projector has caught up", || folder.run(&["doctor"]).code.filter(|code| *code == 0));
+    let well = folder.run(&["doctor", "--json"]).expect(0).json();
+    assert_eq!(well, json!({"ok": true, "findings": []}));
+
+    // Not to the projector, which would stop at a hole in the log.
+    assert_eq!(server.stop(), Some(0));
+    let damages = [
+        ("update event_store.head set position = position + 1", "the head says 15"),
+        ("delete from event_store.event where position = 5", "no event at position 5"),
+        ("update event_store.event set version = 105 where version = 5", "version 6 where 5 was to come"),
+        (
+            "update event_store.event last set command_id = first.command_id from event_store.event first
+             where last.version = 9 and first.version = 1 and first.task_id = last.task_id",
+            "more than one effect",
+        ),
+        ("update event_store.command set revision = revision + 1 where version = 9", "was answered with revision"),
+        ("update event_store.command set version = 77 where version = 9", "version 77 of task"),
+        ("update read_model.task set title = 'tampered' where version = 3", "the read models differ"),
+        ("alter table event_store.event drop constraint event_stream_version", "event_stream_version"),
+    ];
+    let backup = Folder::new();
+    for (damage, finding) in damages {
+        let damaged = folder.copy_to(&backup);
+        damaged.sql_alone("a@example.org", damage);
+        let ran = damaged.run(&["doctor", "--json"]).expect(1);
+        let findings = ran.json()["findings"].to_string();
+        assert_eq!(ran.json()["ok"], false);
+        assert!(findings.contains(finding), "{damage}: {findings}");
+    }
+}
+
+#[test]
+fn settings_are_shown_without_secrets_and_checked() {
+    let folder = Folder::new();
+    let mut command = folder.command(&["config", "--json"]);
+    command.env("PRIMETRADE_DATABASE_URL", "postgres://me:hidden@db:5432/x").env("PRIMETRADE_SECRET", "s".repeat(32));
+    let ran = Ran::of(&mut command).expect(0);
+    assert_eq!(ran.json()["PRIMETRADE_DATABASE_URL"], "postgres://db:5432/x");
+    assert!(!ran.stdout.contains("hidden") && !ran.stdout.contains("sss"), "{ran:?}");
+    assert!(!folder.data().exists(), "to show the settings nothing is made");
+    for (name, value) in [
+        ("PRIMETRADE_LISTEN", "here"),
+        ("PRIMETRADE_SECRET", "short"),
+        ("PRIMETRADE_LOG_FORMAT", "xml"),
+        ("PRIMETRADE_LISTN", "127.0.0.1:1"),
+        ("PRIMETRADE_SECRET_FILE", "/nonexistent"),
+    ] {
+        let ran = Ran::of(folder.command(&["serve"]).env(name, value));
+        ran.refused(&[name.trim_end_matches("_FILE")]);
+    }
+    let ran = Ran::of(folder.command(&["config", "--json"]).env("PRIMETRADE_LISTEN", "here"));
+    ran.refused(&["PRIMETRADE_LISTEN"]);
+    assert!(ran.json()["error"].as_str().unwrap().contains("PRIMETRADE_LISTEN"));
+    assert_eq!(folder.run(&["fly"]).code, Some(2));
+    assert_eq!(folder.run(&["import"]).code, Some(2));
+}
