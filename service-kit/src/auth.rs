@@ -414,6 +414,8 @@ fn open(token: &str, keys: &Keys, now_s: i64) -> Option<Claims> {
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::Signer as _;
+
     use super::*;
 
     struct Issuer {
