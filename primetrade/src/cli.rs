@@ -32,6 +32,9 @@ pub enum Command {
         /// Address and port [default: 127.0.0.1:8080].
         #[arg(long, value_name = "ADDRESS")]
         listen: Option<String>,
+        /// Do not apply events to the read models: what the benchmark measures the append path with.
+        #[arg(long, hide = true)]
+        hold_projector: bool,
     },
     /// Bring the database to this version's schema.
     Migrate,

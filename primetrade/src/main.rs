@@ -51,7 +51,7 @@ use crate::interrupt::Interrupt;
 use crate::output::Report;
 use crate::postgres::PostgresError;
 use crate::privileges::{HANDED_DOWN, PrivilegesError};
-use crate::serve::{Listeners, ServeError};
+use crate::serve::{Listeners, Projecting, ServeError};
 use crate::settings::{Flags, Settings};
 
 /// A command makes and frees some forty small things, on whichever thread: glibc spent a third of the server's time on
@@ -126,7 +126,7 @@ fn main() -> ExitCode {
 /// What has to happen before a thread is started: the configuration, and root's farewell.
 fn prepare(cli: &Cli) -> Result<Settings, Failure> {
     let listen = match &cli.command {
-        Command::Serve { listen } => listen.clone(),
+        Command::Serve { listen, .. } => listen.clone(),
         _ => None,
     };
     let flags = Flags { listen, data_dir: cli.data_dir.clone(), database_url: cli.database_url.clone() };
@@ -208,8 +208,10 @@ async fn work(
     let stop = interrupt.soft.clone();
     or_interrupted(&stop, async { Ok(databases.migrate().await?) }).await?;
     match (command, listeners) {
-        (Command::Serve { .. }, Some(listeners)) => {
-            serve::run(listeners, databases, &secret(settings)?, settings.cors_origins.clone(), stop).await?;
+        (Command::Serve { hold_projector, .. }, Some(listeners)) => {
+            let projecting = if hold_projector { Projecting::Held } else { Projecting::Live };
+            serve::run(listeners, databases, &secret(settings)?, settings.cors_origins.clone(), projecting, stop)
+                .await?;
             Ok(Report::good("", serde_json::json!({ "stopped": true })))
         }
         (Command::Import(args), _) => {

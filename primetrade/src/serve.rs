@@ -89,6 +89,15 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener,
     })
 }
 
+/// Whether events are applied to the read models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Projecting {
+    /// As they come.
+    Live,
+    /// Not at all, for a measurement: they wait in the log.
+    Held,
+}
+
 /// The parts of a running server that work in the background.
 struct Background {
     stop: CancellationToken,
@@ -106,6 +115,7 @@ pub async fn run(
     databases: &Databases,
     secret: &RootSecret,
     cors_origins: Vec<String>,
+    projecting: Projecting,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let sealer = Sealer::new(secret);
@@ -113,13 +123,16 @@ pub async fn run(
     let (store, appenders) = EventStore::start(databases.write.clone()).await.map_err(ServeError::EventStore)?;
     let (identity, identity_task) =
         Identity::start(databases.write.clone(), secret, store.shards(), stop.clone()).await?;
-    let projector = Projector::start(databases.read.clone(), store.tail(), stop.clone()).await?;
+    let projector = match projecting {
+        Projecting::Live => Some(Projector::start(databases.read.clone(), store.tail(), stop.clone()).await?),
+        Projecting::Held => None,
+    };
     let query_pool = query_api::connect((*databases.replica.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
 
-    let health = watched(databases, &projector);
+    let health = watched(databases, projector.as_ref());
     let ops = health::router(health, Some(telemetry::metrics()?));
     let verifier = identity.verifier();
-    let applied = Some(projector.applied());
+    let applied = projector.as_ref().map(Projector::applied);
     let api = axum::Router::new()
         .merge(command_api::router(CommandApi::new(store.clone(), sealer.clone())))
         .merge(command_api::accounts::router(identity))
@@ -137,7 +150,10 @@ pub async fn run(
     };
     drop(store);
 
-    let projector = tokio::spawn(projector.stopped());
+    let projector = match projector {
+        Some(projector) => tokio::spawn(projector.stopped()),
+        None => tokio::spawn(stop.clone().cancelled_owned()),
+    };
     let mut background = Background { stop, appenders, identity: identity_task, projector };
     tracing::info!(address = %listeners.api.local_addr()?, "PrimeTrade answers");
     let serving = async {
@@ -202,17 +218,18 @@ async fn bounded(what: &str, work: impl Future<Output = ()>) {
     }
 }
 
-fn watched(databases: &Databases, projector: &Projector) -> Health {
+fn watched(databases: &Databases, projector: Option<&Projector>) -> Health {
     let health = Health::new();
     let write = databases.write.clone();
     health.register("event_store", move || check_event_store(write.clone()));
     let read = databases.replica.clone();
     health.register("read_models", move || check_read_models(read.clone()));
-    let lag = projector.lag();
-    health.lag(move || {
-        let projector::Lag { events, seconds } = *lag.borrow();
-        std::future::ready(Some(Lag { events, seconds }))
-    });
+    if let Some(lag) = projector.map(Projector::lag) {
+        health.lag(move || {
+            let projector::Lag { events, seconds } = *lag.borrow();
+            std::future::ready(Some(Lag { events, seconds }))
+        });
+    }
     health
 }
 
