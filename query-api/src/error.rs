@@ -37,6 +37,9 @@ pub(crate) enum ReadError {
     /// Too many wait already.
     #[error("overloaded")]
     Overloaded,
+    /// The connection to the database is gone; logged where it happened.
+    #[error("disconnected")]
+    Disconnected,
     /// The database did not answer as it should; logged where it happened.
     #[error("unavailable")]
     Unavailable,
@@ -48,10 +51,27 @@ impl ReadError {
     }
 }
 
+/// Whether the connection is gone, not the statement wrong: another one may do.
+pub(crate) fn is_disconnect(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        // Connection exceptions; terminated by an operator, a crash, or not started yet.
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
+        }
+        _ => false,
+    }
+}
+
 impl From<sqlx::Error> for ReadError {
     fn from(error: sqlx::Error) -> Self {
-        tracing::error!(%error, "reading the read models");
-        Self::Unavailable
+        if is_disconnect(&error) {
+            tracing::warn!(%error, "reading the read models");
+            Self::Disconnected
+        } else {
+            tracing::error!(%error, "reading the read models");
+            Self::Unavailable
+        }
     }
 }
 
@@ -75,7 +95,9 @@ impl From<ReadError> for Problem {
             ReadError::Parked => Self::new(ProblemCode::ProjectionParked).retry_after_s(PARKED_RETRY_AFTER_S),
             ReadError::TooManyStreams => Self::new(ProblemCode::TooManyStreams).retry_after_s(RETRY_AFTER_S),
             ReadError::Overloaded => Self::new(ProblemCode::Overloaded).retry_after_s(RETRY_AFTER_S),
-            ReadError::Unavailable => Self::new(ProblemCode::Unavailable).retry_after_s(RETRY_AFTER_S),
+            ReadError::Disconnected | ReadError::Unavailable => {
+                Self::new(ProblemCode::Unavailable).retry_after_s(RETRY_AFTER_S)
+            }
         }
     }
 }

@@ -121,6 +121,8 @@ pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
     ]);
     PgPoolOptions::new()
         .max_connections(connections_max)
+        // A round trip for each statement; reads that meet a broken connection are tried again instead.
+        .test_before_acquire(false)
         .acquire_timeout(std::time::Duration::from_millis(CONNECTION_WAIT_MS_MAX))
         .connect_lazy_with(options)
 }

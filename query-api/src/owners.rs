@@ -14,7 +14,7 @@ use sqlx::PgPool;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use crate::error::ReadError;
+use crate::error::{ReadError, is_disconnect};
 
 /// How long a look-up's result is used without asking again.
 const MEMO_MS_MAX: u64 = 5;
@@ -24,6 +24,8 @@ const TOKEN_WAIT_MS_MAX: u64 = 2_000;
 const TOKEN_POLL_MS: u64 = 10;
 /// How long one look-up may take.
 const LOOKUP_MS_MAX: u64 = 2_000;
+/// How often it is tried while the database is away.
+const RECONNECT_EVERY_MS: u64 = 10;
 /// Owners in one query.
 const LOOKUP_OWNERS_MAX: usize = 1_000;
 /// Requests that may wait for look-ups; more are turned away.
@@ -300,7 +302,7 @@ impl Inner {
             let asked_at = Instant::now();
             let owners: Vec<Uuid> = batch.keys().copied().collect();
             let limit = Duration::from_millis(LOOKUP_MS_MAX);
-            let found = match tokio::time::timeout(limit, self.query(&owners)).await {
+            let found = match tokio::time::timeout(limit, self.query_until_connected(&owners)).await {
                 Ok(Ok(found)) => Some(found),
                 Ok(Err(error)) => {
                     tracing::error!(%error, "looking up where owners stand");
@@ -326,6 +328,18 @@ impl Inner {
         }
         for sender in batch.into_values().flat_map(|asked| asked.senders) {
             let _ = sender.send(Err(ReadError::Unavailable));
+        }
+    }
+
+    async fn query_until_connected(&self, owners: &[Uuid]) -> Result<Vec<(Uuid, StandingRow)>, sqlx::Error> {
+        loop {
+            match self.query(owners).await {
+                Err(error) if is_disconnect(&error) => {
+                    tracing::warn!(%error, "looking up where owners stand");
+                    tokio::time::sleep(Duration::from_millis(RECONNECT_EVERY_MS)).await;
+                }
+                found => return found,
+            }
         }
     }
 

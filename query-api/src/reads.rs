@@ -23,10 +23,10 @@ use crate::owners::{Need, Owner, Owners, Standing, StandingRow, header};
 const CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// What an entry costs beside its body and key.
 const ENTRY_BYTES: usize = 400;
-/// How long to wait for rows as new as those this process has shown already (a replica behind, a crashed database
-/// that folds again).
-const OLDER_WAIT_MS_MAX: u64 = 2_000;
-const OLDER_POLL_MS: u64 = 10;
+/// How long to wait for the database to come back, and for rows as new as those this process has shown already (a
+/// replica is behind, a crashed database folds again).
+const RETRY_FOR_MS_MAX: u64 = 2_000;
+const RETRY_EVERY_MS: u64 = 10;
 
 /// The read models, and what is kept of them in this process. Cheap to clone.
 #[derive(Clone)]
@@ -178,10 +178,17 @@ impl Reads {
         key: Key,
         query: &impl Query,
     ) -> Result<Arc<Answer>, ReadError> {
-        let deadline = Instant::now() + Duration::from_millis(OLDER_WAIT_MS_MAX);
+        let deadline = Instant::now() + Duration::from_millis(RETRY_FOR_MS_MAX);
         loop {
             let asked_at = Instant::now();
-            let loaded = query.load(self, owner.id, &standing.row).await?;
+            let loaded = match query.load(self, owner.id, &standing.row).await {
+                // The pool finds out by trying; the next connection may be a good one.
+                Err(ReadError::Disconnected) if asked_at < deadline => {
+                    tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS)).await;
+                    continue;
+                }
+                loaded => loaded?,
+            };
             let switched = loaded.live_generation != loaded.row.generation;
             if !switched && loaded.row.is_at_least(&standing.row) {
                 let standing = self.0.owners.seen(owner, asked_at, loaded.row);
@@ -194,7 +201,7 @@ impl Reads {
                 return Err(ReadError::NotYet);
             }
             if !switched {
-                tokio::time::sleep(Duration::from_millis(OLDER_POLL_MS)).await;
+                tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS)).await;
             }
             standing = self.0.owners.look_up(owner).await?;
         }
