@@ -18,6 +18,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::lag;
+use crate::rebuild::LOCK;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -68,6 +69,8 @@ struct Projection {
 #[derive(Clone, Serialize)]
 struct Rebuild {
     generation: i32,
+    /// `false`: it was stopped, and goes on when `rebuild` is run again.
+    running: bool,
     phase: String,
     events_done: i64,
     events_total: i64,
@@ -89,15 +92,23 @@ async fn projections(
     let shards = lag::look(&api.pool, &api.tail).await.map_err(unavailable)?;
     let rebuild = sqlx::query!(
         r#"
-        select generation, phase, events_done, events_total, events_per_second, started_at as "started_at: Time"
+        select generation, phase, events_done, events_total, events_per_second, started_at as "started_at: Time",
+            exists (
+                select from pg_locks
+                where locktype = 'advisory' and granted and classid = $1::int::oid and objid = $2::int::oid
+                    and database = (select oid from pg_database where datname = current_database())
+            ) as "running!"
         from read_model.generation where state = 'building' order by generation desc limit 1
         "#,
+        LOCK.0,
+        LOCK.1,
     )
     .fetch_optional(&api.pool)
     .await
     .map_err(unavailable)?
     .map(|row| Rebuild {
         generation: row.generation,
+        running: row.running,
         phase: row.phase,
         events_done: row.events_done,
         events_total: row.events_total,
@@ -122,7 +133,7 @@ async fn projections(
             name: "tasks",
             shard: at.shard,
             generation: at.generation,
-            state: if rebuild.is_some() { "rebuilding" } else { "live" },
+            state: if rebuild.as_ref().is_some_and(|rebuild| rebuild.running) { "rebuilding" } else { "live" },
             position: at.position,
             lag_events: at.lag.events,
             lag_seconds: at.lag.seconds,

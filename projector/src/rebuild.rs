@@ -20,8 +20,10 @@ use crate::feed::{catch_up, create_checkpoint};
 use crate::fold::fold_id;
 use crate::{bulk, connection};
 
-/// The advisory lock that a rebuild holds: "prtrebld".
-const LOCK: i64 = 0x7072_7472_6562_6c64;
+/// The advisory lock that a rebuild holds: "prtr", "ebld".
+pub(crate) const LOCK: (i32, i32) = (0x7072_7472, 0x6562_6c64);
+/// The lock of a run that was just stopped is waited for, 200 ms at a time.
+const LOCK_ATTEMPTS_MAX: u32 = 5;
 /// Shards that are filled at the same time.
 const SHARDS_AT_ONCE: usize = 2;
 /// So far behind the live generation, the switch catches up while it holds the live projector back.
@@ -187,7 +189,9 @@ pub async fn run(
     progress: impl Fn(&Progress) + Send + Sync,
 ) -> Result<RebuildReport, RebuildError> {
     let mut guard = lock(read_pool).await?;
-    build(read_pool, tail, Purpose::Switch(options), &mut guard, &progress).await
+    let report = build(read_pool, tail, Purpose::Switch(options), &mut guard, &progress).await;
+    unlock(guard).await;
+    report
 }
 
 /// Makes a generation, compares it with the live one, and drops it again.
@@ -200,7 +204,9 @@ pub async fn verify(
     progress: impl Fn(&Progress) + Send + Sync,
 ) -> Result<RebuildReport, RebuildError> {
     let mut guard = lock(read_pool).await?;
-    build(read_pool, tail, Purpose::Verify, &mut guard, &progress).await
+    let report = build(read_pool, tail, Purpose::Verify, &mut guard, &progress).await;
+    unlock(guard).await;
+    report
 }
 
 /// Makes the generation before the live one live again, once it has caught up. Returns its number.
@@ -208,7 +214,13 @@ pub async fn verify(
 /// # Errors
 /// Nothing is kept; or see [`RebuildError`].
 pub async fn go_back(read_pool: &PgPool, tail: &TailReader) -> Result<i32, RebuildError> {
-    let _guard = lock(read_pool).await?;
+    let guard = lock(read_pool).await?;
+    let kept = switch_to_kept(read_pool, tail).await;
+    unlock(guard).await;
+    kept
+}
+
+async fn switch_to_kept(read_pool: &PgPool, tail: &TailReader) -> Result<i32, RebuildError> {
     let mut connection = connection::for_batches(read_pool).await?;
     let log_id = tail.log_id().await?;
     let kept = sqlx::query_scalar!(
@@ -229,9 +241,26 @@ pub async fn go_back(read_pool: &PgPool, tail: &TailReader) -> Result<i32, Rebui
 /// Holds the lock as long as the connection lives.
 async fn lock(pool: &PgPool) -> Result<PgConnection, RebuildError> {
     let mut connection = connection::for_rebuild(pool).await?;
-    let locked =
-        sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "locked!""#, LOCK).fetch_one(&mut connection).await?;
-    if locked { Ok(connection) } else { Err(RebuildError::Running) }
+    for attempt in 0..LOCK_ATTEMPTS_MAX {
+        if attempt > 0 {
+            sleep(Duration::from_millis(200)).await;
+        }
+        let locked = sqlx::query_scalar!(r#"select pg_try_advisory_lock($1, $2) as "locked!""#, LOCK.0, LOCK.1)
+            .fetch_one(&mut connection)
+            .await?;
+        if locked {
+            return Ok(connection);
+        }
+    }
+    Err(RebuildError::Running)
+}
+
+/// Gives the lock back at once; a connection that just closes gives it back a little later.
+async fn unlock(mut connection: PgConnection) {
+    let unlocked = sqlx::query!("select pg_advisory_unlock($1, $2)", LOCK.0, LOCK.1).fetch_one(&mut connection).await;
+    if let Err(error) = unlocked {
+        warn!(%error, "the rebuild's connection was lost");
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -299,6 +328,10 @@ async fn build(
     let mut batches = connection::for_batches(pool).await?;
     let live =
         sqlx::query!("select live_generation, log_id from read_model.projection").fetch_one(&mut connection).await?;
+    for row in &shards {
+        // One that no projector has run for yet stands at 0.
+        create_checkpoint(&mut connection, live.live_generation, row.shard).await?;
+    }
     catch_up_with_live(&mut batches, tail, generation).await?;
     let catch_up_seconds = catch_up_started.elapsed().as_secs_f64();
 

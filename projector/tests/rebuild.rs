@@ -300,3 +300,37 @@ async fn queries_and_the_live_projection_go_on_while_the_tables_are_held_by_a_du
     running.stop().await;
     assert_equals_the_log(&database).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_projector_has_run_yet_nothing_is_different() {
+    let database = Database::create().await;
+    append(&database.pool, &Histories::new(8, 2).next(200)).await;
+    let report = rebuild::run(&database.pool, &database.tail(), Options { expect_same: true }, |_| {}).await.unwrap();
+    assert!(report.switched, "{:#?}", report.differences);
+    assert_eq!(database.number("select count(*) from read_model.history").await, report.events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_progress_is_told_and_stored() {
+    let database = filled(9, 3_000).await;
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let telling = told.clone();
+    rebuild::run(&database.pool, &database.tail(), Options::default(), move |progress| {
+        telling.lock().unwrap().push(*progress);
+    })
+    .await
+    .unwrap();
+    let told = told.lock().unwrap().clone();
+    assert!(told.is_sorted_by_key(|progress| progress.events_done));
+    assert!(
+        told.iter().any(|progress| progress.events_done == progress.events_total && progress.events_per_second > 0)
+    );
+    let phases: Vec<_> = told.iter().map(|progress| progress.phase.as_str()).collect();
+    for phase in ["fill", "index", "catch up", "compare", "switch"] {
+        assert!(phases.contains(&phase), "{phase}: {phases:?}");
+    }
+    assert_eq!(
+        database.number("select count(*) from read_model.generation where state = 'live' and events_done = events_total and events_per_second > 0").await,
+        1
+    );
+}
