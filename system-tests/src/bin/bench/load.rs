@@ -109,8 +109,8 @@ impl Times {
 }
 
 /// Commands at a fixed rate, whether answered or not; each time runs from when the command was due until a query
-/// showed it.
-pub async fn command_to_visible(accounts: Vec<Account>, per_second: u64, seconds: u64) -> Times {
+/// showed it. Also how many were refused.
+pub async fn command_to_visible(accounts: Vec<Account>, per_second: u64, seconds: u64) -> (Times, u32) {
     let accounts: Vec<Arc<Account>> = accounts.into_iter().map(Arc::new).collect();
     let (done, mut times) = tokio::sync::mpsc::unbounded_channel();
     let began = Instant::now();
@@ -125,33 +125,39 @@ pub async fn command_to_visible(accounts: Vec<Account>, per_second: u64, seconds
             let account = Arc::clone(&accounts[sent as usize % accounts.len()]);
             let done = done.clone();
             tokio::spawn(async move {
-                visible(&account).await;
-                let _ = done.send(due.elapsed().as_secs_f64() * 1_000.0);
+                let seen = visible(&account).await;
+                let _ = done.send((seen, due.elapsed().as_secs_f64() * 1_000.0));
             });
             sent += 1;
         }
     }
     drop(done);
-    let mut all = Vec::new();
-    while let Some(time) = times.recv().await {
+    let (mut all, mut failed) = (Vec::new(), 0);
+    while let Some((seen, time)) = times.recv().await {
         all.push(time);
+        failed += u32::from(!seen);
     }
-    Times::new(all)
+    (Times::new(all), failed)
 }
 
-async fn visible(account: &Account) {
+/// Creates a task and reads it back with the token; false where either was refused.
+async fn visible(account: &Account) -> bool {
     let create = account.request("POST", "/api/v1/tasks").json(&json!({"title": "Seen at once", "tags": ["bench"]}));
-    let written = create.send().await.expect(201);
+    let Ok(written) = create.try_send().await else { return false };
+    if written.status != 201 {
+        return false;
+    }
     let path = format!("/api/v1/tasks/{}", written.string("/id"));
     let token = written.must("Consistency-Token").to_owned();
-    account.request("GET", &path).header("Consistency-Token", &token).send().await.expect(200);
+    let read = account.request("GET", &path).header("Consistency-Token", &token).try_send().await;
+    read.is_ok_and(|answer| answer.status == 200)
 }
 
 /// First pages, each after a change, so that none comes from a cache.
 pub async fn first_pages(account: &Account, pages: usize) -> Times {
     let mut times = Vec::new();
     for _ in 0..pages {
-        visible(account).await;
+        assert!(visible(account).await, "refused");
         let started = Instant::now();
         let page: Value = account.request("GET", "/api/v1/tasks?limit=50").send().await.expect(200).json();
         times.push(started.elapsed().as_secs_f64() * 1_000.0);
