@@ -555,7 +555,9 @@ mod tests {
     fn a_changed_byte_another_key_or_more_parts_are_refused() {
         let issuer = issuer();
         let token = claims().sign(KID, &issuer.key).expect("signs");
-        for index in (0..token.len()).step_by(7) {
+        // cached, so that a look-up which compares too little is found out
+        assert!(issuer.verifier.verify(&token).is_some());
+        for index in 0..token.len() {
             let mut bytes = token.clone().into_bytes();
             bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(bytes).expect("ascii");

@@ -235,13 +235,7 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Prob
         Ok(_) => (String::new(), error.to_string()),
     };
     let message = message.split(" at line ").next().unwrap_or_default();
-    let (code, field, detail) = match classify(message) {
-        // `null` for the whole body is as wrong a type as any other
-        (_, None, detail) if path.is_empty() && message.starts_with("invalid type: null") => {
-            (ProblemCode::MalformedBody, None, detail)
-        }
-        classified => classified,
-    };
+    let (code, field, detail) = classify(message);
     let pointer = match field {
         // the path ends at the object, the message names its member
         Some(field) if !path.ends_with(&format!("/{}", escape(field))) => format!("{path}/{}", escape(field)),
