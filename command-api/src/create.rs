@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::{Description, NewTask, Priority, TAGS_MAX, Tags, TaskCommand, TaskId, Time, Title, parse_time};
+use domain::{Description, NewTask, Priority, Tags, TaskCommand, TaskId, Time, Title, parse_time};
 use service_kit::clock;
 use service_kit::problem::Problem;
 
@@ -45,7 +45,7 @@ impl Draft {
             "description" => self.description = fields::value(mistakes, "/description", json, Description::parse),
             "priority" => self.priority = fields::value(mistakes, "/priority", json, Priority::parse),
             "due_at" => self.due_at = fields::value(mistakes, "/due_at", json, parse_time),
-            "tags" => self.tags = fields::tags(mistakes, "/tags", json, TAGS_MAX),
+            "tags" => self.tags = fields::tags(mistakes, "/tags", json),
             _ => return false,
         }
         true

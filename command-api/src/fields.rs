@@ -101,8 +101,8 @@ pub fn value<T>(
     }
 }
 
-/// A list of tags; equal ones collapse. `tags_max` is how many may be left.
-pub fn tags(mistakes: &mut Mistakes, pointer: &'static str, json: &Json<'_>, tags_max: usize) -> Option<Tags> {
+/// A list of tags; equal ones collapse. How many a task may have is for the rules to say (409): they know those it has.
+pub fn tags(mistakes: &mut Mistakes, pointer: &'static str, json: &Json<'_>) -> Option<Tags> {
     let items = match json {
         Json::List(items) => items,
         Json::Null => {
@@ -130,10 +130,6 @@ pub fn tags(mistakes: &mut Mistakes, pointer: &'static str, json: &Json<'_>, tag
                 mistakes.not_understood(format!("{pointer}/{index}"), "must be a string");
             }
         }
-        good = false;
-    }
-    if tags.len() > tags_max {
-        mistakes.breaks_rule(pointer, "must be at most 20");
         good = false;
     }
     good.then_some(tags)

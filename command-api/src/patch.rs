@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::{Description, Priority, TAGS_MAX, Tags, TaskCommand, TaskId, TaskPatch, Title, parse_time};
+use domain::{Description, Priority, Tags, TaskCommand, TaskId, TaskPatch, Title, parse_time};
 use service_kit::problem::Problem;
 use service_kit::query::PathId;
 
@@ -35,7 +35,7 @@ pub(crate) fn take(patch: &mut TaskPatch, mistakes: &mut Mistakes, name: &str, j
         ("due_at", Json::Null) => patch.due_at = Some(None),
         ("due_at", json) => patch.due_at = fields::value(mistakes, "/due_at", json, parse_time).map(Some),
         ("tags", Json::Null) => patch.tags = Some(Tags::new()),
-        ("tags", json) => patch.tags = fields::tags(mistakes, "/tags", json, TAGS_MAX),
+        ("tags", json) => patch.tags = fields::tags(mistakes, "/tags", json),
         (_, _) => return false,
     }
     true

@@ -36,7 +36,7 @@ pub struct NewTask {
     pub priority: Priority,
     /// By when.
     pub due_at: Option<Time>,
-    /// At most [`TAGS_MAX`](crate::TAGS_MAX), checked by who parses.
+    /// At most [`TAGS_MAX`](crate::TAGS_MAX), or it is refused.
     pub tags: Tags,
 }
 

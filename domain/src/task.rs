@@ -114,6 +114,7 @@ pub fn occurred_at(asked: Option<Time>, now: Time, previous: Option<Time>) -> Re
 /// The rule that the command breaks.
 pub fn decide(state: &State, command: &TaskCommand) -> Result<Vec<TaskEvent>, Refusal> {
     match (command, state) {
+        (TaskCommand::Create(new), State::Missing) if new.tags.len() > TAGS_MAX => Err(Refusal::TooManyTags),
         (TaskCommand::Create(new), State::Missing) => Ok(vec![created(new)]),
         (TaskCommand::Create(_), State::Deleted) => Err(Refusal::IdTaken),
         (TaskCommand::Delete, State::Deleted) => Ok(vec![]),

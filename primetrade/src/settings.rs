@@ -98,6 +98,7 @@ impl Settings {
             let reason = "it needs PRIMETRADE_DATABASE_URL beside it, since the private PostgreSQL keeps both";
             return Err(config::invalid("PRIMETRADE_READ_DATABASE_URL", &reason));
         }
+        source.switch("PRIMETRADE_RATE_LIMITS", true)?;
         // A path need not be UTF-8; and after root handed down, it is the one that was given away.
         let data_dir = std::env::var_os(HANDED_DOWN).map(PathBuf::from).or_else(|| flags.data_dir.clone());
         let data_dir = match data_dir {

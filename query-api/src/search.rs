@@ -12,10 +12,13 @@ const WORD_CHARACTERS_MAX: usize = 64;
 /// The words of `q`: decomposed (NFKD), without marks, each character in lower case, split at what is not alphanumeric.
 ///
 /// # Errors
-/// Over 200 characters.
+/// Over 200 characters, or a NUL among them.
 pub(crate) fn words(q: &str) -> Result<Vec<String>, ReadError> {
     if q.chars().count() > CHARACTERS_MAX {
         return Err(ReadError::parameter("q", "must have at most 200 characters"));
+    }
+    if q.contains('\0') {
+        return Err(ReadError::parameter("q", "must not contain NUL"));
     }
     let folded: String = q.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).collect();
     let words = folded.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
@@ -44,7 +47,7 @@ mod tests {
 
     #[test]
     fn what_means_something_to_postgres_is_only_a_separator() {
-        let words = words("a' | !b:* <-> (c) \\ & d\0e").unwrap();
+        let words = words("a' | !b:* <-> (c) \\ & d\u{1}e").unwrap();
         assert_eq!(tsquery(&words).unwrap(), "'a' & 'b' & 'c' & 'd' & 'e':*");
         assert_eq!(tsquery(&super::words(" !?' ").unwrap()), None);
     }
