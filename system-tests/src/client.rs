@@ -1,7 +1,7 @@
 //! A client of the HTTP contract: an address, an account on it, requests with every header by hand.
 
 use std::fmt::Debug;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -52,6 +52,7 @@ impl Api {
             url: format!("{}{path}", self.base),
             headers: Vec::new(),
             body: None,
+            seen: None,
         }
     }
 
@@ -88,12 +89,15 @@ impl Api {
             email: email.to_owned(),
             password: password.to_owned(),
             token: login.string("/access_token"),
-            seen: Mutex::new(None),
+            seen: Seen::default(),
         }
     }
 }
 
-/// An account with a token. Its reads send the consistency token of its last write.
+/// The consistency token of the last write.
+type Seen = Arc<Mutex<Option<String>>>;
+
+/// An account with a token. [`Account::read`] sends the consistency token of its last write.
 #[derive(Debug)]
 pub struct Account {
     /// Where it has the account.
@@ -106,7 +110,7 @@ pub struct Account {
     pub password: String,
     /// Access token.
     pub token: String,
-    seen: Mutex<Option<String>>,
+    seen: Seen,
 }
 
 impl Account {
@@ -118,16 +122,18 @@ impl Account {
             email: self.email.clone(),
             password: self.password.clone(),
             token: self.token.clone(),
-            seen: Mutex::new(None),
+            seen: Seen::default(),
         }
     }
 
     /// A request with the access token and nothing else.
     pub fn request(&self, method: &str, path: &str) -> Request {
-        self.api.request(method, path).header("Authorization", &format!("Bearer {}", self.token))
+        let mut request = self.api.request(method, path);
+        request.seen = Some(Arc::clone(&self.seen));
+        request.header("Authorization", &format!("Bearer {}", self.token))
     }
 
-    /// A read that shows at least this account's last write made through [`Account::write`].
+    /// A read that shows at least this account's last write.
     pub async fn read(&self, path: &str) -> Answer {
         let seen = self.seen.lock().expect("token").clone();
         let request = self.request("GET", path);
@@ -139,40 +145,26 @@ impl Account {
         .await
     }
 
-    /// A write; its consistency token goes with this account's reads from here on.
-    pub async fn write(&self, request: Request) -> Answer {
-        let answer = request.send().await;
-        self.saw(&answer);
-        answer
-    }
-
-    /// Reads from here on show at least what this answer's token says.
-    pub fn saw(&self, answer: &Answer) {
-        if let Some(token) = answer.header("Consistency-Token") {
-            *self.seen.lock().expect("token") = Some(token.to_owned());
-        }
-    }
-
     /// Creates a task and gives its id.
     pub async fn create(&self, task: Value) -> Uuid {
         let request = self.request("POST", "/api/v1/tasks").json(&task);
-        self.write(request).await.expect(201).uuid("/id")
+        request.send().await.expect(201).uuid("/id")
     }
 
     /// `POST /tasks/{id}/{verb}`.
     pub async fn act(&self, task: Uuid, verb: &str) -> Answer {
-        self.write(self.request("POST", &format!("/api/v1/tasks/{task}/{verb}"))).await
+        self.request("POST", &format!("/api/v1/tasks/{task}/{verb}")).send().await
     }
 
     /// `PATCH /tasks/{id}`.
     pub async fn patch(&self, task: Uuid, patch: Value) -> Answer {
         let request = self.request("PATCH", &format!("/api/v1/tasks/{task}"));
-        self.write(request.json(&patch)).await
+        request.json(&patch).send().await
     }
 
     /// `DELETE /tasks/{id}`.
     pub async fn delete(&self, task: Uuid) -> Answer {
-        self.write(self.request("DELETE", &format!("/api/v1/tasks/{task}"))).await
+        self.request("DELETE", &format!("/api/v1/tasks/{task}")).send().await
     }
 
     /// `GET /tasks/{id}`, as it is now.
@@ -183,7 +175,7 @@ impl Account {
     /// `POST /commands` in its JSON form.
     pub async fn batch(&self, commands: &[Value]) -> Answer {
         let request = self.request("POST", "/api/v1/commands");
-        self.write(request.json(&json!({ "commands": commands }))).await
+        request.json(&json!({ "commands": commands })).send().await
     }
 
     /// All pages of a list, following `next_cursor`.
@@ -220,6 +212,7 @@ pub struct Request {
     url: String,
     headers: Vec<(String, Vec<u8>)>,
     body: Option<Vec<u8>>,
+    seen: Option<Seen>,
 }
 
 impl Request {
@@ -260,10 +253,16 @@ impl Request {
     /// Sends it; an error means that nobody knows whether it was carried out.
     pub async fn try_send(self) -> Result<Answer, reqwest::Error> {
         let asked = format!("{} {}", self.method, self.url);
+        let (is_write, seen) = (self.method != Method::GET, self.seen.clone());
         let response = self.start().await?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let body = response.bytes().await?.to_vec();
+        // a replayed answer carries the token of its time
+        let written = is_write && !headers.contains_key("Idempotent-Replayed");
+        if let (true, Some(seen), Some(token)) = (written, seen, headers.get("Consistency-Token")) {
+            *seen.lock().expect("token") = token.to_str().ok().map(str::to_owned);
+        }
         Ok(Answer { asked, status, headers, body })
     }
 

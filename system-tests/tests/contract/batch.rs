@@ -76,7 +76,7 @@ async fn a_command_a_line() {
         writeln!(lines, "{command}").unwrap();
     }
     let send = |lines: String| account.request("POST", COMMANDS).body("application/x-ndjson", lines);
-    let body = account.write(send(lines)).await.expect(200).json();
+    let body = send(lines).send().await.expect(200).json();
     assert_eq!(body["succeeded"], 13, "{body}");
     assert_eq!(account.task(id).await["version"], 13);
     // CRLF, and no line break after the last one

@@ -23,7 +23,9 @@ fn accepted(answer: &Answer, status: u16, id: Uuid, version: u64) {
 async fn create_patch_act_delete() {
     let account = api().await.account().await;
     let created = account
-        .write(account.request("POST", TASKS).json(&json!({"title": "  Buy milk ", "tags": ["Shop", "shop"]})))
+        .request("POST", TASKS)
+        .json(&json!({"title": "  Buy milk ", "tags": ["Shop", "shop"]}))
+        .send()
         .await
         .expect(201);
     let id = created.uuid("/id");
@@ -101,7 +103,7 @@ async fn merge_patch_media_type_is_taken() {
     let id = account.create(json!({"title": "before"})).await;
     let path = format!("{TASKS}/{id}");
     let request = account.request("PATCH", &path);
-    account.write(request.body("application/merge-patch+json", r#"{"title":"after"}"#)).await.expect(200);
+    request.body("application/merge-patch+json", r#"{"title":"after"}"#).send().await.expect(200);
     assert_eq!(account.task(id).await["title"], "after");
     let request = account.request("PATCH", &path).body("application/json-patch+json", "[]");
     request.send().await.problem(415);
