@@ -35,7 +35,7 @@ const MEMO_PART_OWNERS_MAX: usize = 1_024;
 const MEMO_PARTS: usize = 16;
 
 /// What names a snapshot of one owner's rows, as one statement saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct StandingRow {
     /// None until the log's first event is applied.
     pub log_id: Option<Uuid>,
@@ -207,40 +207,40 @@ impl Owners {
 
     /// Where the owner stands now, give or take [`MEMO_MS_MAX`].
     pub async fn standing(&self, owner: Owner) -> Result<Arc<Standing>, ReadError> {
-        if let Some(standing) = self.remembered(owner.id) {
-            return Ok(standing);
+        match self.remembered(owner.id, None) {
+            Some(standing) => Ok(standing),
+            None => self.look_up(owner).await,
         }
-        self.look_up(owner).await
     }
 
-    /// Where the owner stands, once that shows what is asked for.
+    /// Where the owner stood less than [`MEMO_MS_MAX`] ago, if that shows what is asked for. What is remembered may
+    /// say yes; only a fresh look may say no.
+    pub fn remembered(&self, owner: Uuid, need: Option<Need>) -> Option<Arc<Standing>> {
+        let memo = lock(self.0.part(owner));
+        let known = memo.get(&owner)?;
+        let fresh = known.asked_at.elapsed() < Duration::from_millis(MEMO_MS_MAX);
+        let enough = need.is_none_or(|need| need.is_met_by(&known.standing.row) == Ok(true));
+        (fresh && enough).then(|| known.standing.clone())
+    }
+
+    /// Looks where the owner stands, until that shows what is asked for.
     ///
     /// # Errors
     /// Not within [`TOKEN_WAIT_MS_MAX`], or never (parked, another log).
-    pub async fn standing_at_least(&self, owner: Owner, need: Need) -> Result<Arc<Standing>, ReadError> {
-        let standing = self.standing(owner).await?;
-        // What is remembered may say yes; only a fresh look may say no.
-        if need.is_met_by(&standing.row) == Ok(true) {
-            return Ok(standing);
-        }
+    pub async fn standing_at_least(&self, owner: Owner, need: Option<Need>) -> Result<Arc<Standing>, ReadError> {
         let deadline = Instant::now() + Duration::from_millis(TOKEN_WAIT_MS_MAX);
         let mut applied = self.applied();
         loop {
             let standing = self.look_up(owner).await?;
-            if need.is_met_by(&standing.row)? {
-                return Ok(standing);
+            match need {
+                Some(need) if !need.is_met_by(&standing.row)? => {}
+                Some(_) | None => return Ok(standing),
             }
             if Instant::now() >= deadline {
                 return Err(ReadError::NotYet);
             }
             hint_or_poll(&mut applied, Duration::from_millis(TOKEN_POLL_MS)).await;
         }
-    }
-
-    fn remembered(&self, owner: Uuid) -> Option<Arc<Standing>> {
-        let memo = lock(self.0.part(owner));
-        let known = memo.get(&owner)?;
-        (known.asked_at.elapsed() < Duration::from_millis(MEMO_MS_MAX)).then(|| known.standing.clone())
     }
 
     /// Asks the database, together with all who ask at the same time.

@@ -52,8 +52,7 @@ pub(crate) struct Key {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FlightKey {
     key: Key,
-    generation: i32,
-    change_counter: Option<i64>,
+    row: StandingRow,
 }
 
 #[derive(Clone)]
@@ -147,9 +146,10 @@ impl Reads {
 
     /// Where the owner stands: now, or once that shows what the token asks for.
     pub async fn standing(&self, owner: Owner, need: Option<Need>) -> Result<Arc<Standing>, ReadError> {
-        match need {
-            None => self.0.owners.standing(owner).await,
-            Some(need) => self.0.owners.standing_at_least(owner, need).await,
+        match self.0.owners.remembered(owner.id, need) {
+            Some(standing) => Ok(standing),
+            // What most requests do without is boxed, so that their futures are small: they are moved about a lot.
+            None => Box::pin(self.0.owners.standing_at_least(owner, need)).await,
         }
     }
 
@@ -165,9 +165,17 @@ impl Reads {
         if let Some(answer) = self.0.cache.get(&key).filter(|answer| answer.is_current(&standing)) {
             return Ok(answer);
         }
-        let row = standing.row;
-        let flight_key = FlightKey { key, generation: row.generation, change_counter: row.change_counter };
-        let boarded = self.board(flight_key);
+        Box::pin(self.share(owner, standing, key, query)).await
+    }
+
+    async fn share(
+        &self,
+        owner: Owner,
+        standing: Arc<Standing>,
+        key: Key,
+        query: &impl Query,
+    ) -> Result<Arc<Answer>, ReadError> {
+        let boarded = self.board(FlightKey { key, row: standing.row });
         boarded.flight.get_or_init(|| self.load(owner, standing, boarded.key.key.clone(), query)).await.clone()
     }
 
@@ -247,5 +255,76 @@ impl Answer {
         };
         let link = content.link.map(|link| header(format!("<{link}>; rel=\"next\"")));
         Self { standing, body: Bytes::from(content.body), etag, link, valid_until }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::future::join_all;
+    use service_kit::token::{RootSecret, Sealer};
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+
+    const ROW: StandingRow = StandingRow {
+        log_id: Some(Uuid::max()),
+        generation: 1,
+        shard: Some(0),
+        revision: Some(5),
+        change_counter: Some(5),
+        parked_position: None,
+    };
+    const OWNER: Owner = Owner { id: Uuid::nil(), shard: 0 };
+
+    /// Takes a moment, and counts.
+    #[derive(Default)]
+    struct Slow(AtomicU32);
+
+    impl Query for Slow {
+        fn key(&self) -> Vec<u8> {
+            b"slow".to_vec()
+        }
+
+        async fn load(&self, _: &Reads, _: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
+            let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let body = format!("{count}").into_bytes();
+            Ok(Loaded {
+                live_generation: 1,
+                row: *shown,
+                content: Some(Content { body, etag: Etag::Standing, link: None }),
+            })
+        }
+    }
+
+    fn reads() -> Reads {
+        let secret = RootSecret::new("a secret of at least thirty-two bytes".to_owned().into()).unwrap();
+        let pool = crate::connect(PgConnectOptions::new(), 1);
+        Reads::new(pool.clone(), Owners::new(pool, Sealer::new(&secret), None))
+    }
+
+    #[tokio::test]
+    async fn who_asks_the_same_at_the_same_time_waits_for_one_answer() {
+        let (reads, query) = (reads(), Slow::default());
+        let standing = reads.owners().seen(OWNER, Instant::now(), ROW);
+        let answers = join_all((0..200).map(|_| reads.answer(OWNER, standing.clone(), &query))).await;
+        assert!(answers.iter().all(|answer| answer.as_ref().unwrap().body == "1"));
+        assert_eq!(reads.answer(OWNER, standing, &query).await.unwrap().body, "1", "from the cache");
+        let later = reads.owners().seen(OWNER, Instant::now(), StandingRow { change_counter: Some(6), ..ROW });
+        assert_eq!(reads.answer(OWNER, later, &query).await.unwrap().body, "2", "another version");
+        assert!(reads.flights().is_empty());
+    }
+
+    #[tokio::test]
+    async fn somebody_else_goes_on_when_who_asked_first_goes_away() {
+        let (reads, query) = (reads(), Slow::default());
+        let standing = reads.owners().seen(OWNER, Instant::now(), ROW);
+        let first = tokio::time::timeout(Duration::from_millis(5), reads.answer(OWNER, standing.clone(), &query));
+        let (first, second) = tokio::join!(first, reads.answer(OWNER, standing, &query));
+        assert!(first.is_err());
+        assert_eq!(second.unwrap().body, "2");
+        assert!(reads.flights().is_empty());
     }
 }

@@ -140,3 +140,27 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use service_kit::auth::Role;
+    use service_kit::token::{RootSecret, Sealer};
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+
+    /// A thousand of them idle: the connections' own buffers are what counts.
+    #[tokio::test]
+    async fn a_waiting_stream_is_small() {
+        let secret = RootSecret::new("a secret of at least thirty-two bytes".to_owned().into()).unwrap();
+        let pool = crate::connect(PgConnectOptions::new(), 1);
+        let app = QueryApi::new(pool, Sealer::new(&secret), None, tokio_util::sync::CancellationToken::new());
+        let principal = Principal::detached(domain::OwnerId(uuid::Uuid::nil()), Role::User, 0);
+        let seat = app.hubs.sit_down(Owner::of(&principal)).unwrap();
+        let comments = tokio::time::interval(Duration::from_secs(COMMENT_EVERY_S));
+        let mut live = Live { app, principal, seat, position: 0, greeting: None, comments };
+        assert!(size_of::<Live>() <= 256, "{}", size_of::<Live>());
+        let next = live.next();
+        assert!(size_of_val(&next) <= 1024, "{}", size_of_val(&next));
+    }
+}

@@ -48,8 +48,10 @@ async fn what_the_client_has_is_not_sent_again() {
 async fn nobody_shares_an_etag_or_an_answer() {
     let world = World::new().await;
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
-    world.create(one, &Task::new("one's")).await;
-    world.create(two, &Task::new("two's")).await;
+    // The same position, as on two shards.
+    let position = world.next_position();
+    world.event_at(one, &Task::new("one's"), "TaskCreated", json!({}), position).await;
+    world.event_at(two, &Task::new("two's"), "TaskCreated", json!({}), position).await;
     // The same counters, the same request, the same process.
     for (owner, title) in [(one, "one's"), (two, "two's"), (one, "one's")] {
         assert_eq!(world.get(owner, "/api/v1/tasks").await.ok().json()["items"][0]["title"], title);

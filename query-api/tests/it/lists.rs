@@ -146,6 +146,28 @@ async fn rare_matches_among_many_tasks_are_listed_as_well() {
     }
 }
 
+/// Tasks without a due date come after all that have one, also where a walk has not seen all of those.
+#[tokio::test]
+async fn undated_tasks_do_not_come_too_early() {
+    let world = World::new().await;
+    for sign in ["", "-"] {
+        let owner = Uuid::new_v4();
+        // 1,500 with a due date, every 15th of which matches, and 500 without, every fifth of which does.
+        let tasks: Vec<Task> = (0..2000_i64)
+            .map(|n| Task {
+                due_at: (n < 1500).then(|| at(n)),
+                priority: if n % (if n < 1500 { 15 } else { 5 }) == 0 { 3 } else { 0 },
+                ..Task::new("x")
+            })
+            .collect();
+        world.put(owner, &tasks).await;
+        let body =
+            world.get(owner, &format!("/api/v1/tasks?sort={sign}due_at&limit=100&priority=urgent")).await.ok().json();
+        let expected = expected(&by_id(&tasks), &|task| task.priority == 3, "due_at", sign == "-");
+        assert_eq!(ids(&body), expected[..100]);
+    }
+}
+
 /// The columns in memory find the same pages as the database, whatever happens in between.
 #[tokio::test]
 async fn lists_of_many_tasks_keep_up_with_events() {
