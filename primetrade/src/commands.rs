@@ -217,7 +217,7 @@ pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, 
     let out: Box<dyn Write + Send> =
         if to_stdout { Box::new(io::stdout()) } else { Box::new(open_file(&args.file, |path| File::create(path))?) };
     let out = BufWriter::with_capacity(FILE_BUFFER_BYTES, out);
-    let tail = TailReader::new(databases.write.clone(), None);
+    let tail = TailReader::new(databases.in_index_order(), None);
     let progress = Progress::new(None, Unit::Things("events"));
     let summary = export::run(&tail, account.id, account.shard, args.format, out, &progress).await?;
     drop(progress);
@@ -237,7 +237,7 @@ pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, 
 /// # Errors
 /// Another one is running; the database.
 pub async fn rebuild(databases: &Databases, expect_same: bool) -> Result<Report, Failure> {
-    let tail = TailReader::new(databases.write.clone(), None);
+    let tail = TailReader::new(databases.in_index_order(), None);
     let progress = Progress::new(Some(0), Unit::Things("events"));
     let show = |made: &rebuild::Progress| {
         progress.set_total(made.events_total.unsigned_abs());
@@ -276,9 +276,8 @@ pub async fn rebuild(databases: &Databases, expect_same: bool) -> Result<Report,
 /// # Errors
 /// A look could not be taken.
 pub async fn doctor(databases: &Databases) -> Result<Report, Failure> {
-    let tail = TailReader::new(databases.write.clone(), None);
     let progress = Progress::new(Some(0), Unit::Things("events"));
-    let findings = doctor::run(&databases.write, &databases.read, &tail, &progress).await?;
+    let findings = doctor::run(databases, &progress).await?;
     drop(progress);
     let good = findings.is_empty();
     let text = if good {

@@ -22,6 +22,7 @@ const ATTEMPT_MS_MAX: u64 = 5_000;
 const ACQUIRE_MS_MAX: u64 = 10_000;
 const WRITE_CONNECTIONS_MAX: u32 = 12;
 const READ_CONNECTIONS_MAX: u32 = 24;
+const LOG_CONNECTIONS_MAX: u32 = 8;
 
 /// Why the databases cannot be used. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +141,22 @@ impl Databases {
         told("read_model", projector::migrate(&self.read).await)
     }
 
+    /// A pool for reading the whole log page by page, in the order of an index. Its plans are made for that: on the
+    /// statistics of a fresh table the planner would rather sort all of it for each page.
+    #[must_use]
+    pub fn in_index_order(&self) -> PgPool {
+        let options = (*self.write.connect_options()).clone().options([
+            ("enable_seqscan", "off"),
+            ("enable_bitmapscan", "off"),
+            ("enable_sort", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("jit", "off"),
+            ("plan_cache_mode", "force_custom_plan"),
+        ]);
+        pool(LOG_CONNECTIONS_MAX, options)
+    }
+
     /// The private Postgres, if it is used.
     #[must_use]
     pub fn private(&self) -> Option<&Private> {
@@ -178,11 +195,12 @@ fn told(schema: &'static str, migrated: Result<(), MigrateError>) -> Result<(), 
     })
 }
 
+/// Each statement says itself what went wrong with it; to log the slow ones too would only flood a terminal.
 fn pool(connections_max: u32, options: PgConnectOptions) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
-        .connect_lazy_with(options)
+        .connect_lazy_with(options.disable_statement_logging())
 }
 
 async fn connect(variable: &'static str, connections_max: u32, url: &SecretString) -> Result<PgPool, DatabaseError> {

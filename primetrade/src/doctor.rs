@@ -9,6 +9,7 @@ use projector::rebuild::{self, RebuildError};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::database::Databases;
 use crate::output::Progress;
 
 const RANGE_POSITIONS: i64 = 100_000;
@@ -60,12 +61,9 @@ impl Kind {
 ///
 /// # Errors
 /// A look could not be taken. What is wrong with the data is no error but a finding.
-pub async fn run(
-    write: &PgPool,
-    read: &PgPool,
-    tail: &TailReader,
-    progress: &Progress,
-) -> Result<Findings, DoctorError> {
+pub async fn run(databases: &Databases, progress: &Progress) -> Result<Findings, DoctorError> {
+    let (write, pages) = (&databases.write, &databases.in_index_order());
+    let tail = TailReader::new(pages.clone(), None);
     let heads = tail.heads().await?;
     let events: i64 = heads.iter().map(|(_, position)| position).sum();
     let mut findings = constraints(write).await?;
@@ -75,7 +73,7 @@ pub async fn run(
     findings.extend(heads_and_ends(write).await?);
     for (shard, head) in &heads {
         findings.extend(
-            positions(write, *shard, *head, &mut |range| {
+            positions(pages, *shard, *head, &mut |range| {
                 done += range;
                 progress.set(done, "positions");
             })
@@ -83,14 +81,14 @@ pub async fn run(
         );
     }
     let from = events.unsigned_abs();
-    findings.extend(versions(write, |rows| progress.set(from + rows, "versions")).await?);
+    findings.extend(versions(pages, |rows| progress.set(from + rows, "versions")).await?);
     progress.set(2 * from, "command ids");
     findings.extend(effects(write).await?);
-    findings.extend(command_rows(write).await?);
+    findings.extend(command_rows(pages).await?);
     let show = |made: &rebuild::Progress| {
         progress.set(3 * from + made.events_done.unsigned_abs(), &format!("read models: {}", made.phase.as_str()));
     };
-    let report = rebuild::verify(read, tail, show).await?;
+    let report = rebuild::verify(&databases.read, &tail, show).await?;
     let total = report.differences.total;
     let told = report.differences.examples.len() as i64;
     for difference in &report.differences.examples {
@@ -290,24 +288,23 @@ async fn effects(write: &PgPool) -> Result<Findings, DoctorError> {
 /// Each remembered command stands for an event that is there, at the position that was answered.
 async fn command_rows(write: &PgPool) -> Result<Findings, DoctorError> {
     let mut kind = Kind::new();
-    let mut after: Option<(Uuid, Uuid)> = None;
+    // No owner has the nil id.
+    let mut after = (Uuid::nil(), Uuid::nil());
     loop {
-        let (owner_id, command_id) = after.unwrap_or((Uuid::nil(), Uuid::nil()));
         let page = sqlx::query!(
             r#"
             select c.owner_id, c.command_id, c.task_id, c.version, c.revision, e.position as "position?"
             from (
                 select * from event_store.command
-                where (owner_id, command_id) > ($1, $2) or ($3 and (owner_id, command_id) = ($1, $2))
+                where (owner_id, command_id) > ($1, $2)
                 order by owner_id, command_id
-                limit $4
+                limit $3
             ) c
             left join event_store.event e using (owner_id, task_id, version)
             order by c.owner_id, c.command_id
             "#,
-            owner_id,
-            command_id,
-            after.is_none(),
+            after.0,
+            after.1,
             PAGE_ROWS,
         )
         .fetch_all(write)
@@ -315,7 +312,7 @@ async fn command_rows(write: &PgPool) -> Result<Findings, DoctorError> {
         let Some(last) = page.last() else {
             return Ok(kind.into_findings("commands that do not agree with the events"));
         };
-        after = Some((last.owner_id, last.command_id));
+        after = (last.owner_id, last.command_id);
         for row in page {
             match row.position {
                 Some(position) if position == row.revision => {}

@@ -5,6 +5,8 @@
 //!   tokens are positions (a read with one waits until that is folded again), and the change counter passes through
 //!   the same numbers with the same contents (see the migration). Parking, retries and the switch of generations,
 //!   which would not happen again in the same way, commit synchronously, and so make durable what came before them.
+//! - `statement_timeout`: whatever hangs ends, and is tried again with a new connection; the turn of the checkpoint
+//!   keeps what the old one may still do from being done twice.
 //! - generic plans, made once, by index only: the plan must hang neither on the length of the first batches nor on the
 //!   statistics of a fresh table.
 
@@ -18,6 +20,7 @@ pub(crate) async fn for_batches(pool: &PgPool) -> Result<PgConnection, sqlx::Err
         .statement_cache_capacity(64)
         .options([
             ("synchronous_commit", "off"),
+            ("statement_timeout", "60s"),
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),

@@ -37,6 +37,8 @@ const ERROR_PAUSE_MS_MAX: u64 = 5_000;
 const ATTEMPTS_MAX: u32 = 3;
 /// The pause before it is tried again; grows with each.
 const ATTEMPT_PAUSE_MS: u64 = 10;
+/// A database that has not answered for so long is asked again by another connection; longer than its own time-out.
+const ANSWER_MS_MAX: u64 = 90_000;
 /// How often new shards are looked for.
 const SHARDS_MS: u64 = 5_000;
 
@@ -216,7 +218,7 @@ impl Shard {
         while !self.stop.is_cancelled() {
             if looked.elapsed() >= Duration::from_millis(STATUS_MS) {
                 let before = (self.generation, self.position);
-                self.look_at_status(&mut connection).await?;
+                in_time(self.look_at_status(&mut connection)).await?;
                 looked = Instant::now();
                 if before != (self.generation, self.position) {
                     ahead = None;
@@ -227,7 +229,7 @@ impl Shard {
             let events_max = events_max.min(self.read_events_max);
             let mut events = match ahead.take() {
                 Some(events) if events.first().is_some_and(|event| event.position == self.position + 1) => events,
-                _ => tail.read_after(self.shard, self.position, events_max).await?,
+                _ => in_time(tail.read_after(self.shard, self.position, events_max)).await?,
             };
             if events.is_empty() {
                 tokio::select! {
@@ -242,11 +244,12 @@ impl Shard {
             let last = events.last().map_or(self.position, |event| event.position);
             let apply = self.applier.apply(&mut connection, self.generation, self.shard, events, true);
             let outcome = if more {
-                let (outcome, read) = tokio::join!(apply, tail.read_after(self.shard, last, events_max));
+                let read = tail.read_after(self.shard, last, events_max);
+                let (outcome, read) = tokio::join!(in_time(apply), in_time(read));
                 ahead = Some(read?);
                 outcome?
             } else {
-                apply.await?
+                in_time(apply).await?
             };
             match outcome {
                 Outcome::Applied(position) => {
@@ -258,7 +261,7 @@ impl Shard {
                     ahead = None;
                     self.hint();
                     self.pause_after_lost_race().await;
-                    self.look_at_status(&mut connection).await?;
+                    in_time(self.look_at_status(&mut connection)).await?;
                 }
             }
         }
@@ -315,6 +318,12 @@ impl Shard {
             return Ok(());
         }
     }
+}
+
+/// An answer of a database that does not hang.
+async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let answer = tokio::time::timeout(Duration::from_millis(ANSWER_MS_MAX), answer);
+    answer.await.unwrap_or_else(|_| Err(sqlx::Error::Protocol("the database does not answer".to_owned())))
 }
 
 pub(crate) async fn create_checkpoint(
