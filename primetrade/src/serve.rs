@@ -148,7 +148,6 @@ pub async fn run(
         Some(_) => (edge(api), Some(edge(ops))),
         None => (edge(api.merge(ops)), None),
     };
-    drop(store);
 
     let projector = match projector {
         Some(projector) => tokio::spawn(projector.stopped()),
@@ -178,6 +177,8 @@ pub async fn run(
         }
     };
     tracing::info!("stopping");
+    // Not before: the appenders end when nobody can ask them any more, and one of two listeners may be done first.
+    drop(store);
     background.stop().await;
     query_pool.close().await;
     outcome
