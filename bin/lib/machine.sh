@@ -1,6 +1,9 @@
 # What the scripts in bin/ ask of the machine. To be sourced; stops the script with a plain message where something
 # cannot be had.
 
+BIN_LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+KAFKA_JARS=$BIN_LIB/kafka/jars
+
 die() { echo "error: $*" >&2; exit 2; }
 
 # The folder with Postgres' server programs: the newest packaged one, else what stands on the path.
@@ -37,6 +40,49 @@ install_package() {
 need_postgres() {
     postgres_bin >/dev/null || install_package "Postgres" postgresql postgresql-server postgresql postgresql postgresql
     postgres_bin >/dev/null || die "Postgres' server programs (initdb, postgres) are not to be found"
+}
+
+# The same for what Debian's packages would start at once as a service of the machine: here each folder has its own.
+install_stopped() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if ! command -v apt-get >/dev/null 2>&1 || [ -e "$policy" ]; then install_package "$@"; return; fi
+    as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
+    (install_package "$@") || status=$?
+    as_root rm -f "$policy"
+    [ "$status" = 0 ] || exit "$status"
+}
+
+need_redis() {
+    command -v redis-server >/dev/null 2>&1 || install_stopped "Redis" redis-server redis redis redis redis
+}
+
+need_nginx() {
+    # not on everybody's path on Debian
+    PATH=$PATH:/usr/sbin
+    command -v nginx >/dev/null 2>&1 || install_stopped "nginx" nginx-light nginx nginx nginx nginx
+}
+
+# Java 17 or newer, and Kafka's broker as Maven Central has it.
+need_kafka() {
+    command -v java >/dev/null 2>&1 ||
+        install_package "Java" default-jre-headless java-latest-openjdk-headless openjdk21-jre-headless jre-openjdk-headless openjdk
+    local have
+    have=$(java -version 2>&1 | sed -nE '1s/.*"([0-9]+).*/\1/p')
+    [ "${have:-0}" -ge 17 ] || die "Kafka needs Java 17 or newer, here is ${have:-none}"
+    kafka_is_here && return
+    command -v mvn >/dev/null 2>&1 || install_package "Maven" maven maven maven maven maven
+    echo "fetching Apache Kafka …" >&2
+    local new
+    new=$(mktemp -d "$KAFKA_JARS.XXXXXX")
+    mvn -q -B -f "$BIN_LIB/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$new" >&2 ||
+        die "fetching Kafka failed"
+    rm -rf "$KAFKA_JARS" && mv "$new" "$KAFKA_JARS"
+}
+
+kafka_is_here() {
+    local version
+    version=$(sed -nE 's/.*<kafka.version>(.*)<.*/\1/p' "$BIN_LIB/kafka/pom.xml")
+    [ -e "$KAFKA_JARS/kafka_2.13-$version.jar" ]
 }
 
 need_rust() {
@@ -89,4 +135,82 @@ start_postgres() {
 stop_postgres() {
     [ -d "$1/data" ] || return 0
     unprivileged "$(postgres_bin)/pg_ctl" -s -m immediate -D "$1/data" stop >/dev/null 2>&1 || true
+}
+
+# run_kafka DIR PORT CONTROLLER_PORT: one node, broker and controller in one, in the place of this shell; ready when its
+# log says "Kafka Server started". Sync to disk is left to the system, as it is Kafka's way: copies are what it relies on.
+run_kafka() {
+    local dir=$1 port=$2 controller=$3 small="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    local log="-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info"
+    mkdir -p "$dir"
+    cat >"$dir/server.properties" <<END
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:$controller
+log.dirs=$dir/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+log.index.size.max.bytes=1048576
+log.cleaner.dedupe.buffer.size=8388608
+END
+    if [ ! -e "$dir/data/meta.properties" ]; then
+        local id
+        id=$(head -c 16 /dev/urandom | base64 | tr '+/' ab | cut -c -22)
+        java $small $log -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t "$id" -c "$dir/server.properties" --ignore-formatted >/dev/null ||
+            die "Kafka's folder $dir could not be made ready"
+    fi
+    exec java -Xmx256m $small $log -cp "$KAFKA_JARS/*" kafka.Kafka "$dir/server.properties"
+}
+
+# run_redis DIR PORT: in the place of this shell. Written to disk only when asked to; a dump.rdb that is there is read.
+run_redis() {
+    mkdir -p "$1"
+    exec redis-server --port "$2" --bind 127.0.0.1 --dir "$1" --save '' --appendonly no
+}
+
+# start_kafka DIR, start_redis DIR: in the background on a free port, log in DIR/log; set KAFKA_BROKERS and REDIS_URL.
+# stop_process DIR ends them.
+start_kafka() {
+    local dir=$1 port controller
+    mkdir -p "$dir"
+    port=$(free_port) controller=$(free_port)
+    (run_kafka "$dir" "$port" "$controller") >"$dir/log" 2>&1 &
+    echo $! >"$dir/pid"
+    KAFKA_BROKERS=127.0.0.1:$port
+    wait_until 60 "Kafka" "$dir" grep -q "Kafka Server started" "$dir/log"
+}
+
+start_redis() {
+    local dir=$1 port
+    mkdir -p "$dir"
+    port=$(free_port)
+    (run_redis "$dir" "$port") >"$dir/log" 2>&1 &
+    echo $! >"$dir/pid"
+    REDIS_URL=redis://127.0.0.1:$port
+    wait_until 20 "Redis" "$dir" redis-cli -p "$port" ping
+}
+
+# wait_until SECONDS WHAT DIR COMMAND …: until the command succeeds; dies when the process of DIR ends before.
+wait_until() {
+    local end=$((SECONDS + $1)) what=$2 dir=$3
+    shift 3
+    until "$@" >/dev/null 2>&1; do
+        kill -0 "$(cat "$dir/pid")" 2>/dev/null && [ "$SECONDS" -lt "$end" ] || { tail -n 20 "$dir/log" >&2; die "$what did not start"; }
+        sleep 0.1
+    done
+}
+
+stop_process() {
+    if [ -e "$1/pid" ]; then kill -9 "$(cat "$1/pid")" 2>/dev/null || true; fi
 }

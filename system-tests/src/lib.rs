@@ -11,6 +11,10 @@ pub mod reaper;
 
 pub mod cluster;
 
+pub mod kafka;
+
+pub mod redis;
+
 pub mod server;
 
 pub mod client;

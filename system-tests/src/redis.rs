@@ -1,0 +1,93 @@
+//! A real Redis of the test's own, started as `bin/stack` and `bin/test` start theirs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::cluster::{free_port, temp_dir};
+use crate::kafka::machine;
+use crate::reaper;
+use crate::wait::until_blocking;
+
+const START_MS_MAX: u64 = 60_000;
+
+/// A running Redis; killed with the test process.
+pub struct Redis {
+    dir: PathBuf,
+    port: u16,
+    child: Mutex<Option<Child>>,
+}
+
+impl Redis {
+    /// The one that all tests of a binary share.
+    pub fn shared() -> Arc<Redis> {
+        static SHARED: OnceLock<Arc<Redis>> = OnceLock::new();
+        Arc::clone(SHARED.get_or_init(|| Arc::new(Redis::start())))
+    }
+
+    /// One of its own, empty, for tests that break it.
+    pub fn start() -> Redis {
+        let redis = Redis { dir: temp_dir("redis"), port: free_port(), child: Mutex::new(None) };
+        redis.restart();
+        redis
+    }
+
+    /// For `PRIMETRADE_REDIS_URL`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `kill -9`; what was not written to disk by `SAVE` is lost.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.child.lock().expect("redis").take() {
+            let _ = child.kill();
+            let _ = child.wait();
+            reaper::gone(child.id());
+        }
+    }
+
+    /// Starts it again on the same port, with what the last `SAVE` wrote; waits until it answers.
+    pub fn restart(&self) {
+        self.kill();
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("log file");
+        let mut command = machine("need_redis && run_redis \"$@\"");
+        command.arg(&self.dir).arg(self.port.to_string());
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone().expect("log file")).stderr(log).spawn();
+        let child = child.expect("bash");
+        reaper::kill_at_end(child.id());
+        *self.child.lock().expect("redis") = Some(child);
+        until_blocking("Redis answers", Duration::from_millis(START_MS_MAX), || {
+            (self.ask(&["PING"]).trim() == "PONG").then_some(())
+        });
+    }
+
+    /// Starts it again with nothing in it.
+    pub fn restart_empty(&self) {
+        self.kill();
+        let _ = fs::remove_file(self.dir.join("dump.rdb"));
+        self.restart();
+    }
+
+    /// Sends a signal: STOP, CONT, TERM …
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.lock().expect("redis");
+        let pid = i32::try_from(child.as_ref().expect("running").id()).expect("pid");
+        kill_process(Pid::from_raw(pid).expect("pid"), signal).expect("signal");
+    }
+
+    /// Runs a command (`FLUSHALL`, `SAVE`, `GET key` …) and gives what `redis-cli` prints.
+    pub fn ask(&self, command: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(command).output();
+        String::from_utf8_lossy(&output.expect("redis-cli").stdout).into_owned()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
