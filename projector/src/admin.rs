@@ -48,6 +48,22 @@ pub fn router(api: AdminApi) -> Router {
 #[derive(Serialize)]
 struct Projections {
     items: Vec<Projection>,
+    /// Where the live generation is fed from Kafka.
+    partitions: Vec<Partition>,
+    /// Messages of Kafka that nobody can read; see the list of what is parked.
+    unreadable_messages: i64,
+}
+
+/// How far a partition is read.
+#[derive(Serialize)]
+struct Partition {
+    topic: String,
+    partition: i32,
+    /// `null`: nothing is read yet.
+    next_offset: Option<i64>,
+    publication: i64,
+    /// Why nothing is read of it, and what mends it.
+    trouble: Option<String>,
 }
 
 /// One shard of the live generation.
@@ -58,6 +74,9 @@ struct Projection {
     generation: i32,
     /// `live`; `rebuilding` while a new generation is made beside it.
     state: &'static str,
+    /// `store` or `kafka`.
+    feed: String,
+    /// Every event up to it is applied. (From Kafka later ones may be, too.)
     position: i64,
     lag_events: i64,
     lag_seconds: f64,
@@ -127,21 +146,37 @@ async fn projections(
     .fetch_all(&api.pool)
     .await
     .map_err(unavailable)?;
+    let feed =
+        sqlx::query_scalar!("select feed from read_model.projection").fetch_one(&api.pool).await.map_err(unavailable)?;
+    let partitions = sqlx::query_as!(
+        Partition,
+        r#"
+        select topic, partition, next_offset, publication, trouble
+        from read_model.kafka_partition
+        where exists (select from read_model.projection where feed = 'kafka')
+        order by topic, partition
+        "#,
+    )
+    .fetch_all(&api.pool)
+    .await
+    .map_err(unavailable)?;
+    let unreadable_messages = parked.iter().find(|row| row.shard.is_none()).map_or(0, |row| row.count);
     let items = shards
         .into_iter()
         .map(|at| Projection {
             name: "tasks",
             shard: at.shard,
             generation: at.generation,
+            feed: feed.clone(),
             state: if rebuild.as_ref().is_some_and(|rebuild| rebuild.running) { "rebuilding" } else { "live" },
             position: at.position,
             lag_events: at.lag.events,
             lag_seconds: at.lag.seconds,
-            parked_events: parked.iter().find(|row| row.shard == at.shard).map_or(0, |row| row.count),
+            parked_events: parked.iter().find(|row| row.shard == Some(at.shard)).map_or(0, |row| row.count),
             rebuild: rebuild.clone(),
         })
         .collect();
-    Ok(Json(Projections { items }))
+    Ok(Json(Projections { items, partitions, unreadable_messages }))
 }
 
 #[derive(Deserialize)]
@@ -158,7 +193,7 @@ struct ParkedPage {
     next_cursor: Option<String>,
 }
 
-/// An event that could not be applied.
+/// An event that could not be applied, or a message that nobody can read.
 #[derive(Serialize)]
 struct ParkedEvent {
     id: Uuid,
@@ -171,8 +206,13 @@ struct ParkedEvent {
     parked_at: String,
     /// Events of the same task that wait behind it.
     waiting: i64,
-    shard: i16,
-    position: i64,
+    /// Of an event: its place in the log.
+    shard: Option<i16>,
+    position: Option<i64>,
+    /// Of a message: its place in the topic.
+    topic: Option<String>,
+    partition: Option<i32>,
+    offset: Option<i64>,
     /// A retry was asked for and has not been made yet.
     retrying: bool,
 }
@@ -186,22 +226,27 @@ async fn parked(
     OriginalUri(uri): OriginalUri,
     StrictQuery(query): StrictQuery<PageQuery>,
 ) -> Result<impl IntoResponse, Problem> {
-    let (shard, position) = match &query.cursor {
-        None => (i16::MIN, 0),
+    // Events in the order of the log, then messages.
+    let (shard, number, id) = match &query.cursor {
+        None => (i32::MIN, 0, Uuid::nil()),
         Some(cursor) => api
             .sealer
             .open_cursor(cursor, principal.owner, PARKED_CURSOR)
             .ok()
             .and_then(|payload| {
-                let (shard, rest) = payload.split_first_chunk::<2>()?;
-                Some((i16::from_be_bytes(*shard), i64::from_be_bytes(rest.try_into().ok()?)))
+                let (shard, rest) = payload.split_first_chunk::<4>()?;
+                let (number, id) = rest.split_first_chunk::<8>()?;
+                let id = Uuid::from_slice(id).ok()?;
+                Some((i32::from_be_bytes(*shard), i64::from_be_bytes(*number), id))
             })
             .ok_or_else(|| Problem::new(ProblemCode::InvalidCursor))?,
     };
     let limit = usize::from(query.limit);
     let mut rows = sqlx::query!(
         r#"
-        select k.id, k.shard, k.position, k.owner_id, k.task_id, k.version, k.type as event_type,
+        select k.id, k.shard, k.position, k.topic, k.partition, k.message_offset, k.owner_id, k.task_id, k.version,
+            k.type as event_type, coalesce(k.shard, $4 + k.partition) as "place!",
+            coalesce(k.position, k.message_offset) as "number!",
             k.reason as "reason!", k.parked_at as "parked_at: Time", k.retry_at is not null as "retrying!",
             (
                 select count(*) from read_model.parked as w
@@ -210,13 +255,17 @@ async fn parked(
             ) as "waiting!"
         from read_model.parked as k
         join read_model.projection as p on k.generation = p.live_generation
-        where k.reason is not null and (k.shard, k.position) > ($1, $2)
-        order by k.shard, k.position
+        where k.reason is not null
+            and (coalesce(k.shard, $4 + k.partition), coalesce(k.position, k.message_offset), k.id) > ($1, $2, $5)
+        order by coalesce(k.shard, $4 + k.partition), coalesce(k.position, k.message_offset), k.id
         limit $3
         "#,
         shard,
-        position,
+        number,
         i64::from(query.limit) + 1,
+        // past all shards
+        1 << 16,
+        id,
     )
     .fetch_all(&api.pool)
     .await
@@ -224,7 +273,8 @@ async fn parked(
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|last| {
-        let payload = [last.shard.to_be_bytes().as_slice(), last.position.to_be_bytes().as_slice()].concat();
+        let payload =
+            [&last.place.to_be_bytes()[..], &last.number.to_be_bytes()[..], &last.id.as_bytes()[..]].concat();
         api.sealer.seal_cursor(principal.owner, PARKED_CURSOR, &payload)
     });
     let mut headers = HeaderMap::new();
@@ -244,6 +294,9 @@ async fn parked(
             waiting: row.waiting,
             shard: row.shard,
             position: row.position,
+            topic: row.topic,
+            partition: row.partition,
+            offset: row.message_offset,
             retrying: row.retrying,
         })
         .collect();

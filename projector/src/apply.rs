@@ -1,11 +1,12 @@
 //! One batch of events into one generation, in one transaction.
 //!
-//! Two round trips: [`load`] reads the checkpoint and the rows that the batch touches, [`Batch::fold`] folds in
-//! memory, [`write`] writes everything back in one statement whose first part moves the checkpoint, and only if its
-//! turn is still the one that was loaded. Who loses that race has written nothing.
+//! Two round trips: [`load`] reads the rows that the batch touches, [`Batch::fold`] folds in memory, [`write`] writes
+//! everything back in one statement whose first part moves the [`Mark`] (a checkpoint, or offsets), and only if its
+//! turn is still the one that is known. Who loses that race has written nothing.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use chrono::NaiveDate;
 use domain::{OwnerId, Priority, Status, StoredEvent, TaskId, Time};
@@ -29,27 +30,32 @@ pub(crate) type Stream = (OwnerId, TaskId);
 pub(crate) struct Loaded {
     /// Which generation.
     pub generation: i32,
-    /// Which shard.
-    pub shard: i16,
-    /// The last event applied.
-    pub position: i64,
-    /// The checkpoint's turn.
-    pub turn: i64,
-    /// The generation that queries read.
-    pub live_generation: i32,
+    /// Where the read models stand.
+    pub at: At,
     /// The rows that the batch touches.
     pub rows: HashMap<Stream, TaskRow>,
-    /// The streams of the batch that have events parked.
-    pub parked: HashSet<Stream>,
+    /// The streams of the batch that have events parked, with the position of the last of these.
+    pub parked: HashMap<Stream, i64>,
 }
 
-/// Loads what the events touch. `None`: there is no checkpoint for the shard in this generation.
+/// Where the read models stand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At {
+    /// The generation that queries read.
+    pub live_generation: i32,
+    /// It is fed from the store.
+    pub is_fed_from_store: bool,
+    /// The checkpoint that was asked for: the last event applied, and its turn.
+    pub checkpoint: Option<(i64, i64)>,
+}
+
+/// Loads what the events touch, and a shard's checkpoint.
 pub(crate) async fn load(
     connection: &mut PgConnection,
     generation: i32,
-    shard: i16,
-    events: &[StoredEvent],
-) -> Result<Option<Loaded>, sqlx::Error> {
+    checkpoint_of: Option<i16>,
+    events: &[&StoredEvent],
+) -> Result<Loaded, sqlx::Error> {
     // Each stream once, and whether its text is needed.
     let mut streams: HashMap<Stream, bool> = HashMap::with_capacity(events.len());
     for event in events {
@@ -63,15 +69,16 @@ pub(crate) async fn load(
     }
     let found = sqlx::query!(
         r#"
-        select c.position as checkpoint, c.turn, p.live_generation,
-            exists (select from read_model.parked as k where k.generation = $1 and k.shard = $2) as "any_parked!",
+        select c.position as "checkpoint?", c.turn as "turn?", p.live_generation,
+            p.feed = 'store' as "is_fed_from_store!",
+            exists (select from read_model.parked as k where k.generation = $1) as "any_parked!",
             t.owner_id as "owner_id?", t.task_id as "task_id?", t.position as "position?", t.version as "version?",
             t.deleted as "deleted?", t.status as "status?", t.priority as "priority?", t.title as "title?",
             t.description, t.tags as "tags?", t.due_at as "due_at: Time", t.created_at as "created_at?: Time",
             t.updated_at as "updated_at?: Time", t.started_at as "started_at: Time",
             t.completed_at as "completed_at: Time"
-        from read_model.checkpoint as c
-        cross join read_model.projection as p
+        from read_model.projection as p
+        left join read_model.checkpoint as c on c.generation = $1 and c.shard = $2
         left join lateral (
             select t.owner_id, t.task_id, t.position, t.version, t.deleted, t.status, t.priority, t.title,
                 case when k.needs_text then t.description end as description, t.tags, t.due_at, t.created_at,
@@ -80,26 +87,26 @@ pub(crate) async fn load(
             join read_model.task as t
                 on t.generation = $1 and t.owner_id = k.owner_id and t.task_id = k.task_id
         ) as t on true
-        where c.generation = $1 and c.shard = $2
         "#,
         generation,
-        shard,
+        checkpoint_of,
         &owners,
         &tasks,
         &texts,
     )
     .fetch_all(&mut *connection)
     .await?;
-    let Some(first) = found.first() else { return Ok(None) };
+    let first = found.first().ok_or(sqlx::Error::RowNotFound)?;
     let any_parked = first.any_parked;
     let mut loaded = Loaded {
         generation,
-        shard,
-        position: first.checkpoint,
-        turn: first.turn,
-        live_generation: first.live_generation,
+        at: At {
+            live_generation: first.live_generation,
+            is_fed_from_store: first.is_fed_from_store,
+            checkpoint: first.checkpoint.zip(first.turn),
+        },
         rows: HashMap::with_capacity(found.len()),
-        parked: HashSet::new(),
+        parked: HashMap::new(),
     };
     for row in found {
         let (Some(owner_id), Some(task_id)) = (row.owner_id, row.task_id) else { continue };
@@ -126,12 +133,11 @@ pub(crate) async fn load(
     if any_parked {
         let parked = sqlx::query!(
             r#"
-            select k.owner_id as "owner_id!", k.task_id as "task_id!"
+            select p.owner_id as "owner_id!", p.task_id as "task_id!", max(p.position) as "last!"
             from unnest($2::uuid[], $3::uuid[]) as k (owner_id, task_id)
-            where exists (
-                select from read_model.parked as p
-                where p.generation = $1 and p.owner_id = k.owner_id and p.task_id = k.task_id
-            )
+            join read_model.parked as p
+                on p.generation = $1 and p.owner_id = k.owner_id and p.task_id = k.task_id and p.position is not null
+            group by p.owner_id, p.task_id
             "#,
             generation,
             &owners,
@@ -139,9 +145,10 @@ pub(crate) async fn load(
         )
         .fetch_all(connection)
         .await?;
-        loaded.parked = parked.into_iter().map(|row| (OwnerId(row.owner_id), TaskId(row.task_id))).collect();
+        loaded.parked =
+            parked.into_iter().map(|row| ((OwnerId(row.owner_id), TaskId(row.task_id)), row.last)).collect();
     }
-    Ok(Some(loaded))
+    Ok(loaded)
 }
 
 fn not_null<T>(value: Option<T>) -> Result<T, sqlx::Error> {
@@ -166,8 +173,8 @@ struct Touched {
 }
 
 /// What a batch does to an owner.
-#[derive(Default)]
 struct OwnerChange {
+    shard: i16,
     revision: i64,
     counter: i64,
     parked_position: Option<i64>,
@@ -187,40 +194,65 @@ struct HistoryRow {
 }
 
 struct ToPark {
-    event: StoredEvent,
+    shard: i16,
+    position: i64,
+    stream: Stream,
+    version: i64,
+    event_type: String,
     /// `None`: it waits behind another one.
     reason: Option<String>,
+    json: String,
+}
+
+/// What says how far a feed has been read. It moves together with the effect, and only if nobody else has moved it.
+#[derive(Debug)]
+pub(crate) enum Mark {
+    /// Of the store: a shard's checkpoint.
+    Checkpoint {
+        shard: i16,
+        /// As it was loaded.
+        turn: i64,
+        position: i64,
+        recorded_at: Option<Time>,
+    },
+    /// Of Kafka: all of these partitions, or none.
+    Partitions { topic: Arc<str>, partitions: Vec<PartitionMark> },
+    /// The transaction that is open has raised the turn already.
+    Held,
+}
+
+/// How far a partition is read.
+#[derive(Debug)]
+pub(crate) struct PartitionMark {
+    pub partition: i32,
+    /// As it is known.
+    pub turn: i64,
+    pub next_offset: i64,
+    pub publication: i64,
+    /// Of each shard that has moved.
+    pub positions: Vec<(i16, i64)>,
 }
 
 /// A batch that is being folded.
 pub(crate) struct Batch {
     generation: i32,
-    shard: i16,
-    turn: i64,
-    /// The checkpoint after the batch.
-    position: i64,
-    recorded_at: Option<Time>,
     touched: HashMap<Stream, Touched>,
     /// In the order of first touch, so that rows are written in the order of the log.
     order: Vec<Stream>,
     history: Vec<HistoryRow>,
     owners: BTreeMap<OwnerId, OwnerChange>,
     to_park: Vec<ToPark>,
-    parked: HashSet<Stream>,
+    parked: HashMap<Stream, i64>,
     rows: HashMap<Stream, TaskRow>,
     /// Something happens that would not happen again in the same way.
     must_be_durable: bool,
-    events: u64,
+    events: usize,
 }
 
 impl Batch {
     pub(crate) fn new(loaded: Loaded) -> Self {
         Self {
             generation: loaded.generation,
-            shard: loaded.shard,
-            turn: loaded.turn,
-            position: loaded.position,
-            recorded_at: None,
             touched: HashMap::with_capacity(loaded.rows.len()),
             order: Vec::new(),
             history: Vec::new(),
@@ -233,13 +265,8 @@ impl Batch {
         }
     }
 
-    /// The checkpoint after what was folded so far.
-    pub(crate) fn position(&self) -> i64 {
-        self.position
-    }
-
     /// How many events were folded or parked.
-    pub(crate) fn events(&self) -> u64 {
+    pub(crate) fn events(&self) -> usize {
         self.events
     }
 
@@ -260,48 +287,44 @@ impl Batch {
         }
     }
 
-    /// Moves past an event, the next one of its shard.
-    fn pass(&mut self, event: &StoredEvent) {
-        self.events += 1;
-        self.position = event.position;
-        self.recorded_at = Some(event.recorded_at);
+    fn owner(&mut self, event: &StoredEvent) -> &mut OwnerChange {
+        self.owners.entry(event.owner_id).or_insert(OwnerChange {
+            shard: event.shard,
+            revision: 0,
+            counter: 0,
+            parked_position: None,
+        })
     }
 
-    /// Folds the next event of the shard. On an error the batch is as it was, and the event is given back.
-    pub(crate) fn fold(&mut self, event: StoredEvent) -> Result<(), Box<(StoredEvent, FoldError)>> {
-        let stream = (event.owner_id, event.task_id);
-        if self.parked.contains(&stream) {
-            self.pass(&event);
-            self.put_aside(event, None);
-            return Ok(());
+    /// Folds the next event. On an error the batch is as it was.
+    pub(crate) fn fold(&mut self, event: &StoredEvent) -> Result<(), FoldError> {
+        match self.parked.get(&(event.owner_id, event.task_id)) {
+            Some(last) if event.position <= *last => {}
+            Some(_) => self.put_aside(event, None),
+            None => self.fold_in(event)?,
         }
-        let (position, recorded_at) = (event.position, event.recorded_at);
-        self.fold_in(event)?;
-        self.position = position;
-        self.recorded_at = Some(recorded_at);
         self.events += 1;
         Ok(())
     }
 
-    /// Folds a parked event: the checkpoint has passed it long since.
-    pub(crate) fn fold_parked(&mut self, event: StoredEvent) -> Result<(), Box<(StoredEvent, FoldError)>> {
-        let owner_id = event.owner_id;
+    /// Folds an event that is parked.
+    pub(crate) fn fold_parked(&mut self, event: &StoredEvent) -> Result<(), FoldError> {
         self.fold_in(event)?;
         self.must_be_durable = true;
-        self.owners.entry(owner_id).or_default().counter += PARKING_STEP;
+        self.owner(event).counter += PARKING_STEP;
         self.events += 1;
         Ok(())
     }
 
-    fn fold_in(&mut self, event: StoredEvent) -> Result<(), Box<(StoredEvent, FoldError)>> {
+    fn fold_in(&mut self, event: &StoredEvent) -> Result<(), FoldError> {
         let stream = (event.owner_id, event.task_id);
         let touched = self.touch(stream);
-        match fold(&mut touched.row, &event) {
-            Ok(Folded::Skipped) => {}
-            Ok(Folded::Applied(changes)) => {
+        match fold(&mut touched.row, event)? {
+            Folded::Skipped => {}
+            Folded::Applied(changes) => {
                 touched.changed = true;
                 touched.text_changed |= touched.is_new || touches_text(&event.event_type);
-                let owner = self.owners.entry(event.owner_id).or_default();
+                let owner = self.owner(event);
                 owner.revision = owner.revision.max(event.position);
                 owner.counter += 1;
                 self.history.push(HistoryRow {
@@ -311,40 +334,80 @@ impl Batch {
                     position: event.position,
                     occurred_at: event.occurred_at,
                     recorded_at: event.recorded_at,
-                    event_type: event.event_type,
-                    actor_type: event.actor_type,
+                    event_type: event.event_type.clone(),
+                    actor_type: event.actor_type.clone(),
                     actor_id: event.actor_id,
                     changes,
                 });
             }
-            Err(error) => return Err(Box::new((event, error))),
         }
         Ok(())
     }
 
-    /// Parks the next event of the shard, and all that follow it in its stream.
-    pub(crate) fn park(&mut self, event: StoredEvent, reason: String) {
-        self.pass(&event);
-        self.parked.insert((event.owner_id, event.task_id));
-        self.owners.entry(event.owner_id).or_default().counter += PARKING_STEP;
-        self.must_be_durable = true;
-        self.put_aside(event, Some(reason));
+    /// Parks the next event, and all that follow it in its stream.
+    pub(crate) fn park(&mut self, event: &StoredEvent, reason: String) {
+        self.events += 1;
+        match self.parked.get(&(event.owner_id, event.task_id)) {
+            Some(last) if event.position <= *last => {}
+            Some(_) => self.put_aside(event, None),
+            None => {
+                self.owner(event).counter += PARKING_STEP;
+                self.must_be_durable = true;
+                self.put_aside(event, Some(reason));
+            }
+        }
     }
 
-    fn put_aside(&mut self, event: StoredEvent, reason: Option<String>) {
-        let owner = self.owners.entry(event.owner_id).or_default();
+    fn put_aside(&mut self, event: &StoredEvent, reason: Option<String>) {
+        let stream = (event.owner_id, event.task_id);
+        self.parked.insert(stream, event.position);
+        let owner = self.owner(event);
         owner.parked_position = Some(owner.parked_position.map_or(event.position, |first| first.min(event.position)));
-        self.to_park.push(ToPark { event, reason });
+        #[expect(clippy::expect_used, reason = "a struct of strings, numbers and times always serialises")]
+        let json = serde_json::to_string(event).expect("an event serialises");
+        self.to_park.push(ToPark {
+            shard: event.shard,
+            position: event.position,
+            stream,
+            version: event.version,
+            event_type: event.event_type.clone(),
+            reason,
+            json,
+        });
     }
 }
 
 /// Whether a batch was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// All of it.
-    Yes,
-    /// None of it: the checkpoint has moved since it was loaded.
+    /// All of it; where the owners whose rows it changed stand now.
+    Yes(Vec<OwnerStanding>),
+    /// None of it: the mark has moved since it was loaded.
     LostRace,
+}
+
+/// The two numbers of an owner, and what is parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnerStanding {
+    /// Whose.
+    pub owner_id: OwnerId,
+    /// Position of the last event applied for this owner.
+    pub revision: i64,
+    /// Raised by every change of this owner's rows.
+    pub change_counter: i64,
+    /// Position of the first event of this owner that is parked.
+    pub parked_position: Option<i64>,
+}
+
+/// What a transaction has made visible in the live generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The log.
+    pub log_id: Uuid,
+    /// The generation that was written to: the live one.
+    pub generation: i32,
+    /// Where the owners whose rows have changed stand now.
+    pub owners: Vec<OwnerStanding>,
 }
 
 /// The id of a parked event: the same each time it is parked in the same generation.
@@ -353,22 +416,21 @@ pub(crate) fn parked_id(generation: i32, shard: i16, position: i64) -> Uuid {
 }
 
 /// Writes a batch in a transaction of its own.
-pub(crate) async fn commit(connection: &mut PgConnection, batch: Batch) -> Result<Written, sqlx::Error> {
+pub(crate) async fn commit(connection: &mut PgConnection, batch: Batch, mark: Mark) -> Result<Written, sqlx::Error> {
     if !batch.must_be_durable {
-        return write(connection, batch).await;
+        return write(connection, batch, mark).await;
     }
     let mut transaction = connection.begin().await?;
     sqlx::query!("set local synchronous_commit = on").execute(&mut *transaction).await?;
-    let written = write(&mut transaction, batch).await?;
+    let written = write(&mut transaction, batch, mark).await?;
     transaction.commit().await?;
     Ok(written)
 }
 
-/// Writes a batch and its checkpoint: in the transaction that is open, else in one of its own.
+/// Writes a batch and moves its mark: in the transaction that is open, else in one of its own.
 #[expect(clippy::too_many_lines, reason = "one statement, and its parameters")]
-pub(crate) async fn write(connection: &mut PgConnection, batch: Batch) -> Result<Written, sqlx::Error> {
-    let Batch { generation, shard, turn, position, recorded_at, mut touched, order, history, owners, to_park, .. } =
-        batch;
+pub(crate) async fn write(connection: &mut PgConnection, batch: Batch, mark: Mark) -> Result<Written, sqlx::Error> {
+    let Batch { generation, mut touched, order, history, owners, to_park, .. } = batch;
 
     let mut counters = Counters::default();
     let count = order.len();
@@ -455,35 +517,90 @@ pub(crate) async fn write(connection: &mut PgConnection, batch: Batch) -> Result
         d_created.push(created);
         d_completed.push(completed);
     }
-    let (mut o_owner, mut o_revision, mut o_counter) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut o_owner, mut o_shard, mut o_revision, mut o_counter) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut o_parked: Vec<Option<i64>> = Vec::new();
     for (owner, change) in owners {
         o_owner.push(owner.0);
+        o_shard.push(change.shard);
         o_revision.push(change.revision);
         o_counter.push(change.counter);
         o_parked.push(change.parked_position);
     }
-    let (mut p_id, mut p_position, mut p_owner, mut p_task) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut p_version, mut p_type, mut p_event) = (Vec::new(), Vec::new(), Vec::new());
-    let mut p_reason: Vec<Option<String>> = Vec::new();
-    for ToPark { event, reason } in to_park {
-        p_id.push(parked_id(generation, shard, event.position));
-        p_position.push(event.position);
-        p_owner.push(event.owner_id.0);
-        p_task.push(event.task_id.0);
-        p_version.push(event.version);
-        p_event.push(serde_json::to_string(&event).map_err(|error| sqlx::Error::Encode(error.into()))?);
-        p_type.push(event.event_type);
-        p_reason.push(reason);
+    let (mut p_id, mut p_shard, mut p_position) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut p_owner, mut p_task, mut p_version) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut p_type, mut p_event, mut p_reason) = (Vec::new(), Vec::new(), Vec::<Option<String>>::new());
+    for row in to_park {
+        p_id.push(parked_id(generation, row.shard, row.position));
+        p_shard.push(row.shard);
+        p_position.push(row.position);
+        p_owner.push(row.stream.0.0);
+        p_task.push(row.stream.1.0);
+        p_version.push(row.version);
+        p_type.push(row.event_type);
+        p_event.push(row.json);
+        p_reason.push(row.reason);
     }
 
-    let moved = sqlx::query_scalar!(
+    let (mut shard, mut turn, mut position, mut recorded_at) = (None, None, None, None);
+    let (mut topic, mut held) = (None, false);
+    let (mut k_partition, mut k_turn, mut k_next, mut k_publication) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut n_partition, mut n_shard, mut n_position) = (Vec::new(), Vec::new(), Vec::new());
+    match mark {
+        Mark::Checkpoint { shard: s, turn: t, position: p, recorded_at: r } => {
+            (shard, turn, position, recorded_at) = (Some(s), Some(t), Some(p), r);
+        }
+        Mark::Partitions { topic: name, partitions } => {
+            topic = Some(name.to_string());
+            for mark in partitions {
+                k_partition.push(mark.partition);
+                k_turn.push(mark.turn);
+                k_next.push(mark.next_offset);
+                k_publication.push(mark.publication);
+                for (shard, position) in mark.positions {
+                    n_partition.push(mark.partition);
+                    n_shard.push(shard);
+                    n_position.push(position);
+                }
+            }
+        }
+        Mark::Held => held = true,
+    }
+
+    let written = sqlx::query!(
         r#"
-        with moved as (
+        with moved_checkpoint as (
             update read_model.checkpoint
             set position = $4, turn = turn + 1, recorded_at = coalesce($5, recorded_at)
             where generation = $1 and shard = $2 and turn = $3
             returning 1
+        ),
+        still_ours as (
+            select p.partition
+            from unnest($55::int[], $56::bigint[]) as k (partition, turn)
+            join read_model.kafka_partition as p
+                on p.topic = $54 and p.partition = k.partition and p.turn = k.turn
+            order by p.partition
+            for update of p
+        ),
+        moved_partitions as (
+            update read_model.kafka_partition as p
+            set next_offset = k.next_offset, publication = k.publication, turn = p.turn + 1, trouble = null
+            from unnest($55::int[], $56::bigint[], $57::bigint[], $58::bigint[])
+                as k (partition, turn, next_offset, publication)
+            where p.topic = $54 and p.partition = k.partition and p.turn = k.turn
+                and (select count(*) from still_ours) = cardinality($55::int[])
+            returning 1
+        ),
+        moved as (
+            select 1 from moved_checkpoint union all select 1 from moved_partitions union all select 1 where $62
+        ),
+        positions as (
+            insert into read_model.kafka_position (topic, partition, shard, position)
+            select $54, n.partition, n.shard, n.position
+            from unnest($59::int[], $60::smallint[], $61::bigint[]) as n (partition, shard, position)
+            where exists (select from moved)
+            on conflict (topic, partition, shard) do update set position = excluded.position
         ),
         history as (
             insert into read_model.history (generation, owner_id, task_id, version, position, occurred_at, recorded_at,
@@ -565,9 +682,9 @@ pub(crate) async fn write(connection: &mut PgConnection, batch: Batch) -> Result
             )
         ),
         owners as (
-            select o.owner_id, o.revision, o.counter, o.parked_position
-            from unnest($41::uuid[], $42::bigint[], $43::bigint[], $44::bigint[])
-                as o (owner_id, revision, counter, parked_position)
+            select o.owner_id, o.revision, o.counter, o.parked_position, o.shard
+            from unnest($41::uuid[], $42::bigint[], $43::bigint[], $44::bigint[], $45::smallint[])
+                as o (owner_id, revision, counter, parked_position, shard)
             where exists (select from moved)
         ),
         old_owners as (
@@ -576,24 +693,29 @@ pub(crate) async fn write(connection: &mut PgConnection, batch: Batch) -> Result
                 parked_position = least(o.parked_position, n.parked_position)
             from owners as n
             where o.generation = $1 and o.owner_id = n.owner_id
+            returning o.owner_id, o.revision, o.change_counter, o.parked_position
         ),
         new_owners as (
             insert into read_model.owner (generation, owner_id, shard, revision, change_counter, parked_position)
-            select $1, n.owner_id, $2, n.revision, n.counter, n.parked_position
+            select $1, n.owner_id, n.shard, n.revision, n.counter, n.parked_position
             from owners as n
             where not exists (
                 select from read_model.owner as o where o.generation = $1 and o.owner_id = n.owner_id
             )
+            returning owner_id, revision, change_counter, parked_position
         ),
         parked as (
             insert into read_model.parked (id, generation, shard, position, owner_id, task_id, version, type, reason,
                 parked_at, event)
-            select p.id, $1, $2, p.position, p.owner_id, p.task_id, p.version, p.type, p.reason, now(), p.event
-            from unnest($45::uuid[], $46::bigint[], $47::uuid[], $48::uuid[], $49::bigint[], $50::text[], $51::text[],
-                $52::text[]) as p (id, position, owner_id, task_id, version, type, reason, event)
+            select p.id, $1, p.shard, p.position, p.owner_id, p.task_id, p.version, p.type, p.reason, now(), p.event
+            from unnest($46::uuid[], $47::bigint[], $48::uuid[], $49::uuid[], $50::bigint[], $51::text[], $52::text[],
+                $53::text[], $63::smallint[]) as p (id, position, owner_id, task_id, version, type, reason, event, shard)
             where exists (select from moved)
         )
-        select count(*) as "count!" from moved
+        select m.moved as "moved!", o.owner_id as "owner_id?", o.revision as "revision?",
+            o.change_counter as "change_counter?", o.parked_position as "parked_position?"
+        from (select count(*) as moved from moved) as m
+        left join (select * from old_owners union all select * from new_owners) as o on true
         "#,
         generation,
         shard,
@@ -639,6 +761,7 @@ pub(crate) async fn write(connection: &mut PgConnection, batch: Batch) -> Result
         &o_revision,
         &o_counter,
         &o_parked as &[Option<i64>],
+        &o_shard,
         &p_id,
         &p_position,
         &p_owner,
@@ -647,8 +770,29 @@ pub(crate) async fn write(connection: &mut PgConnection, batch: Batch) -> Result
         &p_type,
         &p_reason as &[Option<String>],
         &p_event,
+        topic,
+        &k_partition,
+        &k_turn,
+        &k_next,
+        &k_publication,
+        &n_partition,
+        &n_shard,
+        &n_position,
+        held,
+        &p_shard,
     )
-    .fetch_one(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(if moved == 1 { Written::Yes } else { Written::LostRace })
+    if written.first().is_none_or(|row| row.moved == 0) {
+        return Ok(Written::LostRace);
+    }
+    let standings = written.into_iter().filter_map(|row| {
+        Some(OwnerStanding {
+            owner_id: OwnerId(row.owner_id?),
+            revision: row.revision?,
+            change_counter: row.change_counter?,
+            parked_position: row.parked_position,
+        })
+    });
+    Ok(Written::Yes(standings.collect()))
 }

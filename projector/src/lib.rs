@@ -12,7 +12,7 @@ pub mod apply;
 /// Events that could not be applied, and those that wait behind them.
 pub mod parked;
 
-/// The live projection: follows the tail of the log, shard by shard.
+/// The live projection: follows the log, out of the store or out of Kafka.
 pub mod feed;
 
 /// How far the live projection is behind the log.
@@ -39,6 +39,7 @@ use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 
 pub use admin::{AdminApi, router};
+pub use apply::{Applied, OwnerStanding};
 pub use feed::{Projector, StartError};
 pub use lag::Lag;
 pub use rebuild::{RebuildError, RebuildReport};

@@ -1,11 +1,13 @@
 //! Events that could not be applied, and those of the same stream that wait behind them, in order.
 
+use std::sync::Arc;
+
 use domain::{OwnerId, StoredEvent, TaskId};
 use event_store::TailReader;
 use sqlx::{Connection, PgConnection};
 use tracing::{info, warn};
 
-use crate::apply::{self, Batch, Stream, Written};
+use crate::apply::{self, Batch, Mark, OwnerStanding, Stream};
 use crate::feed::is_due_to_content;
 
 /// The most events of a stream that one transaction tries again.
@@ -20,44 +22,101 @@ pub(crate) fn reason(error: &sqlx::Error) -> String {
     text.chars().filter(|c| !c.is_control()).take(REASON_CHARACTERS_MAX).collect()
 }
 
-/// Tries again what an administrator asked for: each stream from its first parked event, in order.
-pub(crate) async fn retry(
+/// What keeps everybody else from folding for a stream while it is tried again: the turn of what feeds it.
+#[derive(Debug, Clone)]
+pub(crate) enum Lane {
+    /// A shard's checkpoint.
+    Shard(i16),
+    /// A partition that is assigned to this process, and its turn as it is known here.
+    Partition { topic: Arc<str>, partition: i32, turn: i64 },
+}
+
+impl Lane {
+    /// Raises the turn in the transaction that is open; false: somebody else's is the turn.
+    async fn lock(&mut self, connection: &mut PgConnection, generation: i32) -> Result<bool, sqlx::Error> {
+        match self {
+            Self::Shard(shard) => sqlx::query!(
+                "update read_model.checkpoint set turn = turn + 1
+                where generation = $1 and shard = $2 and exists (
+                    select from read_model.projection where live_generation = $1 and feed = 'store')",
+                generation,
+                *shard,
+            )
+            .execute(connection)
+            .await
+            .map(|done| done.rows_affected() == 1),
+            Self::Partition { topic, partition, turn } => {
+                let raised = sqlx::query_scalar!(
+                    "update read_model.kafka_partition set turn = turn + 1
+                    where topic = $1 and partition = $2 and turn = $3
+                    returning turn",
+                    &**topic,
+                    *partition,
+                    *turn,
+                )
+                .fetch_optional(connection)
+                .await?;
+                Ok(raised.map(|raised| *turn = raised).is_some())
+            }
+        }
+    }
+}
+
+/// The streams of which an administrator asked for a retry: a few of them, each with its shard.
+pub(crate) async fn due(
     connection: &mut PgConnection,
-    tail: &TailReader,
     generation: i32,
-    shard: i16,
-) -> Result<(), sqlx::Error> {
+    of_shard: Option<i16>,
+) -> Result<Vec<(i16, Stream)>, sqlx::Error> {
     let streams = sqlx::query!(
         r#"
-        select distinct owner_id as "owner_id!", task_id as "task_id!"
+        select distinct shard as "shard!", owner_id as "owner_id!", task_id as "task_id!"
         from read_model.parked
-        where generation = $1 and shard = $2 and retry_at is not null
+        where generation = $1 and shard = coalesce($2, shard) and retry_at is not null
         limit $3
         "#,
         generation,
-        shard,
+        of_shard,
         RETRY_STREAMS_MAX,
     )
     .fetch_all(&mut *connection)
     .await?;
-    for stream in streams {
-        let stream = (OwnerId(stream.owner_id), TaskId(stream.task_id));
-        let mut events_max = RETRY_EVENTS_MAX;
-        loop {
-            match retry_stream(connection, tail, generation, shard, stream, events_max).await {
-                Ok(Retried::All | Retried::UpToAFailure) => break,
-                Ok(Retried::Some) => {}
-                Err(error) if is_due_to_content(&error) && events_max > 1 => events_max = 1,
-                Err(error) if is_due_to_content(&error) => {
-                    warn!(owner_id = %stream.0, task_id = %stream.1, %error, "a parked event still cannot be written");
-                    keep_parked(connection, generation, stream, &reason(&error)).await?;
-                    break;
+    Ok(streams.into_iter().map(|row| (row.shard, (OwnerId(row.owner_id), TaskId(row.task_id)))).collect())
+}
+
+/// Tries a stream again from its first parked event, in order. Returns where its owner stands then, if anything of it
+/// has changed.
+pub(crate) async fn retry(
+    connection: &mut PgConnection,
+    tail: &TailReader,
+    generation: i32,
+    lane: &mut Lane,
+    shard: i16,
+    stream: Stream,
+) -> Result<Option<OwnerStanding>, sqlx::Error> {
+    let mut events_max = RETRY_EVENTS_MAX;
+    let mut standing = None;
+    loop {
+        // As it is known here only once it is committed.
+        let mut raised = lane.clone();
+        match retry_stream(connection, tail, generation, &mut raised, shard, stream, events_max).await {
+            Ok(None) => return Ok(standing),
+            Ok(Some((retried, now))) => {
+                *lane = raised;
+                standing = now.or(standing);
+                if !matches!(retried, Retried::Some) {
+                    return Ok(standing);
                 }
-                Err(error) => return Err(error),
             }
+            Err(error) if is_due_to_content(&error) && events_max > 1 => events_max = 1,
+            Err(error) if is_due_to_content(&error) => {
+                warn!(owner_id = %stream.0, task_id = %stream.1, %error, "a parked event still cannot be written");
+                keep_parked(connection, generation, stream, &reason(&error)).await?;
+                return Ok(standing);
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
 }
 
 enum Retried {
@@ -69,29 +128,27 @@ enum Retried {
     UpToAFailure,
 }
 
+/// `None`: the turn is somebody else's.
 async fn retry_stream(
     connection: &mut PgConnection,
     tail: &TailReader,
     generation: i32,
+    lane: &mut Lane,
     shard: i16,
     stream: Stream,
     events_max: i64,
-) -> Result<Retried, sqlx::Error> {
+) -> Result<Option<(Retried, Option<OwnerStanding>)>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     sqlx::query!("set local synchronous_commit = on").execute(&mut *transaction).await?;
     // Nobody else applies or retries from here on.
-    sqlx::query!(
-        "select position from read_model.checkpoint where generation = $1 and shard = $2 for update",
-        generation,
-        shard,
-    )
-    .fetch_optional(&mut *transaction)
-    .await?;
+    if !lane.lock(&mut transaction, generation).await? {
+        return Ok(None);
+    }
     let rows = sqlx::query!(
         r#"
-        select position, event
+        select position as "position!", event
         from read_model.parked
-        where generation = $1 and owner_id = $2 and task_id = $3
+        where generation = $1 and owner_id = $2 and task_id = $3 and position is not null
         order by position
         limit $4
         "#,
@@ -106,24 +163,21 @@ async fn retry_stream(
     for row in rows {
         events.push(read_again(tail, shard, row.position, &row.event).await?);
     }
-    let Some(loaded) = apply::load(&mut transaction, generation, shard, &events).await? else {
-        return Ok(Retried::All);
-    };
+    let loaded = apply::load(&mut transaction, generation, None, &events.iter().collect::<Vec<_>>()).await?;
     let mut batch = Batch::new(loaded);
     let mut done = Vec::with_capacity(events.len());
     let mut failure = None;
-    for event in events {
-        let position = event.position;
+    for event in &events {
         match batch.fold_parked(event) {
-            Ok(()) => done.push(position),
-            Err(failed) => {
-                failure = Some((position, failed.1.to_string()));
+            Ok(()) => done.push(event.position),
+            Err(error) => {
+                failure = Some((event.position, error.to_string()));
                 break;
             }
         }
     }
-    if !done.is_empty() && apply::write(&mut transaction, batch).await? == Written::LostRace {
-        return Err(sqlx::Error::Protocol("the checkpoint moved while it was locked".to_owned()));
+    if !done.is_empty() {
+        apply::write(&mut transaction, batch, Mark::Held).await?;
     }
     sqlx::query!(
         "delete from read_model.parked where generation = $1 and shard = $2 and position = any ($3)",
@@ -146,7 +200,8 @@ async fn retry_stream(
             select min(position) as position from read_model.parked
             where generation = $1 and owner_id = $2 and task_id = $3
         ) as f
-        where p.generation = $1 and p.owner_id = $2 and p.task_id = $3 and (p.position = f.position or p.retry_at is not null)
+        where p.generation = $1 and p.owner_id = $2 and p.task_id = $3 and p.position is not null
+            and (p.position = f.position or p.retry_at is not null)
         "#,
         generation,
         stream.0.0,
@@ -157,29 +212,37 @@ async fn retry_stream(
     .execute(&mut *transaction)
     .await?
     .rows_affected();
-    sqlx::query!(
+    let standing = sqlx::query!(
         r#"
         update read_model.owner as o
         set parked_position = (
             select min(p.position) from read_model.parked as p where p.generation = $1 and p.owner_id = $2
         )
         where o.generation = $1 and o.owner_id = $2
+        returning o.revision, o.change_counter, o.parked_position
         "#,
         generation,
         stream.0.0,
     )
-    .execute(&mut *transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
     transaction.commit().await?;
     info!(
         owner_id = %stream.0, task_id = %stream.1, applied = done.len(), failed_position = position,
         "parked events were tried again"
     );
-    Ok(match (left, goes_on) {
+    let standing = standing.map(|row| OwnerStanding {
+        owner_id: stream.0,
+        revision: row.revision,
+        change_counter: row.change_counter,
+        parked_position: row.parked_position,
+    });
+    let retried = match (left, goes_on) {
         (0, _) => Retried::All,
         (_, true) => Retried::Some,
         (_, false) => Retried::UpToAFailure,
-    })
+    };
+    Ok(Some((retried, standing)))
 }
 
 /// The event as it stands in the log now (it may have been mended), else as it was when it was parked.
@@ -201,7 +264,7 @@ async fn keep_parked(
         r#"
         update read_model.parked
         set retry_at = null, reason = case when reason is null then null else $4 end
-        where generation = $1 and owner_id = $2 and task_id = $3
+        where generation = $1 and owner_id = $2 and task_id = $3 and position is not null
         "#,
         generation,
         stream.0.0,

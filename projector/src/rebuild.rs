@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::compare::{Differences, compare};
 use crate::feed::{catch_up, create_checkpoint};
 use crate::fold::fold_id;
-use crate::{bulk, connection};
+use crate::{bulk, connection, lag};
 
 /// The advisory lock that a rebuild holds: "prtr", "ebld".
 pub(crate) const LOCK: (i32, i32) = (0x7072_7472, 0x6562_6c64);
@@ -333,6 +333,8 @@ async fn build(
         create_checkpoint(&mut connection, live.live_generation, row.shard).await?;
     }
     catch_up_with_live(&mut batches, tail, generation).await?;
+    // What the live one is compared up to.
+    lag::look(pool, tail).await?;
     let catch_up_seconds = catch_up_started.elapsed().as_secs_f64();
 
     meter.enter(Phase::Compare);
@@ -561,29 +563,24 @@ async fn switch(
             .fetch_one(&mut *transaction)
             .await?;
         let live = projection.live_generation;
-        let checkpoints = sqlx::query!(
-            "select shard, position from read_model.checkpoint where generation = $1 order by shard for update",
-            live,
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
+        let held = hold(&mut transaction, live).await?;
         // A read model of another log has positions that mean nothing in this one.
         let same_log = projection.log_id.is_none_or(|live_log_id| live_log_id == log_id);
         let mut caught_up = true;
-        for checkpoint in checkpoints.iter().filter(|_| same_log) {
-            create_checkpoint(&mut transaction, generation, checkpoint.shard).await?;
+        for (shard, until) in held.into_iter().filter(|_| same_log) {
+            create_checkpoint(&mut transaction, generation, shard).await?;
             let position = sqlx::query_scalar!(
                 "select position from read_model.checkpoint where generation = $1 and shard = $2",
                 generation,
-                checkpoint.shard,
+                shard,
             )
             .fetch_one(&mut *transaction)
             .await?;
-            if checkpoint.position - position > SWITCH_GAP_EVENTS_MAX {
+            if until - position > SWITCH_GAP_EVENTS_MAX {
                 caught_up = false;
                 break;
             }
-            catch_up(&mut transaction, tail, generation, checkpoint.shard, checkpoint.position).await?;
+            catch_up(&mut transaction, tail, generation, shard, until).await?;
         }
         if !caught_up {
             transaction.rollback().await?;
@@ -593,6 +590,10 @@ async fn switch(
         sqlx::query!("update read_model.checkpoint set turn = turn + 1 where generation = $1", live)
             .execute(&mut *transaction)
             .await?;
+        sqlx::query!("update read_model.kafka_partition set turn = turn + 1").execute(&mut *transaction).await?;
+        if !same_log {
+            sqlx::query!("delete from read_model.kafka_position").execute(&mut *transaction).await?;
+        }
         sqlx::query!(
             "update read_model.generation set state = 'kept', finished_at = now() where generation = $1",
             live
@@ -613,6 +614,33 @@ async fn switch(
         return Ok(());
     }
     Err(RebuildError::Behind)
+}
+
+/// Holds back whoever folds for the live generation, until the transaction ends. Returns, for each shard, a position up
+/// to which it may have events: the new one must not have fewer.
+async fn hold(connection: &mut PgConnection, live: i32) -> Result<Vec<(i16, i64)>, sqlx::Error> {
+    sqlx::query!("select shard from read_model.checkpoint where generation = $1 order by shard for update", live)
+        .fetch_all(&mut *connection)
+        .await?;
+    sqlx::query!("select partition from read_model.kafka_partition order by topic, partition for update")
+        .fetch_all(&mut *connection)
+        .await?;
+    let rows = sqlx::query!(
+        r#"
+        select shard as "shard!", max(position) as "position!"
+        from (
+            select shard, position from read_model.checkpoint where generation = $1
+            union all
+            select shard, position from read_model.kafka_position
+        ) as p
+        group by shard
+        order by shard
+        "#,
+        live,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.shard, row.position)).collect())
 }
 
 /// Drops all generations that are kept, but for one. Where they stay locked the next rebuild drops them.

@@ -179,7 +179,8 @@ async fn poll(inner: Arc<Inner>) {
     }
 }
 
-/// What the shards' checkpoints were when the owners were looked up last: while they stand still, so do the owners.
+/// What the turns (of shards, and of Kafka's partitions) were when the owners were looked up last: while they stand
+/// still, so do the owners.
 type Checkpoints = (i32, i64, i64);
 
 async fn look(reads: &Reads, owners: &Owners, hubs: &[Arc<Hub>], seen: &mut Option<Checkpoints>) {
@@ -203,7 +204,8 @@ async fn look(reads: &Reads, owners: &Owners, hubs: &[Arc<Hub>], seen: &mut Opti
 
 async fn checkpoints(reads: &Reads) -> Result<Checkpoints, ReadError> {
     let row = sqlx::query!(
-        r#"select p.live_generation, coalesce(sum(c.turn), 0)::bigint as "turns!", coalesce(sum(c.position), 0)::bigint as "positions!"
+        r#"select p.live_generation, coalesce(sum(c.turn), 0)::bigint
+                      + (select coalesce(sum(k.turn), 0) from read_model.kafka_partition k)::bigint as "turns!", coalesce(sum(c.position), 0)::bigint as "positions!"
            from read_model.projection p left join read_model.checkpoint c on c.generation = p.live_generation
            group by p.live_generation"#
     )
