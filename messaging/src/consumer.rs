@@ -1,0 +1,1 @@
+//! Receives messages, with offsets that somebody else keeps.

@@ -1,0 +1,282 @@
+//! Brokers, topic, TLS and SASL.
+
+use std::path::PathBuf;
+
+use rdkafka::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+use service_kit::config::{ConfigError, Source, invalid};
+
+const PARTITIONS_MAX: i32 = 1_000;
+const TOPIC_LENGTH_MAX: usize = 249;
+
+/// How Kafka is reached, and how the topic is to be made where it is missing.
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    /// `host:port`, with commas between.
+    pub brokers: String,
+    /// The topic of the task events.
+    pub topic: String,
+    /// How many partitions the topic has.
+    pub partitions: i32,
+    /// On how many brokers each partition is.
+    pub replication: i32,
+    /// How many of them must have a message before it counts as sent.
+    pub min_insync_replicas: i32,
+    /// How batches of messages are compressed.
+    pub compression: Compression,
+    /// TLS and SASL.
+    pub security: Security,
+}
+
+/// How batches of messages are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Smaller.
+    Zstd,
+    /// Less work.
+    Lz4,
+}
+
+/// TLS and SASL.
+#[derive(Debug, Clone, Default)]
+pub struct Security {
+    /// Encrypted, and the broker's certificate checked.
+    pub tls: bool,
+    /// The authority to check it with, PEM; `None`: those that the machine trusts.
+    pub ca_file: Option<PathBuf>,
+    /// Who we are, where the broker asks for it.
+    pub sasl: Option<Sasl>,
+}
+
+/// Who we are to the broker.
+#[derive(Debug, Clone)]
+pub struct Sasl {
+    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
+    pub mechanism: String,
+    /// Name.
+    pub username: String,
+    /// Password.
+    pub password: SecretString,
+}
+
+impl KafkaSettings {
+    /// The variables `PRIMETRADE_KAFKA_…`; `None` where no brokers are given.
+    ///
+    /// # Errors
+    /// Names the variable that cannot be taken.
+    pub fn read(source: &Source) -> Result<Option<Self>, ConfigError> {
+        let Some(brokers) = source.text("PRIMETRADE_KAFKA_BROKERS")? else { return Ok(None) };
+        let topic = source.text("PRIMETRADE_KAFKA_TOPIC")?.unwrap_or_else(|| "primetrade.task-events".into());
+        let is_legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if topic.len() > TOPIC_LENGTH_MAX || !topic.chars().all(is_legal) || topic == "." || topic == ".." {
+            return Err(invalid(
+                "PRIMETRADE_KAFKA_TOPIC",
+                &"letters, digits, dots, hyphens and underscores, at most 249 of them",
+            ));
+        }
+        let replication = count(source, "PRIMETRADE_KAFKA_REPLICATION", 1, i32::from(i16::MAX))?;
+        let min_insync_replicas = count(source, "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS", 1, i32::from(i16::MAX))?;
+        if min_insync_replicas > replication {
+            return Err(invalid(
+                "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS",
+                &format!("it is more than PRIMETRADE_KAFKA_REPLICATION ({replication}): nothing could ever be sent"),
+            ));
+        }
+        let compression = match source.text("PRIMETRADE_KAFKA_COMPRESSION")?.as_deref() {
+            None | Some("zstd") => Compression::Zstd,
+            Some("lz4") => Compression::Lz4,
+            Some(_) => return Err(invalid("PRIMETRADE_KAFKA_COMPRESSION", &"it is either zstd or lz4")),
+        };
+        Ok(Some(Self {
+            brokers,
+            topic,
+            partitions: count(source, "PRIMETRADE_KAFKA_PARTITIONS", 12, PARTITIONS_MAX)?,
+            replication,
+            min_insync_replicas,
+            compression,
+            security: Security::read(source)?,
+        }))
+    }
+
+    /// What every client needs: addresses, name, security, times. All times are bounded.
+    #[must_use]
+    pub fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "primetrade")
+            .set("socket.keepalive.enable", "true")
+            .set("socket.timeout.ms", "10000")
+            .set("socket.connection.setup.timeout.ms", "5000")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "2000")
+            // a topic that was made again a moment ago is found soon
+            .set("topic.metadata.refresh.interval.ms", "10000")
+            .set("allow.auto.create.topics", "false");
+        let Security { tls, ca_file, sasl } = &self.security;
+        config.set(
+            "security.protocol",
+            match (tls, sasl.is_some()) {
+                (false, false) => "plaintext",
+                (true, false) => "ssl",
+                (false, true) => "sasl_plaintext",
+                (true, true) => "sasl_ssl",
+            },
+        );
+        if let Some(path) = ca_file {
+            config.set("ssl.ca.location", path.to_string_lossy());
+        }
+        if let Some(sasl) = sasl {
+            config
+                .set("sasl.mechanism", &sasl.mechanism)
+                .set("sasl.username", &sasl.username)
+                .set("sasl.password", sasl.password.expose_secret());
+        }
+        config
+    }
+}
+
+impl Security {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        const PROTOCOL: &str = "PRIMETRADE_KAFKA_SECURITY_PROTOCOL";
+        let protocol = source.text(PROTOCOL)?.map(|text| text.to_ascii_lowercase());
+        let (tls, with_sasl) = match protocol.as_deref() {
+            None | Some("plaintext") => (false, false),
+            Some("ssl") => (true, false),
+            Some("sasl_plaintext") => (false, true),
+            Some("sasl_ssl") => (true, true),
+            Some(_) => return Err(invalid(PROTOCOL, &"it is plaintext, ssl, sasl_plaintext or sasl_ssl")),
+        };
+        let ca_file = source.text("PRIMETRADE_KAFKA_CA_FILE")?.map(PathBuf::from);
+        if ca_file.is_some() && !tls {
+            return Err(invalid("PRIMETRADE_KAFKA_CA_FILE", &format!("it is of use only where {PROTOCOL} has ssl")));
+        }
+        if let Some(path) = &ca_file
+            && let Err(error) = std::fs::File::open(path)
+        {
+            return Err(invalid("PRIMETRADE_KAFKA_CA_FILE", &format!("cannot read {}: {error}", path.display())));
+        }
+        let mechanism = source.text("PRIMETRADE_KAFKA_SASL_MECHANISM")?;
+        let username = source.text("PRIMETRADE_KAFKA_SASL_USERNAME")?;
+        let password = source.secret("PRIMETRADE_KAFKA_SASL_PASSWORD")?;
+        let missing = |name: &str| ConfigError::Missing { name: name.into(), needed_for: "SASL with the brokers" };
+        let sasl = if with_sasl {
+            let mechanism = mechanism.ok_or_else(|| missing("PRIMETRADE_KAFKA_SASL_MECHANISM"))?.to_ascii_uppercase();
+            if !["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].contains(&mechanism.as_str()) {
+                return Err(invalid("PRIMETRADE_KAFKA_SASL_MECHANISM", &"it is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"));
+            }
+            Some(Sasl {
+                mechanism,
+                username: username.ok_or_else(|| missing("PRIMETRADE_KAFKA_SASL_USERNAME"))?,
+                password: password.ok_or_else(|| missing("PRIMETRADE_KAFKA_SASL_PASSWORD"))?,
+            })
+        } else if mechanism.is_some() || username.is_some() || password.is_some() {
+            // somebody believes that the connection is authenticated
+            return Err(invalid(PROTOCOL, &"a SASL setting is given, so it must be sasl_plaintext or sasl_ssl"));
+        } else {
+            None
+        };
+        Ok(Self { tls, ca_file, sasl })
+    }
+}
+
+impl Compression {
+    /// As `compression.type` has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+        }
+    }
+}
+
+fn count(source: &Source, name: &str, default: i32, max: i32) -> Result<i32, ConfigError> {
+    let value = source.parsed(name)?.unwrap_or(default);
+    if (1..=max).contains(&value) { Ok(value) } else { Err(invalid(name, &format!("it must be 1 to {max}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Option<KafkaSettings>, ConfigError> {
+        let brokers = [("PRIMETRADE_KAFKA_BROKERS", "one:9092,two:9092")];
+        KafkaSettings::read(&Source::from_pairs(brokers.iter().chain(pairs).copied()))
+    }
+
+    fn refused(pairs: &[(&str, &str)]) -> String {
+        read(pairs).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn without_brokers_there_is_no_kafka() {
+        assert!(KafkaSettings::read(&Source::default()).expect("good").is_none());
+    }
+
+    #[test]
+    fn brokers_are_enough() {
+        let settings = read(&[]).expect("good").expect("some");
+        assert_eq!((settings.topic.as_str(), settings.partitions), ("primetrade.task-events", 12));
+        assert_eq!((settings.replication, settings.min_insync_replicas), (1, 1));
+        assert_eq!(settings.compression, Compression::Zstd);
+        let config = settings.client_config();
+        assert_eq!(config.get("security.protocol"), Some("plaintext"));
+        assert_eq!(config.get("bootstrap.servers"), Some("one:9092,two:9092"));
+    }
+
+    #[test]
+    fn tls_and_sasl_are_handed_to_the_client_and_the_password_is_never_shown() {
+        let file = std::env::temp_dir().join(format!("messaging-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&file, "a certificate").expect("writes");
+        let path = file.to_str().expect("utf-8");
+        let settings = read(&[
+            ("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", "SASL_SSL"),
+            ("PRIMETRADE_KAFKA_SASL_MECHANISM", "scram-sha-512"),
+            ("PRIMETRADE_KAFKA_SASL_USERNAME", "us"),
+            ("PRIMETRADE_KAFKA_SASL_PASSWORD", "hush-hush"),
+            ("PRIMETRADE_KAFKA_CA_FILE", path),
+        ]);
+        let settings = settings.expect("good").expect("some");
+        let config = settings.client_config();
+        assert_eq!(config.get("security.protocol"), Some("sasl_ssl"));
+        assert_eq!(config.get("sasl.mechanism"), Some("SCRAM-SHA-512"));
+        assert_eq!(config.get("sasl.password"), Some("hush-hush"));
+        assert_eq!(config.get("ssl.ca.location"), Some(path));
+        assert!(!format!("{settings:?}").contains("hush-hush"));
+        std::fs::remove_file(&file).expect("removes");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        for (pairs, name) in [
+            (vec![("PRIMETRADE_KAFKA_TOPIC", "a topic")], "PRIMETRADE_KAFKA_TOPIC"),
+            (vec![("PRIMETRADE_KAFKA_PARTITIONS", "0")], "PRIMETRADE_KAFKA_PARTITIONS"),
+            (vec![("PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS", "2")], "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS"),
+            (vec![("PRIMETRADE_KAFKA_COMPRESSION", "gzip")], "PRIMETRADE_KAFKA_COMPRESSION"),
+            (vec![("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", "tls")], "PRIMETRADE_KAFKA_SECURITY_PROTOCOL"),
+            (vec![("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", "sasl_ssl")], "PRIMETRADE_KAFKA_SASL_MECHANISM"),
+            (vec![("PRIMETRADE_KAFKA_SASL_PASSWORD", "x")], "PRIMETRADE_KAFKA_SECURITY_PROTOCOL"),
+            (vec![("PRIMETRADE_KAFKA_CA_FILE", "x")], "PRIMETRADE_KAFKA_CA_FILE"),
+            (
+                vec![("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", "ssl"), ("PRIMETRADE_KAFKA_CA_FILE", "/not/there.pem")],
+                "PRIMETRADE_KAFKA_CA_FILE",
+            ),
+        ] {
+            let said = refused(&pairs);
+            assert!(said.starts_with(name), "{said}");
+        }
+    }
+
+    #[test]
+    fn every_variable_is_one_of_the_contract() {
+        let source = include_str!("settings.rs");
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let names: Vec<_> = code.split('"').filter(|text| text.starts_with("PRIMETRADE_KAFKA_")).collect();
+        assert!(names.len() >= 12, "{names:?}");
+        for name in names {
+            let known = service_kit::config::VARIABLES.iter().find(|variable| variable.name == name);
+            assert_eq!(known.map(|v| v.secret), Some(name.ends_with("PASSWORD")), "{name}");
+        }
+    }
+}
