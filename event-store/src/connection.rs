@@ -18,6 +18,11 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new(pool: &PgPool) -> Self {
+        Self::with(pool, [])
+    }
+
+    /// With settings of its own.
+    pub(crate) fn with<const N: usize>(pool: &PgPool, settings: [(&'static str, &'static str); N]) -> Self {
         // Its statements are few and all go through an index. The planner must not conclude otherwise from the
         // statistics of a table that was empty when the plan was made.
         let options = (*pool.connect_options()).clone().options([
@@ -26,6 +31,7 @@ impl Lane {
             ("enable_mergejoin", "off"),
             ("jit", "off"),
         ]);
+        let options = options.options(settings);
         Self { options, connection: None }
     }
 

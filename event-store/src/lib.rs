@@ -9,6 +9,9 @@ pub mod lookup;
 /// The log in order, for who follows it or reads it from the beginning.
 pub mod tail;
 
+/// How far the log is published, under a lease.
+pub mod publication;
+
 /// Whole answers of batches that were sent under an Idempotency-Key.
 pub mod batch_answer;
 
@@ -26,7 +29,8 @@ use uuid::Uuid;
 pub use append::{AppendError, Appended, CommandOrigin, DecidedCommand, NewEvent, StreamAppend};
 pub use batch_answer::BatchAnswer;
 pub use lookup::{Looked, Outcome};
-pub use tail::TailReader;
+pub use publication::Publication;
+pub use tail::{Published, TailReader};
 
 /// The database does not answer, or the queue is full. Whether a command that was under way took effect is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,5 +105,11 @@ impl EventStore {
     #[must_use]
     pub fn tail(&self) -> TailReader {
         TailReader::new(self.pool.clone(), Some(self.wake.clone()))
+    }
+
+    /// How far the log is published; its tail is woken by the appends of this process.
+    #[must_use]
+    pub fn publication(&self) -> Publication {
+        Publication::with_tail(self.pool.clone(), self.tail())
     }
 }

@@ -15,6 +15,22 @@ pub struct TailReader {
     wake: Option<watch::Receiver<u64>>,
 }
 
+/// How far a shard is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Which shard.
+    pub shard: i16,
+    /// Everything up to here is on the brokers.
+    pub cursor: i64,
+    /// Number of the publication.
+    pub publication: i64,
+    /// The topic.
+    pub topic: String,
+    /// Each partition with the position of its last event up to the cursor; where this publication has put none there
+    /// yet, the position that it began after.
+    pub last_positions: Vec<(i32, i64)>,
+}
+
 struct Row {
     shard: i16,
     position: i64,
@@ -83,6 +99,38 @@ impl TailReader {
     pub async fn heads(&self) -> Result<Vec<(i16, i64)>, sqlx::Error> {
         let rows = sqlx::query!("select shard, position from event_store.head order by shard").fetch_all(&self.pool);
         Ok(rows.await?.into_iter().map(|row| (row.shard, row.position)).collect())
+    }
+
+    /// How far each shard is published, as the relay has it at this moment. Shards that are not published are left out.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn published(&self) -> Result<Vec<Published>, sqlx::Error> {
+        // one statement, one snapshot
+        let rows = sqlx::query!(
+            r#"
+            select c.shard, c.position, r.publication, r.topic as "topic!",
+                array(
+                    select coalesce(p.position, c.base)
+                    from generate_series(0, r.partitions - 1) as n (partition)
+                    left join event_store.relay_partition p on p.shard = c.shard and p.partition = n.partition
+                    order by n.partition
+                ) as "last_positions!"
+            from event_store.relay_cursor c, event_store.relay r
+            where r.topic is not null
+            order by c.shard
+            "#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let published = rows.into_iter().map(|row| Published {
+            shard: row.shard,
+            cursor: row.position,
+            publication: row.publication,
+            topic: row.topic,
+            last_positions: (0..).zip(row.last_positions).collect(),
+        });
+        Ok(published.collect())
     }
 
     /// The events of a shard past `position`, in order, at most `events_max`.
