@@ -611,11 +611,21 @@ impl Bench<'_> {
     }
 }
 
+/// The head of the log once nothing of an earlier run is under way any more: it has stood still for a moment.
 async fn head(pool: &PgPool) -> i64 {
-    until("the head", Duration::from_secs(10), || async {
-        sqlx::query_scalar("select sum(position)::bigint from event_store.head").fetch_one(pool).await.ok()
-    })
-    .await
+    const STILL_MS: u64 = 200;
+    let mut before = None;
+    loop {
+        let now = until("the head", Duration::from_secs(10), || async {
+            sqlx::query_scalar::<_, i64>("select sum(position)::bigint from event_store.head").fetch_one(pool).await.ok()
+        })
+        .await;
+        if before == Some(now) {
+            return now;
+        }
+        before = Some(now);
+        tokio::time::sleep(Duration::from_millis(STILL_MS)).await;
+    }
 }
 
 fn latency(measured: &Measured) -> String {
