@@ -1,24 +1,19 @@
-//! Group commit. What arrives while one batch commits becomes the next batch, without a timer. A batch is one statement,
-//! one round trip and one fsync, for hundreds of commands.
-//!
-//! Each shard has two appenders on one queue, so that the next batch is at Postgres, waiting for the head row, when the
-//! one before it commits. The row decides their order; units of one batch never depend on those of another.
+//! Group commit. One appender per shard: what arrives while one batch commits becomes the next batch, without a timer.
+//! A batch is one statement, one round trip and one fsync, for hundreds of commands.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Actor, CommandId, OwnerId, TaskEvent, TaskId, Time, encode};
-use metrics::{Gauge, counter, gauge, histogram};
+use metrics::{counter, gauge, histogram};
 use sqlx::PgConnection;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::connection::{Lane, is_transient};
 use crate::{EventStore, Unavailable};
 
-/// How many batches of a shard are under way at a time.
-pub(crate) const APPENDERS: usize = 2;
 /// How many units wait for an appender at most.
 pub(crate) const QUEUE_UNITS_MAX: usize = 4_096;
 /// How many events a batch has at most, but for one unit that has more by itself.
@@ -138,28 +133,16 @@ impl EventStore {
     }
 }
 
-/// What the appenders of one shard share.
-pub(crate) struct Shard {
-    number: i16,
-    queue: AsyncMutex<mpsc::Receiver<Unit>>,
-    /// Where the head row was last seen. An update by ctid does not walk past the dead versions of the row that
-    /// somebody's old snapshot keeps.
-    head_ctid: Mutex<Option<String>>,
-    wake: Arc<watch::Sender<u64>>,
-    queued: Gauge,
-}
-
-impl Shard {
-    pub(crate) fn new(number: i16, queue: mpsc::Receiver<Unit>, wake: Arc<watch::Sender<u64>>) -> Self {
-        let queued = gauge!("event_store_queue_units", "shard" => number.to_string());
-        Self { number, queue: AsyncMutex::new(queue), head_ctid: Mutex::default(), wake, queued }
-    }
-
-    /// Waits for a unit and takes what has gathered with it; none: nobody will ask any more.
-    async fn next_batch(&self) -> Vec<Unit> {
-        let mut queue = self.queue.lock().await;
-        let mut units = Vec::new();
-        let Some(unit) = queue.recv().await else { return units };
+pub(crate) async fn run(shard: i16, lane: Lane, mut queue: mpsc::Receiver<Unit>, wake: Arc<watch::Sender<u64>>) {
+    let mut appender = Appender { shard, lane, head_ctid: None };
+    let label = shard.to_string();
+    let batches = histogram!("event_store_batch_events", "shard" => label.clone());
+    let seconds = histogram!("event_store_append_seconds", "shard" => label.clone());
+    let appended = counter!("event_store_events_appended_total", "shard" => label.clone());
+    let position = gauge!("event_store_position", "shard" => label.clone());
+    let queued = gauge!("event_store_queue_units", "shard" => label);
+    let mut units = Vec::new();
+    while let Some(unit) = queue.recv().await {
         let mut events = unit.append.event_count();
         units.push(unit);
         while events < BATCH_EVENTS_MAX
@@ -168,52 +151,25 @@ impl Shard {
             events += unit.append.event_count();
             units.push(unit);
         }
-        self.queued.set(queue.len() as f64);
-        units
-    }
-
-    fn head_ctid(&self) -> Option<String> {
-        self.head_ctid.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_head_ctid(&self, ctid: Option<String>) {
-        *self.head_ctid.lock().unwrap_or_else(PoisonError::into_inner) = ctid;
-    }
-}
-
-/// One of the appenders of a shard: batch after batch, until nobody can ask any more.
-pub(crate) async fn run(shard: Arc<Shard>, lane: Lane) {
-    let label = shard.number.to_string();
-    let batches = histogram!("event_store_batch_events", "shard" => label.clone());
-    let seconds = histogram!("event_store_append_seconds", "shard" => label.clone());
-    let appended = counter!("event_store_events_appended_total", "shard" => label.clone());
-    let position = gauge!("event_store_position", "shard" => label);
-    let mut appender = Appender { shard, lane };
-    loop {
-        let units = appender.shard.next_batch().await;
-        if units.is_empty() {
-            return;
-        }
+        queued.set(queue.len() as f64);
         let started = Instant::now();
-        let (appends, replies): (Vec<_>, Vec<_>) = units.into_iter().map(|unit| (unit.append, unit.reply)).unzip();
+        let (appends, replies): (Vec<_>, Vec<_>) = units.drain(..).map(|unit| (unit.append, unit.reply)).unzip();
         let outcomes = appender.append(&appends).await;
         seconds.record(started.elapsed().as_secs_f64());
-        let mut events = 0;
+        batches.record(events as f64);
         let mut last_position = 0;
         for ((append, reply), outcome) in appends.iter().zip(replies).zip(outcomes) {
             if let Ok(Appended { first_position }) = outcome {
-                let count = append.event_count();
-                events += count;
-                last_position = last_position.max(first_position + count as i64 - 1);
+                let events = append.event_count();
+                appended.increment(events as u64);
+                last_position = last_position.max(first_position + events as i64 - 1);
             }
             // Who asked may have gone; the events are there all the same.
             let _ = reply.send(outcome);
         }
-        batches.record(events as f64);
-        appended.increment(events as u64);
         if last_position > 0 {
             position.set(last_position as f64);
-            appender.shard.wake.send_modify(|count| *count += 1);
+            wake.send_modify(|count| *count += 1);
         }
     }
 }
@@ -229,8 +185,11 @@ impl StreamAppend {
 }
 
 struct Appender {
-    shard: Arc<Shard>,
+    shard: i16,
     lane: Lane,
+    /// Where the head row was last seen. An update by ctid does not walk past the dead versions of the row that
+    /// somebody's old snapshot keeps.
+    head_ctid: Option<String>,
 }
 
 /// What the fast path came to.
@@ -259,7 +218,7 @@ impl Appender {
             }
             Ok(Fast::Undone) => {}
             Err(error) => {
-                tracing::warn!(shard = self.shard.number, %error, "append failed; trying the careful way");
+                tracing::warn!(shard = self.shard, %error, "append failed; trying the careful way");
             }
         }
         self.append_checked_until(&columns, units).await
@@ -273,7 +232,7 @@ impl Appender {
             match self.append_checked(columns, units).await {
                 Ok(outcomes) => return outcomes,
                 Err(error) if is_transient(&error) => {
-                    tracing::warn!(shard = self.shard.number, %error, "the event store does not answer");
+                    tracing::warn!(shard = self.shard, %error, "the event store does not answer");
                     if Instant::now() >= deadline {
                         return vec![Err(Unavailable::NoAnswer.into()); units.len()];
                     }
@@ -281,11 +240,11 @@ impl Appender {
                     pause_ms = (pause_ms * 2).min(500);
                 }
                 Err(error) if units.len() == 1 => {
-                    tracing::error!(shard = self.shard.number, %error, "Postgres refused a command");
+                    tracing::error!(shard = self.shard, %error, "Postgres refused a command");
                     return vec![Err(AppendError::Refused)];
                 }
                 Err(error) => {
-                    tracing::warn!(shard = self.shard.number, %error, units = units.len(), "Postgres refused a batch; one by one");
+                    tracing::warn!(shard = self.shard, %error, units = units.len(), "Postgres refused a batch; one by one");
                     let mut outcomes = Vec::with_capacity(units.len());
                     for unit in units {
                         let unit = std::slice::from_ref(unit);
@@ -298,12 +257,11 @@ impl Appender {
     }
 
     async fn append_fast(&mut self, columns: &Columns<'_>) -> Result<Fast, sqlx::Error> {
-        let shard = self.shard.number;
-        let known_ctid = self.shard.head_ctid().filter(|_| !self.lane.is_fresh());
+        let (shard, known_ctid, fresh) = (self.shard, self.head_ctid.take(), self.lane.is_fresh());
         let result = self
             .lane
             .run(async move |connection| {
-                let mut ctid = known_ctid;
+                let mut ctid = known_ctid.filter(|_| !fresh);
                 // Twice at most: where the row is, and, should it have moved in between, where it is now.
                 for _ in 0..2 {
                     let at = match ctid.take() {
@@ -319,7 +277,7 @@ impl Appender {
             .await;
         match result {
             Ok(Some((base, ctid))) => {
-                self.shard.set_head_ctid(Some(ctid));
+                self.head_ctid = Some(ctid);
                 Ok(Fast::After(base))
             }
             Ok(None) => Ok(Fast::Undone),
@@ -334,7 +292,7 @@ impl Appender {
         units: &[StreamAppend],
     ) -> Result<Vec<Outcome>, sqlx::Error> {
         counter!("event_store_careful_appends_total").increment(1);
-        let shard = self.shard.number;
+        let shard = self.shard;
         let judged = self.lane.run(async move |connection| insert_checked(connection, shard, columns).await).await?;
         let mut next = judged.base + 1;
         Ok(units

@@ -65,7 +65,7 @@ pub struct EventStore {
 }
 
 impl EventStore {
-    /// Starts the appenders of each shard, and the lookups. The tasks end when the last clone is dropped and what was
+    /// Starts an appender for each shard, and the lookups. The tasks end when the last clone is dropped and what was
     /// queued is done; should one end before, the process is of no more use.
     ///
     /// # Errors
@@ -79,10 +79,7 @@ impl EventStore {
         let mut appenders = HashMap::new();
         for (shard, _) in reader.heads().await? {
             let (sender, receiver) = mpsc::channel(append::QUEUE_UNITS_MAX);
-            let shared = Arc::new(append::Shard::new(shard, receiver, wake_sender.clone()));
-            for _ in 0..append::APPENDERS {
-                tasks.spawn(append::run(shared.clone(), connection::Lane::new(&pool)));
-            }
+            tasks.spawn(append::run(shard, connection::Lane::new(&pool), receiver, wake_sender.clone()));
             appenders.insert(shard, sender);
         }
         let (lookups, receiver) = mpsc::channel(lookup::QUEUE_REQUESTS_MAX);
