@@ -146,8 +146,10 @@ async fn projections(
     .fetch_all(&api.pool)
     .await
     .map_err(unavailable)?;
-    let feed =
-        sqlx::query_scalar!("select feed from read_model.projection").fetch_one(&api.pool).await.map_err(unavailable)?;
+    let feed = sqlx::query_scalar!("select feed from read_model.projection")
+        .fetch_one(&api.pool)
+        .await
+        .map_err(unavailable)?;
     let partitions = sqlx::query_as!(
         Partition,
         r#"
@@ -273,8 +275,7 @@ async fn parked(
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|last| {
-        let payload =
-            [&last.place.to_be_bytes()[..], &last.number.to_be_bytes()[..], &last.id.as_bytes()[..]].concat();
+        let payload = [&last.place.to_be_bytes()[..], &last.number.to_be_bytes()[..], &last.id.as_bytes()[..]].concat();
         api.sealer.seal_cursor(principal.owner, PARKED_CURSOR, &payload)
     });
     let mut headers = HeaderMap::new();

@@ -543,8 +543,7 @@ pub(crate) async fn write(connection: &mut PgConnection, batch: Batch, mark: Mar
 
     let (mut shard, mut turn, mut position, mut recorded_at) = (None, None, None, None);
     let (mut topic, mut held) = (None, false);
-    let (mut k_partition, mut k_turn, mut k_next, mut k_publication) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut k_partition, mut k_turn, mut k_next, mut k_publication) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut n_partition, mut n_shard, mut n_position) = (Vec::new(), Vec::new(), Vec::new());
     match mark {
         Mark::Checkpoint { shard: s, turn: t, position: p, recorded_at: r } => {

@@ -4,7 +4,6 @@
 //! it. A handler takes it as an argument (`context: RequestContext`), which is a copy of what is there; no header is
 //! read again. Outside of a request (tests, background work) a fresh one is made.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::fmt;
 use std::time::Instant;
@@ -40,7 +39,7 @@ impl RequestContext {
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
         // one random number for whatever has to be made
-        let random = random_bytes();
+        let random: [u8; 16] = rand::random();
         let (trace_id, flags) = headers.get(TRACEPARENT).and_then(parse_traceparent).unwrap_or((random, 1));
         let mut span_id = [0; 8];
         span_id.copy_from_slice(&random[8..]);
@@ -133,22 +132,6 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
 #[must_use]
 pub fn current_trace_id() -> String {
     CURRENT.try_with(RequestContext::trace_id).unwrap_or_else(|_| "0".repeat(32))
-}
-
-/// Unique, not secret: 128 bits of SplitMix64 seeded by the system for each thread. (A system call for each request
-/// would cost more than all else here.)
-fn random_bytes() -> [u8; 16] {
-    thread_local! {
-        static STATE: Cell<[u64; 2]> = Cell::new(Uuid::new_v4().as_u64_pair().into());
-    }
-    let mix = |mut z: u64| {
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    let [high, low] = STATE.get().map(|lane| lane.wrapping_add(0x9e37_79b9_7f4a_7c15));
-    STATE.set([high, low]);
-    Uuid::from_u64_pair(mix(high), mix(low)).into_bytes()
 }
 
 struct Hex<'a>(&'a [u8]);

@@ -16,9 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::applier::{Applier, Outcome, Source};
-use super::{
-    BATCH_EVENTS_MAX, ErrorPause, Follower, LostRaces, READ_BYTES, STATUS_MS, events_within, in_time,
-};
+use super::{BATCH_EVENTS_MAX, ErrorPause, Follower, LostRaces, READ_BYTES, STATUS_MS, events_within, in_time};
 use crate::apply::{At, Mark};
 use crate::connection;
 use crate::parked::{self, Lane};
@@ -294,4 +292,3 @@ pub(crate) async fn catch_up(
     }
     Ok(position)
 }
-
