@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::PgPool;
-use sqlx::migrate::MigrateError;
+use sqlx::migrate::{MigrateError, Migrator};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -48,10 +48,16 @@ pub enum Unavailable {
 /// # Errors
 /// The database refuses, or was migrated by a newer program.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    migrator().run(pool).await
+}
+
+/// The migrations of the schema `event_store` that this program was built for.
+#[must_use]
+pub fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("../migrations/event-store");
     migrator.create_schema("event_store");
     migrator.dangerous_set_table_name("event_store._migrations");
-    migrator.run(pool).await
+    migrator
 }
 
 /// The event store. Clones share the same queues.

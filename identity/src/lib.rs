@@ -31,15 +31,21 @@ pub use values::{Email, Name, Password};
 pub use watching::Identity;
 
 use sqlx::PgPool;
-use sqlx::migrate::MigrateError;
+use sqlx::migrate::{MigrateError, Migrator};
 
 /// Creates or upgrades the schema `identity`.
 ///
 /// # Errors
 /// The database refuses, or was migrated by a newer program.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    migrator().run(pool).await
+}
+
+/// The migrations of the schema `identity` that this program was built for.
+#[must_use]
+pub fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("../migrations/identity");
     migrator.create_schema("identity");
     migrator.dangerous_set_table_name("identity._migrations");
-    migrator.run(pool).await
+    migrator
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::OwnerId;
 use service_kit::auth::{Keys, Revoked, Verifier};
+use service_kit::revocations;
 use service_kit::token::{RootSecret, Sealer};
 use sqlx::PgPool;
 use tokio::sync::{Mutex, watch};
@@ -26,6 +27,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Sessions whose refresh token has expired are deleted this often, and so many at a time.
 const SWEEP_EVERY_LOOKS: u32 = 600;
 const SWEPT_SESSIONS_MAX: i64 = 10_000;
+/// An ended session is told about for so much longer than its tokens live.
+const CLOCKS_DIFFER_S: u64 = 60;
 
 /// Accounts, sessions and keys of a running server. Cheap to clone.
 #[derive(Clone)]
@@ -87,6 +90,16 @@ impl Identity {
     #[must_use]
     pub fn verifier(&self) -> Verifier {
         self.0.verifier.clone()
+    }
+
+    /// Tells the services without this database which sessions have ended, by way of the read database, until `shutdown`.
+    pub fn publish_ended_sessions(
+        &self,
+        read_pool: PgPool,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let known_for = Duration::from_secs(u64::from(ACCESS_TOKEN_LIFETIME_S.unsigned_abs()) + CLOCKS_DIFFER_S);
+        revocations::publish(read_pool, self.0.revoked.subscribe(), known_for, shutdown)
     }
 
     /// The public keys as a JSON Web Key Set.
@@ -159,10 +172,9 @@ impl Identity {
 
     async fn look_for_ended_sessions_once(&self) -> Result<(), sqlx::Error> {
         let _in_order = self.0.looking.lock().await;
-        // a minute more than the tokens live, for clocks that differ
         let ended = sqlx::query_scalar!(
             "select id from identity.session where ended_at > now() - make_interval(secs => $1)",
-            f64::from(ACCESS_TOKEN_LIFETIME_S + 60)
+            f64::from(ACCESS_TOKEN_LIFETIME_S) + CLOCKS_DIFFER_S as f64
         )
         .fetch_all(self.pool())
         .await?;

@@ -5,10 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::postgres::PostgresError;
+use service_kit::database::MAJOR_MIN;
 
-/// The oldest major version that is used.
-pub const MAJOR_MIN: u32 = 14;
+use crate::postgres::PostgresError;
 
 /// `initdb` and `postgres` of one version.
 #[derive(Debug, Clone)]

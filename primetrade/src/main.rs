@@ -18,8 +18,6 @@ mod doctor;
 mod export;
 /// `import`: a file onto the log.
 mod import;
-/// Signals.
-mod interrupt;
 /// Lines and CSV records of a stream.
 mod lines;
 /// Reports and progress.
@@ -40,14 +38,15 @@ use std::time::Duration;
 use clap::Parser;
 use secrecy::SecretString;
 use service_kit::config::ConfigError;
+use service_kit::database::DatabaseError;
+use service_kit::interrupt::Interrupt;
 use service_kit::telemetry::{self, TelemetryError};
 use service_kit::token::RootSecret;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::database::{DatabaseError, Databases};
-use crate::interrupt::Interrupt;
+use crate::database::{Databases, OpenError};
 use crate::output::Report;
 use crate::postgres::PostgresError;
 use crate::privileges::{HANDED_DOWN, PrivilegesError};
@@ -71,6 +70,8 @@ enum Failure {
     Privileges(#[from] PrivilegesError),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error(transparent)]
     Database(#[from] DatabaseError),
     #[error(transparent)]
@@ -167,7 +168,7 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
     let mut server_lock = None;
     let opening = async {
         match &settings.databases.write {
-            Some(url) => Databases::open_urls(url, &settings.databases).await,
+            Some(url) => Ok(Databases::open_urls(url, &settings.databases).await?),
             None => {
                 let dir = DataDir::open(&settings.data_dir).map_err(PostgresError::from)?;
                 if is_server {

@@ -18,7 +18,9 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions, Connection};
 
-use crate::binaries::{Binaries, MAJOR_MIN};
+use service_kit::database::{MAJOR_MIN, sql_state};
+
+use crate::binaries::Binaries;
 use crate::data_dir::{DataDir, DataDirError, failed, make_dir};
 
 const USER: &str = "primetrade";
@@ -649,12 +651,6 @@ impl Drop for Private {
             let _ = kill_process(pid, Signal::INT);
         }
     }
-}
-
-/// The SQLSTATE of a database's own error.
-#[must_use]
-pub fn sql_state(error: &sqlx::Error) -> Option<String> {
-    error.as_database_error()?.code().map(|code| code.into_owned())
 }
 
 async fn lock_gate(dir: &DataDir) -> Result<File, PostgresError> {

@@ -1,22 +1,22 @@
 //! `primetrade serve`: everything in one process, built from top to bottom.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use command_api::CommandApi;
 use event_store::EventStore;
+use futures_util::FutureExt;
 use identity::Identity;
 use projector::{AdminApi, Projector};
 use query_api::QueryApi;
 use service_kit::health::{self, Check, Health, Lag};
 use service_kit::server::{self, Edge};
+use service_kit::service::{Background, all_of};
 use service_kit::telemetry::{self, TelemetryError};
 use service_kit::token::{RootSecret, Sealer};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Databases;
@@ -98,14 +98,6 @@ pub enum Projecting {
     Held,
 }
 
-/// The parts of a running server that work in the background.
-struct Background {
-    stop: CancellationToken,
-    appenders: JoinSet<()>,
-    identity: JoinHandle<()>,
-    projector: JoinHandle<()>,
-}
-
 /// Runs until `shutdown`, then answers what was begun and stops.
 ///
 /// # Errors
@@ -119,7 +111,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let sealer = Sealer::new(secret);
-    let stop = CancellationToken::new();
+    let mut background = Background::default();
+    let stop = background.stop.clone();
     let (store, appenders) = EventStore::start(databases.write.clone()).await.map_err(ServeError::EventStore)?;
     let (identity, identity_task) =
         Identity::start(databases.write.clone(), secret, store.shards(), stop.clone()).await?;
@@ -149,11 +142,11 @@ pub async fn run(
         None => (edge(api.merge(ops)), None),
     };
 
-    let projector = match projector {
-        Some(projector) => tokio::spawn(projector.stopped()),
-        None => tokio::spawn(stop.clone().cancelled_owned()),
-    };
-    let mut background = Background { stop, appenders, identity: identity_task, projector };
+    background.spawn("event store's appender", all_of(appenders, stop.clone()));
+    background.spawn("watch over keys and sessions", identity_task.map(drop));
+    if let Some(projector) = projector {
+        background.spawn("projector", projector.stopped());
+    }
     tracing::info!(address = %listeners.api.local_addr()?, "PrimeTrade answers");
     let serving = async {
         let api = server::serve(listeners.api, api, shutdown.clone());
@@ -168,7 +161,7 @@ pub async fn run(
         tokio::pin!(serving);
         tokio::select! {
             served = &mut serving => served.map_err(ServeError::Server),
-            died = background.first_to_die(databases.private()) => {
+            died = first_to_die(&mut background, databases.private()) => {
                 tracing::error!(%died, "stopping");
                 shutdown.cancel();
                 let _ = serving.await;
@@ -179,43 +172,22 @@ pub async fn run(
     tracing::info!("stopping");
     // Not before: the appenders end when nobody can ask them any more, and one of two listeners may be done first.
     drop(store);
-    background.stop().await;
+    background.stop(Duration::from_millis(BACKGROUND_STOP_MS_MAX)).await;
     query_pool.close().await;
     outcome
 }
 
-impl Background {
-    /// Returns when a part has ended that should run as long as the process.
-    async fn first_to_die(&mut self, private: Option<&Private>) -> ServeError {
-        tokio::select! {
-            _ = self.appenders.join_next() => ServeError::Died("event store's appender"),
-            _ = &mut self.identity => ServeError::Died("watch over keys and sessions"),
-            _ = &mut self.projector => ServeError::Died("projector"),
-            error = watch(private) => ServeError::Postgres(error),
+/// Returns when a part has ended that should run as long as the process.
+async fn first_to_die(background: &mut Background, private: Option<&Private>) -> ServeError {
+    let postgres = async {
+        match private {
+            Some(private) => private.watch().await,
+            None => std::future::pending().await,
         }
-    }
-
-    /// Lets what is under way be written.
-    async fn stop(mut self) {
-        self.stop.cancel();
-        let stopping = async {
-            let _ = tokio::join!(self.projector, self.identity);
-            while self.appenders.join_next().await.is_some() {}
-        };
-        bounded("background tasks", stopping).await;
-    }
-}
-
-async fn watch(private: Option<&Private>) -> PostgresError {
-    match private {
-        Some(private) => private.watch().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn bounded(what: &str, work: impl Future<Output = ()>) {
-    if tokio::time::timeout(Duration::from_millis(BACKGROUND_STOP_MS_MAX), work).await.is_err() {
-        tracing::warn!("{what} did not stop within {} s", BACKGROUND_STOP_MS_MAX / 1000);
+    };
+    tokio::select! {
+        name = background.first_to_die() => ServeError::Died(name),
+        error = postgres => ServeError::Postgres(error),
     }
 }
 

@@ -36,7 +36,7 @@ pub mod admin;
 mod connection;
 
 use sqlx::PgPool;
-use sqlx::migrate::MigrateError;
+use sqlx::migrate::{MigrateError, Migrator};
 
 pub use admin::{AdminApi, router};
 pub use apply::{Applied, OwnerStanding};
@@ -49,8 +49,14 @@ pub use rebuild::{RebuildError, RebuildReport};
 /// # Errors
 /// The database refuses, or was migrated by a newer program.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    migrator().run(pool).await
+}
+
+/// The migrations of the schema `read_model` that this program was built for.
+#[must_use]
+pub fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("../migrations/read-model");
     migrator.create_schema("read_model");
     migrator.dangerous_set_table_name("read_model._migrations");
-    migrator.run(pool).await
+    migrator
 }

@@ -127,6 +127,14 @@ pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
         .connect_lazy_with(options)
 }
 
+/// The migrations of the schema `read_model` that this program was built for: they are applied by the projector's side.
+#[must_use]
+pub fn schema() -> sqlx::migrate::Migrator {
+    let mut migrator = sqlx::migrate!("../migrations/read-model");
+    migrator.dangerous_set_table_name("read_model._migrations");
+    migrator
+}
+
 /// A transaction whose statements are planned each time, for their arguments: which index offers most depends on them.
 async fn planned(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     let mut transaction = pool.begin().await?;

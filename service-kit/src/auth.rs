@@ -39,6 +39,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::headers::single;
+use crate::jwks::Refetch;
 use crate::problem::{Problem, ProblemCode};
 
 /// `iss` of every access token.
@@ -140,7 +141,10 @@ impl<S: Sync> FromRequestParts<S> for Principal {
             .extensions
             .get::<Verifier>()
             .ok_or_else(|| Problem::internal(&"no Verifier in the request's extensions: is server::edge around?"))?;
-        verifier.authenticate(&parts.headers)
+        match verifier.authenticate(&parts.headers) {
+            Err(_) if verifier.asked_for_its_key(&parts.headers).await => verifier.authenticate(&parts.headers),
+            answer => answer,
+        }
     }
 }
 
@@ -271,6 +275,7 @@ struct Inner {
     keys: watch::Receiver<Arc<Keys>>,
     revoked: watch::Receiver<Arc<Revoked>>,
     verified: Cache<VerifiedToken, Verified>,
+    refetch: Option<Refetch>,
 }
 
 /// A token that was verified, as a key of the cache. Only the end of it is hashed, which is the end of a signature and
@@ -324,7 +329,31 @@ impl Verifier {
     /// With the keys that are good and the sessions that are not, both as they change.
     #[must_use]
     pub fn new(keys: watch::Receiver<Arc<Keys>>, revoked: watch::Receiver<Arc<Revoked>>) -> Self {
-        Self(Arc::new(Inner { keys, revoked, verified: Cache::new(CACHED_TOKENS_MAX) }))
+        Self(Arc::new(Inner { keys, revoked, verified: Cache::new(CACHED_TOKENS_MAX), refetch: None }))
+    }
+
+    /// The same, which has the keys fetched again when a token names one that is not known.
+    #[must_use]
+    pub fn asking(self, refetch: Refetch) -> Self {
+        let Inner { keys, revoked, .. } = &*self.0;
+        let verified = Cache::new(CACHED_TOKENS_MAX);
+        Self(Arc::new(Inner { keys: keys.clone(), revoked: revoked.clone(), verified, refetch: Some(refetch) }))
+    }
+
+    /// Whether the token names a key that was not known and has been asked for since.
+    async fn asked_for_its_key(&self, headers: &HeaderMap) -> bool {
+        let Some(refetch) = &self.0.refetch else { return false };
+        let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
+        let sent = token.filter(|token| token.len() <= TOKEN_LENGTH_MAX).and_then(|token| {
+            let sent = jsonwebtoken::decode_header(token).ok()?;
+            (sent == header(sent.kid.as_deref()?)).then_some(sent)
+        });
+        let Some(kid) = sent.and_then(|sent| sent.kid) else { return false };
+        if self.0.keys.borrow().by_kid.contains_key(&kid) {
+            return false;
+        }
+        refetch.wait().await;
+        true
     }
 
     /// The principal of a request.

@@ -264,6 +264,14 @@ impl Listen {
     /// # Errors
     /// When one is no such thing.
     pub fn read(source: &Source) -> Result<Self, ConfigError> {
+        Self::read_or(source, 8080)
+    }
+
+    /// The same with another port for the default.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_or(source: &Source, port: u16) -> Result<Self, ConfigError> {
         let address = |name: &str| {
             source
                 .text(name)?
@@ -275,7 +283,7 @@ impl Listen {
                 .transpose()
         };
         Ok(Self {
-            address: address("PRIMETRADE_LISTEN")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            address: address("PRIMETRADE_LISTEN")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port))),
             ops_address: address("PRIMETRADE_OPS_LISTEN")?,
         })
     }

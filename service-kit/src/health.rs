@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -72,8 +73,21 @@ type LagFn = Arc<dyn Fn() -> BoxFuture<Option<Lag>> + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct Health(Arc<Inner>);
 
+/// Whether the process is about to end: it is not ready any more, and answers close their connections. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Draining(Arc<AtomicBool>);
+
+impl Draining {
+    /// From then on, for good.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Default)]
 struct Inner {
+    draining: Draining,
     checks: Mutex<BTreeMap<&'static str, CheckFn>>,
     lag: Mutex<Option<LagFn>>,
     last: tokio::sync::Mutex<Option<(Instant, Readiness)>>,
@@ -82,7 +96,7 @@ struct Inner {
 /// The answer of `/readyz`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Readiness {
-    /// `ready` or `not-ready`
+    /// `ready`, `not-ready` or `draining`
     pub status: &'static str,
     /// Each part by its name.
     pub checks: BTreeMap<&'static str, CheckAnswer>,
@@ -103,7 +117,7 @@ impl Readiness {
     /// Whether every part is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.checks.values().all(|check| check.status == "ok")
+        self.status != "draining" && self.checks.values().all(|check| check.status == "ok")
     }
 }
 
@@ -133,8 +147,27 @@ impl Health {
         *self.0.lag.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(move || Box::pin(lag())));
     }
 
+    /// For [`crate::server::Edge`].
+    #[must_use]
+    pub fn draining(&self) -> Draining {
+        self.0.draining.clone()
+    }
+
+    /// Not ready from here on, whatever the checks say.
+    pub fn drain(&self) {
+        self.0.draining.0.store(true, Ordering::Relaxed);
+    }
+
     /// Runs the checks, or gives what they said less than half a second ago.
     pub async fn readiness(&self) -> Readiness {
+        let mut readiness = self.checked().await;
+        if self.0.draining.is_set() {
+            readiness.status = "draining";
+        }
+        readiness
+    }
+
+    async fn checked(&self) -> Readiness {
         // the lock is held while the checks run: who asks meanwhile gets the same answer
         let mut last = self.0.last.lock().await;
         if let Some((_, readiness)) = last.as_ref().filter(|(at, _)| at.elapsed() < KEPT_FOR) {
@@ -221,5 +254,15 @@ mod tests {
         assert_eq!(readiness.checks["good"].status, "ok");
         assert_eq!(readiness.checks["hangs"].status, "failed");
         assert_eq!(readiness.lag.map(|lag| lag.events), Some(3));
+    }
+
+    #[tokio::test]
+    async fn who_drains_is_not_ready_at_once() {
+        let health = Health::new();
+        assert!(health.readiness().await.is_ready());
+        health.drain();
+        let readiness = health.readiness().await;
+        assert_eq!((readiness.is_ready(), readiness.status), (false, "draining"));
+        assert!(health.draining().is_set());
     }
 }

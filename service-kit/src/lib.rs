@@ -36,6 +36,21 @@ pub mod server;
 /// Settings from the environment and from files.
 pub mod config;
 
+/// Postgres by URL: connected with patience, its schemas checked.
+pub mod database;
+
+/// The keys of tokens, from `PRIMETRADE_JWKS_URL`.
+pub mod jwks;
+
+/// Ended sessions, by way of the read database.
+pub mod revocations;
+
+/// Ctrl-C, SIGTERM and SIGHUP.
+pub mod interrupt;
+
+/// A service as a process: configured, built, served, drained.
+pub mod service;
+
 /// Logs and metrics.
 pub mod telemetry;
 

@@ -11,7 +11,7 @@
 //! framework turned into problems, security headers, CORS, compression, metrics by route.
 //!
 //! What [`serve`] does: headers within 10 s, a bounded number of connections, no Nagle delay, and a drain on shutdown:
-//! idle connections close at once, requests in progress get 10 s. A live stream has to end by itself (it knows the
+//! idle connections close at once, requests in progress get 6 s. A live stream has to end by itself (it knows the
 //! shutdown token), else it holds the drain up to its end.
 
 use std::any::Any;
@@ -30,7 +30,7 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONNECTION,
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST, ORIGIN, REFERRER_POLICY,
     STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
@@ -58,6 +58,7 @@ use tower_http::compression::Compression;
 use crate::auth::Verifier;
 use crate::context::{RequestContext, X_REQUEST_ID};
 use crate::headers::single;
+use crate::health::Draining;
 use crate::problem::{Problem, ProblemCode};
 
 /// Path and query together, in bytes.
@@ -70,7 +71,8 @@ pub const COMPRESSED_FROM_BYTES: u64 = 1 << 10;
 /// Beyond this the parser itself refuses, without a body.
 const PARSER_BUFFER_BYTES_MAX: usize = 128 << 10;
 const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// With what a service waits before and after it: 10 s from SIGTERM to the end.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(6);
 const CONNECTIONS_MAX: usize = 10_000;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After an answer to a request whose body was not read, what still comes is read for so long, so that the client gets
@@ -88,6 +90,8 @@ pub struct Edge {
     pub cors_origins: Vec<String>,
     /// Whether clients come by TLS, so that HSTS may be said.
     pub behind_tls: bool,
+    /// Once it is set, each answer closes its connection.
+    pub draining: Draining,
 }
 
 /// Puts the middleware around the whole router, once.
@@ -97,6 +101,7 @@ pub fn edge(router: Router, edge: Edge) -> Router {
         cors_any: edge.cors_origins.iter().any(|origin| origin == "*"),
         cors_origins: edge.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect(),
         behind_tls: edge.behind_tls,
+        draining: edge.draining,
     })))
 }
 
@@ -112,6 +117,7 @@ struct Rules {
     cors_any: bool,
     cors_origins: Vec<HeaderValue>,
     behind_tls: bool,
+    draining: Draining,
 }
 
 impl Rules {
@@ -170,6 +176,9 @@ impl Rules {
                 CONTENT_SECURITY_POLICY,
                 HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
             );
+        }
+        if self.draining.is_set() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(origin) = exchange.allowed_origin {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -457,7 +466,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// Serves until `shutdown`, then drains for at most 10 s.
+/// Serves until `shutdown`, then drains for at most 6 s.
 ///
 /// # Errors
 /// When the listener has no address. An error of one connection ends that connection only; a failing `accept` is tried

@@ -1,0 +1,45 @@
+//! `command-api`: commands and accounts over HTTP, events into the store. As many copies as there is need for.
+
+use std::process::ExitCode;
+
+use command_api::CommandApi;
+use event_store::EventStore;
+use futures_util::FutureExt;
+use identity::Identity;
+use service_kit::database::{self, await_schema};
+use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting, all_of};
+use service_kit::token::Sealer;
+
+/// As for `primetrade serve`: a command makes and frees some forty small things.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const PORT: u16 = 8081;
+const WRITE_CONNECTIONS_MAX: u32 = 12;
+/// Only ended sessions are written there.
+const READ_CONNECTIONS_MAX: u32 = 2;
+
+fn main() -> ExitCode {
+    service::run("command-api", PORT, async |starting| build(starting).await)
+}
+
+async fn build(starting: &mut Starting) -> Result<Built, StartError> {
+    let urls = starting.databases.clone();
+    let write = starting.connect("PRIMETRADE_DATABASE_URL", urls.write.as_ref(), WRITE_CONNECTIONS_MAX).await?;
+    let read = starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), READ_CONNECTIONS_MAX).await?;
+    await_schema(&write, "event_store", &event_store::migrator(), DEPENDENCY_WAIT).await?;
+    await_schema(&write, "identity", &identity::migrator(), DEPENDENCY_WAIT).await?;
+
+    let (store, appenders) = EventStore::start(write.clone()).await?;
+    let stop = starting.background.stop.clone();
+    let (identity, watching) = Identity::start(write.clone(), &starting.secret, store.shards(), stop.clone()).await?;
+    starting.background.spawn("event store's appender", all_of(appenders, stop.clone()));
+    starting.background.spawn("watch over keys and sessions", watching.map(drop));
+    starting.background.spawn("publication of ended sessions", identity.publish_ended_sessions(read, stop));
+
+    starting.health.register("event_store", move || database::check(write.clone()));
+    let verifier = identity.verifier();
+    let api = command_api::router(CommandApi::new(store, Sealer::new(&starting.secret)))
+        .merge(command_api::accounts::router(identity));
+    Ok(Built { api, verifier })
+}

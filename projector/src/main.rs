@@ -1,0 +1,45 @@
+//! `projector`: the log into the read models, and the admin endpoints. As many copies as there is need for.
+
+use std::process::ExitCode;
+
+use event_store::TailReader;
+use projector::{AdminApi, Projector};
+use service_kit::database::{self, await_schema};
+use service_kit::health::Lag;
+use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
+use service_kit::token::Sealer;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const PORT: u16 = 8083;
+const LOG_CONNECTIONS_MAX: u32 = 8;
+const READ_CONNECTIONS_MAX: u32 = 16;
+
+fn main() -> ExitCode {
+    service::run("projector", PORT, async |starting| build(starting).await)
+}
+
+async fn build(starting: &mut Starting) -> Result<Built, StartError> {
+    let urls = starting.databases.clone();
+    let log = starting.connect("PRIMETRADE_DATABASE_URL", urls.write.as_ref(), LOG_CONNECTIONS_MAX).await?;
+    let read = starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), READ_CONNECTIONS_MAX).await?;
+    await_schema(&log, "event_store", &event_store::migrator(), DEPENDENCY_WAIT).await?;
+    await_schema(&read, "read_model", &projector::migrator(), DEPENDENCY_WAIT).await?;
+
+    let tail = TailReader::new(log.clone(), None);
+    let stop = starting.background.stop.clone();
+    let projector = Projector::start(read.clone(), tail.clone(), stop).await?;
+    let lag = projector.lag();
+    starting.background.spawn("projector", projector.stopped());
+
+    let verifier = starting.remote_verifier(&read).await?;
+    let admin = AdminApi::new(read.clone(), tail, Sealer::new(&starting.secret));
+    starting.health.register("event_store", move || database::check(log.clone()));
+    starting.health.register("read_models", move || database::check(read.clone()));
+    starting.health.lag(move || {
+        let projector::Lag { events, seconds } = *lag.borrow();
+        std::future::ready(Some(Lag { events, seconds }))
+    });
+    Ok(Built { api: projector::router(admin), verifier })
+}

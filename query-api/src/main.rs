@@ -1,0 +1,37 @@
+//! `query-api`: reads and the live stream, from the read models. As many copies as there is need for.
+
+use std::process::ExitCode;
+
+use query_api::QueryApi;
+use service_kit::database::{self, await_schema};
+use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
+use service_kit::token::Sealer;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const PORT: u16 = 8082;
+const QUERY_CONNECTIONS_MAX: u32 = 16;
+/// Only ended sessions are looked for there, and checks made.
+const READ_CONNECTIONS_MAX: u32 = 2;
+
+fn main() -> ExitCode {
+    service::run("query-api", PORT, async |starting| build(starting).await)
+}
+
+async fn build(starting: &mut Starting) -> Result<Built, StartError> {
+    let urls = starting.databases.clone();
+    let primary = starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), READ_CONNECTIONS_MAX).await?;
+    await_schema(&primary, "read_model", &query_api::schema(), DEPENDENCY_WAIT).await?;
+    let queried = match &urls.replica {
+        Some(url) => starting.connect("PRIMETRADE_READ_REPLICA_URL", Some(url), READ_CONNECTIONS_MAX).await?,
+        None => primary.clone(),
+    };
+    let queries = query_api::connect((*queried.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
+
+    let verifier = starting.remote_verifier(&primary).await?;
+    starting.health.register("read_models", move || database::check(queried.clone()));
+    let sealer = Sealer::new(&starting.secret);
+    let api = query_api::router(QueryApi::new(queries, sealer, None, starting.closing.clone()));
+    Ok(Built { api, verifier })
+}

@@ -1,0 +1,134 @@
+//! Ended sessions, from the identity database to the services without it: `read_model.ended_session`, which these two
+//! functions own. From a logout to the last copy of the last service it takes two looks, each a second apart.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::auth::Revoked;
+
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A look or a change that takes longer is given up and tried again.
+const STATEMENT_TIME_MAX: Duration = Duration::from_secs(2);
+/// What is published already is published again this often: the read database may be a new one.
+const AGAIN_EVERY_LOOKS: u32 = 30;
+
+/// Writes what `revoked` has to the read database, at each change and until `shutdown`. A session is known there for
+/// `known_for`, which has to be longer than its access tokens are good.
+pub async fn publish(
+    read_pool: PgPool,
+    mut revoked: watch::Receiver<Arc<Revoked>>,
+    known_for: Duration,
+    shutdown: CancellationToken,
+) {
+    let mut tick = interval(LOOK_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut published: HashSet<Uuid> = HashSet::new();
+    let mut failing = false;
+    let mut looks: u32 = 0;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = tick.tick() => {
+                looks = looks.wrapping_add(1);
+                if looks.is_multiple_of(AGAIN_EVERY_LOOKS) {
+                    published.clear();
+                }
+            }
+            Ok(()) = revoked.changed() => {}
+        }
+        let ended = revoked.borrow_and_update().clone();
+        let news: Vec<Uuid> = ended.0.difference(&published).copied().collect();
+        if news.is_empty() {
+            continue;
+        }
+        match in_time(write(&read_pool, &news, known_for)).await {
+            Ok(()) => {
+                published.clone_from(&ended.0);
+                if failing {
+                    tracing::info!("ended sessions are published again");
+                }
+                failing = false;
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "ended sessions cannot be published; trying again");
+                }
+                failing = true;
+            }
+        }
+    }
+}
+
+async fn write(pool: &PgPool, ended: &[Uuid], known_for: Duration) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into read_model.ended_session (session_id, known_until)
+         select unnest($1::uuid[]), now() + make_interval(secs => $2) on conflict (session_id) do nothing",
+        ended,
+        known_for.as_secs_f64()
+    )
+    .execute(pool)
+    .await?;
+    sqlx::query!("delete from read_model.ended_session where known_until < now()").execute(pool).await?;
+    Ok(())
+}
+
+/// Looks at the read database now and then every second until `shutdown`, by the future that it gives back beside what
+/// it sees.
+///
+/// # Errors
+/// The first look fails.
+pub async fn follow(
+    read_pool: PgPool,
+    shutdown: CancellationToken,
+) -> Result<(watch::Receiver<Arc<Revoked>>, impl Future<Output = ()> + Send), sqlx::Error> {
+    let (sender, receiver) = watch::channel(Arc::new(in_time(look(&read_pool)).await?));
+    let following = async move {
+        let mut tick = interval(LOOK_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            match in_time(look(&read_pool)).await {
+                Ok(seen) => {
+                    sender.send_if_modified(|known| {
+                        let changed = **known != seen;
+                        if changed {
+                            *known = Arc::new(seen);
+                        }
+                        changed
+                    });
+                    if failing {
+                        tracing::info!("ended sessions are seen again");
+                    }
+                    failing = false;
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(%error, "ended sessions cannot be looked for; trying again");
+                    }
+                    failing = true;
+                }
+            }
+        }
+    };
+    Ok((receiver, following))
+}
+
+async fn look(pool: &PgPool) -> Result<Revoked, sqlx::Error> {
+    let ended = sqlx::query_scalar!("select session_id from read_model.ended_session where known_until > now()");
+    Ok(Revoked(ended.fetch_all(pool).await?.into_iter().collect()))
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(STATEMENT_TIME_MAX, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}

@@ -1,0 +1,343 @@
+//! A service as a process: read the configuration, wait for what it needs, serve, drain. [`run`] is what the three
+//! `main.rs` share; [`Background`] also holds the tasks of `primetrade serve`.
+//!
+//! ```text
+//! service::run("query-api", 8082, async |starting| {
+//!     let pool = …;                                          // waits for the database, with patience
+//!     let verifier = starting.remote_verifier(&pool).await?; // waits for the keys
+//!     Ok(Built { api: query_api::router(…), verifier })
+//! })
+//! ```
+//!
+//! The end, at SIGTERM: `/readyz` says 503 and each answer closes its connection, while everything is still answered, so
+//! that whoever sends requests here sends them elsewhere; then no connection is accepted any more and what is being
+//! answered is waited for; then the background tasks end. A second signal ends it at once.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::Router;
+use clap::Parser;
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Verifier;
+use crate::config::{self, ConfigError, DatabaseUrls, Listen, Log, Source};
+use crate::database;
+use crate::health::{self, Health};
+use crate::interrupt::Interrupt;
+use crate::jwks::{self, Jwks};
+use crate::revocations;
+use crate::server::{self, Edge};
+use crate::telemetry;
+use crate::token::RootSecret;
+
+/// How long a service waits for each thing that it needs before it gives up.
+pub const DEPENDENCY_WAIT: Duration = Duration::from_secs(60);
+/// For so long after SIGTERM everything is still answered, while `/readyz` says otherwise. Longer than the second for
+/// which the gateway keeps an idle connection.
+const LAME_DUCK_MS: u64 = 1_500;
+/// How long background tasks may take to write what is under way, once nobody asks any more.
+const BACKGROUND_STOP_MS_MAX: u64 = 2_000;
+
+/// Exit status of what could not run.
+const COULD_NOT_RUN: u8 = 2;
+/// Exit status of what ended though it should not have.
+const DIED: u8 = 1;
+
+/// Whatever keeps a service from starting; each kind says in its own words what to do.
+pub type StartError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The flags of a service; they win over variables.
+#[derive(Debug, Parser)]
+#[command(version, about = "A service of PrimeTrade. Everything else is set by variables: see .env.example.")]
+struct Flags {
+    /// Address and port of the API (PRIMETRADE_LISTEN)
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address and port of livez, readyz and metrics (PRIMETRADE_OPS_LISTEN)
+    #[arg(long, value_name = "ADDRESS")]
+    ops_listen: Option<String>,
+}
+
+/// What a service is built with.
+pub struct Starting {
+    /// All settings.
+    pub source: Source,
+    /// `PRIMETRADE_DATABASE_URL` and those that default to it.
+    pub databases: DatabaseUrls,
+    /// `PRIMETRADE_SECRET`, the same for all copies of all services.
+    pub secret: RootSecret,
+    /// For checks of one's own.
+    pub health: Health,
+    /// For tasks that run as long as the process.
+    pub background: Background,
+    /// Cancelled when no connection is accepted any more: live streams end then.
+    pub closing: CancellationToken,
+}
+
+/// What a service has become.
+pub struct Built {
+    /// Its routes, without those of operations.
+    pub api: Router,
+    /// Who may use them.
+    pub verifier: Verifier,
+}
+
+/// Tasks that run beside the listener, and the token by which they end.
+#[derive(Default)]
+pub struct Background {
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+    /// Cancelled when nobody asks any more.
+    pub stop: CancellationToken,
+}
+
+impl Background {
+    /// Starts a task that ends only when `stop` is cancelled; should it end before, so does the process.
+    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.tasks.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// Returns when a task has ended that should run as long as the process, with its name.
+    pub async fn first_to_die(&mut self) -> &'static str {
+        match self.tasks.join_next_with_id().await {
+            Some(Ok((id, ()))) => self.name(id),
+            Some(Err(error)) => {
+                tracing::error!(%error, "a background task has died");
+                self.name(error.id())
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn name(&self, id: Id) -> &'static str {
+        self.names.get(&id).copied().unwrap_or("background task")
+    }
+
+    /// Lets what is under way be written, for a bounded time.
+    pub async fn stop(mut self, time_max: Duration) {
+        self.stop.cancel();
+        let stopping = async {
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                self.names.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
+            }
+        };
+        if tokio::time::timeout(time_max, stopping).await.is_err() {
+            let still: Vec<&str> = self.names.into_values().collect();
+            tracing::warn!("not stopped within {} ms: {}", time_max.as_millis(), still.join(", "));
+        }
+    }
+}
+
+/// Tasks that end together, as one: before `stop` when the first of them does, after it when all have.
+pub async fn all_of(mut tasks: JoinSet<()>, stop: CancellationToken) {
+    while let Some(ended) = tasks.join_next().await {
+        if ended.is_err() || !stop.is_cancelled() {
+            return;
+        }
+    }
+}
+
+impl Starting {
+    /// A pool, once the database answers; `url` comes from `variable`.
+    ///
+    /// # Errors
+    /// It is not set, or does not answer in time.
+    pub async fn connect(
+        &self,
+        variable: &'static str,
+        url: Option<&secrecy::SecretString>,
+        connections_max: u32,
+    ) -> Result<PgPool, StartError> {
+        let needed_for = "this service keeps its data there";
+        let url = url.ok_or_else(|| ConfigError::Missing { name: variable.to_owned(), needed_for })?;
+        Ok(database::connect(variable, connections_max, url, DEPENDENCY_WAIT).await?)
+    }
+
+    /// Verifies tokens without the identity database: by the keys of `PRIMETRADE_JWKS_URL`, and by the sessions that the
+    /// read database knows to have ended.
+    ///
+    /// # Errors
+    /// The variable is not set or wrong, or there are no keys to be had in time.
+    pub async fn remote_verifier(&mut self, read_pool: &PgPool) -> Result<Verifier, StartError> {
+        const NAME: &str = "PRIMETRADE_JWKS_URL";
+        let needed_for = "tokens are verified by the keys that command-api shows at /.well-known/jwks.json";
+        let url = self.source.text(NAME)?;
+        let url = url.ok_or_else(|| ConfigError::Missing { name: NAME.to_owned(), needed_for })?;
+        let stop = &self.background.stop;
+        let (keys, fetching) = Jwks::new(&url)?.follow(DEPENDENCY_WAIT, stop.clone()).await?;
+        let (revoked, looking) = revocations::follow(read_pool.clone(), stop.clone()).await?;
+        self.background.spawn("fetching of keys", fetching);
+        self.background.spawn("look-out for ended sessions", looking);
+        let (fetched, known) = (keys.fetched.clone(), keys.keys.clone());
+        self.health.register("keys", move || std::future::ready(jwks::check(&fetched, &known)));
+        Ok(Verifier::new(keys.keys, revoked).asking(keys.refetch))
+    }
+}
+
+/// Why a service ended.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Start(#[from] StartError),
+    #[error("cannot listen on {0}: {1}. Choose another address (--listen, PRIMETRADE_LISTEN, PRIMETRADE_OPS_LISTEN)")]
+    Listen(SocketAddr, std::io::Error),
+    #[error("the {0} ended, which it should not; see the log. The process ends, so that it can be started again")]
+    Died(&'static str),
+    #[error("the server failed: {0}")]
+    Server(std::io::Error),
+}
+
+/// The whole life of a service called `name`, which listens on `port` unless it is told otherwise. `build` is asked once,
+/// with the configuration read and logs set up.
+pub fn run<B>(name: &'static str, port: u16, build: B) -> ExitCode
+where
+    B: AsyncFnOnce(&mut Starting) -> Result<Built, StartError>,
+{
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return told(&Failure::Start(error.into())),
+    };
+    let ended = runtime.block_on(live(name, port, build));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => told(&failure),
+    }
+}
+
+fn told(failure: &Failure) -> ExitCode {
+    eprintln!("error: {failure}");
+    ExitCode::from(if matches!(failure, Failure::Died(_)) { DIED } else { COULD_NOT_RUN })
+}
+
+async fn live<B>(name: &'static str, port: u16, build: B) -> Result<(), Failure>
+where
+    B: AsyncFnOnce(&mut Starting) -> Result<Built, StartError>,
+{
+    let (mut starting, listen) = read(port)?;
+    let interrupt = Interrupt::listen().map_err(|error| Failure::Start(error.into()))?;
+    let metrics = telemetry::metrics().map_err(|error| Failure::Start(error.into()))?;
+    let cors_origins = starting.source.list("PRIMETRADE_CORS_ORIGINS").map_err(|error| Failure::Start(error.into()))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
+    let built = tokio::select! {
+        built = build(&mut starting) => built?,
+        () = interrupt.soft.cancelled() => {
+            tracing::info!("stopped before it was ready");
+            return Ok(());
+        }
+    };
+    let Starting { health, mut background, closing, .. } = starting;
+    let edge = Edge { verifier: Some(built.verifier), cors_origins, draining: health.draining(), ..Edge::default() };
+    let ops = health::router(health.clone(), Some(metrics));
+    let (api, ops) = match listen.ops_address {
+        Some(address) => (server::edge(built.api, edge.clone()), Some((bind(address).await?, server::edge(ops, edge)))),
+        None => (server::edge(built.api.merge(ops), edge), None),
+    };
+    let listener = bind(listen.address).await?;
+    tracing::info!(address = %listen.address, "{name} answers");
+    let serving = async {
+        let api = server::serve(listener, api, closing.clone());
+        match ops {
+            Some((listener, ops)) => tokio::try_join!(api, server::serve(listener, ops, closing.clone())).map(drop),
+            None => api.await,
+        }
+    };
+    let outcome = {
+        tokio::pin!(serving);
+        tokio::select! {
+            served = &mut serving => served.map_err(Failure::Server),
+            died = background.first_to_die() => {
+                tracing::error!("stopping: the {died} ended");
+                health.drain();
+                closing.cancel();
+                let _ = serving.await;
+                Err(Failure::Died(died))
+            }
+            () = interrupt.soft.cancelled() => {
+                tracing::info!("stopping: not ready any more, still answering");
+                health.drain();
+                let ending = async {
+                    tokio::time::sleep(Duration::from_millis(LAME_DUCK_MS)).await;
+                    closing.cancel();
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    served = &mut serving => served.map_err(Failure::Server),
+                    () = ending => Ok(()),
+                    () = interrupt.hard.cancelled() => std::process::exit(COULD_NOT_RUN.into()),
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = background.stop(Duration::from_millis(BACKGROUND_STOP_MS_MAX)) => {}
+        () = interrupt.hard.cancelled() => std::process::exit(COULD_NOT_RUN.into()),
+    }
+    tracing::info!("{name} has stopped");
+    outcome
+}
+
+/// The configuration, once, and the logs as it has them.
+fn read(port: u16) -> Result<(Starting, Listen), Failure> {
+    let flags = Flags::parse();
+    let starting = || -> Result<_, StartError> {
+        let mut source = Source::from_env();
+        source.check_names(&[])?;
+        for (name, flag) in [("PRIMETRADE_LISTEN", flags.listen), ("PRIMETRADE_OPS_LISTEN", flags.ops_listen)] {
+            if let Some(value) = flag {
+                source.set(name, value);
+            }
+        }
+        telemetry::init_logs(&Log::read(&source)?)?;
+        let listen = Listen::read_or(&source, port)?;
+        let needed_for = "all copies of all services need the same one; a single process makes its own";
+        let secret = config::root_secret(&source)?
+            .ok_or_else(|| ConfigError::Missing { name: "PRIMETRADE_SECRET".to_owned(), needed_for })?;
+        let starting = Starting {
+            databases: DatabaseUrls::read(&source)?,
+            source,
+            secret,
+            health: Health::new(),
+            background: Background::default(),
+            closing: CancellationToken::new(),
+        };
+        Ok((starting, listen))
+    };
+    Ok(starting()?)
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| Failure::Listen(address, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_is_told_by_its_name_also_when_it_panicked() {
+        let mut background = Background::default();
+        let stop = background.stop.clone();
+        background.spawn("long one", stop.cancelled_owned());
+        background.spawn("short one", async {});
+        assert_eq!(background.first_to_die().await, "short one");
+        background.spawn("broken one", async { panic!("as it should") });
+        assert_eq!(background.first_to_die().await, "broken one");
+        background.stop(Duration::from_secs(10)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_does_not_stop_is_not_waited_for() {
+        let mut background = Background::default();
+        background.spawn("deaf one", std::future::pending());
+        background.stop(Duration::from_secs(3)).await;
+    }
+}
