@@ -20,7 +20,6 @@ use service_kit::problem::Problem;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::cli::Format;
 use crate::csv_row::Columns;
@@ -418,6 +417,8 @@ pub fn reason(problem: &Problem) -> String {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn import(format: Format) -> Import {

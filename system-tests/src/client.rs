@@ -178,12 +178,13 @@ impl Account {
         request.json(&json!({ "commands": commands })).send().await
     }
 
-    /// All pages of a list, following `next_cursor`.
+    /// All pages of a list, following `next_cursor`. A walk that does not end is a failure.
     pub async fn walk(&self, path_and_query: &str) -> Vec<Value> {
+        const PAGES_MAX: usize = 10_000;
         let join = if path_and_query.contains('?') { '&' } else { '?' };
         let mut items = Vec::new();
         let mut page = self.read(path_and_query).await.expect(200).json();
-        loop {
+        for _ in 0..PAGES_MAX {
             items.extend(page["items"].as_array().expect("items").iter().cloned());
             let Some(cursor) = page["next_cursor"].as_str() else {
                 return items;
@@ -191,6 +192,7 @@ impl Account {
             let next = format!("{path_and_query}{join}cursor={cursor}");
             page = self.read(&next).await.expect(200).json();
         }
+        panic!("{path_and_query}: more than {PAGES_MAX} pages")
     }
 
     /// The live stream, from now or from `last_event_id` on.
