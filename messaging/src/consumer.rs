@@ -1,1 +1,314 @@
 //! Receives messages, with offsets that somebody else keeps.
+//!
+//! librdkafka calls back while it is polled, and a partition can only be begun with once it is known from where: so a
+//! thread of its own polls, and waits in the callback for the answer. Everything else it hands over in order through
+//! one bounded queue. Nothing is ever committed to Kafka.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc as commands};
+use std::time::Duration;
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::{KafkaSettings, Message, Unreadable};
+
+/// Messages that are read and wait to be taken. (librdkafka fetches ahead besides: at most [`PREFETCH_KIB_MAX`] for each
+/// partition.)
+const QUEUE_MESSAGES_MAX: usize = 4_000;
+const PREFETCH_KIB_MAX: &str = "4096";
+const PREFETCH_MESSAGES: &str = "10000";
+/// So long until a partition of a killed process goes to another one.
+const SESSION_MS: &str = "6000";
+const HEARTBEAT_MS: &str = "2000";
+/// A command waits so long at most while nothing comes.
+const POLL_MS: u64 = 50;
+/// A seek or a look at the topic may take so long.
+const BROKER_MS_MAX: u64 = 5_000;
+const METADATA_ATTEMPTS_MAX: u32 = 3;
+const STATISTICS_MS: &str = "5000";
+
+/// What comes out of the queue, in the order in which it is to be handled.
+#[derive(Debug)]
+pub enum Received {
+    /// These partitions are ours now. They are read once it is answered from which offset (`None`: the beginning); those
+    /// that are not answered for are not read.
+    Assigned {
+        /// Which.
+        partitions: Vec<i32>,
+        /// How many the topic has.
+        of: i32,
+        /// The answer.
+        begin: oneshot::Sender<Vec<(i32, Option<i64>)>>,
+    },
+    /// These partitions are somebody else's now. Messages of them that stand in the queue before this were read in time,
+    /// but may be too late.
+    Revoked(Vec<i32>),
+    /// A message.
+    Message {
+        /// Where it stands.
+        partition: i32,
+        /// Where it stands in there.
+        offset: i64,
+        /// What it says.
+        message: Result<Message, Box<Unreadable>>,
+    },
+    /// What comes of this partition from here on is from where [`Consumer::seek`] said.
+    Sought(i32),
+    /// Each partition with the offset after its last message, as far as it is known.
+    Ends(Vec<(i32, i64)>),
+    /// Something is wrong, and is tried again.
+    Failing(String),
+}
+
+enum Command {
+    Pause(i32),
+    Seek(i32, Option<i64>),
+}
+
+/// A member of a group of consumers of the topic.
+#[derive(Debug)]
+pub struct Consumer {
+    received: mpsc::Receiver<Received>,
+    commands: commands::Sender<Command>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Consumer {
+    /// Joins the group, in the background. To be called in a runtime.
+    ///
+    /// # Errors
+    /// librdkafka does not take the settings. (That no broker answers is no error.)
+    pub fn start(settings: &KafkaSettings, group: &str) -> Result<Self, KafkaError> {
+        let (sender, received) = mpsc::channel(QUEUE_MESSAGES_MAX);
+        let (command_sender, commands) = commands::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut config = settings.client_config();
+        config
+            .set("group.id", group)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // what is not there any more: the chain of positions tells whether anything is missing
+            .set("auto.offset.reset", "earliest")
+            .set("session.timeout.ms", SESSION_MS)
+            .set("heartbeat.interval.ms", HEARTBEAT_MS)
+            .set("check.crcs", "true")
+            .set("socket.nagle.disable", "true")
+            .set("queued.min.messages", PREFETCH_MESSAGES)
+            .set("queued.max.messages.kbytes", PREFETCH_KIB_MAX)
+            .set("fetch.queue.backoff.ms", "20")
+            .set("fetch.error.backoff.ms", "200")
+            .set("statistics.interval.ms", STATISTICS_MS);
+        let context = Callbacks { topic: settings.topic.clone(), sender: sender.clone(), failed: AtomicBool::new(false) };
+        let consumer = BaseConsumer::from_config_and_context(&config, context)?;
+        consumer.subscribe(&[&settings.topic])?;
+        let polling =
+            Polling { consumer, topic: settings.topic.clone(), sender, commands, again: Vec::new(), stop: stop.clone() };
+        let thread = tokio::task::spawn_blocking(move || polling.run());
+        Ok(Self { received, commands: command_sender, stop, thread })
+    }
+
+    /// What comes next; `None`: it has ended, and has to be started again. Can be dropped while it waits.
+    pub async fn next(&mut self) -> Option<Received> {
+        self.received.recv().await
+    }
+
+    /// What is there already.
+    pub fn try_next(&mut self) -> Option<Received> {
+        self.received.try_recv().ok()
+    }
+
+    /// Reads no more of a partition, until the next [`Consumer::seek`].
+    pub fn pause(&self, partition: i32) {
+        self.command(Command::Pause(partition));
+    }
+
+    /// Reads a partition from this offset on (`None`: from the beginning). [`Received::Sought`] says from when on, unless
+    /// the partition is revoked before.
+    pub fn seek(&self, partition: i32, offset: Option<i64>) {
+        self.command(Command::Seek(partition, offset));
+    }
+
+    fn command(&self, command: Command) {
+        // Where the thread has ended, `next` says so.
+        let _ended = self.commands.send(command);
+    }
+
+    /// Leaves the group.
+    pub async fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // The thread may be waiting for room in the queue, or for an answer that stands in it.
+        drop(self.received);
+        if let Err(error) = self.thread.await {
+            warn!(%error, "the thread of the consumer has died");
+        }
+    }
+}
+
+/// What the thread has.
+struct Polling {
+    consumer: BaseConsumer<Callbacks>,
+    topic: String,
+    sender: mpsc::Sender<Received>,
+    commands: commands::Receiver<Command>,
+    /// What could not be done yet.
+    again: Vec<Command>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Polling {
+    fn run(mut self) {
+        let mut failing = String::new();
+        while !self.stop.load(Ordering::Relaxed) && !self.consumer.context().failed.load(Ordering::Relaxed) {
+            let received = match self.consumer.poll(Duration::from_millis(POLL_MS)) {
+                None => None,
+                Some(Ok(message)) => {
+                    failing.clear();
+                    let (partition, offset) = (message.partition(), message.offset());
+                    Some(Received::Message { partition, offset, message: Message::read(&message) })
+                }
+                Some(Err(error)) => {
+                    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+                        warn!(%error, "the consumer cannot go on");
+                        return;
+                    }
+                    let text = error.to_string();
+                    (text != failing).then(|| {
+                        failing.clone_from(&text);
+                        Received::Failing(text)
+                    })
+                }
+            };
+            if received.is_some_and(|received| self.sender.blocking_send(received).is_err()) {
+                return;
+            }
+            self.obey();
+        }
+    }
+
+    fn obey(&mut self) {
+        let mut commands = std::mem::take(&mut self.again);
+        commands.extend(self.commands.try_iter());
+        for command in commands {
+            let (Command::Pause(partition) | Command::Seek(partition, _)) = command;
+            let is_ours = self.consumer.assignment().is_ok_and(|ours| ours.find_partition(&self.topic, partition).is_some());
+            let done = match command {
+                _ if !is_ours => continue,
+                Command::Pause(partition) => self.consumer.pause(&self.only(partition)),
+                Command::Seek(partition, offset) => self.seek(partition, offset),
+            };
+            match (done, command) {
+                (Ok(()), Command::Seek(..)) => {
+                    if self.sender.blocking_send(Received::Sought(partition)).is_err() {
+                        return;
+                    }
+                }
+                (Ok(()), Command::Pause(_)) => {}
+                (Err(error), command) => {
+                    info!(partition, %error, "a partition cannot be paused or sought yet; trying again");
+                    std::thread::sleep(Duration::from_millis(POLL_MS));
+                    self.again.push(command);
+                }
+            }
+        }
+    }
+
+    fn seek(&self, partition: i32, offset: Option<i64>) -> KafkaResult<()> {
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(&self.topic, partition, place_of(offset))?;
+        let sought = self.consumer.seek_partitions(place, Duration::from_millis(BROKER_MS_MAX))?;
+        for element in sought.elements() {
+            element.error()?;
+        }
+        self.consumer.resume(&self.only(partition))
+    }
+
+    fn only(&self, partition: i32) -> TopicPartitionList {
+        let mut only = TopicPartitionList::new();
+        only.add_partition(&self.topic, partition);
+        only
+    }
+}
+
+fn place_of(offset: Option<i64>) -> Offset {
+    offset.map_or(Offset::Beginning, Offset::Offset)
+}
+
+/// What librdkafka calls, on the thread that polls.
+struct Callbacks {
+    topic: String,
+    sender: mpsc::Sender<Received>,
+    /// The consumer is of no use any more.
+    failed: AtomicBool,
+}
+
+impl Callbacks {
+    /// Asks where the partitions begin. `None`: nobody answers.
+    fn begin(&self, consumer: &BaseConsumer<Self>, partitions: Vec<i32>) -> Option<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        if partitions.is_empty() {
+            return Some(list);
+        }
+        let of = (0..METADATA_ATTEMPTS_MAX).find_map(|_| self.partitions(consumer))?;
+        let (begin, begun) = oneshot::channel();
+        self.sender.blocking_send(Received::Assigned { partitions, of, begin }).ok()?;
+        for (partition, offset) in begun.blocking_recv().ok()? {
+            list.add_partition_offset(&self.topic, partition, place_of(offset)).ok()?;
+        }
+        Some(list)
+    }
+
+    /// How many partitions the topic has.
+    fn partitions(&self, consumer: &BaseConsumer<Self>) -> Option<i32> {
+        let metadata = consumer.fetch_metadata(Some(&self.topic), Duration::from_millis(BROKER_MS_MAX)).ok()?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic)?;
+        i32::try_from(topic.partitions().len()).ok().filter(|count| *count > 0)
+    }
+}
+
+impl ClientContext for Callbacks {
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        let ends = topic.partitions.values().filter(|partition| partition.partition >= 0 && partition.hi_offset >= 0);
+        let ends = ends.map(|partition| (partition.partition, partition.hi_offset)).collect();
+        // Only a figure: where the queue is full, the next one will do.
+        let _full = self.sender.try_send(Received::Ends(ends));
+    }
+}
+
+impl ConsumerContext for Callbacks {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+        let done = match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                info!(?partitions, "partitions are assigned");
+                match self.begin(consumer, partitions) {
+                    Some(list) => consumer.incremental_assign(&list),
+                    None => {
+                        self.failed.store(true, Ordering::Relaxed);
+                        consumer.incremental_assign(&TopicPartitionList::new())
+                    }
+                }
+            }
+            _ => {
+                info!(?partitions, "partitions are revoked");
+                // Where nobody listens any more, nobody reads either.
+                let _ended = self.sender.blocking_send(Received::Revoked(partitions));
+                consumer.incremental_unassign(list)
+            }
+        };
+        if let Err(error) = done {
+            warn!(%error, "an assignment of partitions has come to nothing");
+            self.failed.store(true, Ordering::Relaxed);
+        }
+    }
+}

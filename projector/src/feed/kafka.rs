@@ -1,0 +1,875 @@
+//! The projection fed from Kafka: this copy's partitions of the topic, in batches that may mix them.
+//!
+//! An owner's events are in one partition, and a partition belongs to one copy at a time; but a copy that is late (it
+//! was stopped, or has not heard yet) may still believe that one is its own. So nothing hangs on who has what
+//! assigned: whoever begins with a partition raises its turn, and a batch is written only while the turn is its own.
+//!
+//! Each message says which position came before it in its partition. So a message too few is noticed
+//! ([`Place::next`]); what comes twice does nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::StoredEvent;
+use messaging::consumer::{Consumer, Received};
+use messaging::{KafkaSettings, Message, Unreadable, partition_of};
+use sqlx::{Connection, PgConnection};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::applier::{Applier, Outcome, Source};
+use super::{BATCH_EVENTS_MAX, ErrorPause, Follower, LostRaces, STATUS_MS, in_time};
+use crate::apply::{self, Applied, At, Batch, Mark, OwnerStanding, PartitionMark, Written};
+use crate::parked::{self, Lane};
+use crate::{connection, lag};
+
+/// A partition that lacks messages is looked at again this often.
+const MEND_MS: u64 = 2_000;
+/// Of a message that nobody can read, so much is kept.
+const PAYLOAD_CHARACTERS_MAX: usize = 10_000;
+/// So many of them are tried again at once.
+const RETRY_MESSAGES_MAX: i64 = 50;
+
+/// What is wrong with partitions of this copy, by partition: nothing is read of them until it is mended.
+pub type Troubles = BTreeMap<i32, String>;
+
+/// The partitions that are assigned to this copy.
+pub(super) struct Kafka {
+    follower: Follower,
+    settings: KafkaSettings,
+    topic: Arc<str>,
+    stop: CancellationToken,
+    standings: Option<mpsc::Sender<Applied>>,
+    troubles: watch::Sender<Troubles>,
+    /// Assignments that are not answered yet.
+    assigned: VecDeque<Assigned>,
+    generation: i32,
+    /// The checkpoints: up to there the live generation has everything of a shard.
+    base: Positions,
+    partitions: BTreeMap<i32, Partition>,
+    /// How many the topic has.
+    of: i32,
+    /// In the order in which they came; each of a partition that is being read.
+    pending: VecDeque<Pending>,
+    applier: Applier,
+    lost_races: LostRaces,
+}
+
+/// Positions by shard.
+type Positions = BTreeMap<i16, i64>;
+
+struct Assigned {
+    partitions: Vec<i32>,
+    of: i32,
+    begin: oneshot::Sender<Vec<(i32, Option<i64>)>>,
+}
+
+struct Pending {
+    partition: i32,
+    offset: i64,
+    message: Result<Message, Box<Unreadable>>,
+}
+
+/// A partition of ours.
+struct Partition {
+    /// As we raised it last.
+    turn: i64,
+    /// As it is stored.
+    next_offset: Option<i64>,
+    place: Place,
+    state: State,
+    hole: Option<Hole>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    /// What comes is from before a seek.
+    Seeking,
+    /// Not read until then.
+    Stopped(Instant),
+}
+
+/// Where the chain of a partition is.
+#[derive(Clone, Default)]
+struct Place {
+    publication: i64,
+    /// Of each shard, the last message that was taken.
+    positions: Positions,
+}
+
+/// What a message is to its partition.
+enum Next {
+    /// It is to be applied.
+    New,
+    /// It came before.
+    Duplicate,
+    /// There is something missing before it.
+    After(Hole),
+}
+
+/// Messages that are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hole {
+    shard: i16,
+    /// The last position that is there …
+    after: i64,
+    /// … and one that is missing.
+    missing: i64,
+}
+
+/// What a message says about its place in the chain.
+struct Link {
+    publication: i64,
+    shard: i16,
+    position: i64,
+    previous: i64,
+}
+
+impl From<&Message> for Link {
+    fn from(message: &Message) -> Self {
+        Self {
+            publication: message.publication,
+            shard: message.event.shard,
+            position: message.event.position,
+            previous: message.previous_position,
+        }
+    }
+}
+
+impl Place {
+    /// Goes on to a message, if nothing is missing before it.
+    fn next(&mut self, link: &Link, base: &Positions) -> Next {
+        let shard = link.shard;
+        let base = base.get(&shard).copied().unwrap_or(0);
+        let here = self.positions.get(&shard).copied().unwrap_or(0).max(base);
+        if link.publication < self.publication || (link.publication == self.publication && link.position <= here) {
+            return Next::Duplicate;
+        }
+        if link.previous > here {
+            return Next::After(Hole { shard, after: here, missing: link.previous });
+        }
+        // A new publication may begin before what is there: nothing is wrong with having that again.
+        self.publication = link.publication;
+        self.positions.insert(shard, if link.position <= base { link.previous } else { link.position });
+        if link.position <= base { Next::Duplicate } else { Next::New }
+    }
+}
+
+/// The next messages, up to the first that is something special.
+struct Plan<'a> {
+    topic: Arc<str>,
+    steps: Vec<Step>,
+    events: Vec<&'a StoredEvent>,
+    /// What comes then.
+    then: Then,
+}
+
+enum Then {
+    /// More of the same, if anything.
+    More,
+    /// A message that nobody can read.
+    Unreadable,
+    /// Messages of this partition are missing.
+    Hole(i32, Hole),
+}
+
+/// What is stored as read once a message is done.
+struct Step {
+    partition: i32,
+    turn: i64,
+    next_offset: i64,
+    publication: i64,
+    position: Option<(i16, i64)>,
+    is_event: bool,
+}
+
+impl Plan<'_> {
+    /// How many messages are done once so many events are applied: those after the last one that do nothing, too.
+    fn steps_of(&self, events: usize) -> usize {
+        let mut left = events;
+        let to = self.steps.iter().position(|step| match (step.is_event, left) {
+            (true, 0) => true,
+            (true, _) => {
+                left -= 1;
+                false
+            }
+            (false, _) => false,
+        });
+        to.unwrap_or(self.steps.len())
+    }
+
+    fn marks(&self, events: usize) -> Vec<PartitionMark> {
+        let mut marks: BTreeMap<i32, (&Step, Positions)> = BTreeMap::new();
+        for step in self.steps.iter().take(self.steps_of(events)) {
+            let (last, positions) = marks.entry(step.partition).or_insert_with(|| (step, Positions::new()));
+            *last = step;
+            positions.extend(step.position);
+        }
+        let marks = marks.into_iter().map(|(partition, (last, positions))| PartitionMark {
+            partition,
+            turn: last.turn,
+            next_offset: last.next_offset,
+            publication: last.publication,
+            positions: positions.into_iter().collect(),
+        });
+        marks.collect()
+    }
+}
+
+impl Source for Plan<'_> {
+    fn mark(&self, generation: i32, at: At, events: usize) -> Option<Mark> {
+        let is_live = at.live_generation == generation && !at.is_fed_from_store;
+        is_live.then(|| Mark::Partitions { topic: self.topic.clone(), partitions: self.marks(events) })
+    }
+}
+
+/// Why following ends.
+enum End {
+    /// It is to stop.
+    Stop,
+    /// The consumer is of no use any more.
+    Consumer,
+}
+
+impl Kafka {
+    pub(super) fn new(
+        follower: Follower,
+        settings: KafkaSettings,
+        standings: Option<mpsc::Sender<Applied>>,
+        troubles: watch::Sender<Troubles>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            follower,
+            topic: settings.topic.as_str().into(),
+            settings,
+            stop,
+            standings,
+            troubles,
+            assigned: VecDeque::new(),
+            generation: 0,
+            base: Positions::new(),
+            partitions: BTreeMap::new(),
+            of: 1,
+            pending: VecDeque::new(),
+            applier: Applier::default(),
+            lost_races: LostRaces::default(),
+        }
+    }
+
+    /// Follows the topic for ever: the connection to the database and the consumer each end and begin on their own.
+    pub(super) async fn run(mut self) {
+        let stop = self.stop.clone();
+        let mut pause = ErrorPause::default();
+        while !stop.is_cancelled() {
+            let started = Instant::now();
+            let mut consumer = match Consumer::start(&self.settings, &group(&self.topic)) {
+                Ok(consumer) => consumer,
+                Err(error) => {
+                    pause.after(&error, started, &stop).await;
+                    continue;
+                }
+            };
+            let end = loop {
+                let started = Instant::now();
+                match self.follow(&mut consumer).await {
+                    Ok(end) => break end,
+                    Err(_) if stop.is_cancelled() => break End::Stop,
+                    Err(error) => pause.after(&error, started, &stop).await,
+                }
+            };
+            self.assigned.clear();
+            self.partitions.clear();
+            self.pending.clear();
+            self.tell_troubles();
+            consumer.stop().await;
+            if matches!(end, End::Consumer) {
+                pause.after(&"the consumer has ended", started, &stop).await;
+            }
+        }
+    }
+
+    /// Follows with one connection to the database.
+    async fn follow(&mut self, consumer: &mut Consumer) -> Result<End, sqlx::Error> {
+        let mut connection = in_time(connection::for_batches(&self.follower.pool)).await?;
+        // Nobody knows what became of the last statement of the connection before this one.
+        self.look(&mut connection, consumer).await?;
+        let ours = self.partitions.keys().copied().collect();
+        self.begin_again(&mut connection, consumer, ours).await?;
+        let mut looked = Instant::now();
+        while !self.stop.is_cancelled() {
+            let look_in = Duration::from_millis(STATUS_MS).saturating_sub(looked.elapsed());
+            if look_in.is_zero() {
+                in_time(self.look(&mut connection, consumer)).await?;
+                looked = Instant::now();
+            }
+            if self.pending.is_empty() && self.assigned.is_empty() {
+                tokio::select! {
+                    received = consumer.next() => match received {
+                        Some(received) => self.receive(received),
+                        None => return Ok(End::Consumer),
+                    },
+                    () = sleep(look_in) => continue,
+                    () = self.stop.cancelled() => return Ok(End::Stop),
+                }
+            }
+            while self.assigned.is_empty() && self.pending.len() < BATCH_EVENTS_MAX as usize {
+                let Some(received) = consumer.try_next() else { break };
+                self.receive(received);
+            }
+            while let Some(assigned) = self.assigned.front() {
+                let (partitions, of) = (assigned.partitions.clone(), assigned.of);
+                let begin = in_time(self.claim(&mut connection, &partitions, of)).await?;
+                if let Some(assigned) = self.assigned.pop_front() {
+                    for partition in partitions {
+                        if let Some(partition) = self.partitions.get_mut(&partition) {
+                            partition.state = State::Reading;
+                        }
+                    }
+                    // Whoever does not wait for it any more has ended.
+                    let _ended = assigned.begin.send(begin);
+                }
+            }
+            if !self.pending.is_empty() {
+                self.apply(&mut connection, consumer).await?;
+            }
+        }
+        Ok(End::Stop)
+    }
+
+    fn receive(&mut self, received: Received) {
+        match received {
+            Received::Assigned { partitions, of, begin } => self.assigned.push_back(Assigned { partitions, of, begin }),
+            Received::Revoked(partitions) => {
+                self.partitions.retain(|partition, _| !partitions.contains(partition));
+                self.pending.retain(|pending| !partitions.contains(&pending.partition));
+                self.tell_troubles();
+            }
+            Received::Message { partition, offset, message } => {
+                if self.partitions.get(&partition).is_some_and(|partition| partition.state == State::Reading) {
+                    self.pending.push_back(Pending { partition, offset, message });
+                }
+            }
+            Received::Sought(partition) => {
+                if let Some(partition) = self.partitions.get_mut(&partition)
+                    && partition.state == State::Seeking
+                {
+                    partition.state = State::Reading;
+                }
+            }
+            Received::Ends(ends) => {
+                for (partition, end) in ends {
+                    let Some(Partition { next_offset, .. }) = self.partitions.get(&partition) else { continue };
+                    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+                    let lag = (end - next_offset.unwrap_or(0)).max(0) as f64;
+                    metrics::gauge!("projector_consumer_lag_messages", "partition" => partition.to_string()).set(lag);
+                }
+            }
+            Received::Failing(error) => warn!(topic = %self.topic, error, "Kafka cannot be read; trying again"),
+        }
+    }
+
+    /// Looks whether another generation is live, somebody else has raised our turns, something is to be tried again.
+    async fn look(&mut self, connection: &mut PgConnection, consumer: &Consumer) -> Result<(), sqlx::Error> {
+        let ours: Vec<i32> = self.partitions.keys().copied().collect();
+        let status = sqlx::query!(
+            r#"
+            select p.log_id, p.live_generation, p.feed,
+                exists (
+                    select from read_model.parked as k where k.generation = p.live_generation and k.retry_at is not null
+                ) as "retry!",
+                array(
+                    select k.partition from read_model.kafka_partition as k
+                    where k.topic = $1 and k.partition = any ($2)
+                    order by k.partition
+                ) as "partitions!: Vec<i32>",
+                array(
+                    select k.turn from read_model.kafka_partition as k
+                    where k.topic = $1 and k.partition = any ($2)
+                    order by k.partition
+                ) as "turns!: Vec<i64>",
+                array(
+                    select c.shard from read_model.checkpoint as c
+                    where c.generation = p.live_generation
+                    order by c.shard
+                ) as "shards!: Vec<i16>",
+                array(
+                    select c.position from read_model.checkpoint as c
+                    where c.generation = p.live_generation
+                    order by c.shard
+                ) as "positions!: Vec<i64>"
+            from read_model.projection as p
+            "#,
+            &*self.topic,
+            &ours,
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        self.follower.check(status.log_id, &status.feed)?;
+        self.base = status.shards.into_iter().zip(status.positions).collect();
+        if status.live_generation != self.generation {
+            info!(generation = status.live_generation, topic = %self.topic, "follows the topic");
+            self.generation = status.live_generation;
+            self.follower.hint();
+        }
+        let turns: BTreeMap<i32, i64> = status.partitions.into_iter().zip(status.turns).collect();
+        let now = Instant::now();
+        let again = self.partitions.iter().filter(|(number, partition)| {
+            let is_ours = turns.get(number) == Some(&partition.turn);
+            !is_ours || matches!(partition.state, State::Stopped(until) if until <= now)
+        });
+        let again = again.map(|(number, _)| *number).collect();
+        self.begin_again(connection, consumer, again).await?;
+        if status.retry {
+            self.retry(connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Raises the turns of partitions that are assigned to us, and finds out where they begin.
+    async fn claim(
+        &mut self,
+        connection: &mut PgConnection,
+        numbers: &[i32],
+        of: i32,
+    ) -> Result<Vec<(i32, Option<i64>)>, sqlx::Error> {
+        let mut transaction = connection.begin().await?;
+        // Neither another feed nor another generation comes in between.
+        let projection = sqlx::query!("select log_id, live_generation, feed from read_model.projection for share")
+            .fetch_one(&mut *transaction)
+            .await?;
+        self.follower.check(projection.log_id, &projection.feed)?;
+        let moved = sqlx::query!(
+            "update read_model.kafka_partition set partitions = $2, turn = turn + 1 where topic = $1 and partitions <> $2",
+            &*self.topic,
+            of,
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if moved > 0 {
+            warn!(topic = %self.topic, partitions = of, "the number of partitions has changed");
+            sqlx::query!("delete from read_model.kafka_position where topic = $1", &*self.topic)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        let rows = sqlx::query!(
+            r#"
+            insert into read_model.kafka_partition as p (topic, partition, partitions, turn)
+            select $1, n.partition, $2, 1 from unnest($3::int[]) as n (partition) order by n.partition
+            on conflict (topic, partition) do update set turn = p.turn + 1
+            returning partition, turn, next_offset, publication
+            "#,
+            &*self.topic,
+            of,
+            numbers,
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let positions = sqlx::query!(
+            "select partition, shard, position from read_model.kafka_position
+            where topic = $1 and partition = any ($2)",
+            &*self.topic,
+            numbers,
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        self.generation = projection.live_generation;
+        self.of = of;
+        let mut begin = Vec::with_capacity(rows.len());
+        for row in rows {
+            let positions = positions.iter().filter(|position| position.partition == row.partition);
+            let place = Place {
+                publication: row.publication,
+                positions: positions.map(|position| (position.shard, position.position)).collect(),
+            };
+            let hole = self.partitions.get(&row.partition).and_then(|partition| partition.hole);
+            let (turn, next_offset) = (row.turn, row.next_offset);
+            let partition = Partition { turn, next_offset, place, state: State::Seeking, hole };
+            self.partitions.insert(row.partition, partition);
+            begin.push((row.partition, row.next_offset));
+        }
+        self.pending.retain(|pending| !numbers.contains(&pending.partition));
+        Ok(begin)
+    }
+
+    /// Reads partitions of ours again from where they are stored to be.
+    async fn begin_again(
+        &mut self,
+        connection: &mut PgConnection,
+        consumer: &Consumer,
+        partitions: Vec<i32>,
+    ) -> Result<(), sqlx::Error> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        for (partition, offset) in self.claim(connection, &partitions, self.of).await? {
+            consumer.seek(partition, offset);
+        }
+        Ok(())
+    }
+
+    /// Applies what is pending, or some of it.
+    async fn apply(&mut self, connection: &mut PgConnection, consumer: &Consumer) -> Result<(), sqlx::Error> {
+        let Self { pending, partitions, base, applier, follower, topic, generation, .. } = self;
+        let events_max = usize::try_from(applier.events_max()).unwrap_or(1);
+        let plan = plan(pending, partitions, base, follower.log_id, topic, events_max);
+        if !plan.steps.is_empty() {
+            let applying = applier.apply(connection, *generation, &plan, &plan.events);
+            return match in_time(applying).await? {
+                Outcome::Applied(events, _) if events == 0 && !plan.events.is_empty() => Ok(()),
+                Outcome::Applied(events, standings) => {
+                    let (done, marks) = (plan.steps_of(events), plan.marks(events));
+                    self.done(done, marks, standings);
+                    Ok(())
+                }
+                Outcome::Moved => self.moved(connection, consumer).await,
+            };
+        }
+        match plan.then {
+            Then::More => Ok(()),
+            Then::Unreadable => self.put_aside(connection, consumer).await,
+            Then::Hole(partition, hole) => self.stop_at(connection, consumer, partition, hole).await,
+        }
+    }
+
+    /// Somebody else has raised a turn.
+    async fn moved(&mut self, connection: &mut PgConnection, consumer: &Consumer) -> Result<(), sqlx::Error> {
+        self.lost_races.pause().await;
+        in_time(self.look(connection, consumer)).await
+    }
+
+    /// These messages are done, and stored as read.
+    fn done(&mut self, messages: usize, marks: Vec<PartitionMark>, owners: Vec<OwnerStanding>) {
+        self.pending.drain(..messages);
+        let mut mended = false;
+        for mark in marks {
+            let Some(partition) = self.partitions.get_mut(&mark.partition) else { continue };
+            partition.turn = mark.turn + 1;
+            partition.next_offset = Some(mark.next_offset);
+            partition.place.publication = mark.publication;
+            partition.place.positions.extend(mark.positions);
+            if partition.hole.take().is_some() {
+                info!(topic = %self.topic, partition = mark.partition, "the partition is mended");
+                mended = true;
+            }
+        }
+        if mended {
+            self.tell_troubles();
+        }
+        self.lost_races.won();
+        self.tell(owners);
+    }
+
+    fn tell(&self, owners: Vec<OwnerStanding>) {
+        self.follower.hint();
+        let Some(standings) = self.standings.as_ref().filter(|_| !owners.is_empty()) else { return };
+        let applied = Applied { log_id: self.follower.log_id, generation: self.generation, owners };
+        // Who listens keeps a cache of what ends by itself within seconds.
+        if standings.try_send(applied).is_err() {
+            metrics::counter!("projector_standings_dropped_total").increment(1);
+        }
+    }
+
+    /// The first pending message cannot be read. If it says where it stands and the log has an event there, that
+    /// event is parked; else the message itself is.
+    async fn put_aside(&mut self, connection: &mut PgConnection, consumer: &Consumer) -> Result<(), sqlx::Error> {
+        let Some(Pending { partition: number, offset, message: Err(unreadable) }) = self.pending.front() else {
+            return Ok(());
+        };
+        let (number, offset, unreadable) = (*number, *offset, unreadable.clone());
+        let Some(partition) = self.partitions.get(&number) else { return Ok(()) };
+        let mut place = partition.place.clone();
+        let mut event = None;
+        let mut step = Step {
+            partition: number,
+            turn: partition.turn,
+            next_offset: offset + 1,
+            publication: place.publication,
+            position: None,
+            is_event: false,
+        };
+        if let Some(link) = link_of(&unreadable, self.follower.log_id) {
+            match place.next(&link, &self.base) {
+                Next::After(hole) => return self.stop_at(connection, consumer, number, hole).await,
+                Next::Duplicate => {}
+                Next::New => {
+                    let found = self.follower.tail.read_after(link.shard, link.position - 1, 1).await?;
+                    let found = found.into_iter().find(|event| event.position == link.position);
+                    event = found.filter(|event| partition_of(event.owner_id, self.of) == number);
+                    if event.is_some() {
+                        step.publication = place.publication;
+                        step.position = Some((link.shard, link.position));
+                        step.is_event = true;
+                    }
+                }
+            }
+        }
+        let steps = vec![step];
+        let plan = Plan { topic: self.topic.clone(), steps, events: event.iter().collect(), then: Then::More };
+        let reason = format!("its message (partition {number}, offset {offset}) cannot be read: {}", unreadable.reason);
+        let outcome = match &event {
+            Some(event) => self.applier.park(connection, self.generation, &plan, event, reason).await?,
+            None => park_message(connection, self.generation, &plan, offset, &unreadable).await?,
+        };
+        match outcome {
+            Outcome::Applied(_, standings) => {
+                let marks = plan.marks(1);
+                self.done(1, marks, standings);
+                Ok(())
+            }
+            Outcome::Moved => self.moved(connection, consumer).await,
+        }
+    }
+
+    /// Messages of a partition are missing: nothing more is read of it for a while.
+    async fn stop_at(
+        &mut self,
+        connection: &mut PgConnection,
+        consumer: &Consumer,
+        number: i32,
+        hole: Hole,
+    ) -> Result<(), sqlx::Error> {
+        consumer.pause(number);
+        self.pending.retain(|pending| pending.partition != number);
+        // What all partitions have: a mend from there on suits every one of them.
+        lag::look(&self.follower.pool, &self.follower.tail).await?;
+        let all_until = sqlx::query_scalar!(
+            "select position from read_model.checkpoint where generation = $1 and shard = $2",
+            self.generation,
+            hole.shard,
+        )
+        .fetch_optional(&mut *connection)
+        .await?
+        .unwrap_or(0);
+        let Some(partition) = self.partitions.get_mut(&number) else { return Ok(()) };
+        let is_new = partition.hole != Some(hole);
+        partition.hole = Some(hole);
+        partition.state = State::Stopped(Instant::now() + Duration::from_millis(MEND_MS));
+        let turn = partition.turn;
+        let Hole { shard, after, missing } = hole;
+        let trouble = format!(
+            "partition {number} of {} lacks messages: after position {after} of shard {shard} the next that it knows of is \
+             {missing}, and that is not there; `primetrade republish --from {}` mends it",
+            self.topic,
+            all_until.min(after) + 1
+        );
+        if is_new {
+            error!(partition = number, shard, after, missing, "{trouble}");
+        }
+        sqlx::query!(
+            "update read_model.kafka_partition set trouble = $4 where topic = $1 and partition = $2 and turn = $3",
+            &*self.topic,
+            number,
+            turn,
+            trouble,
+        )
+        .execute(connection)
+        .await?;
+        self.troubles.send_modify(|troubles| {
+            troubles.insert(number, trouble);
+        });
+        self.tell_troubles();
+        Ok(())
+    }
+
+    fn tell_troubles(&self) {
+        self.troubles.send_modify(|troubles| {
+            troubles.retain(|partition, _| self.partitions.get(partition).is_some_and(|p| p.hole.is_some()));
+        });
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("projector_partitions_stopped").set(self.troubles.borrow().len() as f64);
+    }
+
+    /// Tries again what an administrator asked for, where it is of a partition of ours.
+    async fn retry(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        for (shard, stream) in parked::due(connection, self.generation, None).await? {
+            let number = partition_of(stream.0, self.of);
+            let Some(partition) = self.partitions.get_mut(&number) else { continue };
+            let mut lane = Lane::Partition { topic: self.topic.clone(), partition: number, turn: partition.turn };
+            let retried =
+                parked::retry(connection, &self.follower.tail, self.generation, &mut lane, shard, stream).await;
+            if let Lane::Partition { turn, .. } = lane {
+                partition.turn = turn;
+            }
+            self.tell(retried?.into_iter().collect());
+        }
+        self.retry_messages(connection).await
+    }
+
+    /// A message that nobody can read is forgotten once everything that was published into its partition is applied:
+    /// whatever it was, nothing is missing.
+    async fn retry_messages(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let ours: Vec<i32> = self.partitions.keys().copied().collect();
+        let due = sqlx::query!(
+            r#"
+            select id, partition as "partition!", message_offset as "offset!"
+            from read_model.parked
+            where generation = $1 and topic = $2 and partition = any ($3) and retry_at is not null
+            limit $4
+            "#,
+            self.generation,
+            &*self.topic,
+            &ours,
+            RETRY_MESSAGES_MAX,
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let published = self.follower.tail.published().await?;
+        for message in due {
+            let Some(partition) = self.partitions.get(&message.partition) else { continue };
+            let is_complete = published.iter().filter(|of| *of.topic == *self.topic).all(|of| {
+                let last = of.last_positions.iter().find(|(number, _)| *number == message.partition);
+                let here = partition.place.positions.get(&of.shard).max(self.base.get(&of.shard)).copied();
+                last.is_none_or(|(_, last)| *last <= here.unwrap_or(0))
+            });
+            if is_complete {
+                sqlx::query!("delete from read_model.parked where id = $1", message.id)
+                    .execute(&mut *connection)
+                    .await?;
+                info!(
+                    partition = message.partition,
+                    offset = message.offset,
+                    "a message that cannot be read is forgotten: nothing is missing in its partition"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The group of the projector's copies.
+fn group(topic: &str) -> String {
+    format!("{topic}.projector")
+}
+
+/// What is to be done with the pending messages.
+fn plan<'a>(
+    pending: &'a VecDeque<Pending>,
+    partitions: &BTreeMap<i32, Partition>,
+    base: &Positions,
+    log_id: Uuid,
+    topic: &Arc<str>,
+    events_max: usize,
+) -> Plan<'a> {
+    let mut places: BTreeMap<i32, Place> = BTreeMap::new();
+    let mut plan = Plan { topic: topic.clone(), steps: Vec::new(), events: Vec::new(), then: Then::More };
+    for Pending { partition: number, offset, message } in pending {
+        let Some(partition) = partitions.get(number) else { break };
+        let place = places.entry(*number).or_insert_with(|| partition.place.clone());
+        let Ok(message) = message else {
+            plan.then = Then::Unreadable;
+            break;
+        };
+        let link = Link::from(message);
+        let next = if message.log_id == log_id {
+            place.next(&link, base)
+        } else {
+            // Of a log that was restored from a backup since, or of somebody else's.
+            metrics::counter!("projector_foreign_messages_total").increment(1);
+            Next::Duplicate
+        };
+        let is_event = match next {
+            Next::New => true,
+            Next::Duplicate => false,
+            Next::After(hole) => {
+                plan.then = Then::Hole(*number, hole);
+                break;
+            }
+        };
+        if is_event {
+            if plan.events.len() == events_max {
+                break;
+            }
+            plan.events.push(&message.event);
+        }
+        plan.steps.push(Step {
+            partition: *number,
+            turn: partition.turn,
+            next_offset: offset + 1,
+            publication: place.publication,
+            position: place.positions.get(&link.shard).map(|position| (link.shard, *position)),
+            is_event,
+        });
+    }
+    plan
+}
+
+/// Where a message that cannot be read stands, if it says so.
+fn link_of(unreadable: &Unreadable, log_id: Uuid) -> Option<Link> {
+    (unreadable.log_id == Some(log_id)).then_some(())?;
+    Some(Link {
+        publication: unreadable.publication?,
+        shard: unreadable.shard?,
+        position: unreadable.position?,
+        previous: unreadable.previous_position?,
+    })
+}
+
+/// Parks a message that belongs to nothing that is known, by its place in the topic.
+async fn park_message(
+    connection: &mut PgConnection,
+    generation: i32,
+    plan: &Plan<'_>,
+    offset: i64,
+    unreadable: &Unreadable,
+) -> Result<Outcome, sqlx::Error> {
+    let Some(step) = plan.steps.first() else { return Ok(Outcome::Moved) };
+    let mut transaction = connection.begin().await?;
+    sqlx::query!("set local synchronous_commit = on").execute(&mut *transaction).await?;
+    let name = format!("message {generation} {} {} {offset}", plan.topic, step.partition);
+    let payload: String = unreadable.payload.chars().take(PAYLOAD_CHARACTERS_MAX).collect();
+    sqlx::query!(
+        r#"
+        insert into read_model.parked (id, generation, topic, partition, message_offset, owner_id, task_id, version, type,
+            reason, parked_at, event)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now(), $11)
+        on conflict do nothing
+        "#,
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()),
+        generation,
+        &*plan.topic,
+        step.partition,
+        offset,
+        unreadable.owner_id.map(|owner| owner.0),
+        unreadable.task_id.map(|task| task.0),
+        unreadable.version,
+        unreadable.event_type,
+        format!("this message cannot be read: {}", unreadable.reason),
+        payload,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let mark = Mark::Partitions { topic: plan.topic.clone(), partitions: plan.marks(0) };
+    match apply::write(&mut transaction, Batch::empty(generation), mark).await? {
+        Written::Yes(standings) => {
+            transaction.commit().await?;
+            metrics::counter!("projector_unreadable_messages_total").increment(1);
+            error!(partition = step.partition, offset, reason = unreadable.reason, "a message cannot be read; it is parked");
+            Ok(Outcome::Applied(0, standings))
+        }
+        Written::LostRace => Ok(Outcome::Moved),
+    }
+}
+
+/// Forgets what is read of a topic, so that it is read again from its beginning, and fences off what is under way. What
+/// was applied stays known, so nothing happens twice. For a topic that is published again.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn forget_offsets(pool: &sqlx::PgPool, topic: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!("update read_model.kafka_partition set next_offset = null, turn = turn + 1 where topic = $1", topic)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
