@@ -265,6 +265,12 @@ impl Batch {
         }
     }
 
+    /// Without an event: only the mark is moved.
+    pub(crate) fn empty(generation: i32) -> Self {
+        let at = At { live_generation: generation, is_fed_from_store: false, checkpoint: None };
+        Self::new(Loaded { generation, at, rows: HashMap::new(), parked: HashMap::new() })
+    }
+
     /// How many events were folded or parked.
     pub(crate) fn events(&self) -> usize {
         self.events

@@ -1,5 +1,12 @@
 //! How far the live projection is behind the log.
+//!
+//! Fed from Kafka, partitions of one shard are read each at its own pace. What the relay keeps (up to where the log is
+//! published, and the last position of it in each partition) tells up to where *everything* is applied: up to the
+//! cursor, if each partition has the last one that was put there; else up to the least that a partition which has not
+//! has. That position is kept in the checkpoint, which the transactions of this feed do not touch. So the lag in events is
+//! "at most so many", the relay's included: partitions that are ahead count as if they were not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event_store::TailReader;
@@ -38,6 +45,7 @@ pub struct ShardLag {
 /// # Errors
 /// The database does not answer.
 pub async fn look(pool: &PgPool, tail: &TailReader) -> Result<Vec<ShardLag>, sqlx::Error> {
+    advance_checkpoints(pool, tail).await?;
     // Checkpoints first: the heads are then at or past them.
     let live = sqlx::query_scalar!("select live_generation from read_model.projection").fetch_one(pool).await?;
     let checkpoints = sqlx::query!("select shard, position from read_model.checkpoint where generation = $1", live)
@@ -65,6 +73,58 @@ pub async fn look(pool: &PgPool, tail: &TailReader) -> Result<Vec<ShardLag>, sql
         shards.push(ShardLag { shard, generation: live, position, lag: Lag { events, seconds } });
     }
     Ok(shards)
+}
+
+/// Moves the checkpoints of a live generation that is fed from Kafka to where it has everything.
+async fn advance_checkpoints(pool: &PgPool, tail: &TailReader) -> Result<(), sqlx::Error> {
+    let is_fed_from_kafka = sqlx::query_scalar!("select feed = 'kafka' from read_model.projection").fetch_one(pool);
+    if is_fed_from_kafka.await? != Some(true) {
+        return Ok(());
+    }
+    let log_id = tail.log_id().await?;
+    // What is published first: what is applied can then only be more.
+    for published in tail.published().await? {
+        let applied = sqlx::query!(
+            r#"
+            select p.live_generation, coalesce(c.position, 0) as "checkpoint!",
+                array(
+                    select k.partition from read_model.kafka_position as k
+                    where k.topic = $2 and k.shard = $1
+                    order by k.partition
+                ) as "partitions!: Vec<i32>",
+                array(
+                    select k.position from read_model.kafka_position as k
+                    where k.topic = $2 and k.shard = $1
+                    order by k.partition
+                ) as "positions!: Vec<i64>"
+            from read_model.projection as p
+            left join read_model.checkpoint as c on c.generation = p.live_generation and c.shard = $1
+            where p.feed = 'kafka' and p.log_id = $3
+            "#,
+            published.shard,
+            published.topic,
+            log_id,
+        )
+        .fetch_optional(pool)
+        .await?;
+        let Some(applied) = applied else { return Ok(()) };
+        let positions: BTreeMap<i32, i64> = applied.partitions.into_iter().zip(applied.positions).collect();
+        let at = |partition: &i32| positions.get(partition).copied().unwrap_or(0).max(applied.checkpoint);
+        let behind = published.last_positions.iter().filter(|(partition, last)| at(partition) < *last);
+        let complete = behind.map(|(partition, _)| at(partition)).fold(published.cursor, i64::min);
+        if complete > applied.checkpoint {
+            sqlx::query!(
+                "insert into read_model.checkpoint as c (generation, shard, position) values ($1, $2, $3)
+                on conflict (generation, shard) do update set position = greatest(c.position, excluded.position)",
+                applied.live_generation,
+                published.shard,
+                complete,
+            )
+            .execute(pool)
+            .await?;
+        }
+    }
+    Ok(())
 }
 
 /// All shards together: the events of all, the time of the slowest.

@@ -40,7 +40,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 
 pub use admin::{AdminApi, router};
 pub use apply::{Applied, OwnerStanding};
-pub use feed::{Projector, StartError};
+pub use feed::{Projector, StartError, Troubles, forget_offsets};
 pub use lag::Lag;
 pub use rebuild::{RebuildError, RebuildReport};
 

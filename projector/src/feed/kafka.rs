@@ -8,7 +8,6 @@
 //! ([`Place::next`]); what comes twice does nothing.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +22,13 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::applier::{Applier, Outcome, Source};
-use super::{BATCH_EVENTS_MAX, ErrorPause, Follower, LostRaces, STATUS_MS, in_time};
+use super::{ErrorPause, Follower, LostRaces, STATUS_MS, in_time};
 use crate::apply::{self, Applied, At, Batch, Mark, OwnerStanding, PartitionMark, Written};
 use crate::parked::{self, Lane};
 use crate::{connection, lag};
 
+/// As many messages as events are applied at once, at most, are taken out of the queue.
+const PENDING_MESSAGES_MAX: usize = super::BATCH_EVENTS_MAX as usize;
 /// A partition that lacks messages is looked at again this often.
 const MEND_MS: u64 = 2_000;
 /// Of a message that nobody can read, so much is kept.
@@ -319,7 +320,7 @@ impl Kafka {
                     () = self.stop.cancelled() => return Ok(End::Stop),
                 }
             }
-            while self.assigned.is_empty() && self.pending.len() < BATCH_EVENTS_MAX as usize {
+            while self.assigned.is_empty() && self.pending.len() < PENDING_MESSAGES_MAX {
                 let Some(received) = consumer.try_next() else { break };
                 self.receive(received);
             }
@@ -656,8 +657,8 @@ impl Kafka {
         let turn = partition.turn;
         let Hole { shard, after, missing } = hole;
         let trouble = format!(
-            "partition {number} of {} lacks messages: after position {after} of shard {shard} the next that it knows of is \
-             {missing}, and that is not there; `primetrade republish --from {}` mends it",
+            "partition {number} of {} lacks messages: of shard {shard} it has nothing between position {after} and the one \
+             after {missing}; `primetrade republish --from {}` mends it",
             self.topic,
             all_until.min(after) + 1
         );

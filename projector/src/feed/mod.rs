@@ -2,21 +2,27 @@
 //! comes. Either way the turn of what says how far the feed is read decides whose batch is written.
 
 mod applier;
+mod kafka;
 mod store;
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use domain::StoredEvent;
 use event_store::TailReader;
+use messaging::KafkaSettings;
 use sqlx::PgPool;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use uuid::Uuid;
 
+use crate::apply::Applied;
 use crate::lag::{self, Lag};
+
+pub use kafka::{Troubles, forget_offsets};
 
 pub(crate) use applier::is_due_to_content;
 pub(crate) use store::{catch_up, create_checkpoint};
@@ -47,6 +53,7 @@ pub enum StartError {
 pub struct Projector {
     applied: watch::Receiver<u64>,
     lag: watch::Receiver<Lag>,
+    troubles: watch::Receiver<Troubles>,
     task: JoinHandle<()>,
 }
 
@@ -58,7 +65,25 @@ impl Projector {
     /// The database does not answer, or was not migrated.
     pub async fn start(read_pool: PgPool, tail: TailReader, shutdown: CancellationToken) -> Result<Self, StartError> {
         let (follower, starting) = prepare(read_pool, tail, Feed::Store).await?;
-        Ok(starting.run(follower.clone(), shutdown, move |stop| store::run(follower, stop)))
+        Ok(starting.run(follower.clone(), shutdown, move |stop, _| store::run(follower, stop)))
+    }
+
+    /// Starts to follow the log in Kafka, sharing the topic's partitions with other copies. `standings` is told where
+    /// owners stand after each transaction; where it is full they are not waited for.
+    ///
+    /// # Errors
+    /// A database does not answer, or was not migrated. (Brokers are not waited for.)
+    pub async fn start_from_kafka(
+        read_pool: PgPool,
+        tail: TailReader,
+        settings: KafkaSettings,
+        standings: Option<mpsc::Sender<Applied>>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let (follower, starting) = prepare(read_pool, tail, Feed::Kafka).await?;
+        Ok(starting.run(follower.clone(), shutdown, move |stop, troubles| {
+            kafka::Kafka::new(follower, settings, standings, troubles, stop).run()
+        }))
     }
 
     /// Changes after each batch that became visible: a hint, the tables decide.
@@ -71,6 +96,12 @@ impl Projector {
     #[must_use]
     pub fn lag(&self) -> watch::Receiver<Lag> {
         self.lag.clone()
+    }
+
+    /// Partitions of this copy that lack messages, each with what mends it.
+    #[must_use]
+    pub fn troubles(&self) -> watch::Receiver<Troubles> {
+        self.troubles.clone()
     }
 
     /// Returns when the projector has stopped: after `shutdown`, what was under way is written. Before it, something
@@ -86,6 +117,7 @@ impl Projector {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Feed {
     Store,
+    Kafka,
 }
 
 impl Feed {
@@ -93,6 +125,7 @@ impl Feed {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Store => "store",
+            Self::Kafka => "kafka",
         }
     }
 }
@@ -183,12 +216,13 @@ impl Starting {
         self,
         follower: Follower,
         shutdown: CancellationToken,
-        feed: impl FnOnce(CancellationToken) -> F,
+        feed: impl FnOnce(CancellationToken, watch::Sender<Troubles>) -> F,
     ) -> Projector {
         let stop = shutdown.child_token();
+        let (troubles_sender, troubles) = watch::channel(Troubles::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(lag::watch(follower.pool, follower.tail, self.lag_sender, stop.clone()));
-        tasks.spawn(feed(stop.clone()));
+        tasks.spawn(feed(stop.clone(), troubles_sender));
         let task = tokio::spawn(async move {
             let _stop_all = stop.clone().drop_guard();
             while let Some(ended) = tasks.join_next().await {
@@ -198,7 +232,7 @@ impl Starting {
                 }
             }
         });
-        Projector { applied: self.applied, lag: self.lag, task }
+        Projector { applied: self.applied, lag: self.lag, troubles, task }
     }
 }
 
@@ -210,7 +244,7 @@ struct ErrorPause {
 
 impl ErrorPause {
     /// After an error of what was `started` then.
-    async fn after(&mut self, error: &sqlx::Error, started: Instant, stop: &CancellationToken) {
+    async fn after(&mut self, error: &(dyn Display + Sync), started: Instant, stop: &CancellationToken) {
         if started.elapsed() > Duration::from_millis(ERROR_PAUSE_MS_MAX) {
             self.errors = 0;
         }
