@@ -54,5 +54,8 @@ pub mod service;
 /// Logs and metrics.
 pub mod telemetry;
 
+/// A cache that may be away: short calls behind a circuit breaker.
+pub mod redis;
+
 /// The one place where the wall clock is read.
 pub mod clock;
