@@ -34,8 +34,8 @@ pub struct Databases {
     pub write: PgPool,
     /// Read models.
     pub read: PgPool,
-    /// Where queries read: the replica, or the read database.
-    pub replica: PgPool,
+    /// A replica of the read models, where there is one.
+    pub replica: Option<PgPool>,
     private: Option<Private>,
 }
 
@@ -48,7 +48,7 @@ impl Databases {
         let private = Private::acquire(dir, bin_setting).await?;
         let write = pool(WRITE_CONNECTIONS_MAX, private.connect_options());
         let read = pool(READ_CONNECTIONS_MAX, private.connect_options());
-        Ok(Self { write, replica: read.clone(), read, private: Some(private) })
+        Ok(Self { write, read, replica: None, private: Some(private) })
     }
 
     /// Connects by URL.
@@ -63,8 +63,8 @@ impl Databases {
         let read_url = urls.read.as_ref().unwrap_or(write_url);
         let read = connect("PRIMETRADE_READ_DATABASE_URL", READ_CONNECTIONS_MAX, read_url).await?;
         let replica = match &urls.replica {
-            Some(url) => connect("PRIMETRADE_READ_REPLICA_URL", READ_CONNECTIONS_MAX, url).await?,
-            None => read.clone(),
+            Some(url) => Some(connect("PRIMETRADE_READ_REPLICA_URL", READ_CONNECTIONS_MAX, url).await?),
+            None => None,
         };
         Ok(Self { write, read, replica, private: None })
     }
@@ -108,7 +108,10 @@ impl Databases {
     /// It could not be stopped.
     pub async fn close(self) -> Result<(), OpenError> {
         let closing = async {
-            tokio::join!(self.write.close(), self.read.close(), self.replica.close());
+            tokio::join!(self.write.close(), self.read.close());
+            if let Some(replica) = &self.replica {
+                replica.close().await;
+            }
         };
         // A connection that hangs is not waited for.
         let _ = tokio::time::timeout(Duration::from_secs(3), closing).await;

@@ -9,7 +9,7 @@ use event_store::EventStore;
 use futures_util::FutureExt;
 use identity::Identity;
 use projector::{AdminApi, Projector};
-use query_api::QueryApi;
+use query_api::{QueryApi, Sources};
 use service_kit::health::{self, Check, Health, Lag};
 use service_kit::server::{self, Edge};
 use service_kit::service::{Background, all_of};
@@ -120,7 +120,12 @@ pub async fn run(
         Projecting::Live => Some(Projector::start(databases.read.clone(), store.tail(), stop.clone()).await?),
         Projecting::Held => None,
     };
-    let query_pool = query_api::connect((*databases.replica.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
+    let query_pool = |pool: &PgPool| query_api::connect((*pool.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
+    let sources = Sources {
+        primary: query_pool(&databases.read),
+        replica: databases.replica.as_ref().map(query_pool),
+        redis: None,
+    };
 
     let health = watched(databases, projector.as_ref());
     let ops = health::router(health, Some(telemetry::metrics()?));
@@ -129,7 +134,7 @@ pub async fn run(
     let api = axum::Router::new()
         .merge(command_api::router(CommandApi::new(store.clone(), sealer.clone())))
         .merge(command_api::accounts::router(identity))
-        .merge(query_api::router(QueryApi::new(query_pool.clone(), sealer.clone(), applied, shutdown.clone())))
+        .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, shutdown.clone())))
         .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)));
     let edge = |router| {
         server::edge(
@@ -173,7 +178,7 @@ pub async fn run(
     // Not before: the appenders end when nobody can ask them any more, and one of two listeners may be done first.
     drop(store);
     background.stop(Duration::from_millis(BACKGROUND_STOP_MS_MAX)).await;
-    query_pool.close().await;
+    sources.close().await;
     outcome
 }
 
@@ -195,7 +200,7 @@ fn watched(databases: &Databases, projector: Option<&Projector>) -> Health {
     let health = Health::new();
     let write = databases.write.clone();
     health.register("event_store", move || check_event_store(write.clone()));
-    let read = databases.replica.clone();
+    let read = databases.read.clone();
     health.register("read_models", move || check_read_models(read.clone()));
     if let Some(lag) = projector.map(Projector::lag) {
         health.lag(move || {

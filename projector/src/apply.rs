@@ -412,6 +412,8 @@ pub struct Applied {
     pub log_id: Uuid,
     /// The generation that was written to: the live one.
     pub generation: i32,
+    /// When they stood there, or earlier: before the transaction's last statement was sent.
+    pub as_of: Time,
     /// Where the owners whose rows have changed stand now.
     pub owners: Vec<OwnerStanding>,
 }

@@ -15,6 +15,9 @@ pub mod parked;
 /// The live projection: follows the log, out of the store or out of Kafka.
 pub mod feed;
 
+/// Where owners stand, written to Redis after each commit.
+pub mod redis;
+
 /// How far the live projection is behind the log.
 pub mod lag;
 

@@ -11,7 +11,7 @@ use crate::asked::{self, Asked};
 use crate::error::ReadError;
 use crate::owners::StandingRow;
 use crate::params;
-use crate::reads::{Content, Etag, Loaded, Query, Reads};
+use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::{write_number, write_text, write_time};
 
 /// A page of one task's history.
@@ -61,8 +61,8 @@ impl Query for HistoryRequest {
         [&b"H"[..], self.task_id.as_bytes(), &self.limit.to_be_bytes(), &self.after.to_be_bytes()].concat()
     }
 
-    async fn load(&self, reads: &Reads, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
-        load(reads, shown.generation, owner, self).await
+    async fn load(&self, reads: &Reads, from: From, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
+        load(reads, from, shown.generation, owner, self).await
     }
 }
 
@@ -78,7 +78,13 @@ struct Item {
     changes: String,
 }
 
-async fn load(reads: &Reads, generation: i32, owner: Uuid, request: &HistoryRequest) -> Result<Loaded, ReadError> {
+async fn load(
+    reads: &Reads,
+    from: From,
+    generation: i32,
+    owner: Uuid,
+    request: &HistoryRequest,
+) -> Result<Loaded, ReadError> {
     let rows = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?", t.version as "task_version?",
@@ -99,7 +105,7 @@ async fn load(reads: &Reads, generation: i32, owner: Uuid, request: &HistoryRequ
         request.after,
         i64::from(request.limit) + 1
     )
-    .fetch_all(reads.pool())
+    .fetch_all(reads.pool(from))
     .await?;
     let first = rows.first().ok_or(ReadError::Unavailable)?;
     let row = StandingRow {
@@ -149,7 +155,7 @@ fn content(mut items: Vec<Item>, owner: Uuid, request: &HistoryRequest, sealer: 
     }
     body.push(b'}');
     let link = |cursor| format!("/api/v1/tasks/{}/history?limit={}&cursor={cursor}", request.task_id, request.limit);
-    Content { body, etag: Etag::Standing, link: next.map(link) }
+    Content { body: body.into(), etag: Etag::Standing, link: next.map(link) }
 }
 
 impl Item {

@@ -7,6 +7,7 @@
 use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::get;
+use service_kit::redis::Redis;
 use service_kit::token::Sealer;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres, Transaction};
@@ -41,6 +42,9 @@ mod reads;
 /// Where each owner's rows stand; consistency tokens.
 mod owners;
 
+/// What is shared with other processes through Redis: standings and answers.
+mod shared;
+
 /// A task as the API shows it, and the fold of its history.
 mod task_row;
 
@@ -66,20 +70,50 @@ pub struct QueryApi {
     shutdown: CancellationToken,
 }
 
+/// Where reads come from. Pools are made by [`connect`].
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The read models as the projector writes them.
+    pub primary: PgPool,
+    /// A replica of them, which may be behind: asked first, where there is one.
+    pub replica: Option<PgPool>,
+    /// What is shared with other processes; needs no care: whatever it does, answers are right.
+    pub redis: Option<Redis>,
+}
+
+impl Sources {
+    /// One database and nothing else.
+    #[must_use]
+    pub fn of(primary: PgPool) -> Self {
+        Self { primary, replica: None, redis: None }
+    }
+
+    /// Closes the pools.
+    pub async fn close(&self) {
+        self.primary.close().await;
+        if let Some(replica) = &self.replica {
+            replica.close().await;
+        }
+    }
+
+    /// What is asked for answers, unless it is known to be behind.
+    fn nearest(&self) -> &PgPool {
+        self.replica.as_ref().unwrap_or(&self.primary)
+    }
+}
+
 impl QueryApi {
-    /// On a pool made by [`connect`].
-    ///
     /// `applied` is a hint that something was applied to the read models; without it they are polled. `shutdown` ends
-    /// the live streams.
+    /// the live streams. Needs a Tokio runtime where there is a Redis.
     #[must_use]
     pub fn new(
-        read_pool: PgPool,
+        sources: Sources,
         sealer: Sealer,
         applied: Option<watch::Receiver<u64>>,
         shutdown: CancellationToken,
     ) -> Self {
-        let owners = Owners::new(read_pool.clone(), sealer, applied);
-        let reads = Reads::new(read_pool, owners);
+        let owners = Owners::new(sources.clone(), sealer, applied);
+        let reads = Reads::new(sources, owners);
         Self { hubs: Hubs::new(reads.clone()), reads, shutdown }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use query_api::QueryApi;
+use query_api::{QueryApi, Sources};
+
 use service_kit::database::{self, await_schema};
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
 use service_kit::token::Sealer;
+use sqlx::PgPool;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,15 +25,17 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let urls = starting.databases.clone();
     let primary = starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), READ_CONNECTIONS_MAX).await?;
     await_schema(&primary, "read_model", &query_api::schema(), DEPENDENCY_WAIT).await?;
-    let queried = match &urls.replica {
-        Some(url) => starting.connect("PRIMETRADE_READ_REPLICA_URL", Some(url), READ_CONNECTIONS_MAX).await?,
-        None => primary.clone(),
+    let replica = match &urls.replica {
+        Some(url) => Some(starting.connect("PRIMETRADE_READ_REPLICA_URL", Some(url), READ_CONNECTIONS_MAX).await?),
+        None => None,
     };
-    let queries = query_api::connect((*queried.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
+    let queries = |pool: &PgPool| query_api::connect((*pool.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
+    let sources =
+        Sources { primary: queries(&primary), replica: replica.as_ref().map(queries), redis: starting.redis()? };
 
     let verifier = starting.remote_verifier(&primary).await?;
-    starting.health.register("read_models", move || database::check(queried.clone()));
+    starting.health.register("read_models", move || database::check(primary.clone()));
     let sealer = Sealer::new(&starting.secret);
-    let api = query_api::router(QueryApi::new(queries, sealer, None, starting.closing.clone()));
+    let api = query_api::router(QueryApi::new(sources, sealer, None, starting.closing.clone()));
     Ok(Built { api, verifier })
 }

@@ -2,19 +2,27 @@
 //!
 //! Requests that wait at the same time share one query; its result is good for [`MEMO_MS_MAX`]. What this process has
 //! shown of an owner it never takes back.
+//!
+//! Where there is a Redis it is asked first, then the primary; else the replica, where there is one, then the primary.
+//! Whoever is asked first may say that there is enough for a token; only the primary may say that there is not, and
+//! only the primary may say that another log or generation is live.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderValue;
+use metrics::{Counter, counter};
+use service_kit::clock;
 use service_kit::token::Sealer;
 use sqlx::PgPool;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use crate::Sources;
 use crate::error::{ReadError, is_disconnect};
+use crate::shared::{Line, REMEMBERED_MS_MIN, Shared};
 
 /// How long a look-up's result is used without asking again.
 const MEMO_MS_MAX: u64 = 5;
@@ -31,7 +39,9 @@ const LOOKUP_OWNERS_MAX: usize = 1_000;
 /// Requests that may wait for look-ups; more are turned away.
 const WAITING_MAX: usize = 20_000;
 /// Owners remembered in one part of the memo before old ones are dropped.
-const MEMO_PART_OWNERS_MAX: usize = 1_024;
+const MEMO_PART_OWNERS_MAX: usize = 2_048;
+/// How long a read waits for a replica to show what its token names, before it goes to the primary.
+const REPLICA_WAIT_MS_MAX: u64 = 100;
 const MEMO_PARTS: usize = 16;
 
 /// What names a snapshot of one owner's rows, as one statement saw it.
@@ -52,7 +62,8 @@ impl StandingRow {
         self.change_counter.unwrap_or(-1)
     }
 
-    fn same_line(&self, other: &Self) -> bool {
+    /// Whether their change counters can be compared.
+    pub fn same_line(&self, other: &Self) -> bool {
         self.log_id == other.log_id && self.generation == other.generation
     }
 
@@ -149,11 +160,30 @@ pub(crate) struct Owners(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    pool: PgPool,
+    sources: Sources,
+    shared: Option<Shared>,
     sealer: Sealer,
     applied: Option<watch::Receiver<u64>>,
-    memo: [Mutex<HashMap<Uuid, Memo>>; MEMO_PARTS],
-    waiting: Mutex<Waiting>,
+    memo: [Mutex<MemoPart>; MEMO_PARTS],
+    /// By [`Asking`].
+    waiting: [Mutex<Waiting>; 3],
+    /// What the primary said last.
+    line: Mutex<Option<Line>>,
+}
+
+/// Who is asked where owners stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    Redis,
+    Replica,
+    Primary,
+}
+
+#[derive(Debug, Default)]
+struct MemoPart {
+    owners: HashMap<Uuid, Memo>,
+    /// When somebody was dropped of whom something newer may have been shown than Redis has.
+    forgot_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -174,8 +204,10 @@ struct Waiting {
 #[derive(Debug)]
 struct Asked {
     shard: i16,
-    senders: Vec<oneshot::Sender<Result<Arc<Standing>, ReadError>>>,
+    senders: Vec<Sender>,
 }
+
+type Sender = oneshot::Sender<Result<Arc<Standing>, ReadError>>;
 
 /// An owner, and the shard to name in a token while there is no row of theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,8 +221,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Owners {
-    pub fn new(pool: PgPool, sealer: Sealer, applied: Option<watch::Receiver<u64>>) -> Self {
-        Self(Arc::new(Inner { pool, sealer, applied, memo: Default::default(), waiting: Mutex::default() }))
+    pub fn new(sources: Sources, sealer: Sealer, applied: Option<watch::Receiver<u64>>) -> Self {
+        let secret_tag = sealer.seal_cursor(domain::OwnerId(Uuid::nil()), b"redis", b"");
+        let shared = sources.redis.clone().map(|redis| Shared::new(redis, secret_tag));
+        Self(Arc::new(Inner {
+            sources,
+            shared,
+            sealer,
+            applied,
+            memo: Default::default(),
+            waiting: Default::default(),
+            line: Mutex::default(),
+        }))
+    }
+
+    /// What is shared with other processes, and under which name.
+    pub fn shared(&self) -> Option<(&Shared, Uuid)> {
+        let cache_id = lock(&self.0.line).as_ref()?.cache_id;
+        self.0.shared.as_ref().map(|shared| (shared, cache_id))
     }
 
     pub fn sealer(&self) -> &Sealer {
@@ -209,7 +257,7 @@ impl Owners {
     pub async fn standing(&self, owner: Owner) -> Result<Arc<Standing>, ReadError> {
         match self.remembered(owner.id, None) {
             Some(standing) => Ok(standing),
-            None => self.look_up(owner).await,
+            None => self.0.ask_for(self.0.first(), owner).await,
         }
     }
 
@@ -217,7 +265,7 @@ impl Owners {
     /// say yes; only a fresh look may say no.
     pub fn remembered(&self, owner: Uuid, need: Option<Need>) -> Option<Arc<Standing>> {
         let memo = lock(self.0.part(owner));
-        let known = memo.get(&owner)?;
+        let known = memo.owners.get(&owner)?;
         let fresh = known.asked_at.elapsed() < Duration::from_millis(MEMO_MS_MAX);
         let enough = need.is_none_or(|need| need.is_met_by(&known.standing.row) == Ok(true));
         (fresh && enough).then(|| known.standing.clone())
@@ -228,38 +276,51 @@ impl Owners {
     /// # Errors
     /// Not within [`TOKEN_WAIT_MS_MAX`], or never (parked, another log).
     pub async fn standing_at_least(&self, owner: Owner, need: Option<Need>) -> Result<Arc<Standing>, ReadError> {
-        let deadline = Instant::now() + Duration::from_millis(TOKEN_WAIT_MS_MAX);
+        let began = Instant::now();
         let mut applied = self.applied();
+        let mut asking = self.0.first();
         loop {
-            let standing = self.look_up(owner).await?;
-            match need {
-                Some(need) if !need.is_met_by(&standing.row)? => {}
-                Some(_) | None => return Ok(standing),
+            let standing = self.0.ask_for(asking, owner).await;
+            let met = match (&standing, need) {
+                (Ok(standing), Some(need)) => need.is_met_by(&standing.row),
+                (Ok(_), None) => Ok(true),
+                (Err(error), _) => Err(error.clone()),
+            };
+            if met == Ok(true) {
+                return standing;
             }
-            if Instant::now() >= deadline {
-                return Err(ReadError::NotYet);
+            match asking {
+                // Nothing is waited for that the primary may have already.
+                Asking::Redis => asking = Asking::Primary,
+                Asking::Replica
+                    if met != Ok(false) || began.elapsed() >= Duration::from_millis(REPLICA_WAIT_MS_MAX) =>
+                {
+                    asking = Asking::Primary;
+                }
+                Asking::Replica => hint_or_poll(&mut applied, Duration::from_millis(TOKEN_POLL_MS)).await,
+                Asking::Primary => {
+                    met?;
+                    if began.elapsed() >= Duration::from_millis(TOKEN_WAIT_MS_MAX) {
+                        return Err(ReadError::NotYet);
+                    }
+                    hint_or_poll(&mut applied, Duration::from_millis(TOKEN_POLL_MS)).await;
+                }
             }
-            hint_or_poll(&mut applied, Duration::from_millis(TOKEN_POLL_MS)).await;
         }
     }
 
-    /// Asks the database, together with all who ask at the same time.
+    /// Asks a database, together with all who ask at the same time: the replica, where nothing else is there to keep
+    /// the primary from being asked by everybody.
     pub async fn look_up(&self, owner: Owner) -> Result<Arc<Standing>, ReadError> {
-        let (sender, receiver) = oneshot::channel();
-        let first = {
-            let mut waiting = lock(&self.0.waiting);
-            if waiting.requests >= WAITING_MAX {
-                return Err(ReadError::Overloaded);
-            }
-            waiting.requests += 1;
-            let asked = waiting.owners.entry(owner.id);
-            asked.or_insert_with(|| Asked { shard: owner.shard, senders: Vec::new() }).senders.push(sender);
-            !std::mem::replace(&mut waiting.asking, true)
-        };
-        if first {
-            tokio::spawn(self.0.clone().ask());
+        match self.0.first() {
+            Asking::Replica => self.0.ask_for(Asking::Replica, owner).await,
+            Asking::Redis | Asking::Primary => self.look_up_at_primary(owner).await,
         }
-        receiver.await.unwrap_or(Err(ReadError::Unavailable))
+    }
+
+    /// Asks the primary, together with all who ask at the same time.
+    pub async fn look_up_at_primary(&self, owner: Owner) -> Result<Arc<Standing>, ReadError> {
+        self.0.ask_for(Asking::Primary, owner).await
     }
 
     /// Tells what a statement saw that was not a look-up, so that no later read shows less. Returns what was seen, with
@@ -282,43 +343,155 @@ pub(crate) async fn hint_or_poll(applied: &mut Option<watch::Receiver<u64>>, pol
     }
 }
 
+impl MemoPart {
+    /// Drops what is old. With a Redis that is only what Redis cannot be behind any more; if that makes no room, the
+    /// rest as well, and then Redis is not believed for a while of those who are not known here.
+    fn make_room(&mut self, with_redis: bool) {
+        if with_redis {
+            self.owners.retain(|_, known| known.asked_at.elapsed() < Duration::from_millis(REMEMBERED_MS_MIN));
+            if self.owners.len() < MEMO_PART_OWNERS_MAX {
+                return;
+            }
+            self.forgot_at = Some(Instant::now());
+        }
+        self.owners.retain(|_, known| known.asked_at.elapsed() < Duration::from_millis(MEMO_MS_MAX));
+    }
+}
+
 impl Inner {
-    fn part(&self, owner: Uuid) -> &Mutex<HashMap<Uuid, Memo>> {
+    /// Who is asked first.
+    fn first(&self) -> Asking {
+        match (&self.shared, &self.sources.replica) {
+            (Some(_), _) => Asking::Redis,
+            (None, Some(_)) => Asking::Replica,
+            (None, None) => Asking::Primary,
+        }
+    }
+
+    async fn ask_for(self: &Arc<Self>, asking: Asking, owner: Owner) -> Result<Arc<Standing>, ReadError> {
+        let (sender, receiver) = oneshot::channel();
+        self.wait(asking, owner, vec![sender])?;
+        receiver.await.unwrap_or(Err(ReadError::Unavailable))
+    }
+
+    /// Puts senders among those who wait, and has somebody ask for them. Where too many wait they are told so.
+    fn wait(self: &Arc<Self>, asking: Asking, owner: Owner, senders: Vec<Sender>) -> Result<(), ReadError> {
+        let first = {
+            let mut waiting = lock(&self.waiting[asking as usize]);
+            if waiting.requests + senders.len() > WAITING_MAX {
+                for sender in senders {
+                    let _ = sender.send(Err(ReadError::Overloaded));
+                }
+                return Err(ReadError::Overloaded);
+            }
+            waiting.requests += senders.len();
+            let asked = waiting.owners.entry(owner.id);
+            asked.or_insert_with(|| Asked { shard: owner.shard, senders: Vec::new() }).senders.extend(senders);
+            !std::mem::replace(&mut waiting.asking, true)
+        };
+        if first {
+            tokio::spawn(self.clone().ask(asking));
+        }
+        Ok(())
+    }
+
+    fn part(&self, owner: Uuid) -> &Mutex<MemoPart> {
         // The last byte of a v4 or v7 id is random.
         &self.memo[usize::from(owner.as_bytes()[15]) % MEMO_PARTS]
     }
 
     /// Asks until nobody waits.
-    async fn ask(self: Arc<Self>) {
+    async fn ask(self: Arc<Self>, asking: Asking) {
         loop {
             let batch = {
-                let mut waiting = lock(&self.waiting);
+                let mut waiting = lock(&self.waiting[asking as usize]);
                 if waiting.owners.is_empty() {
                     waiting.asking = false;
                     return;
                 }
                 take_some(&mut waiting)
             };
-            let asked_at = Instant::now();
-            let owners: Vec<Uuid> = batch.keys().copied().collect();
-            let limit = Duration::from_millis(LOOKUP_MS_MAX);
-            let found = match tokio::time::timeout(limit, self.query_until_connected(&owners)).await {
-                Ok(Ok(found)) => Some(found),
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "looking up where owners stand");
-                    None
-                }
-                Err(_) => {
-                    tracing::error!(limit_ms = LOOKUP_MS_MAX, "looking up where owners stand took too long");
-                    None
-                }
-            };
-            self.tell(batch, found, asked_at);
+            match asking {
+                Asking::Redis => self.ask_redis(batch).await,
+                Asking::Replica => self.ask_replica(batch).await,
+                Asking::Primary => self.ask_primary(batch).await,
+            }
         }
     }
 
-    fn tell(&self, mut batch: HashMap<Uuid, Asked>, found: Option<Vec<(Uuid, StandingRow)>>, asked_at: Instant) {
-        for (owner, row) in found.into_iter().flatten() {
+    async fn ask_redis(self: &Arc<Self>, mut batch: HashMap<Uuid, Asked>) {
+        let line = *lock(&self.line);
+        if let (Some(shared), Some(line)) = (&self.shared, line) {
+            let asked_at = Instant::now();
+            let owners: Vec<Owner> = batch.iter().map(|(id, asked)| Owner { id: *id, shard: asked.shard }).collect();
+            let mut found = shared.standings(&line, &owners).await;
+            found.retain(|owner, row| self.is_believable(*owner, row));
+            count_standings(found.len(), owners.len());
+            self.tell_some(&mut batch, found.into_iter().collect(), asked_at);
+        }
+        self.pass_on(batch);
+    }
+
+    async fn ask_replica(self: &Arc<Self>, mut batch: HashMap<Uuid, Asked>) {
+        let line = *lock(&self.line);
+        if let (Some(replica), Some(line)) = (&self.sources.replica, line) {
+            let asked_at = Instant::now();
+            let owners: Vec<Uuid> = batch.keys().copied().collect();
+            let limit = Duration::from_millis(LOOKUP_MS_MAX);
+            match tokio::time::timeout(limit, query(replica, &owners)).await {
+                Ok(Ok(found)) if found.line() == Some(line) => self.tell_some(&mut batch, found.rows, asked_at),
+                // It is behind a switch of generations, or the primary has not been asked since one.
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "asking the replica where owners stand"),
+                Err(_) => tracing::warn!(limit_ms = LOOKUP_MS_MAX, "the replica does not say where owners stand"),
+            }
+        }
+        self.pass_on(batch);
+    }
+
+    async fn ask_primary(self: &Arc<Self>, mut batch: HashMap<Uuid, Asked>) {
+        let (asked_at, asked_at_time) = (Instant::now(), clock::now());
+        let owners: Vec<Uuid> = batch.keys().copied().collect();
+        let limit = Duration::from_millis(LOOKUP_MS_MAX);
+        match tokio::time::timeout(limit, self.query_until_connected(&owners)).await {
+            Ok(Ok(found)) => {
+                let line = found.line();
+                *lock(&self.line) = line;
+                if let (Some(shared), Some(line)) = (&self.shared, line) {
+                    shared.refill(&line, asked_at_time, &found.rows);
+                }
+                self.tell_some(&mut batch, found.rows, asked_at);
+            }
+            Ok(Err(error)) => tracing::error!(%error, "looking up where owners stand"),
+            Err(_) => tracing::error!(limit_ms = LOOKUP_MS_MAX, "looking up where owners stand took too long"),
+        }
+        for sender in batch.into_values().flat_map(|asked| asked.senders) {
+            let _ = sender.send(Err(ReadError::Unavailable));
+        }
+    }
+
+    /// Has the primary asked for those who have no answer yet.
+    fn pass_on(self: &Arc<Self>, batch: HashMap<Uuid, Asked>) {
+        for (id, asked) in batch {
+            // Where too many wait they are told so.
+            let _ = self.wait(Asking::Primary, Owner { id, shard: asked.shard }, asked.senders);
+        }
+    }
+
+    /// Whether what Redis says is nothing older than what this process has shown.
+    fn is_believable(&self, owner: Uuid, row: &StandingRow) -> bool {
+        let memo = lock(self.part(owner));
+        match memo.owners.get(&owner) {
+            Some(known) => row.same_line(&known.standing.row) && row.counter() >= known.standing.row.counter(),
+            None => {
+                let remembered = Duration::from_millis(REMEMBERED_MS_MIN);
+                memo.forgot_at.is_none_or(|forgot_at| forgot_at.elapsed() > remembered)
+            }
+        }
+    }
+
+    fn tell_some(&self, batch: &mut HashMap<Uuid, Asked>, found: Vec<(Uuid, StandingRow)>, asked_at: Instant) {
+        for (owner, row) in found {
             let Some(asked) = batch.remove(&owner) else { continue };
             let standing = self.remember(owner, asked.shard, asked_at, row);
             for sender in asked.senders {
@@ -326,14 +499,11 @@ impl Inner {
                 let _ = sender.send(Ok(standing.clone()));
             }
         }
-        for sender in batch.into_values().flat_map(|asked| asked.senders) {
-            let _ = sender.send(Err(ReadError::Unavailable));
-        }
     }
 
-    async fn query_until_connected(&self, owners: &[Uuid]) -> Result<Vec<(Uuid, StandingRow)>, sqlx::Error> {
+    async fn query_until_connected(&self, owners: &[Uuid]) -> Result<Found, sqlx::Error> {
         loop {
-            match self.query(owners).await {
+            match query(&self.sources.primary, owners).await {
                 Err(error) if is_disconnect(&error) => {
                     tracing::warn!(%error, "looking up where owners stand");
                     tokio::time::sleep(Duration::from_millis(RECONNECT_EVERY_MS)).await;
@@ -343,42 +513,14 @@ impl Inner {
         }
     }
 
-    async fn query(&self, owners: &[Uuid]) -> Result<Vec<(Uuid, StandingRow)>, sqlx::Error> {
-        let rows = sqlx::query!(
-            r#"select p.log_id, p.live_generation, w.owner_id as "owner_id!", o.shard as "shard?", o.revision as "revision?",
-                      o.change_counter as "change_counter?", o.parked_position as "parked_position?"
-               from read_model.projection p
-               cross join unnest($1::uuid[]) as w (owner_id)
-               left join lateral (
-                   select o.shard, o.revision, o.change_counter, o.parked_position from read_model.owner o
-                   where o.generation = p.live_generation and o.owner_id = w.owner_id limit 1
-               ) o on true"#,
-            owners
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let rows = rows.into_iter().map(|row| {
-            let standing = StandingRow {
-                log_id: row.log_id,
-                generation: row.live_generation,
-                shard: row.shard,
-                revision: row.revision,
-                change_counter: row.change_counter,
-                parked_position: row.parked_position,
-            };
-            (row.owner_id, standing)
-        });
-        Ok(rows.collect())
-    }
-
     /// Keeps what was seen, unless something newer is known; returns the newer of the two.
     fn remember(&self, owner: Uuid, shard: i16, asked_at: Instant, row: StandingRow) -> Arc<Standing> {
         let mut memo = lock(self.part(owner));
-        if memo.len() >= MEMO_PART_OWNERS_MAX {
-            memo.retain(|_, known| known.asked_at.elapsed() < Duration::from_millis(MEMO_MS_MAX));
+        if memo.owners.len() >= MEMO_PART_OWNERS_MAX {
+            memo.make_room(self.first() == Asking::Redis);
         }
         let fresh = || Arc::new(Standing::new(row, owner, shard, &self.sealer));
-        match memo.entry(owner) {
+        match memo.owners.entry(owner) {
             Entry::Vacant(vacant) => vacant.insert(Memo { asked_at, standing: fresh() }).standing.clone(),
             Entry::Occupied(occupied) => {
                 let known = occupied.into_mut();
@@ -392,6 +534,59 @@ impl Inner {
             }
         }
     }
+}
+
+/// What one look-up found.
+struct Found {
+    cache_id: Option<Uuid>,
+    rows: Vec<(Uuid, StandingRow)>,
+}
+
+impl Found {
+    /// The read models' line; None while no log is known.
+    fn line(&self) -> Option<Line> {
+        let (_, row) = self.rows.first()?;
+        Some(Line { cache_id: self.cache_id?, log_id: row.log_id?, generation: row.generation })
+    }
+}
+
+async fn query(pool: &PgPool, owners: &[Uuid]) -> Result<Found, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"select p.cache_id, p.log_id, p.live_generation, w.owner_id as "owner_id!", o.shard as "shard?", o.revision as "revision?",
+                  o.change_counter as "change_counter?", o.parked_position as "parked_position?"
+           from read_model.projection p
+           cross join unnest($1::uuid[]) as w (owner_id)
+           left join lateral (
+               select o.shard, o.revision, o.change_counter, o.parked_position from read_model.owner o
+               where o.generation = p.live_generation and o.owner_id = w.owner_id limit 1
+           ) o on true"#,
+        owners
+    )
+    .fetch_all(pool)
+    .await?;
+    let cache_id = rows.first().map(|row| row.cache_id);
+    let rows = rows.into_iter().map(|row| {
+        let standing = StandingRow {
+            log_id: row.log_id,
+            generation: row.live_generation,
+            shard: row.shard,
+            revision: row.revision,
+            change_counter: row.change_counter,
+            parked_position: row.parked_position,
+        };
+        (row.owner_id, standing)
+    });
+    Ok(Found { cache_id, rows: rows.collect() })
+}
+
+/// Standings that Redis had, of those that it was asked for.
+fn count_standings(hits: usize, asked: usize) {
+    static HITS: LazyLock<Counter> =
+        LazyLock::new(|| counter!("cache_hits_total", "layer" => "redis", "kind" => "standing"));
+    static MISSES: LazyLock<Counter> =
+        LazyLock::new(|| counter!("cache_misses_total", "layer" => "redis", "kind" => "standing"));
+    HITS.increment(hits as u64);
+    MISSES.increment(asked.saturating_sub(hits) as u64);
 }
 
 fn is_newer(row: &StandingRow, asked_at: Instant, known: &StandingRow, known_asked_at: Instant) -> bool {

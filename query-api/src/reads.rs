@@ -1,13 +1,14 @@
-//! What all reads go through: the version of the owner's rows first, then the cache under that version, then one
-//! statement for all who ask for the same.
+//! What all reads go through: the version of the owner's rows first, then the cache under that version, then what
+//! other processes have cached under it, then one statement for all who ask for the same.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderValue;
 use bytes::Bytes;
 use domain::Time;
+use metrics::{Counter, counter};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use service_kit::clock;
@@ -15,6 +16,7 @@ use sqlx::PgPool;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use crate::Sources;
 use crate::error::ReadError;
 use crate::list::Shelf;
 use crate::owners::{Need, Owner, Owners, Standing, StandingRow, header};
@@ -27,13 +29,15 @@ const ENTRY_BYTES: usize = 400;
 /// replica is behind, a crashed database folds again).
 const RETRY_FOR_MS_MAX: u64 = 2_000;
 const RETRY_EVERY_MS: u64 = 10;
+/// How long a replica that is behind is waited for before the primary is asked.
+const REPLICA_WAIT_MS_MAX: u64 = 50;
 
 /// The read models, and what is kept of them in this process. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Reads(Arc<Inner>);
 
 struct Inner {
-    pool: PgPool,
+    sources: Sources,
     owners: Owners,
     shelf: Shelf,
     cache: Cache<Key, Arc<Answer>, Weight>,
@@ -94,14 +98,16 @@ pub(crate) struct Loaded {
 }
 
 /// The content of an answer.
+#[derive(Debug, Clone)]
 pub(crate) struct Content {
-    pub body: Vec<u8>,
+    pub body: Bytes,
     pub etag: Etag,
     /// Of the next page.
     pub link: Option<String>,
 }
 
 /// What an answer's ETag is made from.
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Etag {
     /// Generation and change counter.
     Standing,
@@ -111,8 +117,20 @@ pub(crate) enum Etag {
     Version(i64),
 }
 
+/// Where to read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// The replica, where there is one: the primary otherwise.
+    Nearest,
+    /// The replica is behind, or does not answer.
+    Primary,
+}
+
 /// A kind of read.
 pub(crate) trait Query: Sync {
+    /// How long other processes may find its answers, milliseconds.
+    const SHARED_MS_MAX: u64 = 5 * 60_000;
+
     /// What is asked for in bytes, the same for requests that mean the same.
     fn key(&self) -> Vec<u8>;
 
@@ -120,28 +138,33 @@ pub(crate) trait Query: Sync {
     fn load(
         &self,
         reads: &Reads,
+        from: From,
         owner: Uuid,
         shown: &StandingRow,
     ) -> impl Future<Output = Result<Loaded, ReadError>> + Send;
 }
 
 impl Reads {
-    pub fn new(pool: PgPool, owners: Owners) -> Self {
+    pub fn new(sources: Sources, owners: Owners) -> Self {
         let cache = Cache::with_weighter(16_384, CACHE_BYTES_MAX, Weight);
-        let shelf = Shelf::new(pool.clone());
-        Self(Arc::new(Inner { pool, owners, shelf, cache, flights: Mutex::default() }))
+        let shelf = Shelf::new(sources.nearest().clone());
+        Self(Arc::new(Inner { sources, owners, shelf, cache, flights: Mutex::default() }))
     }
 
-    pub fn pool(&self) -> &PgPool {
-        &self.0.pool
+    pub fn pool(&self, from: From) -> &PgPool {
+        match from {
+            From::Nearest => self.0.sources.nearest(),
+            From::Primary => &self.0.sources.primary,
+        }
     }
 
     pub fn owners(&self) -> &Owners {
         &self.0.owners
     }
 
-    pub fn shelf(&self) -> &Shelf {
-        &self.0.shelf
+    /// The columns of owners with many tasks, which are read from the nearest.
+    pub fn shelf(&self, from: From) -> Option<&Shelf> {
+        (from == From::Nearest || self.0.sources.replica.is_none()).then_some(&self.0.shelf)
     }
 
     /// Where the owner stands: now, or once that shows what the token asks for.
@@ -162,10 +185,12 @@ impl Reads {
         query: &impl Query,
     ) -> Result<Arc<Answer>, ReadError> {
         let key = Key { owner: owner.id, request: query.key() };
-        if let Some(answer) = self.0.cache.get(&key).filter(|answer| answer.is_current(&standing)) {
-            return Ok(answer);
+        let found = self.0.cache.get(&key).filter(|answer| answer.is_current(&standing));
+        count_answer("process", found.is_some());
+        match found {
+            Some(answer) => Ok(answer),
+            None => Box::pin(self.share(owner, standing, key, query)).await,
         }
-        Box::pin(self.share(owner, standing, key, query)).await
     }
 
     async fn share(
@@ -176,7 +201,34 @@ impl Reads {
         query: &impl Query,
     ) -> Result<Arc<Answer>, ReadError> {
         let boarded = self.board(FlightKey { key, row: standing.row });
-        boarded.flight.get_or_init(|| self.load(owner, standing, boarded.key.key.clone(), query)).await.clone()
+        boarded.flight.get_or_init(|| self.fetch(owner, standing, boarded.key.key.clone(), query)).await.clone()
+    }
+
+    /// From another process, or from the database.
+    async fn fetch<Q: Query>(
+        &self,
+        owner: Owner,
+        standing: Arc<Standing>,
+        key: Key,
+        query: &Q,
+    ) -> Result<Arc<Answer>, ReadError> {
+        let Some((shared, cache_id)) = self.0.owners.shared() else {
+            return self.load(owner, standing, key, query).await.map(|loaded| loaded.0);
+        };
+        if let Some(name) = shared.answer_key(cache_id, &standing.row, &key) {
+            let found = shared.answer(&name).await;
+            count_answer("redis", found.is_some());
+            if let Some(content) = found {
+                let answer = Arc::new(Answer::new(standing, content));
+                self.0.cache.insert(key, answer.clone());
+                return Ok(answer);
+            }
+        }
+        let (answer, content) = self.load(owner, standing, key.clone(), query).await?;
+        if let Some(name) = shared.answer_key(cache_id, &answer.standing.row, &key) {
+            shared.keep(&name, &content, Q::SHARED_MS_MAX);
+        }
+        Ok(answer)
     }
 
     async fn load(
@@ -185,33 +237,49 @@ impl Reads {
         mut standing: Arc<Standing>,
         key: Key,
         query: &impl Query,
-    ) -> Result<Arc<Answer>, ReadError> {
-        let deadline = Instant::now() + Duration::from_millis(RETRY_FOR_MS_MAX);
+    ) -> Result<(Arc<Answer>, Content), ReadError> {
+        let began = Instant::now();
+        let deadline = began + Duration::from_millis(RETRY_FOR_MS_MAX);
+        let mut from = if self.0.sources.replica.is_some() { From::Nearest } else { From::Primary };
         loop {
             let asked_at = Instant::now();
-            let loaded = match query.load(self, owner.id, &standing.row).await {
+            let loaded = match (query.load(self, from, owner.id, &standing.row).await, from) {
                 // The pool finds out by trying; the next connection may be a good one.
-                Err(ReadError::Disconnected) if asked_at < deadline => {
+                (Err(ReadError::Disconnected), From::Primary) if asked_at < deadline => {
                     tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS)).await;
                     continue;
                 }
-                loaded => loaded?,
+                (Err(ReadError::Disconnected | ReadError::Unavailable), From::Nearest) => {
+                    from = From::Primary;
+                    continue;
+                }
+                (loaded, _) => loaded?,
             };
             let switched = loaded.live_generation != loaded.row.generation;
-            if !switched && loaded.row.is_at_least(&standing.row) {
+            // A replica may not say that another log is live.
+            let comparable = from == From::Primary || loaded.row.same_line(&standing.row);
+            if !switched && comparable && loaded.row.is_at_least(&standing.row) {
                 let standing = self.0.owners.seen(owner, asked_at, loaded.row);
                 let content = loaded.content.ok_or(ReadError::NotFound)?;
-                let answer = Arc::new(Answer::new(standing, content));
+                let answer = Arc::new(Answer::new(standing, content.clone()));
                 self.0.cache.insert(key, answer.clone());
-                return Ok(answer);
+                return Ok((answer, content));
             }
             if Instant::now() >= deadline {
                 return Err(ReadError::NotYet);
             }
+            if from == From::Nearest {
+                if began.elapsed() >= Duration::from_millis(REPLICA_WAIT_MS_MAX) {
+                    from = From::Primary;
+                } else {
+                    tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS)).await;
+                }
+                continue;
+            }
             if !switched {
                 tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS)).await;
             }
-            standing = self.0.owners.look_up(owner).await?;
+            standing = self.0.owners.look_up_at_primary(owner).await?;
         }
     }
 
@@ -243,6 +311,19 @@ impl Drop for Boarded<'_> {
     }
 }
 
+/// Answers that a cache had, or had not.
+fn count_answer(layer: &'static str, hit: bool) {
+    static COUNTERS: LazyLock<[[Counter; 2]; 2]> = LazyLock::new(|| {
+        ["process", "redis"].map(|layer| {
+            [
+                counter!("cache_misses_total", "layer" => layer, "kind" => "answer"),
+                counter!("cache_hits_total", "layer" => layer, "kind" => "answer"),
+            ]
+        })
+    });
+    COUNTERS[usize::from(layer == "redis")][usize::from(hit)].increment(1);
+}
+
 impl Answer {
     fn new(standing: Arc<Standing>, content: Content) -> Self {
         let (etag, valid_until) = match content.etag {
@@ -254,7 +335,7 @@ impl Answer {
             Etag::Version(version) => (service_kit::headers::version_etag(version), None),
         };
         let link = content.link.map(|link| header(format!("<{link}>; rel=\"next\"")));
-        Self { standing, body: Bytes::from(content.body), etag, link, valid_until }
+        Self { standing, body: content.body, etag, link, valid_until }
     }
 }
 
@@ -287,10 +368,10 @@ mod tests {
             b"slow".to_vec()
         }
 
-        async fn load(&self, _: &Reads, _: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
+        async fn load(&self, _: &Reads, _: From, _: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
             let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let body = format!("{count}").into_bytes();
+            let body = Bytes::from(format!("{count}"));
             Ok(Loaded {
                 live_generation: 1,
                 row: *shown,
@@ -301,8 +382,8 @@ mod tests {
 
     fn reads() -> Reads {
         let secret = RootSecret::new("a secret of at least thirty-two bytes".to_owned().into()).unwrap();
-        let pool = crate::connect(PgConnectOptions::new(), 1);
-        Reads::new(pool.clone(), Owners::new(pool, Sealer::new(&secret), None))
+        let sources = Sources::of(crate::connect(PgConnectOptions::new(), 1));
+        Reads::new(sources.clone(), Owners::new(sources, Sealer::new(&secret), None))
     }
 
     #[tokio::test]

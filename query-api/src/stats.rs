@@ -8,6 +8,7 @@ use axum::response::Response;
 use chrono::{Datelike, Days, NaiveDate, NaiveTime, TimeDelta};
 use domain::{Priority, Status, Time};
 use service_kit::clock;
+use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use crate::error::ReadError;
 use crate::owners::StandingRow;
 use crate::params;
 use crate::planned;
-use crate::reads::{Content, Etag, Loaded, Query, Reads};
+use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::write_number;
 
 /// Days in the lists at most.
@@ -84,13 +85,15 @@ pub(crate) async fn stats(
 }
 
 impl Query for StatsRequest {
+    const SHARED_MS_MAX: u64 = 10 * 60_000;
+
     fn key(&self) -> Vec<u8> {
         let day = |day: Option<NaiveDate>| day.map_or(i32::MIN, |day| day.num_days_from_ce()).to_be_bytes();
         [&b"S"[..], &day(self.from), &day(self.to)].concat()
     }
 
-    async fn load(&self, reads: &Reads, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
-        load(reads, shown.generation, owner, *self, clock::now()).await
+    async fn load(&self, reads: &Reads, from: From, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
+        load(reads.pool(from), shown.generation, owner, *self, clock::now()).await
     }
 }
 
@@ -106,14 +109,14 @@ struct Found {
 }
 
 async fn load(
-    reads: &Reads,
+    pool: &PgPool,
     generation: i32,
     owner: Uuid,
     request: StatsRequest,
     now: Time,
 ) -> Result<Loaded, ReadError> {
     let period = request.period(now.date_naive())?;
-    let mut transaction = planned(reads.pool()).await?;
+    let mut transaction = planned(pool).await?;
     let row = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -175,7 +178,7 @@ async fn load(
         Some(until) => Etag::StandingUntil(until),
         None => Etag::Standing,
     };
-    let content = Content { body: found.write(period), etag, link: None };
+    let content = Content { body: found.write(period).into(), etag, link: None };
     Ok(Loaded { live_generation: row.live_generation, row: standing, content: Some(content) })
 }
 

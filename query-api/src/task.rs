@@ -5,6 +5,7 @@ use axum::response::Response;
 use chrono::TimeDelta;
 use domain::Time;
 use service_kit::clock;
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::asked::{self, Asked};
@@ -12,7 +13,7 @@ use crate::error::ReadError;
 use crate::list::request::time;
 use crate::owners::StandingRow;
 use crate::params;
-use crate::reads::{Content, Etag, Loaded, Query, Reads};
+use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::{Change, Fold, TaskRow};
 
 /// How far ahead of this server's clock `as_of` may be, seconds.
@@ -52,20 +53,22 @@ impl Query for TaskRequest {
         key
     }
 
-    async fn load(&self, reads: &Reads, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
+    async fn load(&self, reads: &Reads, from: From, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
+        let pool = reads.pool(from);
         match self.as_of {
-            None => load(reads, shown.generation, owner, self.id).await,
-            Some(at) => load_as_of(reads, shown.generation, owner, self.id, at).await,
+            None => load(pool, shown.generation, owner, self.id).await,
+            Some(at) => load_as_of(pool, shown.generation, owner, self.id, at).await,
         }
     }
 }
 
 fn loaded(live_generation: i32, row: StandingRow, task: Option<TaskRow>) -> Loaded {
-    let content = task.map(|task| Content { body: task.to_json(), etag: Etag::Version(task.version), link: None });
+    let content =
+        task.map(|task| Content { body: task.to_json().into(), etag: Etag::Version(task.version), link: None });
     Loaded { live_generation, row, content }
 }
 
-async fn load(reads: &Reads, generation: i32, owner: Uuid, id: Uuid) -> Result<Loaded, ReadError> {
+async fn load(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid) -> Result<Loaded, ReadError> {
     let row = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -78,7 +81,7 @@ async fn load(reads: &Reads, generation: i32, owner: Uuid, id: Uuid) -> Result<L
         owner,
         id
     )
-    .fetch_one(reads.pool())
+    .fetch_one(pool)
     .await?;
     let standing = StandingRow {
         log_id: row.log_id,
@@ -108,7 +111,7 @@ async fn load(reads: &Reads, generation: i32, owner: Uuid, id: Uuid) -> Result<L
 }
 
 /// What had happened by then is a prefix of the history, since `occurred_at` never decreases in a stream.
-async fn load_as_of(reads: &Reads, generation: i32, owner: Uuid, id: Uuid, at: Time) -> Result<Loaded, ReadError> {
+async fn load_as_of(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid, at: Time) -> Result<Loaded, ReadError> {
     let rows = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -124,7 +127,7 @@ async fn load_as_of(reads: &Reads, generation: i32, owner: Uuid, id: Uuid, at: T
         id,
         at
     )
-    .fetch_all(reads.pool())
+    .fetch_all(pool)
     .await?;
     let first = rows.first().ok_or(ReadError::Unavailable)?;
     let standing = StandingRow {

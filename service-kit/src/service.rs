@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use axum::Router;
 use clap::Parser;
+use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::{Id, JoinSet};
@@ -29,9 +30,10 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Verifier;
 use crate::config::{self, ConfigError, DatabaseUrls, Listen, Log, Source};
 use crate::database;
-use crate::health::{self, Health};
+use crate::health::{self, Check, Health};
 use crate::interrupt::Interrupt;
 use crate::jwks::{self, Jwks};
+use crate::redis::Redis;
 use crate::revocations;
 use crate::server::{self, Edge};
 use crate::telemetry;
@@ -159,6 +161,22 @@ impl Starting {
         let needed_for = "this service keeps its data there";
         let url = url.ok_or_else(|| ConfigError::Missing { name: variable.to_owned(), needed_for })?;
         Ok(database::connect(variable, connections_max, url, DEPENDENCY_WAIT).await?)
+    }
+
+    /// `PRIMETRADE_REDIS_URL`, where it is set. It is shown in `/readyz`, but nothing waits for it and nobody needs it.
+    ///
+    /// # Errors
+    /// It is not the URL of a Redis.
+    pub fn redis(&self) -> Result<Option<Redis>, StartError> {
+        const NAME: &str = "PRIMETRADE_REDIS_URL";
+        let Some(url) = self.source.secret(NAME)? else { return Ok(None) };
+        let redis = Redis::connect(url.expose_secret()).map_err(|error| config::invalid(NAME, &error))?;
+        let shown = redis.clone();
+        self.health.register("redis", move || {
+            let detail = if shown.is_up() { "answers" } else { "is away or slow: done without" };
+            std::future::ready(Check::ok(detail))
+        });
+        Ok(Some(redis))
     }
 
     /// Verifies tokens without the identity database: by the keys of `PRIMETRADE_JWKS_URL`, and by the sessions that the

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::asked::Asked;
 use crate::error::ReadError;
 use crate::owners::StandingRow;
-use crate::reads::{Content, Etag, Loaded, Query, Reads};
+use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::{TaskRow, write_number, write_text};
 pub(crate) use columns::Shelf;
 use query::Page;
@@ -38,28 +38,38 @@ impl Query for ListRequest {
         self.to_bytes()
     }
 
-    async fn load(&self, reads: &Reads, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
-        let page = page(reads, owner, shown, self).await?;
+    async fn load(&self, reads: &Reads, from: From, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
+        let page = page(reads, from, owner, shown, self).await?;
         let (live_generation, row) = (page.live_generation, page.row);
         Ok(Loaded { live_generation, row, content: Some(content(page, owner, self, reads.owners().sealer())) })
     }
 }
 
 /// Finds the page in the quickest way that there is for it; all ways find the same one.
-async fn page(reads: &Reads, owner: Uuid, shown: &StandingRow, request: &ListRequest) -> Result<Page, ReadError> {
+async fn page(
+    reads: &Reads,
+    from: From,
+    owner: Uuid,
+    shown: &StandingRow,
+    request: &ListRequest,
+) -> Result<Page, ReadError> {
+    let pool = reads.pool(from);
     // Columns have no words.
     let by_columns = !request.filters.is_empty() && request.filters.words.is_empty();
-    if by_columns && let Some(page) = reads.shelf().page(shown, owner, request).await? {
+    let shelf = reads.shelf(from).filter(|_| by_columns);
+    if let Some(shelf) = shelf
+        && let Some(page) = shelf.page(shown, owner, request).await?
+    {
         return Ok(page);
     }
-    let page = query::walk(reads.pool(), shown.generation, owner, request).await?;
+    let page = query::walk(pool, shown.generation, owner, request).await?;
     if is_whole(&page, request) {
         return Ok(page);
     }
-    if by_columns {
-        reads.shelf().order(shown.generation, owner, page.total);
+    if let Some(shelf) = shelf {
+        shelf.order(shown.generation, owner, page.total);
     }
-    query::pick(reads.pool(), shown.generation, owner, request).await
+    query::pick(pool, shown.generation, owner, request).await
 }
 
 /// Whether a walk has seen all that the page needs.
@@ -98,7 +108,7 @@ fn content(mut page: Page, owner: Uuid, request: &ListRequest, sealer: &Sealer) 
     body.extend_from_slice(b",\"revision\":");
     write_number(&mut body, page.row.complete_until());
     body.push(b'}');
-    Content { body, etag: Etag::Standing, link: next.map(|cursor| request.link(&cursor)) }
+    Content { body: body.into(), etag: Etag::Standing, link: next.map(|cursor| request.link(&cursor)) }
 }
 
 fn key(task: &TaskRow, by: SortBy) -> Option<i64> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::ReadError;
 use crate::owners::{Owner, StandingRow};
-use crate::reads::Reads;
+use crate::reads::{From, Reads};
 use crate::task_row::{Change, Fold, TaskRow, write_number};
 
 /// Events in a page.
@@ -92,7 +92,7 @@ impl Page {
             after,
             EVENTS_MAX
         )
-        .fetch_all(reads.pool())
+        .fetch_all(reads.pool(From::Nearest))
         .await?;
         let first = rows.first().ok_or(ReadError::Unavailable)?;
         if first.live_generation != generation {
@@ -199,7 +199,7 @@ async fn fold_missing(
         &tasks,
         &until
     )
-    .fetch_all(reads.pool())
+    .fetch_all(reads.pool(From::Nearest))
     .await?;
     let mut folds: HashMap<Uuid, Fold> = HashMap::new();
     for row in rows {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::events::Page;
 use crate::error::ReadError;
 use crate::owners::{Owner, Owners, StandingRow, hint_or_poll};
-use crate::reads::Reads;
+use crate::reads::{From, Reads};
 
 /// Streams of one account at once.
 const STREAMS_MAX: usize = 10;
@@ -209,7 +209,7 @@ async fn checkpoints(reads: &Reads) -> Result<Checkpoints, ReadError> {
            from read_model.projection p left join read_model.checkpoint c on c.generation = p.live_generation
            group by p.live_generation"#
     )
-    .fetch_one(reads.pool())
+    .fetch_one(reads.pool(From::Nearest))
     .await?;
     Ok((row.live_generation, row.turns, row.positions))
 }

@@ -154,7 +154,12 @@ mod tests {
     async fn a_waiting_stream_is_small() {
         let secret = RootSecret::new("a secret of at least thirty-two bytes".to_owned().into()).unwrap();
         let pool = crate::connect(PgConnectOptions::new(), 1);
-        let app = QueryApi::new(pool, Sealer::new(&secret), None, tokio_util::sync::CancellationToken::new());
+        let app = QueryApi::new(
+            crate::Sources::of(pool),
+            Sealer::new(&secret),
+            None,
+            tokio_util::sync::CancellationToken::new(),
+        );
         let principal = Principal::detached(domain::OwnerId(uuid::Uuid::nil()), Role::User, 0);
         let seat = app.hubs.sit_down(Owner::of(&principal)).unwrap();
         let comments = tokio::time::interval(Duration::from_secs(COMMENT_EVERY_S));

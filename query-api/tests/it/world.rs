@@ -11,7 +11,7 @@ use axum::{Extension, Router};
 use chrono::{DateTime, TimeDelta, Utc};
 use ed25519_dalek::SigningKey;
 use http_body_util::BodyExt;
-use query_api::QueryApi;
+use query_api::{QueryApi, Sources};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use service_kit::auth::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
@@ -165,7 +165,7 @@ impl World {
     pub fn another_process(&self, hinted: bool) -> Router {
         let pool = query_api::connect(self.base.clone().database(&self.name), 4);
         let applied = hinted.then(|| self.applied.subscribe());
-        let app = QueryApi::new(pool, self.sealer.clone(), applied, self.shutdown.clone());
+        let app = QueryApi::new(Sources::of(pool), self.sealer.clone(), applied, self.shutdown.clone());
         let verifier = Verifier::new(self.keys.subscribe(), self.revoked.subscribe());
         query_api::router(app).layer(Extension(verifier))
     }
