@@ -108,11 +108,18 @@ impl Consumer {
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.error.backoff.ms", "200")
             .set("statistics.interval.ms", STATISTICS_MS);
-        let context = Callbacks { topic: settings.topic.clone(), sender: sender.clone(), failed: AtomicBool::new(false) };
+        let context =
+            Callbacks { topic: settings.topic.clone(), sender: sender.clone(), failed: AtomicBool::new(false) };
         let consumer = BaseConsumer::from_config_and_context(&config, context)?;
         consumer.subscribe(&[&settings.topic])?;
-        let polling =
-            Polling { consumer, topic: settings.topic.clone(), sender, commands, again: Vec::new(), stop: stop.clone() };
+        let polling = Polling {
+            consumer,
+            topic: settings.topic.clone(),
+            sender,
+            commands,
+            again: Vec::new(),
+            stop: stop.clone(),
+        };
         let thread = tokio::task::spawn_blocking(move || polling.run());
         Ok(Self { received, commands: command_sender, stop, thread })
     }
@@ -200,7 +207,8 @@ impl Polling {
         commands.extend(self.commands.try_iter());
         for command in commands {
             let (Command::Pause(partition) | Command::Seek(partition, _)) = command;
-            let is_ours = self.consumer.assignment().is_ok_and(|ours| ours.find_partition(&self.topic, partition).is_some());
+            let is_ours =
+                self.consumer.assignment().is_ok_and(|ours| ours.find_partition(&self.topic, partition).is_some());
             let done = match command {
                 _ if !is_ours => continue,
                 Command::Pause(partition) => self.consumer.pause(&self.only(partition)),

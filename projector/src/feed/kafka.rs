@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::StoredEvent;
+use domain::{StoredEvent, Time};
 use messaging::consumer::{Consumer, Received};
 use messaging::{KafkaSettings, Message, Unreadable, partition_of};
+use service_kit::clock;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
@@ -46,6 +47,8 @@ pub(super) struct Kafka {
     topic: Arc<str>,
     stop: CancellationToken,
     standings: Option<mpsc::Sender<Applied>>,
+    /// When what is under way was begun.
+    asked_at: Time,
     troubles: watch::Sender<Troubles>,
     /// Assignments that are not answered yet.
     assigned: VecDeque<Assigned>,
@@ -252,6 +255,7 @@ impl Kafka {
             settings,
             stop,
             standings,
+            asked_at: clock::now(),
             troubles,
             assigned: VecDeque::new(),
             generation: 0,
@@ -519,6 +523,7 @@ impl Kafka {
 
     /// Applies what is pending, or some of it.
     async fn apply(&mut self, connection: &mut PgConnection, consumer: &Consumer) -> Result<(), sqlx::Error> {
+        self.asked_at = clock::now();
         let Self { pending, partitions, base, applier, follower, topic, generation, .. } = self;
         let events_max = usize::try_from(applier.events_max()).unwrap_or(1);
         let plan = plan(pending, partitions, base, follower.log_id, topic, events_max);
@@ -572,7 +577,8 @@ impl Kafka {
     fn tell(&self, owners: Vec<OwnerStanding>) {
         self.follower.hint();
         let Some(standings) = self.standings.as_ref().filter(|_| !owners.is_empty()) else { return };
-        let applied = Applied { log_id: self.follower.log_id, generation: self.generation, owners };
+        let (log_id, generation) = (self.follower.log_id, self.generation);
+        let applied = Applied { log_id, generation, as_of: self.asked_at, owners };
         // Who listens keeps a cache of what ends by itself within seconds.
         if standings.try_send(applied).is_err() {
             metrics::counter!("projector_standings_dropped_total").increment(1);
@@ -694,6 +700,7 @@ impl Kafka {
         for (shard, stream) in parked::due(connection, self.generation, None).await? {
             let number = partition_of(stream.0, self.of);
             let Some(partition) = self.partitions.get_mut(&number) else { continue };
+            self.asked_at = clock::now();
             let mut lane = Lane::Partition { topic: self.topic.clone(), partition: number, turn: partition.turn };
             let retried =
                 parked::retry(connection, &self.follower.tail, self.generation, &mut lane, shard, stream).await;
@@ -856,7 +863,12 @@ async fn park_message(
         Written::Yes(standings) => {
             transaction.commit().await?;
             metrics::counter!("projector_unreadable_messages_total").increment(1);
-            error!(partition = step.partition, offset, reason = unreadable.reason, "a message cannot be read; it is parked");
+            error!(
+                partition = step.partition,
+                offset,
+                reason = unreadable.reason,
+                "a message cannot be read; it is parked"
+            );
             Ok(Outcome::Applied(0, standings))
         }
         Written::LostRace => Ok(Outcome::Moved),
