@@ -15,6 +15,9 @@ pub mod batch;
 /// `/api/v1/auth`, `/api/v1/users`, `/.well-known/jwks.json`
 pub mod accounts;
 
+/// Publishes the log to Kafka.
+pub mod relay;
+
 /// JSON as a tree that borrows, and the fingerprint of a request.
 pub mod json;
 
