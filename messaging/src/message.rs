@@ -104,16 +104,8 @@ impl Message {
         let payload = message.payload().unwrap_or_default();
         let key =
             message.key().and_then(|key| std::str::from_utf8(key).ok()).and_then(|key| canonical::<Uuid>(key).ok());
-        // The library panics at a header whose name is not UTF-8.
-        let headers = catch_unwind(AssertUnwindSafe(|| match message.headers() {
-            Some(headers) => headers.iter().map(|header| (header.key, header.value)).collect(),
-            None => Vec::new(),
-        }));
-        let found = match headers {
-            Ok(headers) => Found(headers),
-            Err(_) => {
-                return Err(Found(Vec::new()).unreadable("the name of a header is not UTF-8".into(), key, payload));
-            }
+        let Some(found) = found(message.headers()) else {
+            return Err(Found(Vec::new()).unreadable("the name of a header is not UTF-8".into(), key, payload));
         };
         found.message(key, message.payload()).map_err(|reason| found.unreadable(reason, key, payload))
     }
@@ -222,6 +214,12 @@ impl<'a> Found<'a> {
     }
 }
 
+/// `None`: the library has panicked, as it does at a header whose name is not UTF-8.
+fn found<H: Headers>(headers: Option<&H>) -> Option<Found<'_>> {
+    let all = || headers.map(|headers| headers.iter().map(|header| (header.key, header.value)).collect());
+    catch_unwind(AssertUnwindSafe(all)).ok().map(|all| Found(all.unwrap_or_default()))
+}
+
 /// Postgres cannot store a NUL in a text, and none of ours has one.
 fn text<'a>(name: &str, value: Option<&'a [u8]>) -> Result<&'a str, String> {
     let value = value.ok_or_else(|| format!("{name} is empty"))?;
@@ -240,4 +238,28 @@ fn canonical<T: FromStr<Err: Display> + Display>(text: &str) -> Result<T, String
 
 fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As rdkafka's own headers do it at a name that is not UTF-8.
+    struct Panicking;
+
+    impl Headers for Panicking {
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn try_get(&self, _: usize) -> Option<Header<'_, &[u8]>> {
+            panic!("the name of a header is not UTF-8")
+        }
+    }
+
+    #[test]
+    fn a_header_that_the_library_panics_at_is_an_error() {
+        assert!(found(Some(&Panicking)).is_none());
+        assert!(found::<Panicking>(None).is_some_and(|found| found.0.is_empty()));
+    }
 }

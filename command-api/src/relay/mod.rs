@@ -73,7 +73,8 @@ impl Relay {
         give_up(Producer::new(&settings).map_err(StartError::Settings)?).await;
         let (status, lag) = watch::channel(RelayLag::default());
         let lag_task = lag::watch(publication.clone(), status.clone(), stop.clone());
-        let runner = Runner { publication, settings, holder: Uuid::new_v4(), status, stop, published: AtomicU64::new(0) };
+        let runner =
+            Runner { publication, settings, holder: Uuid::new_v4(), status, stop, published: AtomicU64::new(0) };
         let task = tokio::spawn(async move {
             tokio::join!(runner.run(), lag_task);
         });
