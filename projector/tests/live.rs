@@ -3,18 +3,24 @@
 
 mod common;
 
-use common::{CREATED, Database, Histories, Running, append, assert_equals_the_log, caught_up, event, rows, until};
+use common::{CREATED, Database, Feed, Histories, Running, assert_equals_the_log, caught_up, event, rows, until};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_read_models_equal_the_fold_of_the_log() {
-    let database = Database::create().await;
+with_both_feeds!(
+    the_read_models_equal_the_fold_of_the_log,
+    three_projectors_on_one_database_apply_each_event_once,
+    a_lost_connection_is_made_again,
+    the_lag_is_told,
+);
+
+async fn the_read_models_equal_the_fold_of_the_log(feed: Feed) {
+    let database = Database::create_for(feed).await;
     let running = Running::start(&database, None).await;
     let mut applied = running.projector.applied();
     let mut histories = Histories::new(1, 3);
     for size in [1, 2, 700, 1, 40, 2500, 3] {
-        append(&database.pool, &histories.next(size)).await;
+        database.append(&histories.next(size)).await;
         applied.changed().await.unwrap();
     }
     caught_up(&database).await;
@@ -40,7 +46,7 @@ async fn the_read_models_equal_the_fold_of_the_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_come_again_change_nothing() {
     let database = Database::create().await;
-    append(&database.pool, &Histories::new(2, 2).next(1500)).await;
+    database.append(&Histories::new(2, 2).next(1500)).await;
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     running.stop().await;
@@ -58,9 +64,8 @@ async fn events_that_come_again_change_nothing() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn three_projectors_on_one_database_apply_each_event_once() {
-    let database = Database::create().await;
+async fn three_projectors_on_one_database_apply_each_event_once(feed: Feed) {
+    let database = Database::create_for(feed).await;
     // all of them are woken by each append: the worst case
     let (wake, woken) = watch::channel(0);
     let mut running = Vec::new();
@@ -83,7 +88,7 @@ async fn three_projectors_on_one_database_apply_each_event_once() {
     });
     let mut histories = Histories::new(3, 4);
     for n in 0..150 {
-        append(&database.pool, &histories.next(if n % 10 == 0 { 300 } else { 3 })).await;
+        database.append(&histories.next(if n % 10 == 0 { 300 } else { 3 })).await;
         wake.send_modify(|n| *n += 1);
     }
     caught_up(&database).await;
@@ -98,13 +103,12 @@ async fn three_projectors_on_one_database_apply_each_event_once() {
     assert_equals_the_log(&database).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lost_connection_is_made_again() {
-    let database = Database::create().await;
+async fn a_lost_connection_is_made_again(feed: Feed) {
+    let database = Database::create_for(feed).await;
     let running = Running::start(&database, None).await;
     let mut histories = Histories::new(4, 2);
     for _ in 0..5 {
-        append(&database.pool, &histories.next(500)).await;
+        database.append(&histories.next(500)).await;
         database
             .execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity
@@ -117,10 +121,9 @@ async fn a_lost_connection_is_made_again() {
     assert_equals_the_log(&database).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_lag_is_told() {
-    let database = Database::create().await;
-    append(&database.pool, &Histories::new(5, 1).next(10)).await;
+async fn the_lag_is_told(feed: Feed) {
+    let database = Database::create_for(feed).await;
+    database.append(&Histories::new(5, 1).next(10)).await;
     let at = projector::lag::look(&database.pool, &database.tail()).await.unwrap();
     let lag = projector::lag::total(&at);
     assert!(lag.events >= 10 && lag.seconds > 0.0, "{lag:?}");
@@ -136,20 +139,20 @@ async fn the_lag_is_told() {
 async fn models_of_another_log_are_left_alone_until_they_are_rebuilt() {
     let database = Database::create().await;
     let mut histories = Histories::new(6, 1);
-    append(&database.pool, &histories.next(20)).await;
+    database.append(&histories.next(20)).await;
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     running.stop().await;
     // as after a restore from a backup
     database.execute("update event_store.log set log_id = gen_random_uuid()").await;
-    append(&database.pool, &histories.next(20)).await;
+    database.append(&histories.next(20)).await;
     let running = Running::start(&database, None).await;
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     let checkpoint = "select position from read_model.checkpoint where generation = 1";
     assert!(database.number(checkpoint).await < database.number("select position from event_store.head").await);
     let report = projector::rebuild::run(&database.pool, &database.tail(), Default::default(), |_| {}).await.unwrap();
     assert!(report.switched);
-    append(&database.pool, &histories.next(20)).await;
+    database.append(&histories.next(20)).await;
     caught_up(&database).await;
     running.stop().await;
     assert_equals_the_log(&database).await;
@@ -159,7 +162,7 @@ async fn models_of_another_log_are_left_alone_until_they_are_rebuilt() {
 async fn a_hole_in_the_log_stops_the_projection_before_it() {
     let database = Database::create().await;
     let events: Vec<_> = (1..=30).map(|task| event(1, task, "TaskCreated", CREATED)).collect();
-    append(&database.pool, &events).await;
+    database.append(&events).await;
     database.execute("delete from event_store.event where position = 11").await;
     let running = Running::start(&database, None).await;
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;

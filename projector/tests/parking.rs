@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
-use common::{CREATED, Database, Running, append, assert_equals_the_log, caught_up, event, rows, until};
+use common::{CREATED, Database, Feed, Running, assert_equals_the_log, caught_up, event, rows, until};
 use ed25519_dalek::SigningKey;
 use http_body_util::BodyExt;
 use projector::AdminApi;
@@ -73,6 +73,15 @@ impl Admin {
     }
 }
 
+with_both_feeds!(
+    an_unreadable_event_parks_its_task_and_nothing_else,
+    what_the_database_refuses_is_narrowed_down_to_its_event,
+    a_gap_in_a_stream_parks_the_task,
+    the_first_event_of_an_owner_can_be_parked,
+    a_long_queue_behind_a_parked_event_is_applied_in_several_transactions,
+    the_admin_endpoints_are_for_admins_and_page,
+);
+
 async fn parked_position(database: &Database, owner: u128) -> Option<i64> {
     sqlx::query_scalar("select parked_position from read_model.owner where owner_id = $1 and generation = 1")
         .bind(Uuid::from_u128(owner))
@@ -81,13 +90,11 @@ async fn parked_position(database: &Database, owner: u128) -> Option<i64> {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_event_parks_its_task_and_nothing_else() {
-    let database = Database::create().await;
+async fn an_unreadable_event_parks_its_task_and_nothing_else(feed: Feed) {
+    let database = Database::create_for(feed).await;
     let admin = Admin::of(&database);
     let running = Running::start(&database, None).await;
-    append(
-        &database.pool,
+    database.append(
         &[
             event(1, 1, "TaskCreated", CREATED),                   // 1
             event(1, 2, "TaskCreated", CREATED),                   // 2
@@ -100,7 +107,7 @@ async fn an_unreadable_event_parks_its_task_and_nothing_else() {
     )
     .await;
     caught_up(&database).await;
-    append(&database.pool, &[event(1, 1, "TaskCompleted", "{}")]).await; // 8: waits, from a later batch
+    database.append(&[event(1, 1, "TaskCompleted", "{}")]).await; // 8: waits, from a later batch
     caught_up(&database).await;
 
     let titles: Vec<(String, i64)> =
@@ -152,21 +159,20 @@ async fn an_unreadable_event_parks_its_task_and_nothing_else() {
             .unwrap();
     assert_eq!(versions, [1, 2, 3, 4]);
     assert_eq!(database.number("select max(version) from read_model.task where title = 'after it'").await, 4);
-    append(&database.pool, &[event(1, 1, "TaskReopened", "{}")]).await;
+    database.append(&[event(1, 1, "TaskReopened", "{}")]).await;
     caught_up(&database).await;
     running.stop().await;
     assert_eq!(database.number("select max(version) from read_model.task where title = 'after it'").await, 5);
     assert_equals_the_log(&database).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_database_refuses_is_narrowed_down_to_its_event() {
-    let database = Database::create().await;
+async fn what_the_database_refuses_is_narrowed_down_to_its_event(feed: Feed) {
+    let database = Database::create_for(feed).await;
     database.execute("alter table read_model.task_1 add constraint no_poison check (title <> 'poison')").await;
     let mut events: Vec<_> = (1..=300).map(|task| event(1, task, "TaskCreated", CREATED)).collect();
     events.insert(123, event(1, 1000, "TaskCreated", r#"{"title":"poison","priority":"low","tags":[]}"#));
     events.insert(200, event(1, 1000, "TaskStarted", "{}"));
-    append(&database.pool, &events).await;
+    database.append(&events).await;
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     assert_eq!(database.number("select count(*) from read_model.task").await, 300);
@@ -194,11 +200,10 @@ async fn what_the_database_refuses_is_narrowed_down_to_its_event() {
     assert_equals_the_log(&database).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gap_in_a_stream_parks_the_task() {
-    let database = Database::create().await;
-    append(&database.pool, &[event(1, 1, "TaskCreated", CREATED)]).await;
-    append(&database.pool, &[event(1, 1, "TaskStarted", "{}"), event(1, 2, "TaskCreated", CREATED)]).await;
+async fn a_gap_in_a_stream_parks_the_task(feed: Feed) {
+    let database = Database::create_for(feed).await;
+    database.append(&[event(1, 1, "TaskCreated", CREATED)]).await;
+    database.append(&[event(1, 1, "TaskStarted", "{}"), event(1, 2, "TaskCreated", CREATED)]).await;
     database.execute("update event_store.event set version = 3 where position = 2").await;
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
@@ -208,10 +213,9 @@ async fn a_gap_in_a_stream_parks_the_task() {
     assert_eq!(database.number("select count(*) from read_model.parked where reason like '%version 3%'").await, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_first_event_of_an_owner_can_be_parked() {
-    let database = Database::create().await;
-    append(&database.pool, &[event(1, 1, "TaskPainted", "{}")]).await;
+async fn the_first_event_of_an_owner_can_be_parked(feed: Feed) {
+    let database = Database::create_for(feed).await;
+    database.append(&[event(1, 1, "TaskPainted", "{}")]).await;
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     running.stop().await;
@@ -220,12 +224,11 @@ async fn the_first_event_of_an_owner_can_be_parked() {
     assert_equals_the_log(&database).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_long_queue_behind_a_parked_event_is_applied_in_several_transactions() {
-    let database = Database::create().await;
+async fn a_long_queue_behind_a_parked_event_is_applied_in_several_transactions(feed: Feed) {
+    let database = Database::create_for(feed).await;
     let mut events = vec![event(1, 1, "TaskPainted", "{}")];
     events.extend((0..1400).map(|n| event(1, 1, "TaskRenamed", &format!("{{\"title\":\"{n}\"}}"))));
-    append(&database.pool, &events).await;
+    database.append(&events).await;
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     let sql: &'static str = "update event_store.event set type = 'TaskCreated',
@@ -238,9 +241,8 @@ async fn a_long_queue_behind_a_parked_event_is_applied_in_several_transactions()
     assert_equals_the_log(&database).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_admin_endpoints_are_for_admins_and_page() {
-    let database = Database::create().await;
+async fn the_admin_endpoints_are_for_admins_and_page(feed: Feed) {
+    let database = Database::create_for(feed).await;
     let admin = Admin::of(&database);
     for path in ["/api/v1/admin/projections", "/api/v1/admin/parked"] {
         assert_eq!(admin.ask(None, Method::GET, path).await.0, StatusCode::UNAUTHORIZED);
@@ -255,7 +257,7 @@ async fn the_admin_endpoints_are_for_admins_and_page() {
     assert_eq!(admin.ask(Some(Role::Admin), Method::POST, path).await.0, StatusCode::BAD_REQUEST);
 
     let events: Vec<_> = (1..=5).map(|task| event(1, task, "TaskPainted", "{}")).collect();
-    append(&database.pool, &events).await;
+    database.append(&events).await;
     let at = admin.get("/api/v1/admin/projections").await;
     assert_eq!(at["items"][0]["lag_events"], 5, "{at}");
     let running = Running::start(&database, None).await;
@@ -285,7 +287,7 @@ async fn the_admin_endpoints_are_for_admins_and_page() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_was_folded_before_a_retry_elsewhere_is_folded_again() {
     let database = Database::create().await;
-    append(&database.pool, &[event(1, 1, "TaskPainted", "{}")]).await;
+    database.append(&[event(1, 1, "TaskPainted", "{}")]).await;
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     // another process tries again, and succeeds (here: what was parked is simply gone) …
@@ -293,7 +295,7 @@ async fn a_batch_that_was_folded_before_a_retry_elsewhere_is_folded_again() {
     sqlx::query("update read_model.checkpoint set turn = turn + 1").execute(&mut *elsewhere).await.unwrap();
     sqlx::query("delete from read_model.parked").execute(&mut *elsewhere).await.unwrap();
     // … while this one has seen the task parked, and is about to put the next event behind
-    append(&database.pool, &[event(1, 1, "TaskStarted", "{}")]).await;
+    database.append(&[event(1, 1, "TaskStarted", "{}")]).await;
     until("the projector waits for the checkpoint", || async {
         database
             .number(

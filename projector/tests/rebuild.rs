@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{CREATED, Database, Histories, Running, append, assert_equals_the_log, caught_up, event, rows};
+use common::{CREATED, Database, Feed, Histories, Running, assert_equals_the_log, caught_up, event, rows};
 use projector::RebuildError;
 use projector::rebuild::{self, Options, Phase};
 use tokio::sync::Notify;
@@ -16,17 +16,26 @@ async fn live(database: &Database) -> i64 {
 }
 
 async fn filled(seed: u64, events: usize) -> Database {
-    let database = Database::create().await;
-    append(&database.pool, &Histories::new(seed, 5).next(events)).await;
+    filled_from(Feed::Store, seed, events).await
+}
+
+async fn filled_from(feed: Feed, seed: u64, events: usize) -> Database {
+    let database = Database::create_for(feed).await;
+    database.append(&Histories::new(seed, 5).next(events)).await;
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     running.stop().await;
     database
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_equals_the_live_generation_row_for_row_and_is_switched_to() {
-    let database = filled(1, 3_000).await;
+with_both_feeds!(
+    it_equals_the_live_generation_row_for_row_and_is_switched_to,
+    events_may_be_appended_meanwhile,
+    what_is_wrong_in_the_live_generation_is_named_and_mended,
+);
+
+async fn it_equals_the_live_generation_row_for_row_and_is_switched_to(feed: Feed) {
+    let database = filled_from(feed, 1, 3_000).await;
     let report = rebuild::run(&database.pool, &database.tail(), Options { expect_same: true }, |_| {}).await.unwrap();
     assert_eq!((report.switched, report.differences.total, report.resumed), (true, 0, false));
     assert_eq!(report.events, database.number("select position from event_store.head").await);
@@ -37,7 +46,7 @@ async fn it_equals_the_live_generation_row_for_row_and_is_switched_to() {
 
     // the live projection goes on with the new one
     let running = Running::start(&database, None).await;
-    append(&database.pool, &[event(1, 77, "TaskCreated", CREATED)]).await;
+    database.append(&[event(1, 77, "TaskCreated", CREATED)]).await;
     caught_up(&database).await;
     running.stop().await;
     assert_eq!(
@@ -70,7 +79,7 @@ async fn a_log_without_events_can_be_rebuilt() {
     let report = rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap();
     assert!(report.switched);
     let running = Running::start(&database, None).await;
-    append(&database.pool, &Histories::new(1, 1).next(50)).await;
+    database.append(&Histories::new(1, 1).next(50)).await;
     caught_up(&database).await;
     running.stop().await;
     assert_equals_the_log(&database).await;
@@ -84,7 +93,7 @@ async fn stopped_anywhere_it_goes_on() {
     events.extend((0..25_000).map(|n| event(3, 500, "TaskRenamed", &format!("{{\"title\":\"title {n}\"}}"))));
     events.extend([event(3, 501, "TaskPainted", "{}"), event(3, 501, "TaskStarted", "{}")]);
     events.extend((600..8_600).map(|task| event(9, task, "TaskCreated", CREATED)));
-    append(&database.pool, &events).await;
+    database.append(&events).await;
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     running.stop().await;
@@ -148,16 +157,15 @@ async fn stopped_anywhere_it_goes_on() {
     assert_equals_the_log(&database).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn events_may_be_appended_meanwhile() {
-    let database = filled(3, 8_000).await;
+async fn events_may_be_appended_meanwhile(feed: Feed) {
+    let database = filled_from(feed, 3, 8_000).await;
     let running = Running::start(&database, None).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let (pool, stopped) = (database.pool.clone(), stop.clone());
+    let (log, stopped) = (database.log(), stop.clone());
     let appending = tokio::spawn(async move {
         let mut histories = Histories::new(33, 5);
         while !stopped.load(Ordering::Relaxed) {
-            append(&pool, &histories.next(20)).await;
+            log.append(&histories.next(20)).await;
         }
     });
     // whoever reads the live generation never goes back
@@ -196,9 +204,8 @@ async fn events_may_be_appended_meanwhile() {
     assert_eq!(database.number(history).await, events);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_in_the_live_generation_is_named_and_mended() {
-    let database = filled(4, 2_000).await;
+async fn what_is_wrong_in_the_live_generation_is_named_and_mended(feed: Feed) {
+    let database = filled_from(feed, 4, 2_000).await;
     let same = rows(&database, 1).await;
     // as an earlier fold would have made them
     let wrongs: [(&str, &'static str); 9] = [
@@ -294,7 +301,7 @@ async fn queries_and_the_live_projection_go_on_while_the_tables_are_held_by_a_du
     let running = Running::start(&database, None).await;
     let report = rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap();
     assert!(report.switched);
-    append(&database.pool, &Histories::new(77, 2).next(100)).await;
+    database.append(&Histories::new(77, 2).next(100)).await;
     caught_up(&database).await;
     dump.rollback().await.unwrap();
     running.stop().await;
@@ -304,7 +311,7 @@ async fn queries_and_the_live_projection_go_on_while_the_tables_are_held_by_a_du
 #[tokio::test(flavor = "multi_thread")]
 async fn where_no_projector_has_run_yet_nothing_is_different() {
     let database = Database::create().await;
-    append(&database.pool, &Histories::new(8, 2).next(200)).await;
+    database.append(&Histories::new(8, 2).next(200)).await;
     let report = rebuild::run(&database.pool, &database.tail(), Options { expect_same: true }, |_| {}).await.unwrap();
     assert!(report.switched, "{:#?}", report.differences);
     assert_eq!(database.number("select count(*) from read_model.history").await, report.events);

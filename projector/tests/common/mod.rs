@@ -1,4 +1,5 @@
-//! A database of its own for each test, a log that is written by hand, and random histories.
+//! A database of its own for each test (and a topic, where the test is fed from Kafka), a log that is written by hand,
+//! and random histories.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "tests")]
 
@@ -19,14 +20,67 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub mod topic;
+
+use topic::Topic;
+
+/// What the projection is fed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feed {
+    Store,
+    Kafka,
+}
+
+/// Runs each of these tests with either feed.
+#[macro_export]
+macro_rules! with_both_feeds {
+    ($($name:ident),* $(,)?) => {
+        mod fed_from_the_store {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name($crate::common::Feed::Store).await;
+            })*
+        }
+        mod fed_from_kafka {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name($crate::common::Feed::Kafka).await;
+            })*
+        }
+    };
+}
+
 /// A database that is dropped with it.
 pub struct Database {
     pub pool: PgPool,
+    /// Where the projection is fed from Kafka.
+    pub topic: Option<Topic>,
     server: PgConnectOptions,
     name: String,
 }
 
 impl Database {
+    pub async fn create_for(feed: Feed) -> Self {
+        let mut database = Self::create().await;
+        if feed == Feed::Kafka {
+            database.topic = Some(Topic::create(&database.pool, 5).await);
+        }
+        database
+    }
+
+    pub fn topic(&self) -> &Topic {
+        self.topic.as_ref().unwrap()
+    }
+
+    /// Appends to the log, and publishes it.
+    pub async fn append(&self, events: &[Event]) {
+        self.log().append(events).await;
+    }
+
+    pub fn log(&self) -> Log {
+        Log { pool: self.pool.clone(), topic: self.topic.clone() }
+    }
+
     pub async fn create() -> Self {
         let url = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL names a Postgres for tests");
         let server: PgConnectOptions = url.parse().unwrap();
@@ -37,7 +91,7 @@ impl Database {
         let pool = PgPoolOptions::new().max_connections(10).connect_with(options).await.unwrap();
         event_store::migrate(&pool).await.unwrap();
         projector::migrate(&pool).await.unwrap();
-        Self { pool, server, name }
+        Self { pool, topic: None, server, name }
     }
 
     pub fn tail(&self) -> TailReader {
@@ -50,6 +104,23 @@ impl Database {
 
     pub async fn execute(&self, sql: &'static str) {
         sqlx::query(sql).execute(&self.pool).await.unwrap();
+    }
+}
+
+/// Where events are appended.
+#[derive(Clone)]
+pub struct Log {
+    pool: PgPool,
+    topic: Option<Topic>,
+}
+
+impl Log {
+    /// Appends to the log, and publishes it.
+    pub async fn append(&self, events: &[Event]) {
+        append(&self.pool, events).await;
+        if let Some(topic) = &self.topic {
+            topic.publish(&self.pool).await;
+        }
     }
 }
 
@@ -78,8 +149,12 @@ impl Running {
     pub async fn start(database: &Database, wake: Option<watch::Receiver<u64>>) -> Self {
         let stop = CancellationToken::new();
         let tail = TailReader::new(database.pool.clone(), wake);
-        let projector = Projector::start(database.pool.clone(), tail, stop.clone()).await.unwrap();
-        Self { projector, stop }
+        let pool = database.pool.clone();
+        let started = match &database.topic {
+            None => Projector::start(pool, tail, stop.clone()).await,
+            Some(topic) => Projector::start_from_kafka(pool, tail, topic.settings.clone(), None, stop.clone()).await,
+        };
+        Self { projector: started.unwrap(), stop }
     }
 
     pub async fn stop(self) {
@@ -91,6 +166,7 @@ impl Running {
 /// Waits until the live generation has all that the log has.
 pub async fn caught_up(database: &Database) {
     until("the projector catches up", || async {
+        projector::lag::look(&database.pool, &database.tail()).await.unwrap();
         database
             .number(
                 "select (select sum(position) from event_store.head)::bigint - coalesce((
