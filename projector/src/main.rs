@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use event_store::TailReader;
+use messaging::KafkaSettings;
 use projector::{AdminApi, Projector};
 use service_kit::database::{self, await_schema};
-use service_kit::health::Lag;
+use service_kit::health::{Check, Lag};
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
 use service_kit::token::Sealer;
 
@@ -29,14 +30,41 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
 
     let tail = TailReader::new(log.clone(), None);
     let stop = starting.background.stop.clone();
-    let projector = Projector::start(read.clone(), tail.clone(), stop).await?;
-    let lag = projector.lag();
+    let projector = match KafkaSettings::read(&starting.source)? {
+        Some(settings) => {
+            let standings = starting.redis()?.map(|redis| {
+                let (standings, writing) = projector::redis::start(redis, read.clone(), stop.clone());
+                starting.background.spawn("standings to Redis", async {
+                    if let Err(error) = writing.await {
+                        tracing::error!(%error, "the writer of standings has died");
+                    }
+                });
+                standings
+            });
+            Projector::start_from_kafka(read.clone(), tail.clone(), settings, standings, stop).await?
+        }
+        None => {
+            tracing::warn!(
+                "without PRIMETRADE_KAFKA_BROKERS the log is read from the event store, and Redis is not written"
+            );
+            Projector::start(read.clone(), tail.clone(), stop).await?
+        }
+    };
+    let (lag, troubles) = (projector.lag(), projector.troubles());
     starting.background.spawn("projector", projector.stopped());
 
     let verifier = starting.remote_verifier(&read).await?;
     let admin = AdminApi::new(read.clone(), tail, Sealer::new(&starting.secret));
     starting.health.register("event_store", move || database::check(log.clone()));
     starting.health.register("read_models", move || database::check(read.clone()));
+    starting.health.register("partitions", move || {
+        let troubles: Vec<String> = troubles.borrow().values().cloned().collect();
+        std::future::ready(if troubles.is_empty() {
+            Check::ok("none stopped")
+        } else {
+            Check::failed(troubles.join("; "))
+        })
+    });
     starting.health.lag(move || {
         let projector::Lag { events, seconds } = *lag.borrow();
         std::future::ready(Some(Lag { events, seconds }))

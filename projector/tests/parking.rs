@@ -94,8 +94,8 @@ async fn an_unreadable_event_parks_its_task_and_nothing_else(feed: Feed) {
     let database = Database::create_for(feed).await;
     let admin = Admin::of(&database);
     let running = Running::start(&database, None).await;
-    database.append(
-        &[
+    database
+        .append(&[
             event(1, 1, "TaskCreated", CREATED),                   // 1
             event(1, 2, "TaskCreated", CREATED),                   // 2
             event(1, 1, "TaskPainted", "{}"),                      // 3: unknown
@@ -103,9 +103,8 @@ async fn an_unreadable_event_parks_its_task_and_nothing_else(feed: Feed) {
             event(1, 2, "TaskRenamed", r#"{"title":"goes on"}"#),  // 5
             event(2, 1, "TaskCreated", CREATED),                   // 6: another owner's task of the same id
             event(1, 3, "TaskStarted", "{}"),                      // 7: no beginning
-        ],
-    )
-    .await;
+        ])
+        .await;
     caught_up(&database).await;
     database.append(&[event(1, 1, "TaskCompleted", "{}")]).await; // 8: waits, from a later batch
     caught_up(&database).await;

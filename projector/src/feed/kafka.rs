@@ -47,8 +47,6 @@ pub(super) struct Kafka {
     topic: Arc<str>,
     stop: CancellationToken,
     standings: Option<mpsc::Sender<Applied>>,
-    /// When what is under way was begun.
-    asked_at: Time,
     troubles: watch::Sender<Troubles>,
     /// Assignments that are not answered yet.
     assigned: VecDeque<Assigned>,
@@ -255,7 +253,6 @@ impl Kafka {
             settings,
             stop,
             standings,
-            asked_at: clock::now(),
             troubles,
             assigned: VecDeque::new(),
             generation: 0,
@@ -523,17 +520,17 @@ impl Kafka {
 
     /// Applies what is pending, or some of it.
     async fn apply(&mut self, connection: &mut PgConnection, consumer: &Consumer) -> Result<(), sqlx::Error> {
-        self.asked_at = clock::now();
         let Self { pending, partitions, base, applier, follower, topic, generation, .. } = self;
         let events_max = usize::try_from(applier.events_max()).unwrap_or(1);
         let plan = plan(pending, partitions, base, follower.log_id, topic, events_max);
         if !plan.steps.is_empty() {
+            let as_of = clock::now();
             let applying = applier.apply(connection, *generation, &plan, &plan.events);
             return match in_time(applying).await? {
                 Outcome::Applied(events, _) if events == 0 && !plan.events.is_empty() => Ok(()),
                 Outcome::Applied(events, standings) => {
                     let (done, marks) = (plan.steps_of(events), plan.marks(events));
-                    self.done(done, marks, standings);
+                    self.done(done, marks, as_of, standings);
                     Ok(())
                 }
                 Outcome::Moved => self.moved(connection, consumer).await,
@@ -553,7 +550,7 @@ impl Kafka {
     }
 
     /// These messages are done, and stored as read.
-    fn done(&mut self, messages: usize, marks: Vec<PartitionMark>, owners: Vec<OwnerStanding>) {
+    fn done(&mut self, messages: usize, marks: Vec<PartitionMark>, as_of: Time, owners: Vec<OwnerStanding>) {
         self.pending.drain(..messages);
         let mut mended = false;
         for mark in marks {
@@ -571,14 +568,13 @@ impl Kafka {
             self.tell_troubles();
         }
         self.lost_races.won();
-        self.tell(owners);
+        self.tell(as_of, owners);
     }
 
-    fn tell(&self, owners: Vec<OwnerStanding>) {
+    fn tell(&self, as_of: Time, owners: Vec<OwnerStanding>) {
         self.follower.hint();
         let Some(standings) = self.standings.as_ref().filter(|_| !owners.is_empty()) else { return };
-        let (log_id, generation) = (self.follower.log_id, self.generation);
-        let applied = Applied { log_id, generation, as_of: self.asked_at, owners };
+        let applied = Applied { log_id: self.follower.log_id, generation: self.generation, as_of, owners };
         // Who listens keeps a cache of what ends by itself within seconds.
         if standings.try_send(applied).is_err() {
             metrics::counter!("projector_standings_dropped_total").increment(1);
@@ -622,6 +618,7 @@ impl Kafka {
         let steps = vec![step];
         let plan = Plan { topic: self.topic.clone(), steps, events: event.iter().collect(), then: Then::More };
         let reason = format!("its message (partition {number}, offset {offset}) cannot be read: {}", unreadable.reason);
+        let as_of = clock::now();
         let outcome = match &event {
             Some(event) => self.applier.park(connection, self.generation, &plan, event, reason).await?,
             None => park_message(connection, self.generation, &plan, offset, &unreadable).await?,
@@ -629,7 +626,7 @@ impl Kafka {
         match outcome {
             Outcome::Applied(_, standings) => {
                 let marks = plan.marks(1);
-                self.done(1, marks, standings);
+                self.done(1, marks, as_of, standings);
                 Ok(())
             }
             Outcome::Moved => self.moved(connection, consumer).await,
@@ -700,14 +697,14 @@ impl Kafka {
         for (shard, stream) in parked::due(connection, self.generation, None).await? {
             let number = partition_of(stream.0, self.of);
             let Some(partition) = self.partitions.get_mut(&number) else { continue };
-            self.asked_at = clock::now();
             let mut lane = Lane::Partition { topic: self.topic.clone(), partition: number, turn: partition.turn };
+            let as_of = clock::now();
             let retried =
                 parked::retry(connection, &self.follower.tail, self.generation, &mut lane, shard, stream).await;
             if let Lane::Partition { turn, .. } = lane {
                 partition.turn = turn;
             }
-            self.tell(retried?.into_iter().collect());
+            self.tell(as_of, retried?.into_iter().collect());
         }
         self.retry_messages(connection).await
     }

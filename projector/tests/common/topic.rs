@@ -121,7 +121,8 @@ impl Topic {
     /// Puts something into the topic.
     pub async fn put(&self, partition: i32, key: &str, headers: OwnedHeaders, payload: &[u8]) {
         let producer: FutureProducer = self.settings.client_config().create().unwrap();
-        let record = FutureRecord::to(&self.settings.topic).partition(partition).key(key).headers(headers).payload(payload);
+        let record =
+            FutureRecord::to(&self.settings.topic).partition(partition).key(key).headers(headers).payload(payload);
         producer.send(record, Duration::from_millis(SEND_MS_MAX)).await.unwrap();
     }
 }
