@@ -64,6 +64,19 @@ pub enum Command {
         #[arg(long)]
         expect_same: bool,
     },
+    /// Publish the log to Kafka again, where messages were lost.
+    ///
+    /// A new publication begins at this position: the relay sends what stands there and after it, and the projectors
+    /// read the topic from its beginning. Nothing is applied twice. With it the log may also go to another topic, or
+    /// to another number of partitions (--from 1).
+    Republish {
+        /// Position of the first event; the error of a projector that lacks messages names it.
+        #[arg(long, value_name = "POSITION")]
+        from: i64,
+        /// The shard, where there are several.
+        #[arg(long)]
+        shard: Option<i16>,
+    },
     /// Check the log, the command ids and the read models of a live database.
     Doctor,
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use command_api::execute::Executor;
 use domain::format_time;
-use event_store::{EventStore, TailReader};
+use event_store::{EventStore, Publication, TailReader};
 use identity::{Account, AccountChange, Accounts, Email, IdentityError, Name, NewAccount, Password};
 use projector::rebuild;
 use serde_json::{Value, json};
@@ -269,6 +269,36 @@ pub async fn rebuild(databases: &Databases, expect_same: bool) -> Result<Report,
         "compare_seconds": report.compare_seconds,
     });
     Ok(Report { good: !(expect_same && differences > 0), text, json })
+}
+
+/// `primetrade republish`
+///
+/// # Errors
+/// There is no such position yet, or a database.
+pub async fn republish(databases: &Databases, from: i64, shard: Option<i16>) -> Result<Report, Failure> {
+    let begun = Publication::new(databases.write.clone()).republish(from, shard).await?;
+    let publication = begun.publication;
+    // Second: until then the projectors only skip what they have.
+    if let Some(topic) = &begun.topic {
+        let forgotten = projector::forget_offsets(&databases.read, topic).await;
+        forgotten.map_err(|source| Failure::NotForgotten { publication, source })?;
+    }
+    let text = match &begun.topic {
+        Some(topic) => format!(
+            "Publication {publication} begins at position {from} of shard {}: the relay sends {} events again (so far to \
+             {topic}), and the projectors read the topic from its beginning.",
+            begun.shard, begun.events
+        ),
+        None => format!("Publication {publication} begins at position {from}. Nothing has been published before."),
+    };
+    let json = json!({
+        "publication": publication,
+        "shard": begun.shard,
+        "from": begun.from,
+        "events": begun.events,
+        "topic": begun.topic,
+    });
+    Ok(Report::good(text, json))
 }
 
 /// `primetrade doctor`

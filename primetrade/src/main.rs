@@ -89,6 +89,12 @@ enum Failure {
     #[error(transparent)]
     Rebuild(#[from] projector::RebuildError),
     #[error(transparent)]
+    Republish(#[from] event_store::publication::RepublishError),
+    #[error(
+        "publication {publication} has begun, but the projectors could not be told to read from the beginning: {source}. Run the same command again"
+    )]
+    NotForgotten { publication: i64, source: sqlx::Error },
+    #[error(transparent)]
     Doctor(#[from] doctor::DoctorError),
     #[error("there is no account {0}. Make it with primetrade user create, or see them all with primetrade user list")]
     NoAccount(String),
@@ -234,6 +240,7 @@ async fn brief(settings: &Settings, databases: &Databases, command: Command) -> 
         Command::User(command) => commands::user(databases, command).await,
         Command::Export(args) => commands::export(databases, args).await,
         Command::Rebuild { expect_same } => commands::rebuild(databases, expect_same).await,
+        Command::Republish { from, shard } => commands::republish(databases, from, shard).await,
         Command::Doctor => commands::doctor(databases).await,
     }
 }

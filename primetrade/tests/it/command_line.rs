@@ -288,6 +288,40 @@ fn a_rebuild_tells_of_differences() {
 }
 
 #[test]
+fn the_log_is_published_again_from_where_it_is_told() {
+    let folder = Folder::new();
+    folder.create_user("a@example.org");
+    let file = folder.write("history.ndjson", history());
+    import(&folder, file.to_str().unwrap(), "a@example.org", &[]).expect(0);
+    let server = Server::start(&folder);
+    let first = folder.run(&["republish", "--from", "1", "--json"]).expect(0).json();
+    assert_eq!(first, json!({"publication": 2, "shard": 0, "from": 1, "events": 0, "topic": null}));
+    folder.run(&["republish", "--from", "2"]).refused(&["--from must be 1 to 1"]);
+    folder.run(&["republish", "--from", "1", "--shard", "3"]).refused(&["no shard 3"]);
+
+    // As after a life with Kafka.
+    folder.sql("update event_store.relay set topic = 'tasks', partitions = 2");
+    folder.sql("update event_store.relay_cursor set position = 14");
+    folder.sql("insert into event_store.relay_partition values (0, 0, 13), (0, 1, 14)");
+    folder.sql(
+        "insert into read_model.kafka_partition (topic, partition, partitions, turn, next_offset)
+         values ('tasks', 0, 2, 7, 99), ('others', 0, 2, 7, 99)",
+    );
+    let again = folder.run(&["republish", "--from", "5", "--json"]).expect(0).json();
+    assert_eq!(again, json!({"publication": 3, "shard": 0, "from": 5, "events": 10, "topic": "tasks"}));
+    for told in [
+        "select position = 4 and base = 4 from event_store.relay_cursor",
+        "select count(*) = 0 from event_store.relay_partition",
+        "select publication = 3 and may_move and holder is null from event_store.relay",
+        "select next_offset is null and turn > 7 from read_model.kafka_partition where topic = 'tasks'",
+        "select next_offset = 99 and turn = 7 from read_model.kafka_partition where topic = 'others'",
+    ] {
+        folder.sql(&format!("do $$ begin assert ({told}); end $$"));
+    }
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
 fn the_doctor_finds_each_kind_of_damage() {
     let folder = Folder::new();
     folder.create_user("a@example.org");
