@@ -221,7 +221,7 @@ async fn parked(connection: &mut PgConnection, live: i32, new: i32) -> Result<Ve
         where (a.id is null or b.id is null)
             and position <= (
                 select min(c.position) from read_model.checkpoint as c
-                where c.generation in ($1, $2) and c.shard = shard
+                where c.generation in ($1, $2) and c.shard = coalesce(a.shard, b.shard)
             )
         order by shard, position
         limit $3

@@ -207,6 +207,8 @@ async fn events_may_be_appended_meanwhile(feed: Feed) {
 async fn what_is_wrong_in_the_live_generation_is_named_and_mended(feed: Feed) {
     let database = filled_from(feed, 4, 2_000).await;
     let same = rows(&database, 1).await;
+    // How far another shard has come says nothing about this one.
+    database.execute("insert into event_store.head (shard, position) values (1, 0)").await;
     // as an earlier fold would have made them
     let wrongs: [(&str, &'static str); 9] = [
         (
