@@ -4,74 +4,11 @@
 
 mod common;
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::body::Body;
-use axum::http::{Method, Request, StatusCode};
-use common::{CREATED, Database, Feed, Running, assert_equals_the_log, caught_up, event, rows, until};
-use ed25519_dalek::SigningKey;
-use http_body_util::BodyExt;
-use projector::AdminApi;
-use service_kit::auth::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
-use service_kit::token::{RootSecret, Sealer};
-use tokio::sync::watch;
-use tower::ServiceExt;
+use axum::http::{Method, StatusCode};
+use common::admin::Admin;
+use common::{CREATED, Database, Feed, Running, append, assert_equals_the_log, caught_up, event, rows, until};
+use service_kit::auth::Role;
 use uuid::Uuid;
-
-/// The admin endpoints, and a token for each role.
-struct Admin {
-    router: axum::Router,
-    key: SigningKey,
-}
-
-impl Admin {
-    fn of(database: &Database) -> Self {
-        let key = SigningKey::from_bytes(&[7; 32]);
-        let keys = Keys::new([("k".to_owned(), key.verifying_key().to_bytes())]);
-        let verifier = Verifier::new(watch::channel(Arc::new(keys)).1, watch::channel(Arc::new(Revoked::default())).1);
-        let sealer =
-            Sealer::new(&RootSecret::new("a secret of at least 32 bytes, for tests".to_owned().into()).unwrap());
-        let api = AdminApi::new(database.pool.clone(), database.tail(), sealer);
-        Self { router: projector::router(api).layer(Extension(verifier)), key }
-    }
-
-    async fn ask(&self, role: Option<Role>, method: Method, path: &str) -> (StatusCode, serde_json::Value) {
-        let mut request = Request::builder().method(method).uri(path);
-        if let Some(role) = role {
-            let now = service_kit::clock::now().timestamp();
-            let claims = Claims {
-                iss: ISSUER.to_owned(),
-                aud: AUDIENCE.to_owned(),
-                sub: Uuid::from_u128(99),
-                sid: Uuid::from_u128(98),
-                role,
-                shard: 0,
-                iat: now,
-                exp: now + 600,
-                jti: Uuid::from_u128(97),
-            };
-            request = request.header("authorization", format!("Bearer {}", claims.sign("k", &self.key).unwrap()));
-        }
-        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap_or(serde_json::Value::Null))
-    }
-
-    async fn get(&self, path: &str) -> serde_json::Value {
-        let (status, body) = self.ask(Some(Role::Admin), Method::GET, path).await;
-        assert_eq!(status, StatusCode::OK, "{body}");
-        body
-    }
-
-    async fn retry_first(&self) {
-        let list = self.get("/api/v1/admin/parked").await;
-        let id = list["items"][0]["id"].as_str().unwrap();
-        let (status, _) = self.ask(Some(Role::Admin), Method::POST, &format!("/api/v1/admin/parked/{id}/retry")).await;
-        assert_eq!(status, StatusCode::ACCEPTED);
-    }
-}
 
 with_both_feeds!(
     an_unreadable_event_parks_its_task_and_nothing_else,
@@ -202,8 +139,9 @@ async fn what_the_database_refuses_is_narrowed_down_to_its_event(feed: Feed) {
 async fn a_gap_in_a_stream_parks_the_task(feed: Feed) {
     let database = Database::create_for(feed).await;
     database.append(&[event(1, 1, "TaskCreated", CREATED)]).await;
-    database.append(&[event(1, 1, "TaskStarted", "{}"), event(1, 2, "TaskCreated", CREATED)]).await;
+    append(&database.pool, &[event(1, 1, "TaskStarted", "{}"), event(1, 2, "TaskCreated", CREATED)]).await;
     database.execute("update event_store.event set version = 3 where position = 2").await;
+    database.log().publish().await;
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     running.stop().await;

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub mod admin;
 pub mod topic;
 
 use topic::Topic;
@@ -118,6 +119,10 @@ impl Log {
     /// Appends to the log, and publishes it.
     pub async fn append(&self, events: &[Event]) {
         append(&self.pool, events).await;
+        self.publish().await;
+    }
+
+    pub async fn publish(&self) {
         if let Some(topic) = &self.topic {
             topic.publish(&self.pool).await;
         }

@@ -1,6 +1,7 @@
 //! A topic of its own on the broker for tests, and a relay for it that does as it is told.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::StoredEvent;
@@ -20,6 +21,7 @@ const SEND_MS_MAX: u64 = 20_000;
 #[derive(Clone)]
 pub struct Topic {
     pub settings: KafkaSettings,
+    producer: Arc<Mutex<Arc<Producer>>>,
 }
 
 impl Topic {
@@ -45,7 +47,8 @@ impl Topic {
             .execute(pool)
             .await
             .unwrap();
-        Self { settings }
+        let producer = Arc::new(Mutex::new(Arc::new(Producer::new(&settings).unwrap())));
+        Self { settings, producer }
     }
 
     /// Publishes what is past the cursor.
@@ -55,7 +58,7 @@ impl Topic {
 
     /// The same, but what is `lost` only seems to be published.
     pub async fn publish_but(&self, pool: &PgPool, lost: impl Fn(&StoredEvent) -> bool) {
-        let producer = Producer::new(&self.settings).unwrap();
+        let producer = self.producer.lock().unwrap().clone();
         let tail = TailReader::new(pool.clone(), None);
         let log_id = tail.log_id().await.unwrap();
         loop {
@@ -116,6 +119,7 @@ impl Topic {
         assert!(gone.iter().all(Result::is_ok), "{gone:?}");
         super::until("the topic is there again", || async { messaging::topic::ensure(&self.settings).await.is_ok() })
             .await;
+        *self.producer.lock().unwrap() = Arc::new(Producer::new(&self.settings).unwrap());
     }
 
     /// Puts something into the topic.
