@@ -78,8 +78,18 @@ enum Command {
 pub struct Consumer {
     received: mpsc::Receiver<Received>,
     commands: commands::Sender<Command>,
-    stop: Arc<AtomicBool>,
+    stop: StopOnDrop,
     thread: JoinHandle<()>,
+}
+
+/// The thread ends with what it works for.
+#[derive(Debug)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Consumer {
@@ -121,7 +131,7 @@ impl Consumer {
             stop: stop.clone(),
         };
         let thread = tokio::task::spawn_blocking(move || polling.run());
-        Ok(Self { received, commands: command_sender, stop, thread })
+        Ok(Self { received, commands: command_sender, stop: StopOnDrop(stop), thread })
     }
 
     /// What comes next; `None`: it has ended, and has to be started again. Can be dropped while it waits.
@@ -152,7 +162,7 @@ impl Consumer {
 
     /// Leaves the group.
     pub async fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop);
         // The thread may be waiting for room in the queue, or for an answer that stands in it.
         drop(self.received);
         if let Err(error) = self.thread.await {

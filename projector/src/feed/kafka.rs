@@ -103,6 +103,9 @@ struct Place {
     publication: i64,
     /// Of each shard, the last message that was taken.
     positions: Positions,
+    /// Of each shard in which something is missing, the publication that brings it again: until that comes, its
+    /// messages are of no use.
+    awaited: BTreeMap<i16, i64>,
 }
 
 /// What a message is to its partition.
@@ -121,8 +124,10 @@ struct Hole {
     shard: i16,
     /// The last position that is there …
     after: i64,
-    /// … and one that is missing.
+    /// … and one that is missing …
     missing: i64,
+    /// … in this publication.
+    publication: i64,
 }
 
 /// What a message says about its place in the chain.
@@ -150,11 +155,13 @@ impl Place {
         let shard = link.shard;
         let base = base.get(&shard).copied().unwrap_or(0);
         let here = self.positions.get(&shard).copied().unwrap_or(0).max(base);
-        if link.publication < self.publication || (link.publication == self.publication && link.position <= here) {
+        let publication = self.awaited.get(&shard).copied().unwrap_or(0).max(self.publication);
+        if link.publication < publication || (link.publication == self.publication && link.position <= here) {
             return Next::Duplicate;
         }
         if link.previous > here {
-            return Next::After(Hole { shard, after: here, missing: link.previous });
+            let publication = link.publication;
+            return Next::After(Hole { shard, after: here, missing: link.previous, publication });
         }
         // A new publication may begin before what is there: nothing is wrong with having that again.
         self.publication = link.publication;
@@ -491,6 +498,7 @@ impl Kafka {
             let place = Place {
                 publication: row.publication,
                 positions: positions.map(|position| (position.shard, position.position)).collect(),
+                awaited: BTreeMap::new(),
             };
             let hole = self.partitions.get(&row.partition).and_then(|partition| partition.hole);
             let (turn, next_offset) = (row.turn, row.next_offset);
@@ -633,7 +641,8 @@ impl Kafka {
         }
     }
 
-    /// Messages of a partition are missing: nothing more is read of it for a while.
+    /// Messages of a partition are missing. If they are published again already, it goes on to there; else nothing more
+    /// is read of it for a while.
     async fn stop_at(
         &mut self,
         connection: &mut PgConnection,
@@ -641,6 +650,14 @@ impl Kafka {
         number: i32,
         hole: Hole,
     ) -> Result<(), sqlx::Error> {
+        let published = self.follower.tail.published().await?;
+        let published = published.into_iter().find(|of| of.shard == hole.shard && *of.topic == *self.topic);
+        if let Some(again) = published.filter(|of| of.publication > hole.publication)
+            && let Some(partition) = self.partitions.get_mut(&number)
+        {
+            partition.place.awaited.insert(hole.shard, again.publication);
+            return Ok(());
+        }
         consumer.pause(number);
         self.pending.retain(|pending| pending.partition != number);
         // What all partitions have: a mend from there on suits every one of them.
@@ -658,7 +675,7 @@ impl Kafka {
         partition.hole = Some(hole);
         partition.state = State::Stopped(Instant::now() + Duration::from_millis(MEND_MS));
         let turn = partition.turn;
-        let Hole { shard, after, missing } = hole;
+        let Hole { shard, after, missing, .. } = hole;
         let trouble = format!(
             "partition {number} of {} lacks messages: of shard {shard} it has nothing between position {after} and the one \
              after {missing}; `primetrade republish --from {}` mends it",
