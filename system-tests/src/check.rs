@@ -1,6 +1,7 @@
 //! What always holds (design.md), looked at from outside: by SQL, by a fold of this file's own, by `doctor`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -10,13 +11,19 @@ use uuid::Uuid;
 
 use crate::cluster::pool;
 use crate::ledger::{Ledger, Outcome};
-use crate::server::Server;
+use crate::server::{Server, cli};
 use crate::wait::until;
 
 /// Waits for lag 0 and then asks for everything that always holds.
 pub async fn everything_holds(server: &Server, ledgers: &[&Ledger]) {
-    let pool = pool(server.database_url()).await;
     server.caught_up().await;
+    everything_holds_in(server.database_url(), server.dir(), ledgers).await;
+}
+
+/// The same of a database, whoever serves it; `dir` is for the command line to run in.
+pub async fn everything_holds_in(database_url: &str, dir: &Path, ledgers: &[&Ledger]) {
+    let pool = pool(database_url).await;
+    checkpoints_at_heads(&pool).await;
     let events = events(&pool).await;
     positions_have_no_gap(&pool, &events).await;
     versions_have_no_gap(&events);
@@ -25,7 +32,7 @@ pub async fn everything_holds(server: &Server, ledgers: &[&Ledger]) {
         ledger_is_in_the_store(ledger, &events);
     }
     read_model_is_the_fold(&pool, &events).await;
-    let doctor = server.cli(&["doctor", "--json"]).await.expect(0).json();
+    let doctor = cli(dir, Some(database_url), &["doctor", "--json"], "").await.expect(0).json();
     assert_eq!(doctor["ok"], true, "{doctor}");
     assert_eq!(doctor["findings"].as_array().map(Vec::len), Some(0), "{doctor}");
     pool.close().await;
@@ -36,7 +43,8 @@ pub async fn everything_holds(server: &Server, ledgers: &[&Ledger]) {
 pub struct Event {
     shard: i16,
     position: i64,
-    owner: Uuid,
+    /// Whose task.
+    pub owner: Uuid,
     /// Which task.
     pub task: Uuid,
     /// Its number in the stream.

@@ -1,6 +1,7 @@
 //! A client of the HTTP contract: an address, an account on it, requests with every header by hand.
 
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,33 +16,67 @@ use crate::cluster::unique;
 
 const REQUEST_MS_MAX: u64 = 30_000;
 
-/// A base URL and a connection pool.
+/// Where requests go, and a connection pool.
 #[derive(Clone, Debug)]
 pub struct Api {
-    base: String,
+    routes: Arc<Routes>,
     http: reqwest::Client,
 }
 
+/// Base URLs without a slash at their end, for each kind of path; several are used in turn. What a gateway knows.
+#[derive(Debug)]
+pub struct Routes {
+    /// Writes, accounts, keys.
+    pub commands: Vec<String>,
+    /// Reads.
+    pub queries: Vec<String>,
+    /// `/api/v1/admin`
+    pub admin: Vec<String>,
+    /// Which one is next.
+    pub turn: AtomicUsize,
+}
+
+impl Routes {
+    fn base(&self, method: &str, path: &str) -> &str {
+        let reads = ["/api/v1/tasks", "/api/v1/stats", "/api/v1/stream"];
+        let bases = if path.starts_with("/api/v1/admin") {
+            &self.admin
+        } else if method == "GET" && reads.iter().any(|read| path.starts_with(read)) {
+            &self.queries
+        } else {
+            &self.commands
+        };
+        &bases[self.turn.fetch_add(1, Ordering::Relaxed) % bases.len()]
+    }
+}
+
 impl Api {
-    /// `base` without a slash at its end.
+    /// Everything at one `base`.
     pub fn new(base: &str) -> Api {
+        let bases = vec![base.trim_end_matches('/').to_owned()];
+        let (queries, admin) = (bases.clone(), bases.clone());
+        Api::routed(Routes { commands: bases, queries, admin, turn: AtomicUsize::new(0) })
+    }
+
+    /// Each kind of request to its service.
+    pub fn routed(routes: Routes) -> Api {
         let http = reqwest::Client::builder()
             .no_proxy()
             .tcp_nodelay(true)
             .timeout(Duration::from_millis(REQUEST_MS_MAX))
             .build()
             .expect("HTTP client");
-        Api { base: base.trim_end_matches('/').to_owned(), http }
+        Api { routes: Arc::new(routes), http }
     }
 
-    /// The base URL.
+    /// The base URL of writes.
     pub fn base(&self) -> &str {
-        &self.base
+        &self.routes.commands[0]
     }
 
     /// `host:port` of the base URL.
     pub fn authority(&self) -> &str {
-        self.base.split("://").nth(1).unwrap_or(&self.base)
+        self.base().split("://").nth(1).unwrap_or(self.base())
     }
 
     /// A request without an account.
@@ -49,7 +84,7 @@ impl Api {
         Request {
             http: self.http.clone(),
             method: method.parse().expect("method"),
-            url: format!("{}{path}", self.base),
+            url: format!("{}{path}", self.routes.base(method, path)),
             headers: Vec::new(),
             body: None,
             seen: None,

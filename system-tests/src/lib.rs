@@ -15,7 +15,11 @@ pub mod kafka;
 
 pub mod redis;
 
+pub mod process;
+
 pub mod server;
+
+pub mod services;
 
 pub mod client;
 

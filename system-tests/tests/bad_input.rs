@@ -7,7 +7,8 @@ use serde_json::json;
 use system_tests::check::everything_holds;
 use system_tests::client::Account;
 use system_tests::cluster::{Cluster, free_port, temp_dir};
-use system_tests::server::{CliRun, Config, SECRET, Server, cli};
+use system_tests::process::{SECRET, binary, clean_environment};
+use system_tests::server::{CliRun, Config, Server, cli};
 use uuid::Uuid;
 
 async fn started() -> (Server, Account) {
@@ -136,8 +137,8 @@ async fn configuration() {
         ("PRIMETRADE_SECRET", "short"),
         ("PRIMETRADE_SECRET_FILE", "/nowhere/secret"),
     ] {
-        let mut command = std::process::Command::new(system_tests::server::binary());
-        system_tests::server::clean_environment(&mut command);
+        let mut command = std::process::Command::new(binary("primetrade"));
+        clean_environment(&mut command);
         command
             .arg("serve")
             .arg("--data-dir")

@@ -1,0 +1,240 @@
+//! The services, two copies of each, on a Postgres, a Kafka and a Redis of the test's choice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Headers;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use serde_json::Value;
+use sqlx::Row;
+use uuid::Uuid;
+
+use crate::check::{events, everything_holds_in};
+use crate::client::{Account, Api, Routes};
+use crate::cluster::{Cluster, pool};
+use crate::ledger::Ledger;
+use crate::process::Process;
+use crate::server::{CliRun, cli};
+use crate::wait::until;
+
+/// Few, so that each has its share of a small load.
+pub const PARTITIONS: i32 = 4;
+const ANSWER_MS_MAX: u64 = 10_000;
+const CAUGHT_UP_MS_MAX: u64 = 60_000;
+
+/// What the services run on.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Event store, identity and read models.
+    pub database_url: String,
+    /// `host:port`
+    pub brokers: String,
+    /// `redis://…`
+    pub redis_url: String,
+    /// A topic of the test's own.
+    pub topic: String,
+}
+
+impl Parts {
+    /// A new database of the cluster and a new topic.
+    pub async fn new(cluster: &Cluster, brokers: String, redis_url: String) -> Parts {
+        let database_url = cluster.url(&cluster.create_database().await);
+        Parts { database_url, brokers, redis_url, topic: format!("t-{}", Uuid::new_v4().simple()) }
+    }
+
+    fn variables(&self) -> Vec<(String, String)> {
+        [
+            ("PRIMETRADE_DATABASE_URL", self.database_url.clone()),
+            ("PRIMETRADE_KAFKA_BROKERS", self.brokers.clone()),
+            ("PRIMETRADE_KAFKA_TOPIC", self.topic.clone()),
+            ("PRIMETRADE_KAFKA_PARTITIONS", PARTITIONS.to_string()),
+            ("PRIMETRADE_REDIS_URL", self.redis_url.clone()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+}
+
+/// Two copies of each service.
+pub struct Services {
+    /// What they run on.
+    pub parts: Parts,
+    /// `command-api`
+    pub commands: [Process; 2],
+    /// `projector`
+    pub projectors: [Process; 2],
+    /// `query-api`
+    pub queries: [Process; 2],
+}
+
+fn base(process: &Process) -> String {
+    format!("http://{}", process.address())
+}
+
+impl Services {
+    /// Migrates the database, starts all and waits until all are ready.
+    pub async fn start(parts: Parts) -> Services {
+        cli(Path::new("/"), Some(&parts.database_url), &["migrate"], "").await.expect(0);
+        let start = |program, variables: Vec<(String, String)>| Process::start(program, Vec::new(), variables);
+        let commands = [(); 2].map(|()| start("command-api", parts.variables()));
+        let mut variables = parts.variables();
+        variables.push(("PRIMETRADE_JWKS_URL".to_owned(), format!("{}/.well-known/jwks.json", base(&commands[0]))));
+        let projectors = [(); 2].map(|()| start("projector", variables.clone()));
+        let queries = [(); 2].map(|()| start("query-api", variables.clone()));
+        let services = Services { parts, commands, projectors, queries };
+        for process in services.commands.iter().chain(&services.projectors).chain(&services.queries) {
+            process.ready().await;
+        }
+        services
+    }
+
+    /// A client of all copies, in turn.
+    pub fn api(&self) -> Api {
+        Api::routed(Routes {
+            commands: self.commands.iter().map(base).collect(),
+            queries: self.queries.iter().map(base).collect(),
+            admin: self.projectors.iter().map(base).collect(),
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    /// A run of `primetrade` against them.
+    pub async fn cli(&self, arguments: &[&str]) -> CliRun {
+        let mut command = std::process::Command::new(crate::process::binary("primetrade"));
+        command.args(arguments).current_dir(self.commands[0].dir());
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        crate::process::clean_environment(&mut command);
+        command.envs(self.parts.variables());
+        crate::server::run(command, "").await
+    }
+
+    /// The copy of `command-api` that publishes now.
+    pub async fn relay_leader(&self) -> usize {
+        until("a relay leads", Duration::from_millis(ANSWER_MS_MAX), || async {
+            for (number, copy) in self.commands.iter().enumerate() {
+                let Ok(metrics) = copy.api().get("/metrics").try_send().await else { continue };
+                if metrics.text().lines().any(|line| line.starts_with("relay_is_leader") && line.ends_with(" 1")) {
+                    return Some(number);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    /// Everything that always holds, in the store, in Kafka, in the read models, and as both copies of `query-api` show
+    /// it.
+    pub async fn everything_holds(&self, ledgers: &[&Ledger]) {
+        everything_holds_in(&self.parts.database_url, self.commands[0].dir(), ledgers).await;
+        self.topic_is_the_log().await;
+        for ledger in ledgers {
+            for query in &self.queries {
+                self.reads_are_the_tables(ledger.account(), query).await;
+            }
+        }
+        until("no lag", Duration::from_millis(CAUGHT_UP_MS_MAX), || async {
+            for projector in &self.projectors {
+                if projector.lag_events().await? > 0 {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    /// The first occurrence of each event in the topic is in the order of its stream, and none is missing.
+    async fn topic_is_the_log(&self) {
+        let Parts { database_url, brokers, topic, .. } = self.parts.clone();
+        let pool = pool(&database_url).await;
+        let mut expected: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        for event in events(&pool).await {
+            expected.entry(format!("{}/{}", event.owner, event.task)).or_default().push(event.version);
+        }
+        pool.close().await;
+        let found = tokio::task::spawn_blocking(move || first_occurrences(&brokers, &topic)).await.expect("consumer");
+        assert!(
+            found == expected,
+            "topic and log differ: {:?}",
+            expected.iter().find(|(stream, versions)| found.get(*stream) != Some(versions))
+        );
+    }
+
+    /// What a client reads is what the tables of the live generation say.
+    async fn reads_are_the_tables(&self, account: &Account, query: &Process) {
+        let pool = pool(&self.parts.database_url).await;
+        let rows = sqlx::query(
+            "select t.task_id, t.version from read_model.task t, read_model.projection p \
+             where t.generation = p.live_generation and t.owner_id = $1 and not t.deleted",
+        )
+        .bind(account.id)
+        .fetch_all(&pool)
+        .await
+        .expect("tasks");
+        pool.close().await;
+        let tables: HashMap<String, i64> =
+            rows.iter().map(|row| (row.get::<Uuid, _>(0).to_string(), row.get::<i64, _>(1))).collect();
+        let account = account.at(query.api());
+        let shown: HashMap<String, i64> = account
+            .walk("/api/v1/tasks?limit=200")
+            .await
+            .iter()
+            .map(|task| (task["id"].as_str().expect("id").to_owned(), task["version"].as_i64().expect("version")))
+            .collect();
+        assert_eq!(shown.len(), tables.len(), "tasks shown, and in the tables");
+        assert!(shown == tables, "{:?}", tables.iter().find(|(id, version)| shown.get(*id) != Some(*version)));
+        let stats: Value = account.read("/api/v1/stats").await.expect(200).json();
+        let counted: i64 = stats["by_status"].as_object().expect("by_status").values().filter_map(Value::as_i64).sum();
+        assert_eq!(usize::try_from(counted).expect("a count"), tables.len(), "{stats}");
+    }
+}
+
+/// Reads a topic from its beginning to its end: the versions of each stream, each as it first comes.
+fn first_occurrences(brokers: &str, topic: &str) -> BTreeMap<String, Vec<i64>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "test")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "false")
+        .create()
+        .expect("consumer");
+    let timeout = Duration::from_millis(ANSWER_MS_MAX);
+    let metadata = consumer.fetch_metadata(Some(topic), timeout).expect("metadata");
+    let partitions: Vec<i32> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
+    let mut ends: HashMap<i32, i64> = HashMap::new();
+    let mut assignment = TopicPartitionList::new();
+    for partition in partitions {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, timeout).expect("watermarks");
+        if high > low {
+            ends.insert(partition, high);
+            assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("assignment");
+        }
+    }
+    consumer.assign(&assignment).expect("assign");
+    let mut found: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    while !ends.is_empty() {
+        let message = consumer.poll(timeout).expect("a message in time").expect("a message");
+        if let Some((stream, version)) = identity(&message) {
+            let versions = found.entry(stream).or_default();
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
+        if ends.get(&message.partition()) == Some(&(message.offset() + 1)) {
+            ends.remove(&message.partition());
+        }
+    }
+    found
+}
+
+/// Stream and version of a message; `None` of one that is not ours.
+fn identity(message: &impl Message) -> Option<(String, i64)> {
+    let text = |name: &str| {
+        let header = message.headers()?.iter().find(|header| header.key == name)?;
+        std::str::from_utf8(header.value?).ok().map(str::to_owned)
+    };
+    Some((format!("{}/{}", text("ce_owner")?, text("ce_subject")?), text("ce_taskversion")?.parse().ok()?))
+}
