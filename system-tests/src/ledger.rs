@@ -11,6 +11,8 @@ use uuid::Uuid;
 use crate::client::{Account, Answer};
 use crate::wait::until;
 
+const PROGRESS_MS_MAX: u64 = 60_000;
+
 /// What an attempt was told.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -71,6 +73,15 @@ impl Ledger {
     /// How many attempts were answered 2xx.
     pub fn done(&self) -> usize {
         self.count(|outcome| *outcome == Outcome::Done)
+    }
+
+    /// Waits until this many more attempts were answered 2xx.
+    pub async fn progress(&self, more: usize) {
+        let target = self.done() + more;
+        until("the load makes progress", Duration::from_millis(PROGRESS_MS_MAX), || async {
+            (self.done() >= target).then_some(())
+        })
+        .await;
     }
 
     /// How many have an unknown outcome.

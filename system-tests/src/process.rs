@@ -71,6 +71,12 @@ impl Process {
         self.ready().await;
     }
 
+    /// The same without waiting.
+    pub fn restart_unready(&self) {
+        self.kill();
+        self.spawn();
+    }
+
     /// Asks it to stop (SIGTERM) and gives the exit status.
     pub async fn terminate(&self) -> ExitStatus {
         self.signal(Signal::TERM);

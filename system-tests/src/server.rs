@@ -120,13 +120,19 @@ impl CliRun {
 
 /// Runs `primetrade` in `dir`; without a database URL where none is given.
 pub async fn cli(dir: &Path, database_url: Option<&str>, arguments: &[&str], input: &str) -> CliRun {
-    let mut command = Command::new(binary("primetrade"));
-    command.args(arguments).current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    clean_environment(&mut command);
+    let mut command = command(dir, arguments);
     if let Some(url) = database_url {
         command.env("PRIMETRADE_DATABASE_URL", url);
     }
     run(command, input).await
+}
+
+/// A command line of `primetrade`, to be [`run`].
+pub fn command(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary("primetrade"));
+    command.args(arguments).current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    clean_environment(&mut command);
+    command
 }
 
 /// Runs a prepared command to its end, within a deadline.

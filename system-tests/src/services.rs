@@ -12,12 +12,12 @@ use serde_json::Value;
 use sqlx::Row;
 use uuid::Uuid;
 
-use crate::check::{events, everything_holds_in};
+use crate::check::{checkpoints_at_heads, events, everything_holds_in};
 use crate::client::{Account, Api, Routes};
 use crate::cluster::{Cluster, pool};
 use crate::ledger::Ledger;
 use crate::process::Process;
-use crate::server::{CliRun, cli};
+use crate::server::{CliRun, cli, command, run};
 use crate::wait::until;
 
 /// Few, so that each has its share of a small load.
@@ -102,13 +102,19 @@ impl Services {
     }
 
     /// A run of `primetrade` against them.
-    pub async fn cli(&self, arguments: &[&str]) -> CliRun {
-        let mut command = std::process::Command::new(crate::process::binary("primetrade"));
-        command.args(arguments).current_dir(self.commands[0].dir());
-        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        crate::process::clean_environment(&mut command);
+    pub async fn cli(&self, arguments: &[&str], input: &str) -> CliRun {
+        let mut command = command(self.commands[0].dir(), arguments);
         command.envs(self.parts.variables());
-        crate::server::run(command, "").await
+        run(command, input).await
+    }
+
+    /// An account that is an admin.
+    pub async fn admin(&self) -> Account {
+        let email = format!("admin-{}@example.com", Uuid::new_v4().simple());
+        let password = "the admin's own password";
+        let create = ["user", "create", "--email", &email, "--name", "An Admin", "--admin", "--password-stdin"];
+        self.cli(&create, password).await.expect(0);
+        self.api().log_in(Uuid::nil(), &email, password).await
     }
 
     /// The copy of `command-api` that publishes now.
@@ -123,6 +129,13 @@ impl Services {
             None
         })
         .await
+    }
+
+    /// Waits until all that was appended is in the read model.
+    pub async fn everything_is_read(&self) {
+        let pool = pool(&self.parts.database_url).await;
+        checkpoints_at_heads(&pool).await;
+        pool.close().await;
     }
 
     /// Everything that always holds, in the store, in Kafka, in the read models, and as both copies of `query-api` show

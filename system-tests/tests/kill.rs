@@ -14,15 +14,6 @@ use uuid::Uuid;
 
 const PROGRESS_MS_MAX: u64 = 60_000;
 
-/// Waits until this many more attempts were answered 2xx.
-async fn progress(ledger: &Ledger, more: usize) {
-    let target = ledger.done() + more;
-    until("the load makes progress", Duration::from_millis(PROGRESS_MS_MAX), || async {
-        (ledger.done() >= target).then_some(())
-    })
-    .await;
-}
-
 async fn ledger_on(server: &Server) -> Arc<Ledger> {
     Ledger::new(server.api().account().await)
 }
@@ -40,11 +31,11 @@ async fn the_server_is_killed_under_load() {
     let ledger = ledger_on(&server).await;
     let load = Load::start(&ledger, 16);
     for _ in 0..4 {
-        progress(&ledger, 150).await;
+        ledger.progress(150).await;
         server.kill();
         server.restart().await;
     }
-    progress(&ledger, 50).await;
+    ledger.progress(50).await;
     load.stop().await;
     assert!(ledger.unknown() > 0, "no attempt was under way when the server was killed");
     settled(&server, &ledger).await;
@@ -57,7 +48,7 @@ async fn postgres_is_killed_under_load() {
     let ledger = ledger_on(&server).await;
     let load = Load::start(&ledger, 16);
     for _ in 0..3 {
-        progress(&ledger, 150).await;
+        ledger.progress(150).await;
         cluster.kill();
         // commands are refused with 503 while it is away, not answered 2xx and not kept waiting
         let away = until("503", Duration::from_secs(30), || async {
@@ -71,7 +62,7 @@ async fn postgres_is_killed_under_load() {
         cluster.restart().await;
     }
     // the same process goes on by itself
-    progress(&ledger, 50).await;
+    ledger.progress(50).await;
     load.stop().await;
     settled(&server, &ledger).await;
 }
@@ -94,7 +85,7 @@ async fn cut_under_load(cut: Cut) {
     let ledger = ledger_on(&server).await;
     let load = Load::start(&ledger, 16);
     for times in [1, 1, 2, 1, 3, 1] {
-        progress(&ledger, 40).await;
+        ledger.progress(40).await;
         let before = proxy.cuts();
         proxy.cut(cut, times);
         until("the connection was cut", Duration::from_millis(PROGRESS_MS_MAX), || async {
@@ -102,7 +93,7 @@ async fn cut_under_load(cut: Cut) {
         })
         .await;
     }
-    progress(&ledger, 40).await;
+    ledger.progress(40).await;
     load.stop().await;
     assert!(proxy.appends() > 20, "the proxy recognises appends");
     settled(&server, &ledger).await;
@@ -144,13 +135,13 @@ async fn a_second_process_appends_to_the_same_shard() {
     let here = ledger_on(&first).await;
     let there = ledger_on(&second).await;
     let loads = [Load::start(&here, 12), Load::start(&there, 12)];
-    progress(&here, 200).await;
-    progress(&there, 200).await;
+    here.progress(200).await;
+    there.progress(200).await;
     // one of them dies, the other does not notice
     first.kill();
-    progress(&there, 100).await;
+    there.progress(100).await;
     first.restart().await;
-    progress(&here, 100).await;
+    here.progress(100).await;
     for load in loads {
         load.stop().await;
     }
@@ -166,7 +157,7 @@ async fn sigterm_ends_it_in_good_order() {
     let server = Server::start(Config::new(cluster.url(&cluster.create_database().await))).await;
     let ledger = ledger_on(&server).await;
     let load = Load::start(&ledger, 8);
-    progress(&ledger, 100).await;
+    ledger.progress(100).await;
     let status = server.terminate().await;
     assert!(status.success(), "{status}: {}", server.log_tail());
     load.stop().await;

@@ -1,0 +1,457 @@
+//! The services, with what they stand on killed, paused, wiped and brought back under load. Each test ends with the same
+//! question: does everything hold that always holds?
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use sqlx::{PgPool, Row};
+use system_tests::client::Account;
+use system_tests::cluster::{Cluster, pool};
+use system_tests::kafka::Kafka;
+use system_tests::ledger::{Ledger, Load};
+use system_tests::process::Process;
+use system_tests::redis::Redis;
+use system_tests::services::{PARTITIONS, Parts, Services};
+use system_tests::wait::until;
+use uuid::Uuid;
+
+const TASKS: &str = "/api/v1/tasks";
+const WORKERS: usize = 8;
+/// Longer than a lease of the relay.
+const LEASE_MS_MAX: u64 = 20_000;
+
+/// Services on parts that all tests share.
+async fn services() -> Services {
+    let (cluster, kafka, redis) = (Cluster::shared(), Kafka::shared(), Redis::shared());
+    Services::start(Parts::new(&cluster, kafka.brokers(), redis.url()).await).await
+}
+
+async fn loaded(services: &Services) -> (Arc<Ledger>, Load) {
+    let ledger = Ledger::new(services.api().account().await);
+    let load = Load::start(&ledger, WORKERS);
+    ledger.progress(100).await;
+    (ledger, load)
+}
+
+async fn settled(services: &Services, ledger: &Ledger, load: Load) {
+    ledger.progress(100).await;
+    load.stop().await;
+    ledger.settle().await;
+    ledger.replay(100).await;
+    services.everything_holds(&[ledger]).await;
+}
+
+async fn rest(time_ms: u64) {
+    // Not for a condition: the fault itself lasts so long.
+    tokio::time::sleep(Duration::from_millis(time_ms)).await;
+}
+
+/// How many messages the topic holds.
+async fn messages(parts: &Parts) -> i64 {
+    let (brokers, topic) = (parts.brokers.clone(), parts.topic.clone());
+    let count = move || {
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("client");
+        let ends = (0..PARTITIONS).map(|partition| {
+            let ends = producer.client().fetch_watermarks(&topic, partition, Duration::from_secs(10));
+            ends.map_or(0, |(_, high)| high)
+        });
+        ends.sum()
+    };
+    tokio::task::spawn_blocking(count).await.expect("count")
+}
+
+async fn waiting_for_a_lock(pool: &PgPool) -> bool {
+    let waiting: i64 =
+        sqlx::query_scalar("select count(*) from pg_locks where not granted").fetch_one(pool).await.expect("locks");
+    waiting > 0
+}
+
+/// 1. Killed when its messages are on the broker and its cursor does not say so yet.
+#[tokio::test]
+async fn the_relay_is_killed_between_produce_and_cursor() {
+    let services = services().await;
+    let (ledger, load) = loaded(&services).await;
+    let pool = pool(&services.parts.database_url).await;
+    for _ in 0..3 {
+        let leader = services.relay_leader().await;
+        let mut lock = pool.begin().await.expect("transaction");
+        sqlx::query("lock table event_store.relay_cursor in share row exclusive mode")
+            .execute(&mut *lock)
+            .await
+            .expect("lock");
+        let before = messages(&services.parts).await;
+        until("it has produced and waits for its cursor", Duration::from_secs(20), || async {
+            (messages(&services.parts).await > before && waiting_for_a_lock(&pool).await).then_some(())
+        })
+        .await;
+        services.commands[leader].kill();
+        lock.rollback().await.expect("rollback");
+        ledger.progress(50).await;
+        services.commands[leader].restart().await;
+    }
+    pool.close().await;
+    let events = ledger.done();
+    settled(&services, &ledger, load).await;
+    assert!(messages(&services.parts).await > events as i64, "nothing came twice: the kill was not where it should be");
+}
+
+/// 2. A relay that sleeps through its lease finds another one in its place when it wakes.
+#[tokio::test]
+async fn a_relay_is_paused_and_another_elected() {
+    let services = services().await;
+    let (ledger, load) = loaded(&services).await;
+    for _ in 0..2 {
+        let first = services.relay_leader().await;
+        services.commands[first].signal(Signal::STOP);
+        let other = &services.commands[1 - first];
+        until("the other one leads", Duration::from_millis(LEASE_MS_MAX), || async {
+            leads(other).await.then_some(())
+        })
+        .await;
+        ledger.progress(30).await;
+        services.commands[first].signal(Signal::CONT);
+        ledger.progress(60).await;
+        until("one leads", Duration::from_millis(LEASE_MS_MAX), || async {
+            let both = [leads(&services.commands[0]).await, leads(&services.commands[1]).await];
+            (both[0] != both[1]).then_some(())
+        })
+        .await;
+    }
+    settled(&services, &ledger, load).await;
+}
+
+async fn leads(copy: &Process) -> bool {
+    let Ok(metrics) = copy.api().get("/metrics").try_send().await else { return false };
+    metrics.text().lines().any(|line| line.starts_with("relay_is_leader") && line.ends_with(" 1"))
+}
+
+/// 3. Commands do not need Kafka; what they did is caught up with.
+#[tokio::test]
+async fn the_broker_is_killed_and_stopped() {
+    let (cluster, kafka, redis) = (Cluster::shared(), Kafka::start(), Redis::shared());
+    let services = Services::start(Parts::new(&cluster, kafka.brokers(), redis.url()).await).await;
+    let (ledger, load) = loaded(&services).await;
+    kafka.kill();
+    ledger.progress(100).await;
+    kafka.restart().await;
+    ledger.progress(100).await;
+    kafka.stop().await;
+    let refused = ledger.unknown();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(20) {
+        ledger.progress(20).await;
+    }
+    assert_eq!(ledger.unknown(), refused, "commands need the broker");
+    let behind = services.commands[services.relay_leader().await].api().get("/metrics").send().await.expect(200);
+    let lag = behind.text().lines().find_map(|line| line.strip_prefix("relay_lag_events ")?.parse::<f64>().ok());
+    assert!(lag.is_some_and(|lag| lag > 0.0), "the relay's lag is shown: {lag:?}");
+    kafka.restart().await;
+    settled(&services, &ledger, load).await;
+}
+
+fn kafka_admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().expect("admin client")
+}
+
+async fn recreate_topic(parts: &Parts) {
+    let admin = kafka_admin(&parts.brokers);
+    admin.delete_topics(&[&parts.topic], &AdminOptions::new()).await.expect("delete");
+    until("the topic is made again", Duration::from_secs(30), || async {
+        let topic = NewTopic::new(&parts.topic, PARTITIONS, TopicReplication::Fixed(1));
+        let made = admin.create_topics([&topic], &AdminOptions::new()).await.expect("create");
+        // by this test or by the relay
+        matches!(made.first(), Some(Ok(_) | Err((_, rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists))))
+            .then_some(())
+    })
+    .await;
+}
+
+/// What a projector says of a partition that it cannot go on with.
+async fn trouble(services: &Services) -> Option<String> {
+    for projector in &services.projectors {
+        let said = projector.api().get("/readyz").try_send().await.ok()?.text();
+        if said.contains("primetrade republish") {
+            return Some(said);
+        }
+    }
+    None
+}
+
+/// 4. Messages are lost with their topic: noticed, named, mended.
+#[tokio::test]
+async fn the_topic_is_recreated() {
+    for grown_past_the_old_offsets in [false, true] {
+        let services = services().await;
+        let (ledger, load) = loaded(&services).await;
+        services.everything_is_read().await;
+        for projector in &services.projectors {
+            projector.kill();
+        }
+        ledger.progress(100).await;
+        recreate_topic(&services.parts).await;
+        let more = if grown_past_the_old_offsets { ledger.done() + 100 } else { 20 };
+        ledger.progress(more).await;
+        for projector in &services.projectors {
+            projector.restart_unready();
+        }
+        let said = until("the hole is noticed", Duration::from_secs(40), || trouble(&services)).await;
+        assert!(said.contains("--from"), "{said}");
+        let report = services.cli(&["republish", "--from", "1", "--json"], "").await.expect(0).json();
+        assert!(report.is_object(), "{report}");
+        for projector in &services.projectors {
+            projector.ready().await;
+        }
+        settled(&services, &ledger, load).await;
+    }
+}
+
+/// 5. Killed with everything folded and nothing committed.
+#[tokio::test]
+async fn a_projector_is_killed_before_its_commit() {
+    let services = services().await;
+    let (ledger, load) = loaded(&services).await;
+    let pool = pool(&services.parts.database_url).await;
+    for round in 0..3 {
+        let mut lock = pool.begin().await.expect("transaction");
+        sqlx::query("lock table read_model.history in share mode").execute(&mut *lock).await.expect("lock");
+        until("a projector waits to write", Duration::from_secs(20), || async {
+            waiting_for_a_lock(&pool).await.then_some(())
+        })
+        .await;
+        services.projectors[round % 2].kill();
+        lock.rollback().await.expect("rollback");
+        ledger.progress(50).await;
+        services.projectors[round % 2].restart().await;
+    }
+    pool.close().await;
+    settled(&services, &ledger, load).await;
+}
+
+/// 6. Partitions change hands all the time.
+#[tokio::test]
+async fn a_rebalance_every_second() {
+    let services = services().await;
+    let (ledger, load) = loaded(&services).await;
+    let began = Instant::now();
+    let mut round = 0;
+    while began.elapsed() < Duration::from_secs(30) {
+        let copy = &services.projectors[round % 2];
+        if round % 3 == 0 {
+            copy.kill();
+            copy.restart().await;
+        } else {
+            copy.signal(Signal::TERM);
+            rest(1_000).await;
+            copy.restart().await;
+        }
+        round += 1;
+    }
+    settled(&services, &ledger, load).await;
+}
+
+async fn numbers(pool: &PgPool) -> Vec<(Uuid, i64, i64)> {
+    let rows = sqlx::query(
+        "select o.owner_id, o.revision, o.change_counter from read_model.owner o, read_model.projection p \
+         where o.generation = p.live_generation order by 1",
+    );
+    let rows = rows.fetch_all(pool).await.expect("owners");
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+/// 7. Everything once more has no effect.
+#[tokio::test]
+async fn the_topic_is_read_again_from_the_beginning() {
+    let services = services().await;
+    let (ledger, load) = loaded(&services).await;
+    ledger.progress(200).await;
+    load.stop().await;
+    ledger.settle().await;
+    services.everything_holds(&[&ledger]).await;
+    let pool = pool(&services.parts.database_url).await;
+    let before = numbers(&pool).await;
+    for projector in &services.projectors {
+        projector.kill();
+    }
+    sqlx::query("update read_model.kafka_partition set next_offset = null, publication = 0, turn = turn + 1")
+        .execute(&pool)
+        .await
+        .expect("forgotten");
+    sqlx::query("delete from read_model.kafka_position").execute(&pool).await.expect("forgotten");
+    for projector in &services.projectors {
+        projector.restart().await;
+    }
+    services.everything_is_read().await;
+    assert_eq!(numbers(&pool).await, before);
+    pool.close().await;
+    services.everything_holds(&[&ledger]).await;
+}
+
+async fn parked(admin: &Account, count: usize) -> Value {
+    until("it is parked", Duration::from_secs(30), || async {
+        let page = admin.request("GET", "/api/v1/admin/parked").try_send().await.ok()?.json();
+        (page["items"].as_array()?.len() == count).then_some(page)
+    })
+    .await
+}
+
+/// 8. What cannot be folded waits, with what comes behind it, and nobody else does; nor for a message nobody can read.
+#[tokio::test]
+async fn one_task_waits_and_all_others_go_on() {
+    let services = services().await;
+    let admin = services.admin().await;
+    let (ledger, load) = loaded(&services).await;
+    let pool = pool(&services.parts.database_url).await;
+    let refuse = "alter table read_model.task add constraint no_poison check (title <> 'poison')";
+    sqlx::query(refuse).execute(&pool).await.expect("constraint");
+    let other = services.api().account().await;
+    let stuck = other.create(json!({"title": "before"})).await;
+    let free = other.create(json!({"title": "free"})).await;
+    other.patch(stuck, json!({"title": "poison"})).await.expect(200);
+    other.patch(stuck, json!({"title": "after"})).await.expect(200);
+    other.act(free, "start").await.expect(200);
+    let page = parked(&admin, 1).await;
+    let item = &page["items"][0];
+    assert_eq!((&item["task_id"], &item["version"]), (&json!(stuck), &json!(2)), "{item}");
+    until("the other task goes on", Duration::from_secs(10), || async {
+        let task = other.request("GET", &format!("{TASKS}/{free}")).try_send().await.ok()?.json();
+        (task["status"] == "in_progress").then_some(())
+    })
+    .await;
+    ledger.progress(50).await;
+    sqlx::query("alter table read_model.task drop constraint no_poison").execute(&pool).await.expect("mended");
+    let retry = format!("/api/v1/admin/parked/{}/retry", item["id"].as_str().expect("id"));
+    admin.request("POST", &retry).send().await.expect(202);
+    parked(&admin, 0).await;
+    let task = other.task(stuck).await;
+    assert_eq!((&task["title"], &task["version"]), (&json!("after"), &json!(3)));
+    pool.close().await;
+    load.stop().await;
+    ledger.settle().await;
+    services.everything_holds(&[&ledger]).await;
+
+    // last, since it stays
+    let brokers = services.parts.brokers.clone();
+    let topic = services.parts.topic.clone();
+    let garbage = move || {
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("producer");
+        let record = BaseRecord::<str, [u8]>::to(&topic).partition(0).key("nobody").payload(b"\xff\x00 nonsense");
+        producer.send(record).map_err(|(error, _)| error).expect("sent");
+        producer.flush(Duration::from_secs(10)).expect("flushed");
+    };
+    tokio::task::spawn_blocking(garbage).await.expect("garbage");
+    let page = parked(&admin, 1).await;
+    assert!(page["items"][0]["reason"].is_string(), "{page}");
+    let id = other.create(json!({"title": "after it"})).await;
+    assert_eq!(other.task(id).await["title"], "after it");
+}
+
+/// 9. Redis may be anything but right: answers stay right, and quick.
+#[tokio::test]
+async fn redis_is_flushed_killed_emptied_aged_and_paused() {
+    let (cluster, kafka, redis) = (Cluster::shared(), Kafka::shared(), Redis::start());
+    let services = Services::start(Parts::new(&cluster, kafka.brokers(), redis.url()).await).await;
+    let (ledger, load) = loaded(&services).await;
+    let reader = services.api().account().await;
+    let id = reader.create(json!({"title": "0"})).await;
+    redis.ask(&["SAVE"]);
+    let mut count = 0;
+    let steps: [(&str, &dyn Fn()); 7] = [
+        ("as it should be", &|| {}),
+        ("flushed", &|| drop(redis.ask(&["FLUSHALL"]))),
+        ("killed", &|| redis.kill()),
+        ("back with old data", &|| redis.restart()),
+        ("emptied", &|| redis.restart_empty()),
+        ("paused", &|| redis.signal(Signal::STOP)),
+        ("woken", &|| redis.signal(Signal::CONT)),
+    ];
+    for (what, step) in steps {
+        step();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            count += 1;
+            reader.patch(id, json!({"title": count.to_string()})).await.expect(200);
+            let asked = Instant::now();
+            let read = reader.read(&format!("{TASKS}/{id}")).await.expect(200).json();
+            let list = reader.read(TASKS).await.expect(200).json();
+            let took = asked.elapsed() / 2;
+            assert_eq!(read["title"], count.to_string(), "{what}");
+            assert_eq!(list["items"][0]["title"], count.to_string(), "{what}");
+            assert!(took < Duration::from_secs(1), "{what}: {took:?}");
+        }
+    }
+    settled(&services, &ledger, load).await;
+}
+
+/// 10. 503 with Retry-After while Postgres is away, and all is well again by itself.
+#[tokio::test]
+async fn postgres_is_stopped() {
+    let (cluster, kafka, redis) = (Cluster::start(&[]), Kafka::shared(), Redis::shared());
+    let services = Services::start(Parts::new(&cluster, kafka.brokers(), redis.url()).await).await;
+    let (ledger, load) = loaded(&services).await;
+    cluster.kill();
+    let began = Instant::now();
+    for (method, path) in [("POST", TASKS), ("GET", "/api/v1/stats?from=2026-01-01&to=2026-01-02")] {
+        let answer = until("503", Duration::from_secs(20), || async {
+            let request = ledger.account().request(method, path);
+            let request = if method == "POST" { request.json(&json!({"title": "away"})) } else { request };
+            let answer = request.try_send().await.ok()?;
+            (answer.status == 503).then_some(answer)
+        })
+        .await;
+        answer.must("Retry-After");
+    }
+    rest(20_000_u64.saturating_sub(began.elapsed().as_millis() as u64)).await;
+    cluster.restart().await;
+    settled(&services, &ledger, load).await;
+}
+
+/// 11. Somebody else's open transaction stops nobody.
+#[tokio::test]
+async fn a_transaction_is_left_open() {
+    let services = services().await;
+    let account = services.api().account().await;
+    let pool = pool(&services.parts.database_url).await;
+    let mut open = pool.begin().await.expect("transaction");
+    sqlx::query("set transaction isolation level repeatable read").execute(&mut *open).await.expect("set");
+    sqlx::query("select txid_current(), (select count(*) from event_store.event)")
+        .execute(&mut *open)
+        .await
+        .expect("open");
+    let began = Instant::now();
+    let mut slowest = Duration::ZERO;
+    while began.elapsed() < Duration::from_secs(30) {
+        let id = account.create(json!({"title": "seen"})).await;
+        let written = Instant::now();
+        assert_eq!(account.task(id).await["title"], "seen");
+        slowest = slowest.max(written.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(1), "{slowest:?} until a command was visible");
+    open.rollback().await.expect("rollback");
+    pool.close().await;
+    services.everything_holds(&[]).await;
+}
+
+/// 13. Both copies of the command API append to the one shard; one of them dies now and then.
+#[tokio::test]
+async fn two_copies_append_to_one_shard() {
+    let services = services().await;
+    let (here, one) = loaded(&services).await;
+    let (there, other) = loaded(&services).await;
+    for round in 0..3 {
+        here.progress(50).await;
+        services.commands[round % 2].kill();
+        there.progress(50).await;
+        services.commands[round % 2].restart().await;
+    }
+    one.stop().await;
+    other.stop().await;
+    here.settle().await;
+    there.settle().await;
+    services.everything_holds(&[&here, &there]).await;
+}
