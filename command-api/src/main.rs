@@ -3,12 +3,16 @@
 use std::process::ExitCode;
 
 use command_api::CommandApi;
+use command_api::relay::{Relay, RelayLag};
 use event_store::EventStore;
 use futures_util::FutureExt;
 use identity::Identity;
+use messaging::KafkaSettings;
 use service_kit::database::{self, await_schema};
+use service_kit::health::{Check, Health, Lag};
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting, all_of};
 use service_kit::token::Sealer;
+use tokio::sync::watch;
 
 /// As for `primetrade serve`: a command makes and frees some forty small things.
 #[global_allocator]
@@ -35,11 +39,33 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let (identity, watching) = Identity::start(write.clone(), &starting.secret, store.shards(), stop.clone()).await?;
     starting.background.spawn("event store's appender", all_of(appenders, stop.clone()));
     starting.background.spawn("watch over keys and sessions", watching.map(drop));
-    starting.background.spawn("publication of ended sessions", identity.publish_ended_sessions(read, stop));
+    starting.background.spawn("publication of ended sessions", identity.publish_ended_sessions(read, stop.clone()));
+    match KafkaSettings::read(&starting.source)? {
+        Some(settings) => {
+            let relay = Relay::start(store.publication(), settings, stop).await?;
+            show(relay.lag(), &starting.health);
+            starting.background.spawn("relay", relay.stopped());
+        }
+        None => tracing::warn!("without PRIMETRADE_KAFKA_BROKERS this copy publishes nothing"),
+    }
 
     starting.health.register("event_store", move || database::check(write.clone()));
     let verifier = identity.verifier();
     let api = command_api::router(CommandApi::new(store, Sealer::new(&starting.secret)))
         .merge(command_api::accounts::router(identity));
     Ok(Built { api, verifier })
+}
+
+/// Commands go on while Kafka is away: that is no reason to send them elsewhere.
+fn show(relay: watch::Receiver<RelayLag>, health: &Health) {
+    let lag = relay.clone();
+    health.register("relay", move || {
+        let RelayLag { is_leader, trouble, .. } = relay.borrow().clone();
+        let role = if is_leader { "publishes" } else { "stands by" };
+        std::future::ready(Check::ok(trouble.unwrap_or_else(|| role.to_owned())))
+    });
+    health.lag(move || {
+        let RelayLag { events, seconds, .. } = *lag.borrow();
+        std::future::ready(Some(Lag { events, seconds }))
+    });
 }
