@@ -39,6 +39,9 @@ impl Producer {
             // is sent.
             .set("message.timeout.ms", "0")
             .set("enable.gapless.guarantee", "true")
+            // Brokers take the first batch that they see of a producer whatever its number: were it not the first one
+            // that was sent, there would be a gap too. They answer one request of a connection after the other anyway.
+            .set("max.in.flight.requests.per.connection", "1")
             .set("linger.ms", "2")
             .set("batch.num.messages", "10000")
             .set("compression.type", settings.compression.as_str())
