@@ -93,7 +93,8 @@ fn read(settings: &KafkaSettings, count: usize) -> Vec<Raw> {
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let message = message.expect("a message");
         let headers = message.headers().expect("headers").iter();
-        let headers = headers.map(|header| (header.key.to_owned(), Value::String(text(header.value.expect("a value")))));
+        let headers =
+            headers.map(|header| (header.key.to_owned(), Value::String(text(header.value.expect("a value")))));
         read.push(Raw {
             key: text(message.key().expect("a key")),
             headers: headers.collect(),
