@@ -118,7 +118,7 @@ async fn what_is_sent_is_what_the_document_says(pool: PgPool) {
             correlation_id: "a request of the test".into(),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
         };
-        let (executor, task_id) = (Executor::new(store.clone()), TaskId(Uuid::now_v7()));
+        let (executor, task_id) = (Executor::new(store.clone()), TaskId(service_kit::clock::new_id()));
         for command in commands() {
             let item = Item { task_id, command, identity: None, expected: Expected::Nothing, occurred_at: None };
             executor.execute(&caller, item).await.expect("accepted");

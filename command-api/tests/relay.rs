@@ -163,7 +163,7 @@ fn three_events(owner: OwnerId) -> StreamAppend {
     for command in [TaskCommand::Create(Box::new(new)), TaskCommand::Patch(Box::new(rename)), TaskCommand::Start] {
         for event in decide(&state, &command).expect("allowed") {
             state = evolve(state, &event);
-            events.push(NewEvent { event_id: Uuid::now_v7(), occurred_at: now, event });
+            events.push(NewEvent { event_id: service_kit::clock::new_id(), occurred_at: now, event });
         }
     }
     StreamAppend {
