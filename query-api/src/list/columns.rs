@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::Time;
 use futures_util::TryStreamExt;
@@ -28,8 +28,10 @@ use crate::owners::StandingRow;
 pub(super) const TASKS_MIN: i64 = 2_000;
 /// Owners with more would take too much memory.
 const TASKS_MAX: i64 = 500_000;
-/// Bytes of all columns together.
+/// Bytes of all columns together, and so of each.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long no columns are made for an owner for whom they took more, seconds.
+const TOO_LARGE_S: u64 = 600;
 /// Events to catch up with; beyond that, columns are made anew.
 const CATCH_UP_EVENTS_MAX: i64 = 5_000;
 /// Tries while the owner's tasks change under way.
@@ -51,6 +53,10 @@ struct Inner {
 enum Slot {
     /// Being made.
     Coming,
+    /// They take too many bytes.
+    TooLarge {
+        since: Instant,
+    },
     There {
         columns: Arc<AsyncMutex<Columns>>,
         bytes: usize,
@@ -101,6 +107,7 @@ impl Shelf {
         }
         {
             let mut slots = self.slots();
+            slots.retain(|_, slot| !slot.may_be_forgotten());
             // One at a time: it is a long statement.
             if slots.contains_key(&owner) || slots.values().any(|slot| matches!(slot, Slot::Coming)) {
                 return;
@@ -114,30 +121,36 @@ impl Shelf {
         });
     }
 
-    fn put_up(&self, owner: Uuid, made: Result<Option<Columns>, sqlx::Error>) {
+    fn put_up(&self, owner: Uuid, made: Result<Made, sqlx::Error>) {
         let mut slots = self.slots();
         slots.remove(&owner);
         match made {
-            Ok(Some(columns)) => {
+            Ok(Made::Columns(columns)) => {
                 let bytes = columns.bytes();
                 let columns = Arc::new(AsyncMutex::new(columns));
                 slots.insert(owner, Slot::There { columns, bytes, used_at: Instant::now() });
                 make_room(&mut slots);
             }
-            Ok(None) => {}
+            Ok(Made::TooLarge) => {
+                slots.insert(owner, Slot::TooLarge { since: Instant::now() });
+            }
+            Ok(Made::Nothing) => {}
             Err(error) => tracing::error!(%error, "loading the columns of an owner's tasks"),
         }
     }
 
     fn weigh(&self, owner: Uuid, bytes_now: usize) {
-        if let Some(Slot::There { bytes, .. }) = self.slots().get_mut(&owner) {
+        let mut slots = self.slots();
+        let Some(Slot::There { bytes, .. }) = slots.get_mut(&owner) else { return };
+        if *bytes != bytes_now {
             *bytes = bytes_now;
+            make_room(&mut slots);
         }
     }
 
     fn take_down(&self, owner: Uuid) -> Option<Arc<AsyncMutex<Columns>>> {
         match self.slots().get_mut(&owner)? {
-            Slot::Coming => None,
+            Slot::Coming | Slot::TooLarge { .. } => None,
             Slot::There { columns, used_at, .. } => {
                 *used_at = Instant::now();
                 Some(columns.clone())
@@ -150,12 +163,18 @@ impl Shelf {
     }
 }
 
+impl Slot {
+    fn may_be_forgotten(&self) -> bool {
+        matches!(self, Self::TooLarge { since } if since.elapsed() >= Duration::from_secs(TOO_LARGE_S))
+    }
+}
+
 /// Drops what was not used for longest.
 fn make_room(slots: &mut HashMap<Uuid, Slot>) {
     loop {
         let there = || {
             slots.iter().filter_map(|(owner, slot)| match slot {
-                Slot::Coming => None,
+                Slot::Coming | Slot::TooLarge { .. } => None,
                 Slot::There { bytes, used_at, .. } => Some((*used_at, *owner, *bytes)),
             })
         };
@@ -202,6 +221,15 @@ struct Task {
     updated_at: Time,
     due_at: Option<Time>,
     tags: Vec<String>,
+}
+
+/// What came of making columns.
+enum Made {
+    Columns(Columns),
+    /// They would take more than columns may.
+    TooLarge,
+    /// There is no such owner, or another generation is live.
+    Nothing,
 }
 
 /// The columns of one owner's tasks: the same index is the same task.
@@ -268,8 +296,13 @@ impl Columns {
         self.ids.capacity() * TASK_BYTES + self.sets.bytes
     }
 
-    /// All tasks of the owner. None: there is no such owner, or another generation is live.
-    async fn load(pool: &PgPool, generation: i32, owner: Uuid) -> Result<Option<Self>, sqlx::Error> {
+    /// Whether they take no more than columns may.
+    fn fit(&self) -> bool {
+        self.bytes() <= BYTES_MAX && i64::try_from(self.ids.len()).is_ok_and(|tasks| tasks <= TASKS_MAX)
+    }
+
+    /// All tasks of the owner.
+    async fn load(pool: &PgPool, generation: i32, owner: Uuid) -> Result<Made, sqlx::Error> {
         let mut rows = sqlx::query!(
             r#"select p.log_id, p.live_generation, o.revision, o.change_counter,
                    t.task_id as "task_id?", t.status as "status?", t.priority as "priority?", t.created_at as "created_at?",
@@ -284,7 +317,7 @@ impl Columns {
         let mut columns = None;
         while let Some(row) = rows.try_next().await? {
             if row.live_generation != generation {
-                return Ok(None);
+                return Ok(Made::Nothing);
             }
             let columns = columns.get_or_insert_with(|| {
                 Self::empty(Version {
@@ -307,9 +340,12 @@ impl Columns {
             };
             if let Some(task) = task() {
                 columns.push(task);
+                if !columns.fit() {
+                    return Ok(Made::TooLarge);
+                }
             }
         }
-        Ok(columns)
+        Ok(columns.map_or(Made::Nothing, Made::Columns))
     }
 
     fn push(&mut self, task: Task) {
@@ -387,7 +423,7 @@ impl Columns {
         }
         self.version = later;
         // Sets that no task has any more are not looked for; they only must not grow for ever.
-        Ok(self.sets.sets.len() <= self.ids.len() + 10_000)
+        Ok(self.fit() && self.sets.sets.len() <= self.ids.len() + 10_000)
     }
 
     fn forget(&mut self, tasks: &HashSet<Uuid>) {
@@ -487,5 +523,72 @@ impl Matcher {
             && stage & self.priorities != 0
             && self.due_us.is_none_or(|(from, until)| from <= due_us && due_us < until)
             && self.tag_sets.as_ref().is_none_or(has_tag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+
+    fn columns(tasks: usize) -> Columns {
+        let mut columns = Columns::empty(Version { log_id: None, generation: 1, change_counter: 1, revision: 1 });
+        add(&mut columns, tasks);
+        columns
+    }
+
+    fn add(columns: &mut Columns, tasks: usize) {
+        for _ in 0..tasks {
+            let id = Uuid::from_u128(columns.ids.len() as u128);
+            let (created_at, updated_at) = (Time::default(), Time::default());
+            let task = Task { id, status: 0, priority: 1, created_at, updated_at, due_at: None, tags: Vec::new() };
+            columns.push(task);
+        }
+    }
+
+    #[tokio::test]
+    async fn columns_that_grow_make_room_for_themselves() {
+        let shelf = Shelf::new(crate::connect(PgConnectOptions::new(), 1));
+        let (old, growing, gone) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+        let half = BYTES_MAX / TASK_BYTES / 3;
+        for owner in [old, growing] {
+            shelf.put_up(owner, Ok(Made::Columns(columns(half))));
+        }
+        assert!(shelf.take_down(old).is_some(), "both fit");
+        let taken = shelf.take_down(growing).unwrap();
+        let mut grown = taken.lock().await;
+        add(&mut grown, half + half / 2);
+        shelf.weigh(growing, grown.bytes());
+        assert!(shelf.take_down(old).is_none(), "not used for longest");
+        assert!(shelf.take_down(growing).is_some());
+        shelf.weigh(gone, BYTES_MAX);
+        shelf.weigh(growing, BYTES_MAX + 1);
+        assert!(shelf.slots().is_empty(), "more than all may take");
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_is_not_made_again_and_again() {
+        let shelf = Shelf::new(crate::connect(PgConnectOptions::new(), 1));
+        let owner = Uuid::from_u128(1);
+        shelf.put_up(owner, Ok(Made::TooLarge));
+        assert!(shelf.take_down(owner).is_none());
+        shelf.order(1, owner, TASKS_MIN);
+        assert!(matches!(shelf.slots().get(&owner), Some(Slot::TooLarge { .. })), "it is not being made");
+    }
+
+    #[test]
+    fn columns_have_limits() {
+        let tasks_max = usize::try_from(TASKS_MAX).unwrap();
+        let mut columns = columns(tasks_max);
+        assert!(columns.fit());
+        add(&mut columns, 1);
+        assert!(!columns.fit(), "tasks");
+        columns.remove(tasks_max);
+        let tags = |n: usize| (0..20).map(|tag| format!("{n:025}{tag:025}")).collect();
+        for n in 0..BYTES_MAX / 1_500 {
+            let _ = columns.sets.number(tags(n));
+        }
+        assert!(!columns.fit(), "tags");
     }
 }
