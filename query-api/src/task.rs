@@ -4,6 +4,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use chrono::TimeDelta;
 use domain::Time;
+use futures_util::TryStreamExt;
 use service_kit::clock;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -110,9 +111,10 @@ async fn load(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid) -> Result<L
     Ok(loaded(row.live_generation, standing, task()))
 }
 
-/// What had happened by then is a prefix of the history, since `occurred_at` never decreases in a stream.
+/// What had happened by then is a prefix of the history, since `occurred_at` never decreases in a stream. It is folded as
+/// it comes: a long one is never in memory.
 async fn load_as_of(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid, at: Time) -> Result<Loaded, ReadError> {
-    let rows = sqlx::query!(
+    let mut rows = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
                h.version as "version?", h.occurred_at as "occurred_at?", h.changes as "changes?"
@@ -127,23 +129,25 @@ async fn load_as_of(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid, at: T
         id,
         at
     )
-    .fetch_all(pool)
-    .await?;
-    let first = rows.first().ok_or(ReadError::Unavailable)?;
-    let standing = StandingRow {
-        log_id: first.log_id,
-        generation,
-        shard: first.shard,
-        revision: first.revision,
-        change_counter: first.change_counter,
-        parked_position: first.parked_position,
-    };
-    let live_generation = first.live_generation;
+    .fetch(pool);
+    let mut seen = None;
     let mut fold = Fold::of(id);
-    for row in rows {
+    while let Some(row) = rows.try_next().await? {
+        seen.get_or_insert_with(|| {
+            let standing = StandingRow {
+                log_id: row.log_id,
+                generation,
+                shard: row.shard,
+                revision: row.revision,
+                change_counter: row.change_counter,
+                parked_position: row.parked_position,
+            };
+            (row.live_generation, standing)
+        });
         if let (Some(version), Some(occurred_at), Some(changes)) = (row.version, row.occurred_at, row.changes) {
             fold.apply(&Change { version, occurred_at, changes })?;
         }
     }
+    let (live_generation, standing) = seen.ok_or(ReadError::Unavailable)?;
     Ok(loaded(live_generation, standing, fold.into_task()))
 }

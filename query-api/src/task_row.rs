@@ -150,7 +150,7 @@ impl Fold {
     pub fn apply(&mut self, change: &Change) -> Result<&TaskRow, Unfoldable> {
         let unfoldable = |reason: String| Unfoldable { task_id: self.task_id, version: change.version, reason };
         let to: Changes = serde_json::from_str(&change.changes).map_err(|error| unfoldable(error.to_string()))?;
-        let expected = self.task.as_ref().map_or(1, |task| task.version + 1);
+        let expected = self.version() + 1;
         if change.version != expected {
             return Err(unfoldable(format!("version {expected} was to come")));
         }
@@ -170,6 +170,20 @@ impl Fold {
         set(&mut task.started_at, to.started_at);
         set(&mut task.completed_at, to.completed_at);
         Ok(task)
+    }
+
+    /// The version that it has come to.
+    pub fn version(&self) -> i64 {
+        self.task.as_ref().map_or(0, |task| task.version)
+    }
+
+    /// In memory, roughly.
+    pub fn bytes(&self) -> usize {
+        let texts = |task: &TaskRow| {
+            let tags = task.tags.iter().map(|tag| size_of::<String>() + tag.len()).sum::<usize>();
+            task.title.len() + task.description.as_ref().map_or(0, String::len) + tags
+        };
+        size_of::<Self>() + self.task.as_ref().map_or(0, texts)
     }
 
     pub fn into_task(self) -> Option<TaskRow> {

@@ -551,14 +551,14 @@ mod tests {
     async fn columns_that_grow_make_room_for_themselves() {
         let shelf = Shelf::new(crate::connect(PgConnectOptions::new(), 1));
         let (old, growing, gone) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
-        let half = BYTES_MAX / TASK_BYTES / 3;
+        let third = BYTES_MAX / TASK_BYTES / 3;
         for owner in [old, growing] {
-            shelf.put_up(owner, Ok(Made::Columns(columns(half))));
+            shelf.put_up(owner, Ok(Made::Columns(columns(third))));
         }
         assert!(shelf.take_down(old).is_some(), "both fit");
         let taken = shelf.take_down(growing).unwrap();
         let mut grown = taken.lock().await;
-        add(&mut grown, half + half / 2);
+        add(&mut grown, third / 2);
         shelf.weigh(growing, grown.bytes());
         assert!(shelf.take_down(old).is_none(), "not used for longest");
         assert!(shelf.take_down(growing).is_some());

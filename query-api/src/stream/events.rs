@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
-use domain::Time;
+use futures_util::TryStreamExt;
 use uuid::Uuid;
 
 use crate::error::ReadError;
@@ -15,6 +15,8 @@ use crate::task_row::{Change, Fold, TaskRow, write_number};
 const EVENTS_MAX: i64 = 100;
 /// Bytes sent at once, roughly.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the tasks that are remembered from one page to the next, roughly; beyond that, only those of the page.
+const FOLDS_BYTES_MAX: usize = 1024 * 1024;
 /// Tries where a rebuild has just switched.
 const TRIES_MAX: u32 = 5;
 
@@ -27,6 +29,15 @@ pub(super) struct Page {
     until: i64,
     /// By position, as they are sent.
     events: Vec<(i64, Bytes)>,
+}
+
+/// Tasks as they were at the end of the page before, where that was not their last state: the next page is folded from
+/// there, not from the task's beginning.
+#[derive(Debug, Default)]
+pub(super) struct Folds {
+    /// Of which log and generation.
+    of: (Option<Uuid>, i32),
+    tasks: HashMap<Uuid, Fold>,
 }
 
 /// An event of the history, before its task's state is known.
@@ -56,11 +67,11 @@ impl Page {
     }
 
     /// Reads the events after a position, as far as there is no parked one before them.
-    pub async fn read(reads: &Reads, owner: Owner, after: i64) -> Result<Self, ReadError> {
+    pub async fn read(reads: &Reads, owner: Owner, after: i64, folds: &mut Folds) -> Result<Self, ReadError> {
         let mut standing = reads.owners().standing(owner).await?;
         for _ in 0..TRIES_MAX {
             let generation = standing.row.generation;
-            if let Some(page) = Self::read_from(reads, owner.id, generation, after).await? {
+            if let Some(page) = Self::read_from(reads, owner.id, generation, after, folds).await? {
                 return Ok(page);
             }
             standing = reads.owners().look_up(owner).await?;
@@ -69,7 +80,13 @@ impl Page {
     }
 
     /// None: another generation is live now.
-    async fn read_from(reads: &Reads, owner: Uuid, generation: i32, after: i64) -> Result<Option<Self>, ReadError> {
+    async fn read_from(
+        reads: &Reads,
+        owner: Uuid,
+        generation: i32,
+        after: i64,
+        folds: &mut Folds,
+    ) -> Result<Option<Self>, ReadError> {
         let rows = sqlx::query!(
             r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                    o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -97,6 +114,10 @@ impl Page {
         let first = rows.first().ok_or(ReadError::Unavailable)?;
         if first.live_generation != generation {
             return Ok(None);
+        }
+        let of = (first.log_id, generation);
+        if folds.of != of {
+            *folds = Folds { of, tasks: HashMap::new() };
         }
         let complete_until = StandingRow {
             log_id: first.log_id,
@@ -137,8 +158,12 @@ impl Page {
             }
             events.push(Event { position, task_id, version, event_type });
         }
-        fold_missing(reads, owner, generation, &events, &mut states).await?;
+        fold_missing(reads, owner, &events, &mut states, folds).await?;
         let whole = events.len() < usize::try_from(EVENTS_MAX).unwrap_or(usize::MAX);
+        if whole {
+            // What comes now comes one by one: a stream that waits keeps nothing.
+            folds.tasks = HashMap::new();
+        }
         let last = events.last().map_or(after, |event| event.position);
         let until = if whole { complete_until.max(last).max(after) } else { last };
         let events =
@@ -175,9 +200,9 @@ impl Event {
 async fn fold_missing(
     reads: &Reads,
     owner: Uuid,
-    generation: i32,
     events: &[Event],
     states: &mut HashMap<(Uuid, i64), Vec<u8>>,
+    folds: &mut Folds,
 ) -> Result<(), ReadError> {
     let missing = |event: &&Event| !event.is_deletion() && !states.contains_key(&(event.task_id, event.version));
     let mut versions: HashMap<Uuid, Vec<i64>> = HashMap::new();
@@ -187,28 +212,43 @@ async fn fold_missing(
     if versions.is_empty() {
         return Ok(());
     }
-    let (tasks, until): (Vec<Uuid>, Vec<i64>) =
-        versions.iter().map(|(task, versions)| (*task, versions.iter().copied().max().unwrap_or(0))).unzip();
-    let rows = sqlx::query!(
-        r#"select h.task_id, h.version, h.occurred_at, h.changes
-           from unnest($3::uuid[], $4::bigint[]) as w (task_id, version)
-           join read_model.history h on h.generation = $1 and h.owner_id = $2 and h.task_id = w.task_id and h.version <= w.version
-           order by h.task_id, h.version"#,
-        generation,
+    if folds.tasks.values().map(Fold::bytes).sum::<usize>() > FOLDS_BYTES_MAX {
+        folds.tasks.retain(|task, _| versions.contains_key(task));
+    }
+    let (mut tasks, mut known, mut until) = (Vec::new(), Vec::new(), Vec::new());
+    for (task, versions) in &versions {
+        let fold = folds.tasks.entry(*task).or_insert_with(|| Fold::of(*task));
+        if versions.iter().any(|version| *version <= fold.version()) {
+            // An earlier place than the page before.
+            *fold = Fold::of(*task);
+        }
+        tasks.push(*task);
+        known.push(fold.version());
+        until.push(versions.iter().copied().max().unwrap_or(0));
+    }
+    // Each task's in order: the fold takes no other.
+    let mut rows = sqlx::query!(
+        r#"select w.task_id as "task_id!", h.version as "version!", h.occurred_at as "occurred_at!", h.changes as "changes!"
+           from unnest($3::uuid[], $4::bigint[], $5::bigint[]) as w (task_id, known, until)
+           cross join lateral (
+               select h.version, h.occurred_at, h.changes from read_model.history h
+               where h.generation = $1 and h.owner_id = $2 and h.task_id = w.task_id
+                 and h.version > w.known and h.version <= w.until
+               order by h.version
+           ) h"#,
+        folds.of.1,
         owner,
         &tasks,
+        &known,
         &until
     )
-    .fetch_all(reads.pool(From::Nearest))
-    .await?;
-    let mut folds: HashMap<Uuid, Fold> = HashMap::new();
-    for row in rows {
-        let (task_id, version): (Uuid, i64) = (row.task_id, row.version);
-        let occurred_at: Time = row.occurred_at;
-        let fold = folds.entry(task_id).or_insert_with(|| Fold::of(task_id));
-        let task = fold.apply(&Change { version, occurred_at, changes: row.changes })?;
-        if versions.get(&task_id).is_some_and(|wanted| wanted.contains(&version)) {
-            states.insert((task_id, version), task.to_json());
+    .fetch(reads.pool(From::Nearest));
+    while let Some(row) = rows.try_next().await? {
+        let Some(fold) = folds.tasks.get_mut(&row.task_id) else { continue };
+        let version = row.version;
+        let task = fold.apply(&Change { version, occurred_at: row.occurred_at, changes: row.changes })?;
+        if versions.get(&row.task_id).is_some_and(|wanted| wanted.contains(&version)) {
+            states.insert((row.task_id, version), task.to_json());
         }
     }
     Ok(())

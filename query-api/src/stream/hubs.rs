@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use uuid::Uuid;
 
-use super::events::Page;
+use super::events::{Folds, Page};
 use crate::error::ReadError;
 use crate::owners::{Owner, Owners, StandingRow, hint_or_poll};
 use crate::reads::{From, Reads};
@@ -43,7 +43,7 @@ pub(super) struct Hub {
     owner: Owner,
     until: watch::Sender<Until>,
     /// The page read last: streams that are level read it once.
-    page: AsyncMutex<Arc<Page>>,
+    last: AsyncMutex<(Arc<Page>, Folds)>,
 }
 
 /// How far there is to read.
@@ -125,7 +125,7 @@ impl Drop for Seat {
 impl Hub {
     fn new(owner: Owner) -> Self {
         let until = Until { log_id: None, position: 0, over: false };
-        Self { owner, until: watch::Sender::new(until), page: AsyncMutex::default() }
+        Self { owner, until: watch::Sender::new(until), last: AsyncMutex::default() }
     }
 
     /// Tells the streams how far there is to read.
@@ -147,11 +147,11 @@ impl Hub {
 
     /// The events after a position. Streams that ask for the same at the same time wait for one statement.
     pub async fn page_after(&self, reads: &Reads, position: i64) -> Result<Arc<Page>, ReadError> {
-        let mut last = self.page.lock().await;
-        if !last.has_after(position) {
-            *last = Arc::new(Page::read(reads, self.owner, position).await?);
+        let (page, folds) = &mut *self.last.lock().await;
+        if !page.has_after(position) {
+            *page = Arc::new(Page::read(reads, self.owner, position, folds).await?);
         }
-        Ok(last.clone())
+        Ok(page.clone())
     }
 }
 

@@ -148,6 +148,34 @@ async fn a_stream_resumes_from_any_id() {
     world.send(&world.router, owner, "/api/v1/stream?x=1", &[]).await.refused(400, "invalid-parameter");
 }
 
+/// However long it is: each page goes on from where the one before has ended, so the beginning is not needed any more.
+#[tokio::test]
+async fn a_history_is_folded_once_for_a_stream() {
+    let world = World::new().await;
+    let owner = Uuid::new_v4();
+    let mut task = Task::new("first");
+    let other = Task::new("other");
+    world.create(owner, &task).await;
+    world.create(owner, &other).await;
+    for n in 0..350 {
+        world.rename(owner, &mut task, &n.to_string()).await;
+    }
+    let mut stream = Stream::open(&world, owner, Some(0)).await;
+    assert_eq!(stream.next().await.unwrap().data["title"], "first");
+    assert_eq!(stream.next().await.unwrap().data["title"], "other");
+    assert_eq!(stream.next().await.unwrap().data["title"], "0");
+    sqlx::query!("delete from read_model.history where task_id = $1 and version <= 90", task.id)
+        .execute(&world.db)
+        .await
+        .unwrap();
+    for n in 1..350 {
+        let event = stream.next().await.unwrap();
+        assert_eq!((&event.data["title"], &event.data["version"]), (&json!(n.to_string()), &json!(n + 2)));
+        assert_eq!(event.data["created_at"], rfc(at(0)));
+    }
+    stream.nothing_for(100).await;
+}
+
 #[tokio::test]
 async fn a_stream_waits_at_a_parked_event() {
     let world = World::new().await;
