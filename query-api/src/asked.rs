@@ -11,7 +11,6 @@ use service_kit::auth::Principal;
 use service_kit::headers::{CONSISTENCY_TOKEN, IfNoneMatch, SentToken};
 use service_kit::problem::Problem;
 use service_kit::token::Sealer;
-use uuid::Uuid;
 
 use crate::QueryApi;
 use crate::error::ReadError;
@@ -91,11 +90,4 @@ fn validate(response: &mut Response, etag: &HeaderValue, token: &HeaderValue) {
     headers.insert(ETAG, etag.clone());
     headers.insert(CONSISTENCY_TOKEN, token.clone());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-}
-
-/// A task's id in a path.
-pub(crate) fn task_id(segment: &str) -> Result<Uuid, ReadError> {
-    let hyphenated = segment.len() == uuid::fmt::Hyphenated::LENGTH;
-    let id = hyphenated.then(|| Uuid::try_parse(segment).ok()).flatten();
-    id.ok_or_else(|| ReadError::Parameter("the task's id in the path must be a UUID".into()))
 }

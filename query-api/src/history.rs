@@ -1,18 +1,28 @@
 //! `GET /api/v1/tasks/{id}/history`: what happened to a task, oldest first, in pages.
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::State;
 use axum::response::Response;
 use domain::{OwnerId, Time};
-use service_kit::page::LIMIT_DEFAULT;
+use serde::Deserialize;
+use service_kit::page::Limit;
+use service_kit::query::{PathId, StrictQuery};
 use service_kit::token::Sealer;
 use uuid::Uuid;
 
-use crate::asked::{self, Asked};
+use crate::asked::Asked;
 use crate::error::ReadError;
-use crate::owners::StandingRow;
-use crate::params;
+use crate::owners::{StandingRow, standing_in};
 use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::{write_number, write_text, write_time};
+
+/// The query string of a history.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameters {
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+}
 
 /// A page of one task's history.
 struct HistoryRequest {
@@ -23,20 +33,16 @@ struct HistoryRequest {
 }
 
 impl HistoryRequest {
-    fn parse(id: &str, query: Option<&str>, owner: Uuid, sealer: &Sealer) -> Result<Self, ReadError> {
-        let task_id = asked::task_id(id)?;
-        let (mut limit, mut after) = (LIMIT_DEFAULT, 0);
-        params::each(query, &["limit", "cursor"], |name, value| {
-            if name == "limit" {
-                limit = params::limit(&value)?;
-            } else {
-                let bytes = sealer.open_cursor(&value, OwnerId(owner), &binding(task_id)).ok();
+    fn parse(task_id: Uuid, parameters: &Parameters, owner: Uuid, sealer: &Sealer) -> Result<Self, ReadError> {
+        let after = match &parameters.cursor {
+            None => 0,
+            Some(cursor) => {
+                let bytes = sealer.open_cursor(cursor, OwnerId(owner), &binding(task_id)).ok();
                 let version = bytes.and_then(|bytes| bytes.try_into().ok()).map(i64::from_be_bytes);
-                after = version.ok_or(ReadError::ForeignCursor)?;
+                version.ok_or(ReadError::ForeignCursor)?
             }
-            Ok(())
-        })?;
-        Ok(Self { task_id, limit, after })
+        };
+        Ok(Self { task_id, limit: parameters.limit.get(), after })
     }
 }
 
@@ -47,10 +53,10 @@ fn binding(task_id: Uuid) -> Vec<u8> {
 pub(crate) async fn history(
     State(reads): State<Reads>,
     asked: Asked,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    PathId(id): PathId,
+    StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
-    let request = HistoryRequest::parse(&id, query.as_deref(), asked.owner.id, reads.owners().sealer())?;
+    let request = HistoryRequest::parse(id, &parameters, asked.owner.id, reads.owners().sealer())?;
     let standing = reads.standing(asked.owner, asked.need).await?;
     let answer = reads.answer(asked.owner, standing, &request).await?;
     Ok(asked.respond(&answer))
@@ -108,14 +114,7 @@ async fn load(
     .fetch_all(reads.pool(from))
     .await?;
     let first = rows.first().ok_or(ReadError::Unavailable)?;
-    let row = StandingRow {
-        log_id: first.log_id,
-        generation,
-        shard: first.shard,
-        revision: first.revision,
-        change_counter: first.change_counter,
-        parked_position: first.parked_position,
-    };
+    let row = standing_in!(first, generation: generation);
     let (live_generation, exists) = (first.live_generation, first.task_version.is_some());
     let items = rows.into_iter().filter_map(|row| {
         Some(Item {

@@ -51,9 +51,6 @@ mod task_row;
 /// The words of `q`.
 mod search;
 
-/// Query strings, strictly.
-mod params;
-
 /// Why a read was refused.
 mod error;
 

@@ -57,6 +57,21 @@ pub(crate) struct StandingRow {
     pub parked_position: Option<i64>,
 }
 
+/// The standing in a row of a statement that selects these columns beside its own, as all reads do.
+macro_rules! standing_in {
+    ($row:expr, generation: $generation:expr) => {
+        $crate::owners::StandingRow {
+            log_id: $row.log_id,
+            generation: $generation,
+            shard: $row.shard,
+            revision: $row.revision,
+            change_counter: $row.change_counter,
+            parked_position: $row.parked_position,
+        }
+    };
+}
+pub(crate) use standing_in;
+
 impl StandingRow {
     fn counter(&self) -> i64 {
         self.change_counter.unwrap_or(-1)
@@ -566,14 +581,7 @@ async fn query(pool: &PgPool, owners: &[Uuid]) -> Result<Found, sqlx::Error> {
     .await?;
     let cache_id = rows.first().map(|row| row.cache_id);
     let rows = rows.into_iter().map(|row| {
-        let standing = StandingRow {
-            log_id: row.log_id,
-            generation: row.live_generation,
-            shard: row.shard,
-            revision: row.revision,
-            change_counter: row.change_counter,
-            parked_position: row.parked_position,
-        };
+        let standing = standing_in!(row, generation: row.live_generation);
         (row.owner_id, standing)
     });
     Ok(Found { cache_id, rows: rows.collect() })

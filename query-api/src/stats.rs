@@ -3,19 +3,20 @@
 use std::collections::HashMap;
 use std::io::Write;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
 use axum::response::Response;
 use chrono::{Datelike, Days, NaiveDate, NaiveTime, TimeDelta};
 use domain::{Priority, Status, Time};
+use serde::Deserialize;
 use service_kit::clock;
+use service_kit::query::StrictQuery;
 use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
 use crate::asked::Asked;
 use crate::error::ReadError;
-use crate::owners::StandingRow;
-use crate::params;
+use crate::owners::{StandingRow, standing_in};
 use crate::planned;
 use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::write_number;
@@ -25,8 +26,16 @@ const DAYS_MAX: i64 = 366;
 /// Days in the lists where nothing is said.
 const DAYS_DEFAULT: i64 = 30;
 
+/// The query string of statistics.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameters {
+    from: Option<String>,
+    to: Option<String>,
+}
+
 /// The days of the lists, both included; None: as today's date has it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct StatsRequest {
     from: Option<NaiveDate>,
     to: Option<NaiveDate>,
@@ -40,14 +49,14 @@ struct Period {
 }
 
 impl StatsRequest {
-    fn parse(query: Option<&str>) -> Result<Self, ReadError> {
-        let mut request = Self::default();
-        params::each(query, &["from", "to"], |name, value| {
-            let date = date(&value).ok_or_else(|| ReadError::parameter(name, "must be a date such as 2026-01-31"))?;
-            *(if name == "from" { &mut request.from } else { &mut request.to }) = Some(date);
-            Ok(())
-        })?;
-        Ok(request)
+    fn parse(parameters: &Parameters) -> Result<Self, ReadError> {
+        let day = |name, value: &Option<String>| match value {
+            None => Ok(None),
+            Some(value) => {
+                date(value).map(Some).ok_or_else(|| ReadError::parameter(name, "must be a date such as 2026-01-31"))
+            }
+        };
+        Ok(Self { from: day("from", &parameters.from)?, to: day("to", &parameters.to)? })
     }
 
     fn period(self, today: NaiveDate) -> Result<Period, ReadError> {
@@ -75,9 +84,9 @@ fn date(text: &str) -> Option<NaiveDate> {
 pub(crate) async fn stats(
     State(reads): State<Reads>,
     asked: Asked,
-    RawQuery(query): RawQuery,
+    StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
-    let request = StatsRequest::parse(query.as_deref())?;
+    let request = StatsRequest::parse(&parameters)?;
     request.period(clock::now().date_naive())?;
     let standing = reads.standing(asked.owner, asked.need).await?;
     let answer = reads.answer(asked.owner, standing, &request).await?;
@@ -150,14 +159,7 @@ async fn load(
     .fetch_one(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    let standing = StandingRow {
-        log_id: row.log_id,
-        generation,
-        shard: row.shard,
-        revision: row.revision,
-        change_counter: row.change_counter,
-        parked_position: row.parked_position,
-    };
+    let standing = standing_in!(row, generation: generation);
     let found = Found {
         counts: row
             .statuses
@@ -252,14 +254,18 @@ fn write_seconds(out: &mut Vec<u8>, time_us: i64) {
 
 #[cfg(test)]
 mod tests {
+    use service_kit::problem::Problem;
+    use service_kit::query::parse_query;
+
     use super::*;
 
     fn day(text: &str) -> NaiveDate {
         date(text).unwrap()
     }
 
-    fn period(query: &str) -> Result<Period, ReadError> {
-        StatsRequest::parse(Some(query))?.period(day("2026-03-10"))
+    fn period(query: &str) -> Result<Period, Problem> {
+        let parameters = parse_query(query)?;
+        Ok(StatsRequest::parse(&parameters)?.period(day("2026-03-10"))?)
     }
 
     #[test]

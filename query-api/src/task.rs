@@ -1,37 +1,40 @@
 //! `GET /api/v1/tasks/{id}`: a task as it is, or as of a time.
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::State;
 use axum::response::Response;
 use chrono::TimeDelta;
 use domain::Time;
 use futures_util::TryStreamExt;
+use serde::Deserialize;
 use service_kit::clock;
+use service_kit::query::{PathId, StrictQuery};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::asked::{self, Asked};
+use crate::asked::Asked;
 use crate::error::ReadError;
 use crate::list::request::time;
-use crate::owners::StandingRow;
-use crate::params;
+use crate::owners::{StandingRow, standing_in};
 use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::{Change, Fold, TaskRow};
 
 /// How far ahead of this server's clock `as_of` may be, seconds.
 const AS_OF_AHEAD_S_MAX: i64 = 60;
 
+/// The query string of a task.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameters {
+    as_of: Option<String>,
+}
+
 pub(crate) async fn task(
     State(reads): State<Reads>,
     asked: Asked,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    PathId(id): PathId,
+    StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
-    let id = asked::task_id(&id)?;
-    let mut as_of = None;
-    params::each(query.as_deref(), &["as_of"], |name, value| {
-        as_of = Some(time(name, &value)?);
-        Ok(())
-    })?;
+    let as_of = parameters.as_of.map(|value| time("as_of", &value)).transpose()?;
     if as_of.is_some_and(|at| at > clock::now() + TimeDelta::seconds(AS_OF_AHEAD_S_MAX)) {
         return Err(ReadError::Parameter("as_of must not be in the future by more than a minute".into()));
     }
@@ -84,14 +87,7 @@ async fn load(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid) -> Result<L
     )
     .fetch_one(pool)
     .await?;
-    let standing = StandingRow {
-        log_id: row.log_id,
-        generation,
-        shard: row.shard,
-        revision: row.revision,
-        change_counter: row.change_counter,
-        parked_position: row.parked_position,
-    };
+    let standing = standing_in!(row, generation: generation);
     let task = || {
         Some(TaskRow {
             id,
@@ -134,14 +130,7 @@ async fn load_as_of(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid, at: T
     let mut fold = Fold::of(id);
     while let Some(row) = rows.try_next().await? {
         seen.get_or_insert_with(|| {
-            let standing = StandingRow {
-                log_id: row.log_id,
-                generation,
-                shard: row.shard,
-                revision: row.revision,
-                change_counter: row.change_counter,
-                parked_position: row.parked_position,
-            };
+            let standing = standing_in!(row, generation: generation);
             (row.live_generation, standing)
         });
         if let (Some(version), Some(occurred_at), Some(changes)) = (row.version, row.occurred_at, row.changes) {

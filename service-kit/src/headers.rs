@@ -21,6 +21,9 @@ pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-
 /// `Consistency-Token`
 pub const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
 
+/// `Last-Event-ID`
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
 
 /// The one value of a header, if it is there; twice is a 400.
@@ -119,6 +122,10 @@ impl SentToken {
     }
 }
 
+/// `Last-Event-ID` of a request for a live stream: the position that it is to go on after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastEventId(pub i64);
+
 /// The strong entity tag of a task: `"<version>"`.
 #[must_use]
 pub fn version_etag(version: i64) -> HeaderValue {
@@ -199,6 +206,16 @@ header_extractor!(
     CONSISTENCY_TOKEN,
     |value| value.to_str().ok().filter(|text| !text.is_empty()).map(|text| SentToken(text.to_owned())),
     "Consistency-Token is what an answer of this API gave"
+);
+
+header_extractor!(
+    LastEventId,
+    LAST_EVENT_ID,
+    |value| {
+        let digits = value.to_str().ok().filter(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))?;
+        digits.parse().ok().map(LastEventId)
+    },
+    "Last-Event-ID is an id of the stream or a revision"
 );
 
 struct Tag<'a> {
@@ -287,6 +304,18 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(IdempotencyKey::from_headers(&headers(&IDEMPOTENCY_KEY, &["a", "a"])).is_err());
+    }
+
+    #[test]
+    fn a_last_event_id_is_a_position() {
+        let parse = |text: &str| LastEventId::from_headers(&headers(&LAST_EVENT_ID, &[text]));
+        assert_eq!(parse("0"), Ok(Some(LastEventId(0))));
+        assert_eq!(parse("9223372036854775807"), Ok(Some(LastEventId(i64::MAX))));
+        for bad in ["", "-1", "+1", " 1", "1 2", "x", "9223372036854775808"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(LastEventId::from_headers(&headers(&LAST_EVENT_ID, &["1", "1"])).is_err());
+        assert_eq!(LastEventId::from_headers(&HeaderMap::new()), Ok(None));
     }
 
     #[test]

@@ -65,10 +65,17 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
+/// All but what is unreserved (RFC 3986).
+const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Appends a text as it stands in a query string: what is not unreserved (RFC 3986) as percent escapes.
+pub fn encode_onto(out: &mut String, text: &str) {
+    out.extend(utf8_percent_encode(text, VALUE));
+}
+
 /// `Link: <path?query&cursor=…>; rel="next"`. `query` is the request's own; a `cursor` in it is replaced.
 #[must_use]
 pub fn next_link(path: &str, query: Option<&str>, cursor: &str) -> Option<HeaderValue> {
-    const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     let mut link = format!("<{path}?");
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         if pair.split('=').next() != Some("cursor") {
@@ -77,7 +84,7 @@ pub fn next_link(path: &str, query: Option<&str>, cursor: &str) -> Option<Header
         }
     }
     link.push_str("cursor=");
-    link.extend(utf8_percent_encode(cursor, VALUE));
+    encode_onto(&mut link, cursor);
     link.push_str(">; rel=\"next\"");
     // a request's path and query are visible ASCII but for `<` and `>`, which may not stand here as they are
     let inner = &link[1..link.len() - ">; rel=\"next\"".len()];
@@ -91,6 +98,13 @@ pub fn next_link(path: &str, query: Option<&str>, cursor: &str) -> Option<Header
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_escaped() {
+        let mut link = String::from("q=");
+        encode_onto(&mut link, "ü x,~/-");
+        assert_eq!(link, "q=%C3%BC%20x%2C~%2F-");
+    }
 
     #[test]
     fn the_link_keeps_the_query_and_replaces_the_cursor() {

@@ -44,9 +44,14 @@ pub fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let mut pairs: Vec<(Cow<'_, str>, Value<'_>)> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decode(name).ok_or_else(|| Problem::parameter("a query parameter's name is not UTF-8"))?;
+        let name = decode(name).ok_or_else(|| {
+            Problem::parameter("a query parameter's name has a broken escape or a NUL, or is not UTF-8")
+        })?;
         let text = decode(value).ok_or_else(|| {
-            Problem::parameter(format!("the query parameter {} is not UTF-8 or has a NUL", shown(&name)))
+            Problem::parameter(format!(
+                "the query parameter {} has a broken escape or a NUL, or is not UTF-8",
+                shown(&name)
+            ))
         })?;
         if pairs.iter().any(|(seen, _)| *seen == name) {
             return Err(Problem::parameter(format!("the query parameter {} stands there twice", shown(&name))));
@@ -56,10 +61,15 @@ pub fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     T::deserialize(MapDeserializer::new(pairs.into_iter())).map_err(|Wrong(detail)| Problem::parameter(detail))
 }
 
-/// Percent-decoded text with `+` as space; `None` when it is not UTF-8 or has a NUL.
+/// Percent-decoded text with `+` as space; `None` when an escape is broken, or it is not UTF-8 or has a NUL.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.bytes().any(|b| matches!(b, b'%' | b'+' | 0)) {
         return Some(Cow::Borrowed(text));
+    }
+    // The decoder would take a broken escape for text.
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
+    if !text.split('%').skip(1).all(is_escape) {
+        return None;
     }
     let spaced = text.replace('+', " ");
     let decoded = percent_decode(spaced.as_bytes()).decode_utf8().ok()?;
@@ -261,6 +271,11 @@ mod tests {
             ("deep=yes", "deep"),
             ("q=%ff", "q"),
             ("q=%00", "q"),
+            ("q=%zz", "q"),
+            ("q=%f", "q"),
+            ("q=a%", "q"),
+            ("q=%+5", "q"),
+            ("%zz=a", "name"),
             ("q=a&%71=b", "q"),
         ] {
             let problem = parse(query).expect_err(query);

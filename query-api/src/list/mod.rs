@@ -4,9 +4,10 @@ mod columns;
 mod query;
 pub(crate) mod request;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
 use axum::response::Response;
 use domain::OwnerId;
+use service_kit::query::StrictQuery;
 use service_kit::token::Sealer;
 use uuid::Uuid;
 
@@ -17,14 +18,14 @@ use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::{TaskRow, write_number, write_text};
 pub(crate) use columns::Shelf;
 use query::Page;
-use request::{ListRequest, Place, SortBy};
+use request::{ListRequest, Parameters, Place, SortBy};
 
 pub(crate) async fn list(
     State(reads): State<Reads>,
     asked: Asked,
-    RawQuery(query): RawQuery,
+    StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
-    let request = ListRequest::parse(query.as_deref(), asked.owner.id, reads.owners().sealer())?;
+    let request = ListRequest::parse(parameters, asked.owner.id, reads.owners().sealer())?;
     let standing = reads.standing(asked.owner, asked.need).await?;
     if let Some(response) = asked.not_modified(&standing) {
         return Ok(response);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::request::{ListRequest, Place, SortBy};
 use crate::error::ReadError;
-use crate::owners::StandingRow;
+use crate::owners::{StandingRow, standing_in};
 use crate::planned;
 use crate::search;
 use crate::task_row::TaskRow;
@@ -75,14 +75,7 @@ impl Page {
     fn of(rows: Vec<Row>, generation: i32) -> Result<Self, ReadError> {
         // The statements begin with the one row of `projection`.
         let first = rows.first().ok_or(ReadError::Unavailable)?;
-        let row = StandingRow {
-            log_id: first.log_id,
-            generation,
-            shard: first.shard,
-            revision: first.revision,
-            change_counter: first.change_counter,
-            parked_position: first.parked_position,
-        };
+        let row = standing_in!(first, generation: generation);
         let (live_generation, total) = (first.live_generation, first.total.unwrap_or(0));
         Ok(Self { live_generation, row, total, tasks: rows.into_iter().filter_map(Row::into_task).collect() })
     }

@@ -3,16 +3,32 @@
 
 use chrono::DateTime;
 use domain::{OwnerId, Priority, Status, Tag, Time, format_time, parse_time};
-use service_kit::page::LIMIT_DEFAULT;
+use serde::Deserialize;
+use service_kit::page::{Limit, encode_onto};
 use service_kit::token::Sealer;
 use uuid::Uuid;
 
 use crate::error::ReadError;
-use crate::params::{self, encode_onto};
 use crate::search;
 
 /// Tags in one filter at most.
 const TAGS_MAX: usize = 50;
+
+/// The query string of a list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameters {
+    status: Option<String>,
+    priority: Option<String>,
+    tag: Option<String>,
+    due_after: Option<String>,
+    due_before: Option<String>,
+    q: Option<String>,
+    sort: Option<String>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+}
 
 /// A list's filters, sort and page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,37 +120,26 @@ impl Place {
 }
 
 impl ListRequest {
-    /// Reads the query string of a list.
+    /// Reads the parameters of a list.
     ///
     /// # Errors
-    /// [`ReadError::Parameter`] names what is unknown, repeated or out of range; [`ReadError::ForeignCursor`].
-    pub fn parse(query: Option<&str>, owner: Uuid, sealer: &Sealer) -> Result<Self, ReadError> {
-        const KNOWN: [&str; 9] =
-            ["status", "priority", "tag", "due_after", "due_before", "q", "sort", "limit", "cursor"];
-        let mut filters = Filters::default();
-        let mut sort = Sort { by: SortBy::CreatedAt, descending: true };
-        let mut limit = LIMIT_DEFAULT;
-        let mut cursor = None;
-        params::each(query, &KNOWN, |name, value| {
-            match name {
-                "status" => {
-                    filters.statuses = codes(name, &value, Status::ALL, |s| Status::parse(s).map(Status::code))?
-                }
-                "priority" => {
-                    filters.priorities =
-                        codes(name, &value, Priority::ALL, |s| Priority::parse(s).map(Priority::code))?;
-                }
-                "tag" => filters.tags = tags(&value)?,
-                "due_after" => filters.due_after = Some(time(name, &value)?),
-                "due_before" => filters.due_before = Some(time(name, &value)?),
-                "q" => filters.words = search::words(&value)?,
-                "sort" => sort = parse_sort(&value)?,
-                "limit" => limit = params::limit(&value)?,
-                // "cursor", the one that is left
-                _ => cursor = Some(value),
-            }
-            Ok(())
-        })?;
+    /// [`ReadError::Parameter`] names what is not understood; [`ReadError::ForeignCursor`].
+    pub fn parse(parameters: Parameters, owner: Uuid, sealer: &Sealer) -> Result<Self, ReadError> {
+        let Parameters { status, priority, tag, due_after, due_before, q, sort, limit, cursor } = parameters;
+        let status_code = |name: &str| Status::parse(name).map(Status::code);
+        let priority_code = |name: &str| Priority::parse(name).map(Priority::code);
+        let statuses = status.map(|value| codes("status", &value, Status::ALL, status_code)).transpose()?;
+        let priorities = priority.map(|value| codes("priority", &value, Priority::ALL, priority_code)).transpose()?;
+        let filters = Filters {
+            statuses: statuses.unwrap_or_default(),
+            priorities: priorities.unwrap_or_default(),
+            tags: tag.map(|value| tags(&value)).transpose()?.unwrap_or_default(),
+            due_after: due_after.map(|value| time("due_after", &value)).transpose()?,
+            due_before: due_before.map(|value| time("due_before", &value)).transpose()?,
+            words: q.map(|value| search::words(&value)).transpose()?.unwrap_or_default(),
+        };
+        let newest_first = Sort { by: SortBy::CreatedAt, descending: true };
+        let sort = sort.map_or(Ok(newest_first), |value| parse_sort(&value))?;
         let binding = binding(&filters, sort);
         let after = match cursor {
             None => None,
@@ -144,7 +149,7 @@ impl ListRequest {
                 Some(Place::from_bytes(&bytes).ok_or(ReadError::ForeignCursor)?)
             }
         };
-        Ok(Self { binding, filters, sort, limit, after })
+        Ok(Self { binding, filters, sort, limit: limit.get(), after })
     }
 
     /// The whole request in bytes, the same for equal ones.

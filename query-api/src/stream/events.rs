@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use uuid::Uuid;
 
 use crate::error::ReadError;
-use crate::owners::{Owner, StandingRow};
+use crate::owners::{Owner, standing_in};
 use crate::reads::{From, Reads};
 use crate::task_row::{Change, Fold, TaskRow, write_number};
 
@@ -119,15 +119,7 @@ impl Page {
         if folds.of != of {
             *folds = Folds { of, tasks: HashMap::new() };
         }
-        let complete_until = StandingRow {
-            log_id: first.log_id,
-            generation,
-            shard: first.shard,
-            revision: first.revision,
-            change_counter: first.change_counter,
-            parked_position: first.parked_position,
-        }
-        .complete_until();
+        let complete_until = standing_in!(first, generation: generation).complete_until();
         let mut states = HashMap::new();
         let mut events = Vec::with_capacity(rows.len());
         for row in rows {

@@ -12,21 +12,22 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
+use serde::Deserialize;
 use service_kit::auth::Principal;
-use service_kit::headers::single;
+use service_kit::headers::LastEventId;
 use service_kit::problem::Problem;
+use service_kit::query::StrictQuery;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::QueryApi;
 use crate::error::ReadError;
 use crate::owners::Owner;
-use crate::params;
 pub(crate) use hubs::Hubs;
 use hubs::Seat;
 
@@ -35,23 +36,18 @@ const COMMENT_EVERY_S: u64 = 15;
 /// When a page that could not be read is tried again.
 const RETRY_MS: u64 = 250;
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// The query string of a stream.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameters {}
 
 pub(crate) async fn stream(
     State(app): State<QueryApi>,
     principal: Principal,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
+    resume_from: Option<LastEventId>,
+    _: StrictQuery<Parameters>,
 ) -> Result<Response, Problem> {
-    params::each(query.as_deref(), &[], |_, _| Ok(()))?;
-    let resume_from =
-        match single(&headers, &LAST_EVENT_ID)? {
-            None => None,
-            Some(id) => Some(position(id).ok_or_else(|| {
-                Problem::parameter("the header Last-Event-ID must be an id of the stream or a revision")
-            })?),
-        };
-    let live = Live::open(&app, principal, resume_from).await?;
+    let live = Live::open(&app, principal, resume_from.map(|LastEventId(position)| position)).await?;
     let body = Body::from_stream(stream::unfold(live, |mut live| async move {
         let chunk = live.next().await?;
         Some((Ok::<_, Infallible>(chunk), live))
@@ -63,11 +59,6 @@ pub(crate) async fn stream(
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     Ok((headers, body).into_response())
-}
-
-fn position(id: &HeaderValue) -> Option<i64> {
-    let digits = id.to_str().ok().filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))?;
-    digits.parse().ok()
 }
 
 /// One client's stream.
