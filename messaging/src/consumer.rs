@@ -37,6 +37,7 @@ const STATISTICS_MS: &str = "5000";
 
 /// What comes out of the queue, in the order in which it is to be handled.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are messages")]
 pub enum Received {
     /// These partitions are ours now. They are read once it is answered from which offset (`None`: the beginning); those
     /// that are not answered for are not read.
