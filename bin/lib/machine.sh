@@ -62,6 +62,11 @@ need_nginx() {
     command -v nginx >/dev/null 2>&1 || install_stopped "nginx" nginx-light nginx nginx nginx nginx
 }
 
+# Python with what makes a folder of packages of its own.
+need_python() {
+    python3 -c 'import venv, ensurepip' 2>/dev/null || install_package "Python" python3-venv python3 "python3 py3-pip" python python
+}
+
 # Java 17 or newer, and Kafka's broker as Maven Central has it.
 need_kafka() {
     command -v java >/dev/null 2>&1 ||
@@ -93,14 +98,23 @@ need_rust() {
     [ "$(printf '%s\n1.94\n' "$have" | sort -V | head -n 1)" = 1.94 ] || die "Rust 1.94 or newer is needed, here is ${have:-none}"
     command -v cc >/dev/null 2>&1 ||
         install_package "a C compiler and linker" "gcc libc6-dev" "gcc glibc-devel" "gcc musl-dev" gcc gcc
+    # librdkafka is built from its source
+    { command -v make && command -v c++ && command -v pkg-config && pkg-config --exists openssl; } >/dev/null 2>&1 ||
+        install_package "what Kafka's client library is built with" "make g++ pkg-config libssl-dev" "make gcc-c++ pkgconf-pkg-config openssl-devel" \
+            "make g++ pkgconf openssl-dev" "make gcc pkgconf openssl" "make pkgconf openssl"
 }
 
 # Runs a program as an ordinary user also when root starts it: Postgres refuses to run as root.
 unprivileged() {
     if [ "$(id -u)" != 0 ]; then "$@"; return; fi
-    local user=nobody
-    id postgres >/dev/null 2>&1 && user=postgres
+    local user
+    user=$(unprivileged_user)
     (cd / && setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups -- "$@")
+}
+
+# The user that unprivileged programs run as.
+unprivileged_user() {
+    if [ "$(id -u)" != 0 ]; then id -un; elif id postgres >/dev/null 2>&1; then echo postgres; else echo nobody; fi
 }
 
 # A port that nobody listens on, below those that outgoing connections take.
@@ -114,15 +128,11 @@ free_port() {
 # start_postgres DIR [settings of postgres]: a cluster of its own in DIR, on a free port; sets POSTGRES_URL (without a
 # database) and POSTGRES_PORT. stop_postgres DIR ends it.
 start_postgres() {
-    local dir=$1 bin user
+    local dir=$1 bin
     shift
     bin=$(postgres_bin)
     mkdir -p "$dir" && chmod 755 "$dir"
-    if [ "$(id -u)" = 0 ]; then
-        user=nobody
-        id postgres >/dev/null 2>&1 && user=postgres
-        chown "$user" "$dir"
-    fi
+    if [ "$(id -u)" = 0 ]; then chown "$(unprivileged_user)" "$dir"; fi
     unprivileged "$bin/initdb" -U primetrade -A trust -E UTF8 --locale=C --no-sync -D "$dir/data" >/dev/null ||
         die "initdb failed"
     POSTGRES_PORT=$(free_port)
@@ -135,6 +145,29 @@ start_postgres() {
 stop_postgres() {
     [ -d "$1/data" ] || return 0
     unprivileged "$(postgres_bin)/pg_ctl" -s -m immediate -D "$1/data" stop >/dev/null 2>&1 || true
+}
+
+# In the place of this shell, as an ordinary user.
+exec_unprivileged() {
+    local user
+    if [ "$(id -u)" != 0 ]; then exec "$@"; fi
+    user=$(unprivileged_user)
+    cd / && exec setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups -- "$@"
+}
+
+# run_postgres DIR PORT PASSWORD_FILE: a durable cluster, made if it is not there, in the place of this shell.
+run_postgres() {
+    local dir=$1 port=$2 bin
+    bin=$(postgres_bin)
+    if [ ! -e "$dir/data/PG_VERSION" ]; then
+        if [ "$(id -u)" = 0 ]; then chown "$(unprivileged_user)" "$dir"; fi
+        unprivileged test -w "$dir" || die "Postgres runs as $(unprivileged_user), who cannot reach $dir: choose another folder"
+        unprivileged sh -c 'umask 077; cat >"$0/password"' "$dir" <"$3"
+        unprivileged "$bin/initdb" -U primetrade -A scram-sha-256 --pwfile="$dir/password" -E UTF8 --locale=C -D "$dir/data" >/dev/null ||
+            die "initdb failed"
+        unprivileged rm "$dir/password"
+    fi
+    exec_unprivileged "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200
 }
 
 # run_kafka DIR PORT CONTROLLER_PORT: one node, broker and controller in one, in the place of this shell; ready when its

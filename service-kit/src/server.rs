@@ -11,7 +11,7 @@
 //! framework turned into problems, security headers, CORS, compression, metrics by route.
 //!
 //! What [`serve`] does: headers within 10 s, a bounded number of connections, no Nagle delay, and a drain on shutdown:
-//! idle connections close at once, requests in progress get 6 s. A live stream has to end by itself (it knows the
+//! idle connections close at once, requests in progress get 5 s. A live stream has to end by itself (it knows the
 //! shutdown token), else it holds the drain up to its end.
 
 use std::any::Any;
@@ -72,7 +72,7 @@ pub const COMPRESSED_FROM_BYTES: u64 = 1 << 10;
 const PARSER_BUFFER_BYTES_MAX: usize = 128 << 10;
 const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
 /// With what a service waits before and after it: 10 s from SIGTERM to the end.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(6);
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 10_000;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After an answer to a request whose body was not read, what still comes is read for so long, so that the client gets
@@ -466,7 +466,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// Serves until `shutdown`, then drains for at most 6 s.
+/// Serves until `shutdown`, then drains for at most 5 s.
 ///
 /// # Errors
 /// When the listener has no address. An error of one connection ends that connection only; a failing `accept` is tried

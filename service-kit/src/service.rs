@@ -45,7 +45,7 @@ pub const DEPENDENCY_WAIT: Duration = Duration::from_secs(60);
 /// which the gateway keeps an idle connection.
 const LAME_DUCK_MS: u64 = 1_500;
 /// How long background tasks may take to write what is under way, once nobody asks any more.
-const BACKGROUND_STOP_MS_MAX: u64 = 2_000;
+const BACKGROUND_STOP_MS_MAX: u64 = 3_500;
 
 /// Exit status of what could not run.
 const COULD_NOT_RUN: u8 = 2;

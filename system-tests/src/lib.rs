@@ -21,6 +21,8 @@ pub mod server;
 
 pub mod services;
 
+pub mod stack;
+
 pub mod client;
 
 pub mod raw_http;

@@ -10,14 +10,26 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
-hard=' '; soft=' '; dirs=''
+hard=' '; soft=' '; dirs=''; stacks=''
 while read -r verb what; do
     case $verb in
         kill) hard="$hard$what " ;;
         quit) soft="$soft$what " ;;
         dir) dirs="$dirs $what" ;;
+        stack) stacks="$stacks $what" ;;
         gone) hard=$(echo "$hard" | sed "s/ $what / /"); soft=$(echo "$soft" | sed "s/ $what / /") ;;
     esac
+done
+for dir in $stacks; do
+    for part in "$dir"/*/; do
+        pid=$(head -n 1 "$part/pid" 2>/dev/null) || continue
+        case $part in
+            */postgres/) soft="$soft$pid " ;;
+            # its workers would outlive a kill -9
+            */gateway/) kill -TERM "$pid" 2>/dev/null ;;
+            *) hard="$hard$pid " ;;
+        esac
+    done
 done
 for pid in $hard; do kill -9 "$pid" 2>/dev/null; done
 for pid in $soft; do kill -CONT "$pid" 2>/dev/null; kill -QUIT "$pid" 2>/dev/null; done
@@ -63,6 +75,11 @@ pub fn kill_at_end(pid: u32) {
 /// This Postgres is to be shut down at the end (at once, but freeing its shared memory).
 pub fn quit_at_end(pid: u32) {
     tell(&format!("quit {pid}"));
+}
+
+/// What `bin/stack` has started in this folder is to be ended at the end.
+pub fn stack_at_end(dir: &Path) {
+    tell(&format!("stack {}", dir.display()));
 }
 
 /// This process has ended already; its number may be somebody else's from here on.

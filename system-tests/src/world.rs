@@ -1,80 +1,125 @@
-//! Where the tests of the HTTP contract go: a server of their own, or `PRIMETRADE_TEST_URL` (another way of running
-//! the same contract, such as the gateway of the services).
+//! Where the tests of the HTTP contract go: one process, or the gateway of the services. A test file is told by its
+//! root, and is the same for both.
 
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::client::{Account, Api};
 use crate::cluster::{Cluster, unique};
-use crate::server::{CliRun, Config, Server, cli};
+use crate::server::{CliRun, Config, Server};
+use crate::stack::Stack;
 
-/// An address to test, shared by all tests of a binary.
-pub struct World {
-    /// A client of it, without an account.
-    pub api: Api,
-    /// The server, where this process started it.
-    pub server: Option<Server>,
-    database_url: String,
+/// One process on a port.
+pub mod one_process {
+    use super::{Account, Api, ONE_PROCESS, World, start_one_process};
+
+    async fn world() -> &'static World {
+        ONE_PROCESS.get_or_init(start_one_process).await
+    }
+
+    /// A client for this test (a connection pool belongs to one runtime).
+    pub async fn api() -> Api {
+        Api::new(&world().await.base)
+    }
+
+    /// An account that is an admin.
+    pub async fn admin() -> Account {
+        world().await.admin().await
+    }
+
+    /// Where livez, readyz and metrics are: of commands, of queries, of the projector.
+    pub async fn ops() -> [Api; 3] {
+        world().await.ops()
+    }
 }
 
-static WORLD: OnceCell<World> = OnceCell::const_new();
+/// The gateway, and two copies of each service behind it.
+pub mod services {
+    use super::{Account, Api, SERVICES, World, start_services};
 
-/// Starts it on the first call.
-pub async fn world() -> &'static World {
-    WORLD.get_or_init(start).await
+    async fn world() -> &'static World {
+        SERVICES.get_or_init(start_services).await
+    }
+
+    /// A client for this test (a connection pool belongs to one runtime).
+    pub async fn api() -> Api {
+        Api::new(&world().await.base)
+    }
+
+    /// An account that is an admin.
+    pub async fn admin() -> Account {
+        world().await.admin().await
+    }
+
+    /// Where livez, readyz and metrics are: of commands, of queries, of the projector.
+    pub async fn ops() -> [Api; 3] {
+        world().await.ops()
+    }
 }
 
-/// A client for this test (a connection pool belongs to one runtime).
-pub async fn api() -> Api {
-    Api::new(world().await.api.base())
+static ONE_PROCESS: OnceCell<World> = OnceCell::const_new();
+static SERVICES: OnceCell<World> = OnceCell::const_new();
+
+/// What is tested, shared by all tests of a binary.
+struct World {
+    base: String,
+    ops: [String; 3],
+    target: Target,
 }
 
-/// An account that is an admin.
-pub async fn admin() -> Account {
-    let world = world().await;
-    let email = format!("admin-{}-{}@example.com", unique(), Uuid::new_v4().simple());
-    let password = "the admin's own password";
-    world
-        .cli(&["user", "create", "--email", &email, "--name", "An Admin", "--admin", "--password-stdin"], password)
-        .await
-        .expect(0);
-    api().await.log_in(Uuid::nil(), &email, password).await
+enum Target {
+    OneProcess(Arc<Server>),
+    Services(Arc<Stack>),
 }
 
 impl World {
-    /// The command line on the same database.
-    pub async fn cli(&self, arguments: &[&str], input: &str) -> CliRun {
-        let dir = std::env::temp_dir();
-        cli(&dir, Some(&self.database_url), arguments, input).await
+    async fn admin(&self) -> Account {
+        let email = format!("admin-{}-{}@example.com", unique(), Uuid::new_v4().simple());
+        let password = "the admin's own password";
+        let arguments = ["user", "create", "--email", &email, "--name", "An Admin", "--admin", "--password-stdin"];
+        let run: CliRun = match &self.target {
+            Target::OneProcess(server) => server.cli_with_input(&arguments, password).await,
+            Target::Services(stack) => stack.cli_with_input(&arguments, password).await,
+        };
+        run.expect(0);
+        Api::new(&self.base).log_in(Uuid::nil(), &email, password).await
+    }
+
+    fn ops(&self) -> [Api; 3] {
+        [0, 1, 2].map(|index| Api::new(&self.ops[index]))
     }
 }
 
-async fn start() -> World {
-    if let Ok(url) = std::env::var("PRIMETRADE_TEST_URL") {
-        return World {
-            api: Api::new(&url),
-            server: None,
-            database_url: std::env::var("PRIMETRADE_TEST_DATABASE_URL").unwrap_or_default(),
-        };
-    }
+async fn start_one_process() -> World {
     let cluster = Cluster::shared();
     let database = cluster.create_database().await;
-    let server = Server::start(Config::new(cluster.url(&database))).await;
-    show_log_on_failure();
-    World { api: server.api(), database_url: server.database_url().to_owned(), server: Some(server) }
+    let server = Arc::new(Server::start(Config::new(cluster.url(&database))).await);
+    let shown = Arc::clone(&server);
+    show_on_failure(move || shown.log_tail());
+    let base = server.api().base().to_owned();
+    World { ops: [base.clone(), base.clone(), base.clone()], base, target: Target::OneProcess(server) }
 }
 
-fn show_log_on_failure() {
+async fn start_services() -> World {
+    let stack = Arc::new(Stack::start().await);
+    let shown = Arc::clone(&stack);
+    show_on_failure(move || shown.log_tails());
+    World {
+        base: stack.api().base().to_owned(),
+        ops: ["command-api-1", "query-api-1", "projector-1"].map(|part| stack.ops(part).base().to_owned()),
+        target: Target::Services(stack),
+    }
+}
+
+fn show_on_failure(log: impl Fn() -> String + Send + Sync + 'static) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let inner = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             inner(panic);
-            if let Some(server) = WORLD.get().and_then(|world| world.server.as_ref()) {
-                eprintln!("--- log of the shared server:\n{}", server.log_tail());
-            }
+            eprintln!("--- log of what all tests share:\n{}", log());
         }));
     });
 }

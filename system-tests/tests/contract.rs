@@ -1,4 +1,10 @@
-//! The HTTP contract, endpoint by endpoint. Runs against any base URL: `PRIMETRADE_TEST_URL`.
+//! The HTTP contract, endpoint by endpoint, against one process. The same files run against the services in
+//! contract_services.rs.
+
+/// Where the requests go.
+mod here {
+    pub use system_tests::world::one_process::{admin, api, ops};
+}
 
 mod contract {
     mod accounts;
@@ -11,6 +17,7 @@ mod contract {
     mod refusals;
     mod rules;
     mod stats;
+    mod stream;
     mod tasks;
     mod values;
 }

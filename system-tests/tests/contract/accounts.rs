@@ -1,6 +1,6 @@
+use crate::here::{admin, api};
 use serde_json::json;
 use system_tests::client::time;
-use system_tests::world::{admin, api};
 use uuid::Uuid;
 
 const REGISTER: &str = "/api/v1/auth/register";

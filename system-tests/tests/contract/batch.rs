@@ -1,8 +1,8 @@
 use std::fmt::Write;
 
+use crate::here::api;
 use serde_json::{Value, json};
 use system_tests::client::check_problem;
-use system_tests::world::api;
 use uuid::Uuid;
 
 const COMMANDS: &str = "/api/v1/commands";

@@ -1,6 +1,6 @@
+use crate::here::api;
 use serde_json::json;
 use system_tests::client::{Answer, time};
-use system_tests::world::api;
 use uuid::Uuid;
 
 const TASKS: &str = "/api/v1/tasks";

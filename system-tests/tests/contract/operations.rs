@@ -1,19 +1,22 @@
 use std::time::Duration;
 
+use crate::here::{admin, api, ops};
 use serde_json::json;
 use system_tests::wait::until;
-use system_tests::world::{admin, api};
 use uuid::Uuid;
 
 #[tokio::test]
 async fn health() {
-    let api = api().await;
-    api.get("/livez").send().await.expect(200);
-    let ready = api.get("/readyz").send().await.expect(200).json();
-    assert!(ready["status"].is_string(), "{ready}");
-    let checks = ready["checks"].as_object().expect("checks");
-    assert!(!checks.is_empty());
-    assert!(checks.values().all(|check| check["status"].is_string()), "{ready}");
+    for api in ops().await {
+        api.get("/livez").send().await.expect(200);
+        let ready = api.get("/readyz").send().await.expect(200).json();
+        assert_eq!(ready["status"], "ready", "{ready}");
+        let checks = ready["checks"].as_object().expect("checks");
+        assert!(!checks.is_empty());
+        assert!(checks.values().all(|check| check["status"].is_string()), "{ready}");
+    }
+    let [_, _, projector] = ops().await;
+    let ready = projector.get("/readyz").send().await.json();
     assert!(ready["lag"]["events"].is_u64() && ready["lag"]["seconds"].is_number(), "{ready}");
 }
 
@@ -21,7 +24,8 @@ async fn health() {
 async fn metrics_count_requests() {
     let account = api().await.account().await;
     account.create(json!({"title": "counted"})).await;
-    let metrics = account.api.get("/metrics").send().await.expect(200);
+    let [commands, ..] = ops().await;
+    let metrics = commands.get("/metrics").send().await.expect(200);
     assert!(metrics.must("Content-Type").starts_with("text/plain"));
     let text = metrics.text();
     assert!(text.contains("# TYPE"), "{text:.300}");
@@ -54,8 +58,9 @@ async fn lag_returns_to_zero() {
     let commands: Vec<_> =
         (0..2_000).map(|_| json!({"type": "CreateTask", "task_id": Uuid::now_v7(), "title": "lag"})).collect();
     account.batch(&commands).await.expect(200);
+    let [_, _, projector] = ops().await;
     until("lag 0", Duration::from_secs(30), || async {
-        let ready = account.api.get("/readyz").send().await.json();
+        let ready = projector.get("/readyz").send().await.json();
         (ready["lag"]["events"] == 0).then_some(())
     })
     .await;

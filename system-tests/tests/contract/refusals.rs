@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::here::api;
 use serde_json::json;
 use system_tests::raw_http::{exchange, status};
-use system_tests::world::api;
 use uuid::Uuid;
 
 const TASKS: &str = "/api/v1/tasks";
@@ -136,7 +136,7 @@ async fn methods() {
         ("GET", &format!("{task}/start"), vec!["POST"]),
         ("DELETE", "/api/v1/commands", vec!["POST"]),
         ("POST", "/api/v1/stats", vec!["GET"]),
-        ("POST", "/readyz", vec!["GET"]),
+        ("POST", "/.well-known/jwks.json", vec!["GET"]),
         ("GET", "/api/v1/auth/login", vec!["POST"]),
     ] {
         let answer = account.request(method, path).send().await;

@@ -1,6 +1,6 @@
+use crate::here::api;
 use serde_json::{Value, json};
 use system_tests::client::Account;
-use system_tests::world::api;
 use uuid::Uuid;
 
 const STAGES: [&str; 4] = ["pending", "in_progress", "completed", "cancelled"];

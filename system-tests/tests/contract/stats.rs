@@ -1,6 +1,6 @@
+use crate::here::api;
 use chrono::{Duration, Utc};
 use serde_json::{Value, json};
-use system_tests::world::api;
 use uuid::Uuid;
 
 const STATS: &str = "/api/v1/stats";

@@ -1,6 +1,6 @@
+use crate::here::api;
 use chrono::{Duration as Time, SecondsFormat, Utc};
 use serde_json::{Value, json};
-use system_tests::world::api;
 use uuid::Uuid;
 
 const TASKS: &str = "/api/v1/tasks";

@@ -1,5 +1,5 @@
+use crate::here::api;
 use serde_json::{Value, json};
-use system_tests::world::api;
 
 /// Field, value, status of a create with it, and the pointer that a refusal names.
 fn table() -> Vec<(&'static str, Value, u16)> {

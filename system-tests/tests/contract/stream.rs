@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::here::api;
 use serde_json::json;
-use system_tests::world::api;
 use uuid::Uuid;
 
 const SOON: Duration = Duration::from_secs(10);

@@ -1,0 +1,31 @@
+# All programs of PrimeTrade in one image; which one runs is said by its user (docker-compose.yml).
+#
+# The crates that the workspace depends on are a layer of their own: it is built again only when Cargo.lock or a
+# Cargo.toml changes.
+
+FROM rust:1.95-bookworm AS sources
+WORKDIR /build
+COPY . .
+# only what decides about dependencies: manifests, and an empty source where each expects one
+RUN mkdir /skeleton && cp --parents Cargo.toml Cargo.lock */Cargo.toml /skeleton \
+    && cd /skeleton && for crate in */; do mkdir -p "$crate/src" && touch "$crate/src/lib.rs"; done \
+    && for crate in primetrade command-api query-api projector; do echo 'fn main() {}' >"$crate/src/main.rs"; done
+
+FROM rust:1.95-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends libssl-dev pkg-config && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+ENV SQLX_OFFLINE=true
+COPY --from=sources /skeleton .
+RUN cargo build --release --locked -p primetrade -p command-api -p query-api -p projector
+COPY . .
+# newer than the empty ones
+RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
+    && cargo build --release --locked -p primetrade -p command-api -p query-api -p projector \
+    && mkdir /programs && cp target/release/primetrade target/release/command-api target/release/query-api target/release/projector /programs
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home primetrade
+COPY --from=build /programs /usr/local/bin/
+USER 10001
+CMD ["primetrade", "--help"]

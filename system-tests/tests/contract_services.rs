@@ -1,0 +1,22 @@
+//! The HTTP contract once more, through the gateway of a stack with Kafka, Redis and two copies of each service.
+
+/// Where the requests go.
+mod here {
+    pub use system_tests::world::services::{admin, api, ops};
+}
+
+mod contract {
+    mod accounts;
+    mod batch;
+    mod commands;
+    mod conventions;
+    mod idempotency;
+    mod lists;
+    mod operations;
+    mod refusals;
+    mod rules;
+    mod stats;
+    mod stream;
+    mod tasks;
+    mod values;
+}
