@@ -11,8 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::Api;
 use crate::cluster::{free_port, temp_dir};
+use crate::process::{binary, clean_environment};
 use crate::reaper;
-use crate::server::{CliRun, binary, clean_environment, run};
+use crate::server::{CliRun, run};
 use crate::wait::until;
 
 /// The copies of all services.
@@ -68,7 +69,7 @@ impl Stack {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../bin/stack"));
         clean_environment(&mut command);
-        let programs = binary();
+        let programs = binary("primetrade");
         command
             .args(arguments)
             .env("STACK_DIR", &self.dir)
