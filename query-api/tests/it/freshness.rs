@@ -1,4 +1,5 @@
-//! Consistency tokens, several processes, generations, parked events.
+//! Consistency tokens, several processes, generations, parked events: with each process's own cache alone, and with a
+//! Redis between them.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,44 @@ use crate::world::{Task, World};
 
 const TOKEN: &str = "consistency-token";
 
-#[tokio::test]
-async fn a_read_with_a_token_waits_for_what_it_stands_for() {
-    let world = World::new().await;
+macro_rules! with_each_cache {
+    ($($test:ident),* $(,)?) => {
+        mod own_caches_alone {
+            use crate::world::World;
+
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test(World::new().await).await;
+                }
+            )*
+        }
+
+        mod with_redis {
+            use crate::world::World;
+
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test(World::with_redis(&system_tests::redis::Redis::shared().url()).await).await;
+                }
+            )*
+        }
+    };
+}
+
+with_each_cache! {
+    a_read_with_a_token_waits_for_what_it_stands_for,
+    two_seconds_is_the_longest_wait,
+    tokens_of_others_and_of_other_logs_are_refused,
+    every_read_hands_out_a_token_that_holds_at_every_copy,
+    a_process_never_shows_less_than_before,
+    the_same_etag_means_the_same_bytes,
+    simultaneous_reads_get_the_same_answer,
+    a_token_at_or_past_a_parked_event_is_refused_at_once,
+}
+
+async fn a_read_with_a_token_waits_for_what_it_stands_for(world: World) {
     let owner = Uuid::new_v4();
     for hinted in [true, false] {
         let router = world.another_process(hinted);
@@ -33,9 +69,7 @@ async fn a_read_with_a_token_waits_for_what_it_stands_for() {
     }
 }
 
-#[tokio::test]
-async fn two_seconds_is_the_longest_wait() {
-    let world = World::new().await;
+async fn two_seconds_is_the_longest_wait(world: World) {
     let owner = Uuid::new_v4();
     world.create(owner, &Task::new("x")).await;
     let token = world.token(owner, 1000);
@@ -51,9 +85,7 @@ async fn two_seconds_is_the_longest_wait() {
     world.send(&world.router, nobody, "/api/v1/tasks", &[(TOKEN, &token)]).await.refused(503, "not-caught-up");
 }
 
-#[tokio::test]
-async fn tokens_of_others_and_of_other_logs_are_refused() {
-    let world = World::new().await;
+async fn tokens_of_others_and_of_other_logs_are_refused(world: World) {
     let (owner, other) = (Uuid::new_v4(), Uuid::new_v4());
     world.create(owner, &Task::new("x")).await;
     let of_other = world.token(other, 1);
@@ -73,9 +105,7 @@ async fn tokens_of_others_and_of_other_logs_are_refused() {
         .refused(400, "invalid-parameter");
 }
 
-#[tokio::test]
-async fn every_read_hands_out_a_token_that_holds_at_every_copy() {
-    let world = World::new().await;
+async fn every_read_hands_out_a_token_that_holds_at_every_copy(world: World) {
     let owner = Uuid::new_v4();
     let copies = [world.another_process(true), world.another_process(false)];
     // Of an account that has nothing yet, too.
@@ -102,9 +132,7 @@ async fn every_read_hands_out_a_token_that_holds_at_every_copy() {
 }
 
 /// Without a token, too, a process does not take back what it has shown.
-#[tokio::test]
-async fn a_process_never_shows_less_than_before() {
-    let world = World::new().await;
+async fn a_process_never_shows_less_than_before(world: World) {
     let owner = Uuid::new_v4();
     let mut task = Task::new("0");
     world.create(owner, &task).await;
@@ -134,9 +162,7 @@ async fn a_process_never_shows_less_than_before() {
 }
 
 /// A body and its ETag are of one snapshot: what has the same ETag is the same.
-#[tokio::test]
-async fn the_same_etag_means_the_same_bytes() {
-    let world = World::new().await;
+async fn the_same_etag_means_the_same_bytes(world: World) {
     let owner = Uuid::new_v4();
     let copies = [world.another_process(true), world.another_process(false)];
     let mut task = Task::new("0");
@@ -159,18 +185,14 @@ async fn the_same_etag_means_the_same_bytes() {
     tokio::join!(writing, reading);
 }
 
-#[tokio::test]
-async fn simultaneous_reads_get_the_same_answer() {
-    let world = World::new().await;
+async fn simultaneous_reads_get_the_same_answer(world: World) {
     let owner = Uuid::new_v4();
     world.create(owner, &Task::new("x")).await;
     let answers = futures_util::future::join_all((0..200).map(|_| world.get(owner, "/api/v1/tasks?limit=3"))).await;
     assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body));
 }
 
-#[tokio::test]
-async fn a_token_at_or_past_a_parked_event_is_refused_at_once() {
-    let world = World::new().await;
+async fn a_token_at_or_past_a_parked_event_is_refused_at_once(world: World) {
     let owner = Uuid::new_v4();
     let before = world.create(owner, &Task::new("a")).await;
     let parked = world.next_position();

@@ -3,6 +3,8 @@
 mod conditions;
 mod freshness;
 mod lists;
+mod redis;
+mod replica;
 mod stats;
 mod streams;
 mod tasks;

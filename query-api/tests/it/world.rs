@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,13 +10,14 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use axum::{Extension, Router};
 use chrono::{DateTime, TimeDelta, Utc};
 use ed25519_dalek::SigningKey;
+use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use query_api::{QueryApi, Sources};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use service_kit::auth::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
 use service_kit::token::{RootSecret, Sealer};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolCopyExt, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,9 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 pub type Time = DateTime<Utc>;
+
+/// How long a Redis must have been there to be believed.
+pub const SETTLED_MS: u64 = 4_000;
 
 /// The database, the router, and who signs tokens.
 pub struct World {
@@ -36,6 +40,10 @@ pub struct World {
     pub shutdown: CancellationToken,
     key: SigningKey,
     keys: watch::Sender<Arc<Keys>>,
+    /// Shared by all processes of this world, and told by its projector.
+    pub redis: Option<service_kit::redis::Redis>,
+    /// Whether Redis misses what is written.
+    pub redis_misses: AtomicBool,
     position: AtomicI64,
     base: PgConnectOptions,
     name: String,
@@ -153,6 +161,8 @@ impl World {
             shutdown: CancellationToken::new(),
             key,
             keys,
+            redis: None,
+            redis_misses: AtomicBool::new(false),
             position: AtomicI64::new(0),
             base,
             name,
@@ -161,11 +171,31 @@ impl World {
         world
     }
 
+    /// With a Redis that is there for long enough to be believed.
+    pub async fn with_redis(url: &str) -> Self {
+        let mut world = Self::new().await;
+        let redis = service_kit::redis::Redis::connect(url).unwrap();
+        eventually("Redis is believed", async || redis.settled_values(&[], SETTLED_MS).await.is_ok()).await;
+        world.redis = Some(redis);
+        world.router = world.another_process(true);
+        world
+    }
+
+    /// A pool as query-api makes it, on the read models or on a database of another name beside it.
+    pub fn pool(&self, beside: Option<&str>) -> PgPool {
+        query_api::connect(self.base.clone().database(beside.unwrap_or(&self.name)), 4)
+    }
+
     /// A router with caches of its own, as another process on the same database has.
     pub fn another_process(&self, hinted: bool) -> Router {
-        let pool = query_api::connect(self.base.clone().database(&self.name), 4);
+        let sources = Sources { primary: self.pool(None), replica: None, redis: self.redis.clone() };
+        self.process(sources, hinted)
+    }
+
+    /// A router that reads from these.
+    pub fn process(&self, sources: Sources, hinted: bool) -> Router {
         let applied = hinted.then(|| self.applied.subscribe());
-        let app = QueryApi::new(Sources::of(pool), self.sealer.clone(), applied, self.shutdown.clone());
+        let app = QueryApi::new(sources, self.sealer.clone(), applied, self.shutdown.clone());
         let verifier = Verifier::new(self.keys.subscribe(), self.revoked.subscribe());
         query_api::router(app).layer(Extension(verifier))
     }
@@ -202,6 +232,73 @@ impl World {
         self.send(&self.router, owner, path, &[]).await
     }
 
+    /// The key and value of where an owner stands now, as docs/redis.md has them.
+    pub async fn standing(&self, owner: Uuid) -> (String, String) {
+        let as_of_ms = service_kit::clock::now().timestamp_millis();
+        let row = sqlx::query!(
+            "select p.cache_id, p.live_generation, o.revision, o.change_counter, o.parked_position
+             from read_model.projection p join read_model.owner o on o.generation = p.live_generation and o.owner_id = $1",
+            owner
+        )
+        .fetch_one(&self.db)
+        .await
+        .unwrap();
+        let (cache_id, log_id) = (row.cache_id.simple(), self.log_id.simple());
+        let key = format!("primetrade:{cache_id}:{log_id}:{}:standing:{}", row.live_generation, owner.simple());
+        let parked = row.parked_position.unwrap_or(-1);
+        let value = format!(
+            "{:016x}{as_of_ms:016x}{:016x}{parked:016x}{}",
+            row.change_counter + 1,
+            row.revision,
+            owner.simple()
+        );
+        (key, value)
+    }
+
+    /// A database beside the read models that is as they are now, and behind from then on. (Its name is for `pool`.)
+    pub async fn replica(&self) -> String {
+        let name = format!("{}_replica", self.name);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&self.db).await.unwrap();
+        let replica = PgPoolOptions::new().max_connections(1);
+        let replica = replica.connect_with(self.base.clone().database(&name)).await.unwrap();
+        let mut migrator = sqlx::migrate!("../migrations/read-model");
+        migrator.create_schema("read_model");
+        migrator.dangerous_set_table_name("read_model._migrations");
+        migrator.run(&replica).await.unwrap();
+        self.bring_up_to_date(&replica).await;
+        name
+    }
+
+    /// Copies everything to a replica (of the first generation).
+    pub async fn bring_up_to_date(&self, replica: &PgPool) {
+        let tables = ["projection", "checkpoint", "owner", "task", "history", "task_count", "day_count"];
+        for table in tables.map(|table| format!("read_model.{table}")) {
+            let truncate = sqlx::AssertSqlSafe(format!("truncate {table}"));
+            sqlx::raw_sql(truncate).execute(replica).await.unwrap();
+            let mut rows = self.db.copy_out_raw(&format!("copy (select * from {table}) to stdout")).await.unwrap();
+            let mut into = replica.copy_in_raw(&format!("copy {table} from stdin")).await.unwrap();
+            while let Some(chunk) = rows.next().await {
+                into.send(chunk.unwrap()).await.unwrap();
+            }
+            into.finish().await.unwrap();
+        }
+    }
+
+    /// A pool to write into a replica with.
+    pub async fn open(&self, name: &str) -> PgPool {
+        PgPoolOptions::new().max_connections(1).connect_with(self.base.clone().database(name)).await.unwrap()
+    }
+
+    /// What the projector does after each commit.
+    pub async fn tell_redis(&self, owner: Uuid) {
+        let Some(redis) = self.redis.as_ref().filter(|_| !self.redis_misses.load(Ordering::Relaxed)) else { return };
+        let (key, value) = self.standing(owner).await;
+        let until = (service_kit::clock::now().timestamp_millis() + 3_000).to_string();
+        let script = include_str!("../../../migrations/redis/standing.lua");
+        // It may be away: that is its reader's business.
+        let _ = redis.run_script(script, &[key], &[until, value]).await;
+    }
+
     /// A command's token.
     pub fn token(&self, owner: Uuid, position: i64) -> String {
         self.sealer.consistency_token(self.log_id, domain::OwnerId(owner), 0, position)
@@ -224,6 +321,7 @@ impl World {
         }
         touch(&mut tx, owner, position).await;
         tx.commit().await.unwrap();
+        self.tell_redis(owner).await;
         self.applied.send_modify(|n| *n += 1);
     }
 
@@ -247,6 +345,7 @@ impl World {
         .unwrap();
         touch(&mut tx, owner, position).await;
         tx.commit().await.unwrap();
+        self.tell_redis(owner).await;
         self.applied.send_modify(|n| *n += 1);
     }
 
@@ -286,6 +385,7 @@ impl World {
         .await
         .unwrap();
         tx.commit().await.unwrap();
+        self.tell_redis(owner).await;
         self.applied.send_modify(|n| *n += 1);
     }
 
@@ -415,8 +515,10 @@ impl Drop for World {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let admin = PgPoolOptions::new().max_connections(1).connect_with(base).await.unwrap();
-                let drop = format!("drop database {name} with (force)");
-                sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&admin).await.unwrap();
+                for name in [&name, &format!("{name}_replica")] {
+                    let drop = format!("drop database if exists {name} with (force)");
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&admin).await.unwrap();
+                }
             });
         });
         dropping.join().ok();

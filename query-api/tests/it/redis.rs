@@ -1,0 +1,308 @@
+//! With a real Redis between the processes' own caches and Postgres: whatever it does, answers are right, and quick.
+//!
+//! An owner of whom a process has shown nothing stands for a process that knows nothing.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use bytes::Bytes;
+use rustix::process::Signal;
+use service_kit::redis::{Entry, GENERATION_KEY, Redis};
+use system_tests::redis::Redis as Server;
+use uuid::Uuid;
+
+use crate::world::{SETTLED_MS, Task, World, eventually};
+
+const TOKEN: &str = "consistency-token";
+/// A read may take so long, whatever Redis does.
+const READ_TIME_MAX: Duration = Duration::from_secs(1);
+
+impl World {
+    fn handle(&self) -> &Redis {
+        self.redis.as_ref().unwrap()
+    }
+
+    /// The title of the owner's only task, as a process shows it without a token, in good time.
+    async fn title(&self, router: &Router, owner: Uuid) -> String {
+        let began = Instant::now();
+        let body = self.send(router, owner, "/api/v1/tasks", &[]).await.ok().json();
+        assert!(began.elapsed() < READ_TIME_MAX, "{:?}", began.elapsed());
+        body["items"][0]["title"].as_str().unwrap().to_owned()
+    }
+
+    /// Commits a change of which Redis is not told.
+    async fn rename_in_secret(&self, owner: Uuid, task: &mut Task, title: &str) -> i64 {
+        self.redis_misses.store(true, Ordering::Relaxed);
+        let position = self.rename(owner, task, title).await;
+        self.redis_misses.store(false, Ordering::Relaxed);
+        position
+    }
+
+    /// Puts a standing into Redis as it is, without the script, for as long as any.
+    async fn plant(&self, (key, value): (String, String)) {
+        self.handle().set(vec![Entry { key, value: value.into_bytes(), ttl_ms: 3_000 }]).await.unwrap();
+    }
+
+    /// A process that has asked the primary once, so that it knows under which name to ask Redis.
+    async fn informed_process(&self) -> Router {
+        let router = self.another_process(true);
+        self.send(&router, Uuid::new_v4(), "/api/v1/tasks", &[]).await.ok();
+        router
+    }
+}
+
+fn keys(server: &Server, pattern: &str) -> Vec<String> {
+    server.ask(&["KEYS", pattern]).lines().map(str::to_owned).filter(|key| !key.is_empty()).collect()
+}
+
+#[tokio::test]
+async fn what_one_process_has_read_others_take_from_redis_as_it_is() {
+    let server = Server::start();
+    let world = World::with_redis(&server.url()).await;
+    let owner = Uuid::new_v4();
+    world.create(owner, &Task::new("made here")).await;
+    let path = "/api/v1/tasks?limit=1";
+    let first = world.get(owner, path).await.ok();
+    eventually("the answer is kept", async || keys(&server, "*:answer:*").len() == 1).await;
+    let key = keys(&server, "*:answer:*").remove(0);
+    // Changed there, so that it can be seen where it comes from.
+    let kept = world.handle().get(&key).await.unwrap().unwrap();
+    let at = kept.windows(9).position(|bytes| bytes == b"made here").unwrap();
+    server.ask(&["SETRANGE", &key, &at.to_string(), "SENT THIS"]);
+    let second = world.send(&world.another_process(true), owner, path, &[]).await.ok();
+    assert_eq!(second.json()["items"][0]["title"], "made here", "the primary is asked first");
+    world.tell_redis(owner).await;
+    let router = world.informed_process().await;
+    let third = world.send(&router, owner, path, &[]).await.ok();
+    assert_eq!(third.json()["items"][0]["title"], "SENT THIS");
+    for name in ["etag", TOKEN, "content-type"] {
+        assert_eq!(third.header(name), first.header(name));
+    }
+    let ttl_ms: i64 = server.ask(&["PTTL", &key]).trim().parse().unwrap();
+    assert!((200_000..=300_000).contains(&ttl_ms), "lists: 5 minutes: {ttl_ms}");
+    world.get(owner, "/api/v1/stats?from=2026-01-01&to=2026-01-02").await.ok();
+    eventually("statistics are kept", async || keys(&server, "*:answer:*").len() == 2).await;
+    let stats = keys(&server, "*:answer:*").into_iter().find(|other| *other != key).unwrap();
+    let ttl_ms: i64 = server.ask(&["PTTL", &stats]).trim().parse().unwrap();
+    assert!((500_000..=600_000).contains(&ttl_ms), "statistics: 10 minutes: {ttl_ms}");
+    // Pages have a link; it comes from Redis as well.
+    world.create(owner, &Task::new("another")).await;
+    let page = world.get(owner, path).await.ok();
+    eventually("the page is kept", async || keys(&server, "*:answer:*").len() == 3).await;
+    world.tell_redis(owner).await;
+    let again = world.send(&world.informed_process().await, owner, path, &[]).await.ok();
+    assert!(!page.header("link").is_empty());
+    assert_eq!((again.header("link"), &again.body), (page.header("link"), &page.body));
+}
+
+/// As if a connection had mixed up its answers, or two names were one.
+#[tokio::test]
+async fn an_answer_to_something_else_is_not_taken() {
+    let server = Server::start();
+    let world = World::with_redis(&server.url()).await;
+    let (owner, other) = (Uuid::new_v4(), Uuid::new_v4());
+    world.create(owner, &Task::new("mine")).await;
+    world.create(other, &Task::new("theirs")).await;
+    world.get(owner, "/api/v1/tasks").await.ok();
+    world.get(other, "/api/v1/tasks").await.ok();
+    eventually("both are kept", async || keys(&server, "*:answer:*").len() == 2).await;
+    let answers = keys(&server, "*:answer:*");
+    let mine = answers.iter().find(|key| key.contains(&owner.simple().to_string())).unwrap();
+    let theirs = answers.iter().find(|key| key.contains(&other.simple().to_string())).unwrap();
+    let swapped: Bytes = world.handle().get(theirs).await.unwrap().unwrap();
+    world.handle().set(vec![Entry { key: mine.clone(), value: swapped.to_vec(), ttl_ms: 60_000 }]).await.unwrap();
+    assert_eq!(world.title(&world.another_process(true), owner).await, "mine");
+    // Nor is a standing.
+    let mut task = Task::new("later");
+    let third = Uuid::new_v4();
+    world.create(third, &task).await;
+    let (_, of_other) = world.standing(other).await;
+    world.rename(third, &mut task, "now").await;
+    let (key, _) = world.standing(third).await;
+    world.plant((key, of_other)).await;
+    assert_eq!(world.title(&world.informed_process().await, third).await, "now");
+    // Nor is nonsense.
+    let (key, _) = world.standing(third).await;
+    for nonsense in ["", "x", &"z".repeat(96), &"é".repeat(48)] {
+        world.plant((key.clone(), nonsense.to_owned())).await;
+        world.handle().set(vec![Entry { key: mine.clone(), value: nonsense.into(), ttl_ms: 60_000 }]).await.unwrap();
+        let router = world.informed_process().await;
+        assert_eq!(world.title(&router, third).await, "now");
+        assert_eq!(world.title(&router, owner).await, "mine");
+    }
+}
+
+/// The projector could not write, or died before it did.
+#[tokio::test]
+async fn a_redis_that_missed_a_write_does_not_stay_wrong_and_tokens_hold_meanwhile() {
+    let world = World::with_redis(&Server::shared().url()).await;
+    let owner = Uuid::new_v4();
+    let mut task = Task::new("before");
+    world.create(owner, &task).await;
+    let before = world.standing(owner).await;
+    let position = world.rename_in_secret(owner, &mut task, "after").await;
+    world.plant(before.clone()).await;
+    let router = world.informed_process().await;
+    assert_eq!(world.title(&router, owner).await, "before", "Redis is believed, or this test says nothing");
+    let token = world.token(owner, position);
+    let other = world.informed_process().await;
+    let answer = world.send(&other, owner, "/api/v1/tasks", &[(TOKEN, &token)]).await.ok();
+    assert_eq!(answer.json()["items"][0]["title"], "after");
+    // Who has shown it does not take it back, though Redis says so again.
+    world.plant(before.clone()).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(world.title(&other, owner).await, "after");
+    // The others see it within seconds, whatever is asked.
+    let began = Instant::now();
+    eventually("it ends by itself", async || world.title(&router, owner).await == "after").await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // Also where Redis keeps it for longer than it should.
+    world.handle().set(vec![Entry { key: before.0, value: before.1.into(), ttl_ms: 600_000 }]).await.unwrap();
+    assert_eq!(world.title(&world.informed_process().await, owner).await, "after");
+}
+
+/// A process that has looked puts it right for the others.
+#[tokio::test]
+async fn who_asks_postgres_fills_redis_again_and_never_backwards() {
+    let server = Server::start();
+    let world = World::with_redis(&server.url()).await;
+    let owner = Uuid::new_v4();
+    let mut task = Task::new("before");
+    world.create(owner, &task).await;
+    let (key, old) = world.standing(owner).await;
+    world.plant((key.clone(), old.clone())).await;
+    let position = world.rename_in_secret(owner, &mut task, "after").await;
+    world.send(&world.router, owner, "/api/v1/tasks", &[(TOKEN, &world.token(owner, position))]).await.ok();
+    let counter = |value: &[u8]| String::from_utf8_lossy(&value[..16]).into_owned();
+    eventually("it is filled again", async || {
+        world.handle().get(&key).await.unwrap().is_some_and(|now| counter(&now) > counter(old.as_bytes()))
+    })
+    .await;
+    // A late writer does not turn it back.
+    let script = include_str!("../../../migrations/redis/standing.lua");
+    let now_ms = service_kit::clock::now().timestamp_millis();
+    let later = (now_ms + 3_000).to_string();
+    let written = world.handle().run_script(script, &[key.clone()], &[later, old.clone()]).await.unwrap();
+    assert_eq!(written, Some(0));
+    assert!(counter(&world.handle().get(&key).await.unwrap().unwrap()) > counter(old.as_bytes()));
+    // Nor does one that is so late that the newer one is gone.
+    server.ask(&["DEL", &key]);
+    let earlier = (now_ms - 1).to_string();
+    world.handle().run_script(script, &[key.clone()], &[earlier, old]).await.unwrap();
+    assert_eq!(world.handle().get(&key).await.unwrap(), None);
+    // Ends by itself.
+    let (key, value) = world.standing(owner).await;
+    world.handle().run_script(script, &[key.clone()], &[(now_ms + 3_000).to_string(), value]).await.unwrap();
+    let ttl_ms: i64 = server.ask(&["PTTL", &key]).trim().parse().unwrap();
+    assert!((0..=3_000).contains(&ttl_ms), "{ttl_ms}");
+}
+
+#[tokio::test]
+async fn a_wiped_redis_is_not_believed_until_it_has_settled() {
+    let server = Server::start();
+    let world = World::with_redis(&server.url()).await;
+    let owner = Uuid::new_v4();
+    let mut task = Task::new("before");
+    world.create(owner, &task).await;
+    let before = world.standing(owner).await;
+    let generation = server.ask(&["GET", GENERATION_KEY]);
+    world.rename(owner, &mut task, "after").await;
+    let router = world.informed_process().await;
+    server.ask(&["FLUSHALL"]);
+    // A writer that is a little late.
+    world.plant(before).await;
+    assert_eq!(world.title(&router, owner).await, "after");
+    assert_eq!(world.title(&world.another_process(true), owner).await, "after");
+    eventually("it has another generation", async || {
+        let now = server.ask(&["GET", GENERATION_KEY]);
+        !now.trim().is_empty() && now != generation
+    })
+    .await;
+    eventually("it is believed again", async || world.handle().settled_values(&[], SETTLED_MS).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_killed_or_restarted_empty_or_with_old_data_is_done_without() {
+    let server = Server::start();
+    let world = World::with_redis(&server.url()).await;
+    let owner = Uuid::new_v4();
+    let mut task = Task::new("before");
+    world.create(owner, &task).await;
+    let router = world.informed_process().await;
+    let before = world.standing(owner).await;
+    // Until then it would be believed.
+    let believed_until = Instant::now() + Duration::from_millis(3_000);
+    world.plant(before.clone()).await;
+    server.ask(&["SAVE"]);
+    let position = world.rename(owner, &mut task, "after").await;
+    server.restart();
+    assert_eq!(server.ask(&["GET", &before.0]).trim(), before.1, "old data, or this test says nothing");
+    eventually("Redis is reached again", async || world.handle().is_up()).await;
+    assert_eq!(world.title(&router, owner).await, "after");
+    assert_eq!(world.title(&world.informed_process().await, owner).await, "after");
+    assert!(Instant::now() < believed_until, "too slow to say anything");
+
+    server.kill();
+    let token = world.token(owner, position);
+    for _ in 0..20 {
+        let process = world.another_process(true);
+        assert_eq!(world.title(&process, owner).await, "after");
+        world.send(&router, owner, "/api/v1/tasks", &[(TOKEN, &token)]).await.ok();
+    }
+    world.rename(owner, &mut task, "while it was away").await;
+    assert_eq!(world.title(&router, owner).await, "while it was away");
+    server.restart_empty();
+    assert_eq!(world.title(&router, owner).await, "while it was away");
+    eventually("it is used again", async || {
+        world.title(&world.another_process(true), owner).await;
+        keys(&server, "*:answer:*").len() == 1 && keys(&server, "*:standing:*").len() == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_makes_no_read_slower_than_a_second() {
+    let server = Server::start();
+    let world = World::with_redis(&server.url()).await;
+    let owner = Uuid::new_v4();
+    let mut task = Task::new("0");
+    world.create(owner, &task).await;
+    let router = world.informed_process().await;
+    server.signal(Signal::STOP);
+    let began = Instant::now();
+    let mut slow = 0;
+    for n in 1..40 {
+        let title = n.to_string();
+        let position = world.rename(owner, &mut task, &title).await;
+        let asked_at = Instant::now();
+        let answer = world.send(&router, owner, "/api/v1/tasks", &[(TOKEN, &world.token(owner, position))]).await.ok();
+        assert!(asked_at.elapsed() < READ_TIME_MAX, "{:?}", asked_at.elapsed());
+        assert_eq!(answer.json()["items"][0]["title"], title);
+        slow += u32::from(asked_at.elapsed() > Duration::from_millis(45));
+    }
+    assert!(slow <= 4, "the breaker is open after some calls: {slow}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    server.signal(Signal::CONT);
+    // What was written into its socket before it hung is done now.
+    eventually("it is believed again", async || world.handle().settled_values(&[], SETTLED_MS).await.is_ok()).await;
+    assert_eq!(world.title(&world.informed_process().await, owner).await, "39");
+}
+
+#[tokio::test]
+async fn a_switch_of_generations_is_seen_within_seconds() {
+    let world = World::with_redis(&Server::shared().url()).await;
+    let owner = Uuid::new_v4();
+    world.create(owner, &Task::new("x")).await;
+    let router = world.informed_process().await;
+    let before = world.send(&router, owner, "/api/v1/tasks", &[]).await.ok();
+    world.switch_generation(2).await;
+    let began = Instant::now();
+    eventually("the other generation", async || {
+        let after = world.send(&router, owner, "/api/v1/tasks", &[]).await.ok();
+        assert_eq!((after.json(), after.header(TOKEN)), (before.json(), before.header(TOKEN)));
+        after.header("etag") != before.header("etag")
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
