@@ -141,10 +141,12 @@ impl<S: Sync> FromRequestParts<S> for Principal {
             .extensions
             .get::<Verifier>()
             .ok_or_else(|| Problem::internal(&"no Verifier in the request's extensions: is server::edge around?"))?;
-        match verifier.authenticate(&parts.headers) {
+        let principal = match verifier.authenticate(&parts.headers) {
             Err(_) if verifier.asked_for_its_key(&parts.headers).await => verifier.authenticate(&parts.headers),
             answer => answer,
-        }
+        }?;
+        crate::context::belongs_to(principal.owner);
+        Ok(principal)
     }
 }
 

@@ -6,12 +6,16 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use domain::OwnerId;
 use uuid::Uuid;
+
+use crate::traces::Place;
 
 /// `X-Request-Id`
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,7 +35,11 @@ pub struct RequestContext {
     trace_id: [u8; 16],
     span_id: [u8; 8],
     flags: u8,
+    /// The caller's span, if it has said so.
+    parent: Option<[u8; 8]>,
     arrived: Instant,
+    /// Whose request it is, once that is known; for logs.
+    owner: OnceLock<OwnerId>,
 }
 
 impl RequestContext {
@@ -40,7 +48,8 @@ impl RequestContext {
     pub fn from_headers(headers: &HeaderMap) -> Self {
         // one random number for whatever has to be made
         let random: [u8; 16] = rand::random();
-        let (trace_id, flags) = headers.get(TRACEPARENT).and_then(parse_traceparent).unwrap_or((random, 1));
+        let before = headers.get(TRACEPARENT).and_then(|value| Place::parse(value.as_bytes()));
+        let (trace_id, flags) = before.map_or((random, 1), |place| (place.trace_id, u8::from(place.sampled)));
         let mut span_id = [0; 8];
         span_id.copy_from_slice(&random[8..]);
         // not the trace id's own tail, and never all zero
@@ -50,7 +59,8 @@ impl RequestContext {
             Some(id) if is_request_id(id.as_bytes()) => id.clone(),
             Some(_) | None => hex_header(random),
         };
-        Self { request_id, trace_id, span_id, flags, arrived: Instant::now() }
+        let parent = before.map(|place| place.span_id);
+        Self { request_id, trace_id, span_id, flags, parent, arrived: Instant::now(), owner: OnceLock::new() }
     }
 
     /// A context of its own, for work that no request asked for.
@@ -103,6 +113,24 @@ impl RequestContext {
         text
     }
 
+    /// This request's own span.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { trace_id: self.trace_id, span_id: self.span_id, sampled: self.flags & 1 == 1 }
+    }
+
+    /// The caller's span, if it has said so.
+    #[must_use]
+    pub fn parent(&self) -> Option<[u8; 8]> {
+        self.parent
+    }
+
+    /// Whose request it is, once that is known.
+    #[must_use]
+    pub fn owner(&self) -> Option<OwnerId> {
+        self.owner.get().copied()
+    }
+
     /// When its headers had arrived.
     #[must_use]
     pub fn arrived(&self) -> Instant {
@@ -126,6 +154,17 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
     async fn from_request_parts(_parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
         Ok(Self::current())
     }
+}
+
+/// Remembers whose the request in progress is.
+pub(crate) fn belongs_to(owner: OwnerId) {
+    // Twice where a request is authenticated twice, and the same; nowhere where there is no request.
+    let _ = CURRENT.try_with(|context| context.owner.set(owner));
+}
+
+/// What the request in progress is, for logs.
+pub(crate) fn with_current<R>(look: impl FnOnce(&RequestContext) -> R) -> Option<R> {
+    CURRENT.try_with(look).ok()
 }
 
 /// The trace id of the request in progress, 32 hexadecimal digits; zeros outside of one.
@@ -153,36 +192,6 @@ fn is_request_id(id: &[u8]) -> bool {
         && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Trace id and flags of a version 00 `traceparent`, or of a later version read as the recommendation asks.
-fn parse_traceparent(value: &HeaderValue) -> Option<([u8; 16], u8)> {
-    let text = value.as_bytes();
-    let version = hex_byte(text.get(0..2)?)?;
-    let longer_is_fine = version != 0 && text.get(55) == Some(&b'-');
-    let dashes = text.get(2) == Some(&b'-') && text.get(35) == Some(&b'-') && text.get(52) == Some(&b'-');
-    if version == 0xff || !dashes || !(text.len() == 55 || longer_is_fine) {
-        return None;
-    }
-    let mut trace_id = [0; 16];
-    for (byte, digits) in trace_id.iter_mut().zip(text[3..35].chunks_exact(2)) {
-        *byte = hex_byte(digits)?;
-    }
-    let mut parent = [0; 8];
-    for (byte, digits) in parent.iter_mut().zip(text[36..52].chunks_exact(2)) {
-        *byte = hex_byte(digits)?;
-    }
-    let flags = hex_byte(&text[53..55])?;
-    (trace_id != [0; 16] && parent != [0; 8]).then_some((trace_id, flags & 1))
-}
-
-fn hex_byte(digits: &[u8]) -> Option<u8> {
-    let digit = |b: u8| match b {
-        b'0'..=b'9' => Some(b - b'0'),
-        b'a'..=b'f' => Some(b - b'a' + 10),
-        _ => None,
-    };
-    Some(digit(*digits.first()?)? << 4 | digit(*digits.get(1)?)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,7 +211,7 @@ mod tests {
         let carried = context.traceparent();
         assert!(carried.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && carried.ends_with("-01"), "{carried}");
         assert_ne!(carried, GOOD);
-        assert!(parse_traceparent(&HeaderValue::from_str(&carried).expect("ascii")).is_some());
+        assert!(Place::parse(carried.as_bytes()).is_some());
     }
 
     #[test]
@@ -220,12 +229,7 @@ mod tests {
             assert_ne!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736", "{bad}");
             assert_ne!(context.trace_id(), "0".repeat(32), "{bad}");
         }
-        assert!(
-            parse_traceparent(&HeaderValue::from_static(
-                "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"
-            ))
-            .is_some()
-        );
+        assert!(Place::parse(b"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more").is_some());
     }
 
     #[test]

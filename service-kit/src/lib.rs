@@ -54,6 +54,9 @@ pub mod service;
 /// Logs and metrics.
 pub mod telemetry;
 
+/// Spans to an OpenTelemetry collector, where one is configured.
+pub mod traces;
+
 /// A cache that may be away: short calls behind a circuit breaker.
 pub mod redis;
 

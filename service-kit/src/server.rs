@@ -60,6 +60,7 @@ use crate::context::{RequestContext, X_REQUEST_ID};
 use crate::headers::single;
 use crate::health::Draining;
 use crate::problem::{Problem, ProblemCode};
+use crate::traces::{self, Finished, Kind};
 
 /// Path and query together, in bytes.
 pub const URI_BYTES_MAX: usize = 8 << 10;
@@ -196,28 +197,38 @@ impl Rules {
         }
         let elapsed = exchange.context.arrived().elapsed();
         exchange.metrics.record(status, elapsed);
+        if traces::is_on() {
+            tell_span(&exchange.context, &exchange.metrics, status, elapsed);
+        }
         if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
-            let context = &exchange.context;
-            tracing::error!(
-                trace_id = context.trace_id(),
-                request_id = context.request_id(),
-                route = &*exchange.metrics.route,
-                status = status.as_u16(),
-                "request failed"
-            );
+            let log = || tracing::error!(route = &*exchange.metrics.route, status = status.as_u16(), "request failed");
+            exchange.context.sync_scope(log);
         } else if tracing::enabled!(tracing::Level::DEBUG) {
-            let context = &exchange.context;
-            tracing::debug!(
-                trace_id = context.trace_id(),
-                request_id = context.request_id(),
-                route = &*exchange.metrics.route,
-                status = status.as_u16(),
-                micros = elapsed.as_micros(),
-                "request"
-            );
+            let micros = elapsed.as_micros();
+            let log = || tracing::debug!(route = &*exchange.metrics.route, status = status.as_u16(), micros, "request");
+            exchange.context.sync_scope(log);
         }
         response
     }
+}
+
+/// The span of a request that was answered.
+fn tell_span(context: &RequestContext, metrics: &RouteMetrics, status: StatusCode, took: Duration) {
+    let RouteMetrics { method, route, .. } = metrics;
+    traces::tell(Finished {
+        name: format!("{method} {route}"),
+        kind: Kind::Server,
+        place: context.place(),
+        parent: context.parent(),
+        took,
+        attributes: vec![
+            ("http.request.method", (*method).to_owned()),
+            ("http.route", route.to_string()),
+            ("http.response.status_code", status.as_u16().to_string()),
+            ("primetrade.request_id", context.request_id().to_owned()),
+        ],
+        failed: status.is_server_error(),
+    });
 }
 
 const CORS_METHODS: &str = "GET, POST, PATCH, DELETE";
@@ -304,6 +315,7 @@ fn compress(response: Response, accept_encoding: HeaderValue) -> Response {
 
 /// Rate, errors and duration of one route.
 struct RouteMetrics {
+    method: &'static str,
     route: Arc<str>,
     classes: [Counter; 5],
     duration: Histogram,
@@ -316,7 +328,7 @@ impl RouteMetrics {
         });
         let duration =
             metrics::histogram!("http_request_duration_seconds", "method" => method, "route" => route.to_string());
-        Self { route, classes, duration }
+        Self { method, route, classes, duration }
     }
 
     fn record(&self, status: StatusCode, elapsed: Duration) {
@@ -438,11 +450,20 @@ impl Future for EdgeFuture {
         let this = self.project();
         let answered = match this.inner.project() {
             InnerProjection::Early { response } => Ok(response.take().unwrap_or_default()),
-            InnerProjection::Handled { future } => match ready!(future.poll(cx)) {
-                Ok(Ok(response)) => Ok(response),
-                Ok(Err(never)) => match never {},
-                Err(panic) => Err(panic),
-            },
+            InnerProjection::Handled { mut future } => {
+                let answered = match ready!(future.as_mut().poll(cx)) {
+                    Ok(Ok(response)) => Ok(response),
+                    Ok(Err(never)) => match never {},
+                    Err(panic) => Err(panic),
+                };
+                // The one that knows whose request it was.
+                if let Some((exchange, _)) = this.rest
+                    && let Some(context) = future.take_value()
+                {
+                    exchange.context = context;
+                }
+                answered
+            }
         };
         let Some((exchange, rules)) = this.rest.take() else {
             // polled again after it was done: against the contract of Future

@@ -38,6 +38,7 @@ use crate::revocations;
 use crate::server::{self, Edge};
 use crate::telemetry;
 use crate::token::RootSecret;
+use crate::traces;
 
 /// How long a service waits for each thing that it needs before it gives up.
 pub const DEPENDENCY_WAIT: Duration = Duration::from_secs(60);
@@ -160,7 +161,9 @@ impl Starting {
     ) -> Result<PgPool, StartError> {
         let needed_for = "this service keeps its data there";
         let url = url.ok_or_else(|| ConfigError::Missing { name: variable.to_owned(), needed_for })?;
-        Ok(database::connect(variable, connections_max, url, DEPENDENCY_WAIT).await?)
+        let pool = database::connect(variable, connections_max, url, DEPENDENCY_WAIT).await?;
+        telemetry::watch_pool(variable, &pool);
+        Ok(pool)
     }
 
     /// `PRIMETRADE_REDIS_URL`, where it is set. It is shown in `/readyz`, but nothing waits for it and nobody needs it.
@@ -243,6 +246,7 @@ where
     let (mut starting, listen) = read(port)?;
     let interrupt = Interrupt::listen().map_err(|error| Failure::Start(error.into()))?;
     let metrics = telemetry::metrics().map_err(|error| Failure::Start(error.into()))?;
+    let _traces = traces::from(&starting.source, name).map_err(|error| Failure::Start(error.into()))?;
     let cors_origins = starting.source.list("PRIMETRADE_CORS_ORIGINS").map_err(|error| Failure::Start(error.into()))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
     let built = tokio::select! {
