@@ -37,11 +37,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use secrecy::SecretString;
-use service_kit::config::ConfigError;
+use service_kit::config::{ConfigError, Source};
 use service_kit::database::DatabaseError;
 use service_kit::interrupt::Interrupt;
 use service_kit::telemetry::{self, TelemetryError};
 use service_kit::token::RootSecret;
+use service_kit::traces;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command};
@@ -169,6 +170,10 @@ fn in_runtime(settings: Settings, command: Command) -> Result<Report, Failure> {
 async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
     let interrupt = Interrupt::listen().map_err(Failure::Setup)?;
     let is_server = matches!(command, Command::Serve { .. });
+    let _traces = match is_server {
+        true => traces::from(&Source::from_env(), "primetrade").map_err(TelemetryError::from)?,
+        false => None,
+    };
     let listeners = if is_server { Some(Listeners::bind(&settings.listen).await?) } else { None };
     // Held as long as the server runs on the private Postgres.
     let mut server_lock = None;

@@ -245,6 +245,8 @@ pub(crate) struct Batch {
     parked: HashMap<Stream, i64>,
     rows: HashMap<Stream, TaskRow>,
     /// Something happens that would not happen again in the same way.
+    /// How long the tasks took that were completed.
+    completion_seconds: Vec<f64>,
     must_be_durable: bool,
     events: usize,
 }
@@ -260,6 +262,7 @@ impl Batch {
             to_park: Vec::new(),
             parked: loaded.parked,
             rows: loaded.rows,
+            completion_seconds: Vec::new(),
             must_be_durable: false,
             events: 0,
         }
@@ -313,6 +316,11 @@ impl Batch {
         Ok(())
     }
 
+    /// How long the tasks took, from creation, that were completed.
+    pub(crate) fn take_completion_seconds(&mut self) -> Vec<f64> {
+        std::mem::take(&mut self.completion_seconds)
+    }
+
     /// Folds an event that is parked.
     pub(crate) fn fold_parked(&mut self, event: &StoredEvent) -> Result<(), FoldError> {
         self.fold_in(event)?;
@@ -330,6 +338,12 @@ impl Batch {
             Folded::Applied(changes) => {
                 touched.changed = true;
                 touched.text_changed |= touched.is_new || touches_text(&event.event_type);
+                if event.event_type == "TaskCompleted"
+                    && let Some(row) = &touched.row
+                {
+                    let took = event.occurred_at - row.created_at;
+                    self.completion_seconds.push(took.as_seconds_f64().max(0.0));
+                }
                 let owner = self.owner(event);
                 owner.revision = owner.revision.max(event.position);
                 owner.counter += 1;

@@ -51,7 +51,8 @@ async fn mend(running: &Running) -> i64 {
     let troubles = running.projector.troubles();
     until("a hole is noticed", || async { !troubles.borrow().is_empty() }).await;
     let said: Vec<String> = troubles.borrow().values().cloned().collect();
-    let from = said.iter().map(|text| text.split("--from ").nth(1).unwrap().split('`').next().unwrap().parse().unwrap());
+    let from =
+        said.iter().map(|text| text.split("--from ").nth(1).unwrap().split('`').next().unwrap().parse().unwrap());
     from.min().unwrap()
 }
 
@@ -415,10 +416,8 @@ async fn where_owners_stand_is_told_after_each_transaction() {
     .fetch_all(&database.pool)
     .await
     .unwrap();
-    let told: Vec<_> = told
-        .values()
-        .map(|of| (of.owner_id.0, of.revision, of.change_counter, of.parked_position))
-        .collect();
+    let told: Vec<_> =
+        told.values().map(|of| (of.owner_id.0, of.revision, of.change_counter, of.parked_position)).collect();
     assert_eq!(told, stored);
 }
 

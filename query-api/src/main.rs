@@ -6,6 +6,7 @@ use query_api::{QueryApi, Sources};
 
 use service_kit::database::{self, await_schema};
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
+use service_kit::telemetry;
 use service_kit::token::Sealer;
 use sqlx::PgPool;
 
@@ -29,9 +30,16 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         Some(url) => Some(starting.connect("PRIMETRADE_READ_REPLICA_URL", Some(url), READ_CONNECTIONS_MAX).await?),
         None => None,
     };
-    let queries = |pool: &PgPool| query_api::connect((*pool.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
-    let sources =
-        Sources { primary: queries(&primary), replica: replica.as_ref().map(queries), redis: starting.redis()? };
+    let queries = |name, pool: &PgPool| {
+        let queries = query_api::connect((*pool.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
+        telemetry::watch_pool(name, &queries);
+        queries
+    };
+    let sources = Sources {
+        primary: queries("queries", &primary),
+        replica: replica.as_ref().map(|replica| queries("queries-replica", replica)),
+        redis: starting.redis()?,
+    };
 
     let verifier = starting.remote_verifier(&primary).await?;
     starting.health.register("read_models", move || database::check(primary.clone()));

@@ -615,3 +615,49 @@ fn take_some(waiting: &mut Waiting) -> HashMap<Uuid, Asked> {
     waiting.requests -= batch.values().map(|asked| asked.senders.len()).sum::<usize>();
     batch
 }
+
+#[cfg(test)]
+mod tests {
+    use service_kit::redis::Redis;
+    use service_kit::token::RootSecret;
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+
+    fn row(change_counter: i64) -> StandingRow {
+        StandingRow {
+            log_id: Some(Uuid::max()),
+            generation: 1,
+            shard: Some(0),
+            revision: Some(change_counter),
+            change_counter: Some(change_counter),
+            parked_position: None,
+        }
+    }
+
+    /// Redis may be behind what was shown of somebody of whom nothing is remembered any more.
+    #[tokio::test]
+    async fn who_is_forgotten_early_is_asked_for_at_the_primary() {
+        let secret = RootSecret::new("a secret of at least thirty-two bytes".to_owned().into()).unwrap();
+        let primary = crate::connect(PgConnectOptions::new(), 1);
+        let redis = Some(Redis::connect("redis://127.0.0.1:1").unwrap());
+        let owners = Owners::new(Sources { primary, replica: None, redis }, Sealer::new(&secret), None);
+        let inner = &owners.0;
+        // All in one part of the memo.
+        let owner = |n: usize| Uuid::from_u128((n as u128) << 8);
+        assert!(inner.is_believable(owner(0), &row(1)), "nothing was shown");
+        inner.remember(owner(0), 0, Instant::now(), row(5));
+        assert!(!inner.is_believable(owner(0), &row(4)));
+        assert!(inner.is_believable(owner(0), &row(5)));
+        for n in 1..=MEMO_PART_OWNERS_MAX {
+            // Not fresh any more, and not so old that Redis could not be behind.
+            let Some(asked_at) = Instant::now().checked_sub(Duration::from_millis(100)) else { return };
+            inner.remember(owner(n), 0, asked_at, row(5));
+        }
+        let forgotten =
+            (0..MEMO_PART_OWNERS_MAX).find(|n| !lock(inner.part(owner(*n))).owners.contains_key(&owner(*n)));
+        let forgotten = owner(forgotten.expect("somebody had to be forgotten"));
+        assert!(!inner.is_believable(forgotten, &row(9)), "what was shown of them is not known any more");
+        assert!(inner.is_believable(Uuid::from_u128(1), &row(1)), "another part");
+    }
+}

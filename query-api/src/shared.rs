@@ -271,3 +271,84 @@ fn read_answer(key: &AnswerKey, value: &Bytes, now: Time) -> Option<Content> {
     let link = if link.is_empty() { None } else { Some(String::from_utf8(link.to_vec()).ok()?) };
     Some(Content { body: value.slice_ref(body), etag, link })
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    const LINE: Line = Line { cache_id: Uuid::nil(), log_id: Uuid::max(), generation: 3 };
+    const OWNER: Owner = Owner { id: Uuid::from_u128(9), shard: 4 };
+    const NOW_MS: i64 = 1_790_000_000_000;
+
+    fn row() -> StandingRow {
+        StandingRow {
+            log_id: Some(Uuid::max()),
+            generation: 3,
+            shard: Some(4),
+            revision: Some(70),
+            change_counter: Some((5 << 32) + 7),
+            parked_position: Some(60),
+        }
+    }
+
+    #[test]
+    fn a_standing_is_read_as_it_was_written() {
+        let nobody = StandingRow { shard: None, revision: None, change_counter: None, parked_position: None, ..row() };
+        let nothing_yet = StandingRow { change_counter: Some(0), revision: Some(0), parked_position: None, ..row() };
+        for row in [row(), nobody, nothing_yet] {
+            let value = write_standing(&row, OWNER.id, NOW_MS);
+            assert_eq!(value.len(), STANDING_LENGTH);
+            assert_eq!(read_standing(value.as_bytes(), &LINE, OWNER, NOW_MS), Some(row));
+        }
+    }
+
+    #[test]
+    fn a_standing_of_somebody_else_or_of_another_time_is_not_believed() {
+        let value = write_standing(&row(), OWNER.id, NOW_MS);
+        let other = Owner { id: Uuid::from_u128(8), shard: 4 };
+        assert_eq!(read_standing(value.as_bytes(), &LINE, other, NOW_MS), None);
+        let at = |now_ms| read_standing(value.as_bytes(), &LINE, OWNER, now_ms).is_some();
+        assert!(at(NOW_MS + STANDING_MS_MAX) && at(NOW_MS - CLOCKS_APART_MS_MAX));
+        assert!(!at(NOW_MS + STANDING_MS_MAX + 1) && !at(NOW_MS - CLOCKS_APART_MS_MAX - 1));
+    }
+
+    fn key() -> AnswerKey {
+        AnswerKey { key: String::new(), owner: OWNER.id, row: row(), request_hash: [7; 32] }
+    }
+
+    fn content(etag: Etag) -> Content {
+        Content { body: Bytes::from_static(b"{}"), etag, link: Some("/next?a=1".into()) }
+    }
+
+    #[test]
+    fn an_answer_is_read_as_it_was_written_and_only_as_what_it_is() {
+        let now = DateTime::from_timestamp_millis(NOW_MS).unwrap();
+        let value = Bytes::from(write_answer(&key(), &content(Etag::Version(12))));
+        let read = read_answer(&key(), &value, now).unwrap();
+        assert_eq!((&read.body[..], read.link.as_deref()), (&b"{}"[..], Some("/next?a=1")));
+        assert!(matches!(read.etag, Etag::Version(12)));
+        let another_row = StandingRow { change_counter: Some(8), ..row() };
+        let parked = StandingRow { parked_position: None, ..row() };
+        for other in [
+            AnswerKey { owner: Uuid::from_u128(8), ..key() },
+            AnswerKey { row: another_row, ..key() },
+            AnswerKey { row: parked, ..key() },
+            AnswerKey { request_hash: [8; 32], ..key() },
+        ] {
+            assert!(read_answer(&other, &value, now).is_none());
+        }
+        for length in 0..value.len() - 2 {
+            assert!(read_answer(&key(), &value.slice(..length), now).is_none(), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_the_clock_has_changed_is_not_taken() {
+        let until = DateTime::from_timestamp_millis(NOW_MS).unwrap();
+        let value = Bytes::from(write_answer(&key(), &content(Etag::StandingUntil(until))));
+        assert!(read_answer(&key(), &value, until - TimeDelta::microseconds(1)).is_some());
+        assert!(read_answer(&key(), &value, until).is_none());
+    }
+}

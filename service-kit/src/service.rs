@@ -162,7 +162,7 @@ impl Starting {
         let needed_for = "this service keeps its data there";
         let url = url.ok_or_else(|| ConfigError::Missing { name: variable.to_owned(), needed_for })?;
         let pool = database::connect(variable, connections_max, url, DEPENDENCY_WAIT).await?;
-        telemetry::watch_pool(variable, &pool);
+        telemetry::watch_pool(pool_name(variable), &pool);
         Ok(pool)
     }
 
@@ -200,6 +200,15 @@ impl Starting {
         let (fetched, known) = (keys.fetched.clone(), keys.keys.clone());
         self.health.register("keys", move || std::future::ready(jwks::check(&fetched, &known)));
         Ok(Verifier::new(keys.keys, revoked).asking(keys.refetch))
+    }
+}
+
+/// As metrics have it.
+fn pool_name(variable: &str) -> &'static str {
+    match variable {
+        "PRIMETRADE_DATABASE_URL" => "write",
+        "PRIMETRADE_READ_DATABASE_URL" => "read",
+        _ => "replica",
     }
 }
 

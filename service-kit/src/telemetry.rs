@@ -42,6 +42,9 @@ pub enum TelemetryError {
     /// Somebody has set up metrics already, or a bucket is wrong.
     #[error("metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// Traces cannot be exported.
+    #[error(transparent)]
+    Traces(#[from] crate::traces::TracesError),
 }
 
 /// Sends logs to standard error, as text or one JSON object a line.

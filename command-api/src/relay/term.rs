@@ -11,6 +11,7 @@ use event_store::publication::{Advance, Cursor, Lease, LeaseError, ShardCursor, 
 use messaging::producer::{Delivery, IN_FLIGHT_MESSAGES_MAX, Producer};
 use messaging::{Message, partition_of, topic};
 use metrics::{counter, histogram};
+use service_kit::traces::{self, Kind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -148,6 +149,7 @@ impl Sender<'_> {
     }
 
     async fn send(&mut self, at: usize, events: Vec<StoredEvent>) -> Result<Sent, Trouble> {
+        let began = Instant::now();
         let shard = &mut self.shards[at];
         let mut deliveries = Vec::with_capacity(events.len());
         let mut last_positions = BTreeMap::new();
@@ -159,6 +161,9 @@ impl Sender<'_> {
                     return Err(Trouble::LeaseLost);
                 }
             }
+            traces::tell_after(&event.traceparent, "publish", Kind::Producer, began.elapsed(), || {
+                vec![("event.type", event.event_type.clone()), ("primetrade.request_id", event.correlation_id.clone())]
+            });
             let (partition, message) = shard.message(event)?;
             last_positions.insert(partition, message.event.position);
             deliveries.push(self.producer.send(&message)?);

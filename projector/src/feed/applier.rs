@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use domain::StoredEvent;
+use service_kit::traces::{self, Kind};
 use sqlx::PgConnection;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
 use super::BATCH_EVENTS_MAX;
@@ -42,6 +43,8 @@ pub(crate) struct Applier {
     events_max: i64,
     /// The event that fails (shard, position), and how often it has.
     trouble: Option<(Place, u32)>,
+    /// What it applies happens now: it is counted and traced.
+    live: bool,
 }
 
 /// A place in the log.
@@ -53,11 +56,16 @@ fn place(event: &StoredEvent) -> Place {
 
 impl Default for Applier {
     fn default() -> Self {
-        Self { events_max: BATCH_EVENTS_MAX, trouble: None }
+        Self { events_max: BATCH_EVENTS_MAX, trouble: None, live: true }
     }
 }
 
 impl Applier {
+    /// For a generation that is being made from what happened long ago.
+    pub(crate) fn of_a_rebuild() -> Self {
+        Self { live: false, ..Self::default() }
+    }
+
     /// So many events at once, at most, the next time.
     pub(crate) fn events_max(&self) -> i64 {
         self.events_max
@@ -71,10 +79,12 @@ impl Applier {
         source: &impl Source,
         events: &[&StoredEvent],
     ) -> Result<Outcome, sqlx::Error> {
+        let began = Instant::now();
         let loaded = apply::load(connection, generation, source.checkpoint_of(), events).await?;
         let at = loaded.at;
-        let batch = self.fold(Batch::new(loaded), events).await;
+        let mut batch = self.fold(Batch::new(loaded), events).await;
         let applied = batch.events();
+        let completion_seconds = batch.take_completion_seconds();
         let Some(mark) = source.mark(generation, at, applied) else { return Ok(Outcome::Moved) };
         if applied == 0 && !events.is_empty() {
             // The first event is in trouble, and is to be tried again.
@@ -87,6 +97,9 @@ impl Applier {
                     self.trouble = None;
                 }
                 metrics::counter!("projector_events_applied_total").increment(applied as u64);
+                if self.live {
+                    observe(&events[..applied.min(events.len())], &completion_seconds, began.elapsed());
+                }
                 Ok(Outcome::Applied(applied, standings))
             }
             Ok(Written::LostRace) => Ok(Outcome::Moved),
@@ -172,12 +185,32 @@ impl Applier {
     }
 }
 
+/// What was applied, for metrics and traces.
+fn observe(events: &[&StoredEvent], completion_seconds: &[f64], took: Duration) {
+    if !completion_seconds.is_empty() {
+        let durations = metrics::histogram!("task_completion_duration_seconds");
+        completion_seconds.iter().for_each(|seconds| durations.record(*seconds));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a histogram")]
+    metrics::histogram!("projector_batch_events").record(events.len() as f64);
+    metrics::histogram!("projector_batch_duration_seconds").record(took.as_secs_f64());
+    if traces::is_on() {
+        for event in events {
+            traces::tell_after(&event.traceparent, "project", Kind::Consumer, took, || {
+                vec![("event.type", event.event_type.clone()), ("primetrade.request_id", event.correlation_id.clone())]
+            });
+        }
+    }
+}
+
 fn warn_parked(event: &StoredEvent, error: &dyn std::fmt::Display) {
     metrics::counter!("projector_parked_total").increment(1);
     error!(
         shard = event.shard,
         position = event.position,
         task_id = %event.task_id,
+        owner_id = %event.owner_id,
+        correlation_id = event.correlation_id,
         version = event.version,
         event_type = event.event_type,
         %error,

@@ -263,7 +263,7 @@ pub(crate) async fn catch_up(
     shard: i16,
     until: i64,
 ) -> Result<i64, sqlx::Error> {
-    let mut applier = Applier::default();
+    let mut applier = Applier::of_a_rebuild();
     let mut position = sqlx::query_scalar!(
         "select position from read_model.checkpoint where generation = $1 and shard = $2",
         generation,

@@ -69,4 +69,3 @@ impl Admin {
         assert_eq!(status, StatusCode::ACCEPTED);
     }
 }
-
