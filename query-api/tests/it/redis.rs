@@ -209,17 +209,21 @@ async fn who_asks_postgres_fills_redis_again_and_never_backwards() {
     let script = include_str!("../../../migrations/redis/standing.lua");
     let now_ms = service_kit::clock::now().timestamp_millis();
     let later = (now_ms + 3_000).to_string();
-    let written = world.handle().run_script(script, &[key.clone()], &[later, old.clone()]).await.unwrap();
+    let written = world.handle().run_script(script, std::slice::from_ref(&key), &[later, old.clone()]).await.unwrap();
     assert_eq!(written, Some(0));
     assert!(counter(&world.handle().get(&key).await.unwrap().unwrap()) > counter(old.as_bytes()));
     // Nor does one that is so late that the newer one is gone.
     server.ask(&["DEL", &key]);
     let earlier = (now_ms - 1).to_string();
-    world.handle().run_script(script, &[key.clone()], &[earlier, old]).await.unwrap();
+    world.handle().run_script(script, std::slice::from_ref(&key), &[earlier, old]).await.unwrap();
     assert_eq!(world.handle().get(&key).await.unwrap(), None);
     // Ends by itself.
     let (key, value) = world.standing(owner).await;
-    world.handle().run_script(script, &[key.clone()], &[(now_ms + 3_000).to_string(), value]).await.unwrap();
+    world
+        .handle()
+        .run_script(script, std::slice::from_ref(&key), &[(now_ms + 3_000).to_string(), value])
+        .await
+        .unwrap();
     let ttl_ms: i64 = server.ask(&["PTTL", &key]).trim().parse().unwrap();
     assert!((0..=3_000).contains(&ttl_ms), "{ttl_ms}");
 }
