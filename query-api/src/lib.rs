@@ -10,10 +10,12 @@ use axum::routing::get;
 use service_kit::redis::Redis;
 use service_kit::token::Sealer;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use crate::error::ReadError;
 use crate::owners::Owners;
 use crate::reads::Reads;
 use crate::stream::Hubs;
@@ -56,6 +58,10 @@ mod error;
 
 /// How long a connection may be waited for before a read is turned away.
 const CONNECTION_WAIT_MS_MAX: u64 = 3_000;
+/// Connections that are made at the start and kept ready.
+const CONNECTIONS_KEPT: u32 = 4;
+/// A generation that never is: what is only to be planned finds nothing there.
+const NO_GENERATION: i32 = 0;
 /// How long one statement may take, in Postgres' words.
 const STATEMENT_TIME_MAX: &str = "10s";
 
@@ -137,6 +143,9 @@ pub fn router(app: QueryApi) -> Router {
 /// Its sessions leave the planner nothing to choose: each statement has one index made for it and is planned once for
 /// all owners, whatever the statistics of a fresh table say. Where there is something to choose, the statement runs
 /// in a transaction that allows it ([`planned`]).
+///
+/// A new session plans what most reads need before its first read, and sessions are kept: the first ones are made in
+/// the background now, so this needs a Tokio runtime and waits for nothing.
 #[must_use]
 pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
     let options = options.application_name("primetrade query-api").options([
@@ -154,8 +163,27 @@ pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
         .max_connections(connections_max)
         // A round trip for each statement; reads that meet a broken connection are tried again instead.
         .test_before_acquire(false)
+        .min_connections(connections_max.min(CONNECTIONS_KEPT))
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                // It works without as well, more slowly at first; what is wrong the first read will say.
+                if let Err(error) = plan_ahead(connection).await {
+                    tracing::debug!(%error, "planning the statements of a new session");
+                }
+                Ok(())
+            })
+        })
         .acquire_timeout(std::time::Duration::from_millis(CONNECTION_WAIT_MS_MAX))
         .connect_lazy_with(options)
+}
+
+/// Has a new session plan what most reads need. Nothing is read.
+async fn plan_ahead(connection: &mut PgConnection) -> Result<(), ReadError> {
+    owners::query(&mut *connection, &[Uuid::nil()]).await?;
+    task::load(&mut *connection, NO_GENERATION, Uuid::nil(), Uuid::nil()).await?;
+    list::plan_ahead(connection).await
 }
 
 /// The migrations of the schema `read_model` that this program was built for: they are applied by the projector's side.

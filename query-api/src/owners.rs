@@ -16,7 +16,7 @@ use axum::http::HeaderValue;
 use metrics::{Counter, counter};
 use service_kit::clock;
 use service_kit::token::Sealer;
-use sqlx::PgPool;
+use sqlx::PgExecutor;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
@@ -552,7 +552,7 @@ impl Inner {
 }
 
 /// What one look-up found.
-struct Found {
+pub(crate) struct Found {
     cache_id: Option<Uuid>,
     rows: Vec<(Uuid, StandingRow)>,
 }
@@ -565,7 +565,7 @@ impl Found {
     }
 }
 
-async fn query(pool: &PgPool, owners: &[Uuid]) -> Result<Found, sqlx::Error> {
+pub(crate) async fn query(executor: impl PgExecutor<'_>, owners: &[Uuid]) -> Result<Found, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select p.cache_id, p.log_id, p.live_generation, w.owner_id as "owner_id!", o.shard as "shard?", o.revision as "revision?",
                   o.change_counter as "change_counter?", o.parked_position as "parked_position?"
@@ -577,7 +577,7 @@ async fn query(pool: &PgPool, owners: &[Uuid]) -> Result<Found, sqlx::Error> {
            ) o on true"#,
         owners
     )
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?;
     let cache_id = rows.first().map(|row| row.cache_id);
     let rows = rows.into_iter().map(|row| {

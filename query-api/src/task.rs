@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use serde::Deserialize;
 use service_kit::clock;
 use service_kit::query::{PathId, StrictQuery};
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::asked::Asked;
@@ -72,7 +72,12 @@ fn loaded(live_generation: i32, row: StandingRow, task: Option<TaskRow>) -> Load
     Loaded { live_generation, row, content }
 }
 
-async fn load(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid) -> Result<Loaded, ReadError> {
+pub(crate) async fn load(
+    executor: impl PgExecutor<'_>,
+    generation: i32,
+    owner: Uuid,
+    id: Uuid,
+) -> Result<Loaded, ReadError> {
     let row = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -85,7 +90,7 @@ async fn load(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid) -> Result<L
         owner,
         id
     )
-    .fetch_one(pool)
+    .fetch_one(executor)
     .await?;
     let standing = standing_in!(row, generation: generation);
     let task = || {

@@ -9,8 +9,10 @@ use axum::response::Response;
 use domain::OwnerId;
 use service_kit::query::StrictQuery;
 use service_kit::token::Sealer;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::NO_GENERATION;
 use crate::asked::Asked;
 use crate::error::ReadError;
 use crate::owners::StandingRow;
@@ -18,7 +20,7 @@ use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::{TaskRow, write_number, write_text};
 pub(crate) use columns::Shelf;
 use query::Page;
-use request::{ListRequest, Parameters, Place, SortBy};
+use request::{ListRequest, Parameters, Place, Sort, SortBy};
 
 pub(crate) async fn list(
     State(reads): State<Reads>,
@@ -44,6 +46,18 @@ impl Query for ListRequest {
         let (live_generation, row) = (page.live_generation, page.row);
         Ok(Loaded { live_generation, row, content: Some(content(page, owner, self, reads.owners().sealer())) })
     }
+}
+
+/// Has a session plan the walks, and how pages of owners with columns are read.
+pub(crate) async fn plan_ahead(connection: &mut PgConnection) -> Result<(), ReadError> {
+    for by in SortBy::ALL {
+        for descending in [false, true] {
+            let request = ListRequest::first_page(Sort { by, descending });
+            query::walk(&mut *connection, NO_GENERATION, Uuid::nil(), &request).await?;
+        }
+    }
+    query::by_ids(connection, NO_GENERATION, Uuid::nil(), &[]).await?;
+    Ok(())
 }
 
 /// Finds the page in the quickest way that there is for it; all ways find the same one.

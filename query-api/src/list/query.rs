@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::Time;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::request::{ListRequest, Place, SortBy};
@@ -266,21 +266,21 @@ impl<'a> Arguments<'a> {
 
 /// Walks the sort's index from where the page before ended, as far as the bound allows.
 pub(super) async fn walk(
-    pool: &PgPool,
+    executor: impl PgExecutor<'_>,
     generation: i32,
     owner: Uuid,
     request: &ListRequest,
 ) -> Result<Page, ReadError> {
     let arguments = Arguments::of(generation, owner, request);
     let rows = match (request.sort.by, request.sort.descending) {
-        (SortBy::CreatedAt, false) => walk!(pool, arguments, " created_at ", time, " > ", " asc ").await,
-        (SortBy::CreatedAt, true) => walk!(pool, arguments, " created_at ", time, " < ", " desc ").await,
-        (SortBy::UpdatedAt, false) => walk!(pool, arguments, " updated_at ", time, " > ", " asc ").await,
-        (SortBy::UpdatedAt, true) => walk!(pool, arguments, " updated_at ", time, " < ", " desc ").await,
-        (SortBy::Priority, false) => walk!(pool, arguments, " priority ", priority, " > ", " asc ").await,
-        (SortBy::Priority, true) => walk!(pool, arguments, " priority ", priority, " < ", " desc ").await,
-        (SortBy::DueAt, false) => walk_due!(pool, arguments, " > ", " >= ", " asc ").await,
-        (SortBy::DueAt, true) => walk_due!(pool, arguments, " < ", " <= ", " desc ").await,
+        (SortBy::CreatedAt, false) => walk!(executor, arguments, " created_at ", time, " > ", " asc ").await,
+        (SortBy::CreatedAt, true) => walk!(executor, arguments, " created_at ", time, " < ", " desc ").await,
+        (SortBy::UpdatedAt, false) => walk!(executor, arguments, " updated_at ", time, " > ", " asc ").await,
+        (SortBy::UpdatedAt, true) => walk!(executor, arguments, " updated_at ", time, " < ", " desc ").await,
+        (SortBy::Priority, false) => walk!(executor, arguments, " priority ", priority, " > ", " asc ").await,
+        (SortBy::Priority, true) => walk!(executor, arguments, " priority ", priority, " < ", " desc ").await,
+        (SortBy::DueAt, false) => walk_due!(executor, arguments, " > ", " >= ", " asc ").await,
+        (SortBy::DueAt, true) => walk_due!(executor, arguments, " < ", " <= ", " desc ").await,
     };
     Page::of(rows?, generation)
 }
@@ -311,7 +311,12 @@ pub(super) async fn pick(
 
 /// Reads the tasks that were found elsewhere, in that order; whether they are still the page is for the caller to see
 /// by the standing.
-pub(super) async fn by_ids(pool: &PgPool, generation: i32, owner: Uuid, ids: &[Uuid]) -> Result<Page, ReadError> {
+pub(super) async fn by_ids(
+    executor: impl PgExecutor<'_>,
+    generation: i32,
+    owner: Uuid,
+    ids: &[Uuid],
+) -> Result<Page, ReadError> {
     let rows = sqlx::query_as!(
         Row,
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
@@ -331,7 +336,7 @@ pub(super) async fn by_ids(pool: &PgPool, generation: i32, owner: Uuid, ids: &[U
         owner,
         ids
     )
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?;
     Page::of(rows, generation)
 }

@@ -4,7 +4,7 @@
 use chrono::DateTime;
 use domain::{OwnerId, Priority, Status, Tag, Time, format_time, parse_time};
 use serde::Deserialize;
-use service_kit::page::{Limit, encode_onto};
+use service_kit::page::{LIMIT_DEFAULT, Limit, encode_onto};
 use service_kit::token::Sealer;
 use uuid::Uuid;
 
@@ -83,6 +83,8 @@ pub(crate) enum SortBy {
 }
 
 impl SortBy {
+    pub const ALL: [Self; 4] = [Self::CreatedAt, Self::UpdatedAt, Self::Priority, Self::DueAt];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::CreatedAt => "created_at",
@@ -150,6 +152,12 @@ impl ListRequest {
             }
         };
         Ok(Self { binding, filters, sort, limit: limit.get(), after })
+    }
+
+    /// The first page of everything.
+    pub fn first_page(sort: Sort) -> Self {
+        let filters = Filters::default();
+        Self { binding: binding(&filters, sort), filters, sort, limit: LIMIT_DEFAULT, after: None }
     }
 
     /// The whole request in bytes, the same for equal ones.
@@ -246,8 +254,7 @@ pub(crate) fn time(name: &str, value: &str) -> Result<Time, ReadError> {
 
 fn parse_sort(value: &str) -> Result<Sort, ReadError> {
     let (descending, field) = value.strip_prefix('-').map_or((false, value), |field| (true, field));
-    let by = [SortBy::CreatedAt, SortBy::UpdatedAt, SortBy::Priority, SortBy::DueAt];
-    let by = by.into_iter().find(|by| by.as_str() == field);
+    let by = SortBy::ALL.into_iter().find(|by| by.as_str() == field);
     let by = by.ok_or_else(|| {
         ReadError::parameter(
             "sort",

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::world::{Task, World};
+use crate::world::{Task, World, eventually};
 
 const TOKEN: &str = "consistency-token";
 
@@ -230,4 +230,20 @@ async fn a_switch_of_generations_changes_the_etag_and_nothing_else() {
     assert_eq!(before.json(), after.json());
     assert_ne!(before.header("etag"), after.header("etag"));
     assert_eq!(after.header(TOKEN), token, "tokens carry no generation");
+}
+
+/// What most reads need is planned before there is a read.
+#[tokio::test]
+async fn sessions_are_made_ready_before_the_first_read() {
+    let world = World::new().await;
+    eventually("four sessions that have planned the last of it", async || {
+        let ready = sqlx::query_scalar!(
+            r#"select count(*) as "ready!" from pg_stat_activity
+               where datname = current_database() and application_name = 'primetrade query-api' and state = 'idle'
+                 and query like '%with ordinality as w%'"#
+        );
+        ready.fetch_one(&world.db).await.unwrap() == 4
+    })
+    .await;
+    world.get(Uuid::new_v4(), "/api/v1/tasks").await.ok();
 }
