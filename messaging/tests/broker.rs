@@ -1,4 +1,5 @@
-//! Topic and producer on a real broker (TEST_KAFKA_BROKERS).
+//! Topic and producer on a real broker (TEST_KAFKA_BROKERS). With TLS and SASL where PRIMETRADE_KAFKA_SECURITY_PROTOCOL
+//! and what belongs to it are set.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,12 +28,11 @@ fn settings_of(pairs: &[(&str, &str)]) -> KafkaSettings {
 /// A topic of this test's own.
 fn settings() -> KafkaSettings {
     let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS: the address of a Kafka to test with");
-    let topic = format!("test-{}", Uuid::new_v4());
-    settings_of(&[
-        ("PRIMETRADE_KAFKA_BROKERS", &brokers),
-        ("PRIMETRADE_KAFKA_TOPIC", &topic),
-        ("PRIMETRADE_KAFKA_PARTITIONS", &PARTITIONS.to_string()),
-    ])
+    let mut source = Source::from_env();
+    source.set("PRIMETRADE_KAFKA_BROKERS", brokers);
+    source.set("PRIMETRADE_KAFKA_TOPIC", format!("test-{}", Uuid::new_v4()));
+    source.set("PRIMETRADE_KAFKA_PARTITIONS", PARTITIONS.to_string());
+    KafkaSettings::read(&source).expect("good").expect("brokers")
 }
 
 fn message(position: i64) -> Message {
