@@ -10,8 +10,9 @@
 //! headers, no encoded bodies, the [`Verifier`] for [`crate::auth`], a panic turned into a 500, bare error answers of the
 //! framework turned into problems, security headers, CORS, compression, metrics by route.
 //!
-//! What [`serve`] does: headers within 10 s, a bounded number of connections, no Nagle delay, and a drain on shutdown:
-//! idle connections close at once, requests in progress get 5 s. A live stream has to end by itself (it knows the
+//! What [`serve`] does: headers within 10 s, an answer for as long as the client takes some of it every 30 s, a bounded
+//! number of connections, no Nagle delay, and a drain on shutdown: idle connections close at once, requests in progress
+//! get 5 s. A live stream has to end by itself (it knows the
 //! shutdown token), else it holds the drain up to its end.
 
 use std::any::Any;
@@ -72,6 +73,9 @@ pub const COMPRESSED_FROM_BYTES: u64 = 1 << 10;
 /// Beyond this the parser itself refuses, without a body.
 const PARSER_BUFFER_BYTES_MAX: usize = 128 << 10;
 const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of an answer that waits for it. Each step of a client that does read is a good part
+/// of the socket's buffer, so that it cannot hold a connection with a byte now and then.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 /// With what a service waits before and after it: 10 s from SIGTERM to the end.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 10_000;
@@ -554,7 +558,8 @@ async fn connection(stream: TcpStream, router: Router, stop: Stop) {
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_buf_size(PARSER_BUFFER_BYTES_MAX);
     let service = RouterService { router, waiting: waiting.clone() };
-    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+    let socket = Socket { stream: TokioIo::new(stream), waiting: waiting.clone(), blocked: false };
+    let mut connection = builder.serve_connection(socket, service);
     let served = {
         let mut drained = pin!(stop.drain.cancelled());
         let mut cut = pin!(stop.cut.cancelled());
@@ -575,14 +580,17 @@ async fn connection(stream: TcpStream, router: Router, stop: Stop) {
                     return Poll::Ready(Ok(false));
                 }
             }
-            let served = connection.poll_without_shutdown(cx).map_ok(|()| true);
+            // to the end of what is to be written; the socket's own end comes in `linger`
+            let served = Pin::new(&mut connection).poll(cx).map_ok(|()| true);
             while served.is_pending() && alarm.is_elapsed() {
                 let now = Instant::now();
-                let deadline = waiting.deadline().unwrap_or(now + HEADER_TIME_MAX);
-                if deadline <= now {
+                let deadline = waiting.deadline();
+                if deadline.is_some_and(|deadline| deadline <= now) {
                     return Poll::Ready(Ok(false));
                 }
-                alarm.as_mut().reset(deadline);
+                // what it waits for may be another thing by then, with an earlier deadline
+                let look_again = now + HEADER_TIME_MAX;
+                alarm.as_mut().reset(deadline.map_or(look_again, |deadline| deadline.min(look_again)));
                 let _ = alarm.as_mut().poll(cx);
             }
             served
@@ -593,7 +601,7 @@ async fn connection(stream: TcpStream, router: Router, stop: Stop) {
         Ok(true) => {
             let time_max =
                 if stop.stopping.load(Ordering::Acquire) { STOPPING_LINGER_TIME_MAX } else { LINGER_TIME_MAX };
-            linger(connection.into_parts().io.into_inner(), time_max).await;
+            linger(connection.into_parts().io.stream.into_inner(), time_max).await;
         }
         Ok(false) => {}
         // the client went away, was too slow, or does not speak HTTP: its own affair
@@ -601,33 +609,116 @@ async fn connection(stream: TcpStream, router: Router, stop: Stop) {
     }
 }
 
-/// Since when a connection has been waiting for the headers of a request. The time-out is this one number for each
-/// connection, looked at by one timer that is seldom set: hyper's own sets and clears a timer for each request, which
-/// costs a tenth of an empty request.
+/// What a connection waits for, the headers of a request or a client that reads, and since when. The time-outs are these
+/// two numbers for each connection, looked at by one timer that is seldom set: hyper's own sets and clears a timer for
+/// each request, which costs a tenth of an empty request.
 struct Waiting {
     opened: Instant,
-    /// Milliseconds after `opened`, plus one; 0 while a request is being answered.
+    /// For headers. Milliseconds after `opened`, plus one; 0 while a request is being answered.
     since_ms: AtomicU64,
+    /// For the client to read: since it last took something, in the same way; 0 while nothing waits to be written.
+    unread_since_ms: AtomicU64,
 }
 
 impl Waiting {
     fn new() -> Self {
-        Self { opened: Instant::now(), since_ms: AtomicU64::new(1) }
+        Self { opened: Instant::now(), since_ms: AtomicU64::new(1), unread_since_ms: AtomicU64::new(0) }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
     fn begin(&self) {
-        let elapsed_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.since_ms.store(elapsed_ms + 1, Ordering::Relaxed);
+        self.since_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
     fn end(&self) {
         self.since_ms.store(0, Ordering::Relaxed);
     }
 
+    /// The client has taken something, or begins to be waited for.
+    fn unread(&self) {
+        self.unread_since_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// All that waited is written: only now does the wait for the next request begin.
+    fn all_written(&self) {
+        self.unread_since_ms.store(0, Ordering::Relaxed);
+        if self.since_ms.load(Ordering::Relaxed) != 0 {
+            self.begin();
+        }
+    }
+
     /// When it has waited for too long; `None` while a request is being answered.
     fn deadline(&self) -> Option<Instant> {
-        let since_ms = self.since_ms.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.opened + Duration::from_millis(since_ms) + HEADER_TIME_MAX)
+        let after = |ms: &AtomicU64, time_max| {
+            let since_ms = ms.load(Ordering::Relaxed).checked_sub(1)?;
+            Some(self.opened + Duration::from_millis(since_ms) + time_max)
+        };
+        after(&self.unread_since_ms, WRITE_TIME_MAX).or_else(|| after(&self.since_ms, HEADER_TIME_MAX))
+    }
+}
+
+/// The client's socket, which knows whether something waits for the client to read.
+struct Socket {
+    stream: TokioIo<TcpStream>,
+    waiting: Arc<Waiting>,
+    blocked: bool,
+}
+
+impl Socket {
+    fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if self.blocked != written.is_pending() {
+            // blocked, or gone on since: what comes after the last byte is the flush
+            self.blocked = true;
+            self.waiting.unread();
+        }
+        written
+    }
+}
+
+impl hyper::rt::Read for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl hyper::rt::Write for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// Called once hyper has nothing more to write.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.blocked {
+            self.blocked = false;
+            self.waiting.all_written();
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Left to [`linger`]; hyper calls it after the flush.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -704,7 +795,7 @@ impl Future for Routed {
     }
 }
 
-/// An answer's body, which knows when it has been written: from then on the connection waits for the next request.
+/// An answer's body, which knows when hyper has it whole: once that is written, the connection waits for the next request.
 struct AnsweredBody {
     body: Body,
     waiting: Option<Arc<Waiting>>,

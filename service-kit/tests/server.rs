@@ -4,19 +4,24 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Path;
+use axum::body::Body as RequestBody;
+use axum::extract::{Path, Request};
 use axum::http::header::{CONTENT_TYPE, ETAG};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use serde::Deserialize;
 use service_kit::body::JsonBody;
 use service_kit::context::RequestContext;
 use service_kit::server::{self, Edge};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// More than the socket buffers of both ends hold.
+const LARGE_BYTES: usize = 32 << 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +69,7 @@ async fn start_with(edge: Edge) -> Server {
         .route("/events", json("", "text/event-stream", long))
         .route("/short", json("", "application/json", "{}".into()))
         .route("/page", json("", "text/html; charset=utf-8", "<p>".into()))
+        .route("/large", get(|| async { vec![b'x'; LARGE_BYTES] }))
         .route("/longer", post(|| async { tokio::time::sleep(Duration::from_secs(11)).await }))
         .route("/slow", post(|| async { tokio::time::sleep(Duration::from_millis(300)).await }));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
@@ -323,4 +329,65 @@ async fn a_connection_that_sends_no_headers_ends_after_10_s_and_one_that_is_bein
     assert!((9..13).contains(&nothing.0) && (9..13).contains(&half.0), "{} {}", nothing.0, half.0);
     assert!((9..13).contains(&idle.0) && idle.1.starts_with(b"HTTP/1.1 200"), "{}", idle.0);
     assert_eq!(longer, 200);
+}
+
+/// Asks for the large answer and reads it in steps of half a second, with a pause after the first of them. Returns how
+/// many bytes came, head included. The clock of these tests jumps to the next alarm whenever nothing is to be done.
+async fn read_slowly(headers: &str, pause: Duration) -> usize {
+    let server = start().await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(64 << 10).expect("sets");
+    let mut stream = socket.connect(server.address).await.expect("connects");
+    let request = format!("GET /large HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    let (mut bytes, mut buffer) = (0, vec![0; 256 << 10]);
+    let mut pause = Some(pause);
+    loop {
+        let mut step = 0;
+        while step < buffer.len() {
+            match stream.read(&mut buffer[step..]).await {
+                Ok(0) | Err(_) => return bytes + step,
+                Ok(count) => step += count,
+            }
+        }
+        bytes += step;
+        tokio::time::sleep(pause.take().unwrap_or(Duration::from_millis(500))).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_given_in_full_however_slowly_it_is_read() {
+    let began = tokio::time::Instant::now();
+    let bytes = read_slowly("", Duration::from_secs(20)).await;
+    assert!(bytes > LARGE_BYTES, "{bytes} of {LARGE_BYTES}");
+    assert!(began.elapsed() > Duration::from_secs(60), "the pauses count: {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_answer_of_a_connection_is_given_in_full_too() {
+    let bytes = read_slowly("Connection: close\r\n", Duration::from_secs(20)).await;
+    assert!(bytes > LARGE_BYTES, "{bytes} of {LARGE_BYTES}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stops_reading_is_given_up() {
+    let bytes = read_slowly("", Duration::from_secs(60)).await;
+    assert!(bytes < LARGE_BYTES, "{bytes}");
+}
+
+#[tokio::test]
+async fn a_route_that_takes_all_methods_counts_each_under_its_own_name() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let router = Router::new().route("/any", any(|| async { "done" }));
+    let router: Router = server::edge(router, Edge::default()).with_state(());
+    for method in [Method::GET, Method::POST, Method::POST, Method::from_bytes(b"BREW").expect("a token")] {
+        let request = Request::builder().method(method).uri("/any").body(RequestBody::empty()).expect("a request");
+        assert_eq!(router.clone().oneshot(request).await.expect("never fails").status(), 200);
+    }
+    let rendered = recorder.handle().render();
+    for (method, count) in [("GET", 1), ("POST", 2), ("other", 1)] {
+        let line = format!(r#"http_requests_total{{method="{method}",route="/any",status="2xx"}} {count}"#);
+        assert!(rendered.contains(&line), "{line} is not in:\n{rendered}");
+    }
 }
