@@ -228,6 +228,101 @@ async fn a_batch_decides_each_command_on_its_own_and_in_order(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = false)]
+async fn an_id_used_again_in_its_own_batch_is_decided_in_order(pool: PgPool) {
+    let copy = executor(&pool).await;
+    let (caller, task_id) = (caller(), new_task_id());
+    let [once, other] = [identity(1), identity(2)];
+    let reused = once.map(|identity| Identity { fingerprint: Uuid::from_u128(9), ..identity });
+    let with = |identity, command| Item { identity, ..item(task_id, command) };
+    let items = vec![
+        with(once, TaskCommand::Start),
+        with(once, TaskCommand::Start),
+        with(None, create("now it is there")),
+        // what was refused has left its id free
+        with(once, TaskCommand::Start),
+        with(once, TaskCommand::Start),
+        with(reused, rename("b")),
+        with(other, TaskCommand::Complete),
+        with(other, TaskCommand::Complete),
+        // nothing to do, which is an outcome too
+        with(None, TaskCommand::Complete),
+    ];
+    let outcomes = copy.execute_all(&caller, items.clone()).await;
+    assert_eq!(outcomes[..2], [Err(Refused::NotFound), Err(Refused::NotFound)]);
+    assert_eq!(outcomes[5], Err(Refused::KeyReused));
+    let accepted: Vec<_> = [2, 3, 4, 6, 7, 8]
+        .map(|number| outcomes[number].clone().expect("accepted"))
+        .iter()
+        .map(|accepted| (accepted.status, accepted.version, accepted.revision, accepted.replayed, accepted.events))
+        .collect();
+    let expected = [
+        (201, 1, 1, false, 1),
+        (200, 2, 2, false, 1),
+        (200, 2, 2, true, 0),
+        (200, 3, 3, false, 1),
+        (200, 3, 3, true, 0),
+        (200, 3, 3, false, 0),
+    ];
+    assert_eq!(accepted, expected);
+    assert_eq!(count_events(&pool).await, 3);
+    // The whole of it again, at a copy that knows nothing: what has an id and succeeded is replayed.
+    let again = executor(&pool).await.execute_all(&caller, items).await;
+    let replayed = again.iter().filter(|outcome| outcome.as_ref().is_ok_and(|accepted| accepted.replayed)).count();
+    assert_eq!((replayed, count_events(&pool).await), (6, 3));
+}
+
+/// A deadline that is far off for what grows with the number of lines, and that its square does not meet.
+#[sqlx::test(migrations = false)]
+async fn one_id_in_all_lines_of_a_batch_holds_nobody_up(pool: PgPool) {
+    const LINES: usize = 10_000;
+    let copy = executor(&pool).await;
+    let (caller, once) = (caller(), identity(1));
+    let refused = (0..LINES).map(|_| Item { identity: once, ..item(new_task_id(), TaskCommand::Start) });
+    let task_id = new_task_id();
+    let refused: Vec<_> = refused.map(|item| Item { task_id, ..item }).collect();
+    let twice_each = (0..LINES).map(|number| Item {
+        identity: Some(Identity {
+            command_id: CommandId(Uuid::from_u128(number as u128 / 2 + 1)),
+            fingerprint: Uuid::nil(),
+        }),
+        ..item(new_task_id(), TaskCommand::Delete)
+    });
+    let created = copy.execute(&caller, item(new_task_id(), create("a"))).await.expect("created").task_id;
+    let twice_each: Vec<_> = twice_each
+        .enumerate()
+        .map(|(number, item)| Item { task_id: created, command: rename(&format!("name {}", number / 2)), ..item })
+        .collect();
+    let watch = async {
+        let mut longest = std::time::Duration::ZERO;
+        loop {
+            let began = std::time::Instant::now();
+            tokio::task::yield_now().await;
+            longest = longest.max(began.elapsed());
+            if longest > std::time::Duration::from_secs(1) {
+                return longest;
+            }
+        }
+    };
+    let work = async {
+        let outcomes = copy.execute_all(&caller, refused).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Err(Refused::NotFound)));
+        for replayed in [LINES / 2, LINES] {
+            let outcomes = copy.execute_all(&caller, twice_each.clone()).await;
+            let replays = outcomes.iter().filter(|outcome| outcome.as_ref().is_ok_and(|accepted| accepted.replayed));
+            assert_eq!(replays.count(), replayed);
+        }
+        // and where the outcomes come from the store
+        let outcomes = executor(&pool).await.execute_all(&caller, twice_each).await;
+        assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_ok_and(|accepted| accepted.replayed)));
+    };
+    tokio::select! {
+        () = work => {}
+        longest = watch => panic!("others waited for {longest:?}"),
+    }
+    assert_eq!(versions(&pool, created).await.len(), 1 + LINES / 2);
+}
+
+#[sqlx::test(migrations = false)]
 async fn a_large_batch_over_few_tasks_is_gapless(pool: PgPool) {
     let executor = executor(&pool).await;
     let caller = caller();

@@ -1,11 +1,12 @@
 //! Everything under "Commands" of the HTTP contract, through the whole router, on a real Postgres.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, Request};
 use command_api::CommandApi;
 use domain::OwnerId;
 use ed25519_dalek::SigningKey;
@@ -579,6 +580,54 @@ async fn a_batch_under_a_key_is_one_answer(pool: PgPool) {
     assert_eq!(events(&pool).await, 3);
 }
 
+/// What is under way while the answers of batches cannot be written: their statements wait for the lock on the table.
+async fn waiting_to_keep_an_answer(pool: &PgPool, batches: i64) -> bool {
+    let waiting = "select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock' and query like '%insert into event_store.batch_answer%'";
+    for _ in 0..100 {
+        if sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() >= batches {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+#[sqlx::test(migrations = false)]
+async fn equal_batches_at_two_copies_are_not_carried_out_at_once(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let copy = Client { token: client.token.clone(), owner: client.owner, ..Client::new(&pool).await };
+    let task = client.task().await;
+    assert_eq!(client.verb(&task, "cancel").await.status, 200);
+    let body = json!({"commands": [{"type": "CompleteTask", "task_id": task}]}).to_string();
+    let send = async |client: &Client| {
+        client.send(Method::POST, "/api/v1/commands", &[JSON, ("idempotency-key", "b")], body.clone()).await
+    };
+    let between = async {
+        // The first has decided: a cancelled task is not completed. Its answer is on its way when that changes.
+        let mut lock = pool.begin().await.unwrap();
+        sqlx::query("lock table event_store.batch_answer in share mode").execute(&mut *lock).await.unwrap();
+        let second = async {
+            assert!(waiting_to_keep_an_answer(&pool, 1).await);
+            assert_eq!(client.verb(&task, "reopen").await.status, 200);
+            send(&copy).await
+        };
+        let unlock = async {
+            waiting_to_keep_an_answer(&pool, 2).await;
+            lock.commit().await.unwrap();
+        };
+        let (first, second, ()) = tokio::join!(send(&client), second, unlock);
+        (first, second)
+    };
+    let (first, second) = between.await;
+    assert_eq!(first.body["results"][0]["status"], 409, "{first:?}");
+    assert_eq!(second.essence(), first.essence());
+    assert_eq!(second.named("idempotent-replayed"), Some("true"));
+    let completed = "select count(*) from event_store.event where type = 'TaskCompleted'";
+    let completed: i64 = sqlx::query_scalar(completed).fetch_one(&pool).await.unwrap();
+    assert_eq!(completed, 0, "what was answered 409 is not in the store");
+}
+
 #[sqlx::test(migrations = false)]
 async fn a_key_is_for_one_request_whatever_its_kind(pool: PgPool) {
     let client = Client::new(&pool).await;
@@ -637,9 +686,7 @@ async fn a_store_that_is_away_is_a_503_with_retry_after(pool: PgPool) {
     let id = client.task().await;
     sqlx::raw_sql("alter table event_store.event rename to away").execute(&pool).await.unwrap();
     let answer = client.verb(&id, "start").await;
-    assert!(StatusCode::from_u16(answer.status).unwrap().is_server_error(), "{answer:?}");
-    if answer.status == 503 {
-        assert!(answer.header(RETRY_AFTER).is_some());
-    }
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.header(RETRY_AFTER).is_some());
     assert!(!answer.body.to_string().contains("event_store"), "{:?}", answer.body);
 }

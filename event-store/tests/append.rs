@@ -225,6 +225,30 @@ async fn a_value_that_postgres_refuses_spoils_only_its_own_command(pool: PgPool)
     assert_eq!(positions(&pool).await, [1, 2]);
 }
 
+/// As after a failover: the connection leads to a server that only reads, and a new one to one that writes.
+#[sqlx::test(migrations = false)]
+async fn a_database_that_only_reads_for_a_while_refuses_no_command(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    store.append(SHARD, new_task(owner)).await.expect("appended");
+    let run = async |sql: &str| {
+        let database: String = sqlx::query_scalar("select current_database()").fetch_one(&pool).await.expect("a name");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.replace("$database", &format!("\"{database}\"")))).execute(&pool).await.expect("runs");
+    };
+    run("alter database $database set default_transaction_read_only = on").await;
+    run("select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid() and query like '%event_store.head%'")
+    .await;
+    let append = store.append(SHARD, new_task(owner));
+    let repaired = async {
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        run("set transaction_read_only = off; alter database $database reset default_transaction_read_only").await;
+    };
+    let (outcome, ()) = tokio::join!(append, repaired);
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert_eq!(positions(&pool).await, [1, 2]);
+}
+
 #[sqlx::test(migrations = false)]
 async fn the_tail_misses_nothing_while_another_transaction_stays_open(pool: PgPool) {
     let store = store(&pool).await;
