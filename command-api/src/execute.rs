@@ -4,16 +4,16 @@
 //! version that it was decided on; an outcome without one (nothing to do, or refused) only after a lookup that began
 //! after the command arrived.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::{
     Actor, CommandId, OwnerId, Refusal, State, StoredEvent, TaskCommand, TaskEvent, TaskId, Time, decide, evolve,
     occurred_at,
 };
-use event_store::lookup::EVENTS_MAX;
 use event_store::{
     AppendError, CommandOrigin, DecidedCommand, EventStore, Looked, NewEvent, Outcome, StreamAppend, Unavailable,
 };
@@ -23,17 +23,20 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use service_kit::clock;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::timeout;
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 /// How often a command is decided again after somebody else changed its task in between.
 const DECISIONS_MAX: usize = 20;
-/// How long a command waits for an equal one, or for its task, in milliseconds.
+/// How long commands wait for equal ones, and again for their task, in milliseconds.
 const TURN_WAIT_MS_MAX: u64 = 10_000;
 /// How much memory the cached streams take at most, in bytes.
 const STREAMS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// How many outcomes of commands with an id are remembered.
 const OUTCOMES_MAX: usize = 65_536;
+/// After so many commands decided in one go, others get a turn.
+const DECIDED_BETWEEN_YIELDS: usize = 256;
 /// How many streams of one batch are under way at a time.
 const STREAMS_IN_FLIGHT_MAX: usize = 1_024;
 
@@ -265,8 +268,10 @@ impl Executor {
     /// Carries out commands to one task, in order: together in one append where nobody is in the way.
     async fn execute_stream(&self, caller: &Caller, task_id: TaskId, items: Vec<Item>) -> Vec<Decided> {
         let ids = items.iter().filter_map(|item| item.identity).map(|identity| (caller.owner, identity.command_id));
-        let Some(_command_turns) = self.inner.command_turns.take(ids).await else {
-            return items.iter().map(|_| Err(Refused::InFlight)).collect();
+        let _command_turns = match self.inner.command_turns.take(ids).await {
+            Ok(turns) => turns,
+            Err(Busy::Equal) => return items.iter().map(|_| Err(Refused::InFlight)).collect(),
+            Err(Busy::Other) => return items.iter().map(|_| Err(Refused::Contended)).collect(),
         };
         let mut chain = Chain {
             inner: &self.inner,
@@ -280,12 +285,12 @@ impl Executor {
         chain.replay_remembered();
         if !chain.is_done() {
             match self.inner.stream_turns.take([(caller.owner, task_id)].into_iter()).await {
-                Some(_stream_turn) => {
+                Ok(_stream_turn) => {
                     if let Err(refused) = chain.run().await {
                         chain.refuse_rest(&refused);
                     }
                 }
-                None => chain.refuse_rest(&Refused::Contended),
+                Err(Busy::Equal | Busy::Other) => chain.refuse_rest(&Refused::Contended),
             }
         }
         chain.decided.into_iter().map(|decided| decided.unwrap_or(Err(Refused::Failed))).collect()
@@ -309,6 +314,8 @@ struct Plan {
     /// Of items that succeed: their number, the outcome with positions yet to come, and what is to be appended.
     succeed: Vec<(usize, Accepted, DecidedCommand)>,
     refuse: Vec<(usize, Refused)>,
+    /// Items with the id of one that succeeds: their number, and which of `succeed` they repeat.
+    repeat: Vec<(usize, usize)>,
     /// The stream after all of them.
     after: Stream,
 }
@@ -340,13 +347,13 @@ impl Chain<'_> {
         }
         let mut decisions = 0;
         while !self.is_done() {
-            let plan = self.plan();
+            let plan = self.plan().await;
             if plan.has_outcome_without_event() && !self.confirmed {
                 self.look_up().await?;
                 continue;
             }
             decisions += 1;
-            if decisions > DECISIONS_MAX + self.items.len() {
+            if decisions > DECISIONS_MAX {
                 return Err(Refused::Contended);
             }
             self.carry_out(plan).await?;
@@ -354,17 +361,21 @@ impl Chain<'_> {
         Ok(())
     }
 
-    /// Decides what is undecided, up to the second use of a command id: that one is replayed in the next round.
-    fn plan(&self) -> Plan {
+    /// Decides what is undecided. An item that was refused leaves its id free for those after it, as a request does.
+    async fn plan(&self) -> Plan {
         let now = clock::now();
-        let mut plan = Plan { succeed: Vec::new(), refuse: Vec::new(), after: self.stream.clone() };
-        let mut ids = HashSet::new();
+        let mut plan = Plan { succeed: Vec::new(), refuse: Vec::new(), repeat: Vec::new(), after: self.stream.clone() };
+        let mut place_of: HashMap<CommandId, usize> = HashMap::new();
         for (number, item) in self.items.iter().enumerate() {
             if self.decided[number].is_some() {
                 continue;
             }
-            if item.identity.is_some_and(|identity| !ids.insert(identity.command_id)) {
-                break;
+            if (number + 1).is_multiple_of(DECIDED_BETWEEN_YIELDS) {
+                yield_now().await;
+            }
+            if let Some(place) = item.identity.and_then(|identity| place_of.get(&identity.command_id)) {
+                plan.repeat.push((number, *place));
+                continue;
             }
             match decide_item(&plan.after, item, now) {
                 Ok((status, events)) => {
@@ -385,6 +396,11 @@ impl Chain<'_> {
                         status,
                         events,
                     };
+                    if self.items.len() > 1
+                        && let Some(identity) = item.identity
+                    {
+                        place_of.insert(identity.command_id, plan.succeed.len());
+                    }
                     plan.succeed.push((number, accepted, command));
                 }
                 Err(refused) => plan.refuse.push((number, refused)),
@@ -433,6 +449,11 @@ impl Chain<'_> {
                 Err(AppendError::Unavailable(unavailable)) => return Err(unavailable.into()),
             }
         }
+        for (number, place) in plan.repeat {
+            if let (Some(first), Some(again)) = (self.items[numbers[place]].identity, self.items[number].identity) {
+                self.decided[number] = Some(replay(again, outcome(first, &accepted[place])));
+            }
+        }
         for (number, accepted) in numbers.into_iter().zip(accepted) {
             if let Some(identity) = self.items[number].identity {
                 self.remember(identity, &accepted);
@@ -442,30 +463,33 @@ impl Chain<'_> {
         for (number, refused) in plan.refuse {
             self.decided[number] = Some(Err(refused));
         }
-        self.stream = plan.after;
-        self.replay_remembered();
-        if self.is_done() {
-            let stream = std::mem::take(&mut self.stream);
-            self.keep(stream);
-        }
+        // All is decided now.
+        self.keep(plan.after);
         Ok(())
     }
 
     /// Reads the stream on from where it is, and answers those commands that took effect before.
     async fn look_up(&mut self) -> Result<(), Refused> {
-        let mut command_ids: Vec<CommandId> = self.undecided().map(|(_, identity)| identity.command_id).collect();
+        let undecided = self.items.iter().zip(&self.decided).filter(|(_, decided)| decided.is_none());
+        let mut command_ids: Vec<CommandId> =
+            undecided.filter_map(|(item, _)| Some(item.identity?.command_id)).collect();
+        command_ids.sort_unstable();
+        command_ids.dedup();
         loop {
-            let Looked { events, outcomes } = self
+            let Looked { events, more, outcomes } = self
                 .inner
                 .store
                 .look_up(self.caller.owner, self.task_id, self.stream.version, std::mem::take(&mut command_ids))
                 .await?;
-            for (command_id, outcome) in outcomes {
-                self.inner.outcomes.insert((self.caller.owner, command_id), outcome);
-                self.replay(command_id, outcome);
+            if !outcomes.is_empty() {
+                let outcomes: HashMap<CommandId, Outcome> = outcomes.into_iter().collect();
+                for (command_id, outcome) in &outcomes {
+                    self.inner.outcomes.insert((self.caller.owner, *command_id), *outcome);
+                }
+                self.replay(|command_id| outcomes.get(&command_id).copied());
             }
             self.stream.fold(&events)?;
-            if (events.len() as i64) < EVENTS_MAX {
+            if !more {
                 break;
             }
         }
@@ -474,45 +498,21 @@ impl Chain<'_> {
         Ok(())
     }
 
-    fn undecided(&self) -> impl Iterator<Item = (usize, Identity)> {
-        let undecided = |(number, item): (usize, &Item)| match self.decided[number] {
-            None => item.identity.map(|identity| (number, identity)),
-            Some(_) => None,
-        };
-        self.items.iter().enumerate().filter_map(undecided)
-    }
-
     fn replay_remembered(&mut self) {
-        let remembered: Vec<_> = self
-            .undecided()
-            .filter_map(|(_, identity)| {
-                let outcome = self.inner.outcomes.get(&(self.caller.owner, identity.command_id))?;
-                Some((identity.command_id, outcome))
-            })
-            .collect();
-        for (command_id, outcome) in remembered {
-            self.replay(command_id, outcome);
-        }
+        let (remembered, owner) = (&self.inner.outcomes, self.caller.owner);
+        self.replay(|command_id| remembered.get(&(owner, command_id)));
     }
 
-    /// Answers the undecided commands of that id by its outcome.
-    fn replay(&mut self, command_id: CommandId, outcome: Outcome) {
-        let Outcome { task_id, version, revision, fingerprint, status } = outcome;
-        let equal: Vec<_> = self.undecided().filter(|(_, identity)| identity.command_id == command_id).collect();
-        for (number, identity) in equal {
-            self.decided[number] = Some(if identity.fingerprint == fingerprint {
-                counter!("commands_replayed_total").increment(1);
-                Ok(Accepted { status, task_id, version, revision, replayed: true, events: 0 })
-            } else {
-                Err(Refused::KeyReused)
-            });
+    /// Answers the undecided commands whose ids have an outcome.
+    fn replay(&mut self, outcome_of: impl Fn(CommandId) -> Option<Outcome>) {
+        for (item, decided) in self.items.iter().zip(&mut self.decided).filter(|(_, decided)| decided.is_none()) {
+            let outcome = item.identity.and_then(|identity| Some((identity, outcome_of(identity.command_id)?)));
+            *decided = outcome.map(|(identity, outcome)| replay(identity, outcome));
         }
     }
 
     fn remember(&self, identity: Identity, accepted: &Accepted) {
-        let Accepted { status, task_id, version, revision, .. } = *accepted;
-        let outcome = Outcome { task_id, version, revision, fingerprint: identity.fingerprint, status };
-        self.inner.outcomes.insert((self.caller.owner, identity.command_id), outcome);
+        self.inner.outcomes.insert((self.caller.owner, identity.command_id), outcome(identity, accepted));
     }
 
     /// Keeps a stream in the cache: one that is committed.
@@ -521,6 +521,21 @@ impl Chain<'_> {
             self.inner.streams.insert((self.caller.owner, self.task_id), Arc::new(stream));
         }
     }
+}
+
+fn outcome(identity: Identity, accepted: &Accepted) -> Outcome {
+    let Accepted { task_id, version, revision, status, .. } = *accepted;
+    Outcome { task_id, version, revision, fingerprint: identity.fingerprint, status }
+}
+
+/// The answer to a command whose id has an outcome: the same, if it is the same command.
+fn replay(identity: Identity, outcome: Outcome) -> Decided {
+    let Outcome { task_id, version, revision, fingerprint, status } = outcome;
+    if identity.fingerprint != fingerprint {
+        return Err(Refused::KeyReused);
+    }
+    counter!("commands_replayed_total").increment(1);
+    Ok(Accepted { status, task_id, version, revision, replayed: true, events: 0 })
 }
 
 /// Order of checks: 404, 412, rules.
@@ -552,7 +567,7 @@ fn decide_item(stream: &Stream, item: &Item, now: Time) -> Result<(u16, Vec<NewE
 }
 
 #[expect(clippy::disallowed_methods, reason = "ids are made at the edge: here")]
-fn new_id() -> Uuid {
+pub(crate) fn new_id() -> Uuid {
     Uuid::now_v7()
 }
 
@@ -567,31 +582,91 @@ fn unzip3<A, B, C>(items: Vec<(A, B, C)>) -> (Vec<A>, Vec<B>, Vec<C>) {
 }
 
 /// Turns: what has the same key goes one after the other. Keys share a fixed number of locks, so that nothing grows;
-/// two keys that meet in one lock wait for each other needlessly and come to no harm.
+/// two keys that meet in one lock wait for each other needlessly, and the one that waits for too long is told to come
+/// again.
 struct Turns {
-    locks: Box<[Mutex<()>]>,
+    locks: Box<[Lock]>,
     hasher: RandomState,
 }
 
+#[derive(Default)]
+struct Lock {
+    turn: Mutex<()>,
+    /// Hash of a key that has the turn, or had it last.
+    taken_for: AtomicU64,
+}
+
+/// Who had the turn for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    /// Somebody with the same key.
+    Equal,
+    /// Somebody whose key shares the lock.
+    Other,
+}
+
 impl Turns {
-    const LOCKS: usize = 1 << 15;
+    const LOCKS: u64 = 1 << 15;
 
     fn new() -> Self {
-        Self { locks: (0..Self::LOCKS).map(|_| Mutex::new(())).collect(), hasher: RandomState::new() }
+        Self { locks: (0..Self::LOCKS).map(|_| Lock::default()).collect(), hasher: RandomState::new() }
     }
 
-    /// Waits for the turn of all keys. Taken in the order of the locks, so that nobody waits in a circle.
-    async fn take<K: Hash>(&self, keys: impl Iterator<Item = K>) -> Option<Vec<MutexGuard<'_, ()>>> {
-        let mut wanted: Vec<usize> = keys.map(|key| self.hasher.hash_one(key) as usize % Self::LOCKS).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut guards = Vec::with_capacity(wanted.len());
-        for lock in wanted.into_iter().map(|index| &self.locks[index]) {
-            guards.push(match lock.try_lock() {
+    /// Waits for the turn of all keys, together no longer than one command does. Taken in the order of the locks, so that
+    /// nobody waits in a circle.
+    async fn take<K: Hash>(&self, keys: impl Iterator<Item = K>) -> Result<Vec<MutexGuard<'_, ()>>, Busy> {
+        let mut hashes: Vec<u64> = keys.map(|key| self.hasher.hash_one(key)).collect();
+        hashes.sort_unstable_by_key(|hash| hash % Self::LOCKS);
+        let mut guards = Vec::with_capacity(hashes.len());
+        let mut deadline = None;
+        for same_lock in hashes.chunk_by(|a, b| a % Self::LOCKS == b % Self::LOCKS) {
+            let lock = &self.locks[(same_lock[0] % Self::LOCKS) as usize];
+            let guard = match lock.turn.try_lock() {
                 Ok(guard) => guard,
-                Err(_) => timeout(Duration::from_millis(TURN_WAIT_MS_MAX), lock.lock()).await.ok()?,
-            });
+                Err(_) => {
+                    let wait_max = Duration::from_millis(TURN_WAIT_MS_MAX);
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + wait_max);
+                    timeout_at(deadline, lock.turn.lock()).await.map_err(|_| {
+                        let taken_for = lock.taken_for.load(Ordering::Relaxed);
+                        if same_lock.contains(&taken_for) { Busy::Equal } else { Busy::Other }
+                    })?
+                }
+            };
+            lock.taken_for.store(same_lock[0], Ordering::Relaxed);
+            guards.push(guard);
         }
-        Some(guards)
+        Ok(guards)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn all_turns_together_are_waited_for_no_longer_than_one() {
+        let turns = Turns::new();
+        let began = Instant::now();
+        let hold = async |key: u32, time_ms| {
+            let _held = turns.take([key].into_iter()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(time_ms)).await;
+        };
+        let wait = async {
+            tokio::task::yield_now().await;
+            (turns.take([1, 2].into_iter()).await.map(drop), began.elapsed())
+        };
+        let (_, _, (taken, elapsed)) = tokio::join!(hold(1, 6_000), hold(2, 12_000), wait);
+        assert_eq!((taken, elapsed.as_secs()), (Err(Busy::Equal), 10));
+        assert_eq!(turns.take([1, 2, 1].into_iter()).await.map(|held| held.len()), Ok(2), "given back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_only_shares_a_lock_is_not_taken_for_an_equal_one() {
+        let turns = Turns::new();
+        let lock = |key: u64| turns.hasher.hash_one(key) % Turns::LOCKS;
+        let other = (1..).find(|key| lock(*key) == lock(0)).unwrap();
+        let _held = turns.take([0_u64].into_iter()).await.unwrap();
+        assert_eq!(turns.take([other].into_iter()).await.map(drop), Err(Busy::Other));
+        assert_eq!(turns.take([0_u64].into_iter()).await.map(drop), Err(Busy::Equal));
     }
 }

@@ -11,14 +11,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use crate::connection::{Lane, is_transient};
+use crate::connection::{Lane, is_about_values};
 use crate::{EventStore, Unavailable};
 
 /// How many units wait for an appender at most.
 pub(crate) const QUEUE_UNITS_MAX: usize = 4_096;
 /// How many events a batch has at most, but for one unit that has more by itself.
 const BATCH_EVENTS_MAX: usize = 1_000;
-/// How long a batch is tried again while the database is away, in milliseconds.
+/// How long a batch is tried again, while the database is away or by halves, in milliseconds.
 const RETRY_MS_MAX: u64 = 8_000;
 /// How long a command waits for its outcome, in milliseconds.
 const OUTCOME_WAIT_MS_MAX: u64 = 12_000;
@@ -125,12 +125,6 @@ impl EventStore {
             Ok(Err(_)) | Err(_) => Err(Unavailable::NoAnswer.into()),
         }
     }
-
-    /// How many more units the queue of a shard takes now.
-    #[must_use]
-    pub fn free_units(&self, shard: i16) -> usize {
-        self.appenders.get(&shard).map_or(0, mpsc::Sender::capacity)
-    }
 }
 
 pub(crate) async fn run(shard: i16, lane: Lane, mut queue: mpsc::Receiver<Unit>, wake: Arc<watch::Sender<u64>>) {
@@ -221,21 +215,24 @@ impl Appender {
                 tracing::warn!(shard = self.shard, %error, "append failed; trying the careful way");
             }
         }
-        self.append_checked_until(&columns, units).await
+        let deadline = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
+        self.append_checked_until(&columns, units, deadline).await
     }
 
-    /// The careful path, again and again while the database is away; unit by unit where a value is refused.
-    async fn append_checked_until(&mut self, columns: &Columns<'_>, units: &[StreamAppend]) -> Vec<Outcome> {
-        let deadline = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
+    /// The careful path, again and again while the database is away; half by half where a value is refused, down to the
+    /// unit that has it. All of it ends at the deadline: other batches wait.
+    async fn append_checked_until(
+        &mut self,
+        columns: &Columns<'_>,
+        units: &[StreamAppend],
+        deadline: Instant,
+    ) -> Vec<Outcome> {
         let mut pause_ms = 20;
-        loop {
+        while Instant::now() < deadline {
             match self.append_checked(columns, units).await {
                 Ok(outcomes) => return outcomes,
-                Err(error) if is_transient(&error) => {
+                Err(error) if !is_about_values(&error) => {
                     tracing::warn!(shard = self.shard, %error, "the event store does not answer");
-                    if Instant::now() >= deadline {
-                        return vec![Err(Unavailable::NoAnswer.into()); units.len()];
-                    }
                     sleep(Duration::from_millis(pause_ms)).await;
                     pause_ms = (pause_ms * 2).min(500);
                 }
@@ -244,16 +241,15 @@ impl Appender {
                     return vec![Err(AppendError::Refused)];
                 }
                 Err(error) => {
-                    tracing::warn!(shard = self.shard, %error, units = units.len(), "Postgres refused a batch; one by one");
-                    let mut outcomes = Vec::with_capacity(units.len());
-                    for unit in units {
-                        let unit = std::slice::from_ref(unit);
-                        outcomes.extend(Box::pin(self.append_checked_until(&Columns::of(unit), unit)).await);
-                    }
+                    tracing::warn!(shard = self.shard, %error, units = units.len(), "Postgres refused a batch; in halves");
+                    let (first, second) = units.split_at(units.len() / 2);
+                    let mut outcomes = Box::pin(self.append_checked_until(&Columns::of(first), first, deadline)).await;
+                    outcomes.extend(Box::pin(self.append_checked_until(&Columns::of(second), second, deadline)).await);
                     return outcomes;
                 }
             }
         }
+        vec![Err(Unavailable::NoAnswer.into()); units.len()]
     }
 
     async fn append_fast(&mut self, columns: &Columns<'_>) -> Result<Fast, sqlx::Error> {

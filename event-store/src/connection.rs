@@ -40,8 +40,8 @@ impl Lane {
         self.connection.is_none()
     }
 
-    /// Runs statements on the connection. It is kept after a success and after an error that Postgres itself
-    /// reported; after anything else (cut, no answer) the next call makes a new one.
+    /// Runs statements on the connection. It is kept after a success and after an error about the values; after anything
+    /// else the next call makes a new one, which may lead elsewhere: to the server that writes since a failover.
     pub(crate) async fn run<T, F>(&mut self, statements: F) -> Result<T, sqlx::Error>
     where
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -51,7 +51,7 @@ impl Lane {
             None => in_time(PgConnection::connect_with(&self.options)).await?,
         };
         let result = in_time(statements(&mut connection)).await;
-        if matches!(&result, Ok(_) | Err(sqlx::Error::Database(_))) {
+        if result.as_ref().err().is_none_or(is_about_values) {
             self.connection = Some(connection);
         }
         result
@@ -64,20 +64,15 @@ async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> 
         .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
-/// Whether the same statement may well succeed in a moment: the connection broke, or the server is starting,
-/// stopping, full or short of something.
-pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
+/// Whether Postgres refused the values themselves, so that the same statement fails again: classes data exception,
+/// integrity constraint, program limit. Anything else is the database's own affair (it is away, full, starting, only
+/// reads since a failover, has another schema) and may be over in a moment.
+pub(crate) fn is_about_values(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            // Classes: connection, rollback (deadlock, serialisation), resources, operator, system.
-            ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-        }),
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
+        }
+        sqlx::Error::Encode(_) => true,
         _ => false,
     }
 }

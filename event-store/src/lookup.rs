@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use domain::{CommandId, OwnerId, StoredEvent, TaskId, Time};
+use futures_util::TryStreamExt;
 use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use crate::connection::{Lane, is_transient};
+use crate::connection::{Lane, is_about_values};
 use crate::{EventStore, Unavailable};
 
 /// How many lookups wait at most.
@@ -17,7 +18,11 @@ pub(crate) const QUEUE_REQUESTS_MAX: usize = 4_096;
 /// How many lookups go into one round trip at most.
 const BATCH_REQUESTS_MAX: usize = 512;
 /// How many events of one stream a lookup returns at most.
-pub const EVENTS_MAX: i64 = 1_000;
+const EVENTS_MAX: i64 = 1_000;
+/// How many events all lookups of a round trip may return together, but for one of each stream.
+const BATCH_EVENTS_MAX: i64 = 16_384;
+/// After so many bytes of events the rest of a round trip is left for the next.
+const BATCH_BYTES_MAX: usize = 16 << 20;
 /// How long lookups are tried again while the database is away, in milliseconds.
 const RETRY_MS_MAX: u64 = 4_000;
 /// How long a lookup waits for its answer, in milliseconds.
@@ -41,8 +46,11 @@ pub struct Outcome {
 /// What a lookup found.
 #[derive(Debug, Clone, Default)]
 pub struct Looked {
-    /// The stream's events past the version asked for, in order; [`EVENTS_MAX`] of them: there may be more.
+    /// The stream's events past the version asked for, in order. A thousand at most, and fewer or none where the lookups
+    /// of one round trip find too much together.
     pub events: Vec<StoredEvent>,
+    /// Whether there may be more events after these: look again, past the last of them.
+    pub more: bool,
     /// The outcomes of those command ids that are known.
     pub outcomes: Vec<(CommandId, Outcome)>,
 }
@@ -79,12 +87,6 @@ impl EventStore {
             Ok(Err(_)) | Err(_) => Err(Unavailable::NoAnswer),
         }
     }
-
-    /// How many more lookups the queue takes now.
-    #[must_use]
-    pub fn free_lookups(&self) -> usize {
-        self.lookups.capacity()
-    }
 }
 
 pub(crate) async fn run(mut lane: Lane, mut queue: mpsc::Receiver<Request>) {
@@ -113,7 +115,7 @@ async fn look_up_until(lane: &mut Lane, requests: &[Request]) -> Result<Vec<Look
     let mut pause_ms = 20;
     loop {
         match lane.run(async move |connection| look_up_all(connection, requests).await).await {
-            Err(error) if is_transient(&error) && Instant::now() < deadline => {
+            Err(error) if !is_about_values(&error) && Instant::now() < deadline => {
                 sleep(Duration::from_millis(pause_ms)).await;
                 pause_ms = (pause_ms * 2).min(500);
             }
@@ -125,11 +127,7 @@ async fn look_up_until(lane: &mut Lane, requests: &[Request]) -> Result<Vec<Look
 async fn look_up_all(connection: &mut PgConnection, requests: &[Request]) -> Result<Vec<Looked>, sqlx::Error> {
     let mut answers: Vec<Looked> = requests.iter().map(|_| Looked::default()).collect();
     // Events before outcomes: an outcome that is not there yet has no event among those read.
-    for (number, event) in stream_events(connection, requests).await? {
-        if let Some(answer) = answers.get_mut(number) {
-            answer.events.push(event);
-        }
-    }
+    stream_events(connection, requests, &mut answers).await?;
     for (number, command_id, outcome) in command_outcomes(connection, requests).await? {
         if let Some(answer) = answers.get_mut(number) {
             answer.outcomes.push((command_id, outcome));
@@ -141,11 +139,13 @@ async fn look_up_all(connection: &mut PgConnection, requests: &[Request]) -> Res
 async fn stream_events(
     connection: &mut PgConnection,
     requests: &[Request],
-) -> Result<Vec<(usize, StoredEvent)>, sqlx::Error> {
+    answers: &mut [Looked],
+) -> Result<(), sqlx::Error> {
+    let each_max = (BATCH_EVENTS_MAX / requests.len().max(1) as i64).clamp(1, EVENTS_MAX);
     let owner_ids: Vec<Uuid> = requests.iter().map(|request| request.owner_id.0).collect();
     let task_ids: Vec<Uuid> = requests.iter().map(|request| request.task_id.0).collect();
     let after: Vec<i64> = requests.iter().map(|request| request.after_version).collect();
-    let rows = sqlx::query!(
+    let mut rows = sqlx::query!(
         r#"
         select q.n as "n!", e.shard as "shard!", e.position as "position!", e.owner_id as "owner_id!",
             e.task_id as "task_id!", e.version as "version!", e.event_id as "event_id!", e.type as "event_type!",
@@ -165,34 +165,42 @@ async fn stream_events(
         &owner_ids,
         &task_ids,
         &after,
-        EVENTS_MAX,
+        each_max,
     )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let event = StoredEvent {
-                shard: row.shard,
-                position: row.position,
-                owner_id: OwnerId(row.owner_id),
-                task_id: TaskId(row.task_id),
-                version: row.version,
-                event_id: row.event_id,
-                event_type: row.event_type,
-                schema_version: row.schema_version,
-                occurred_at: row.occurred_at,
-                recorded_at: row.recorded_at,
-                actor_type: row.actor_type,
-                actor_id: row.actor_id,
-                command_id: row.command_id,
-                correlation_id: row.correlation_id,
-                traceparent: row.traceparent,
-                data: row.data,
-            };
-            (row.n as usize - 1, event)
-        })
-        .collect())
+    .fetch(connection);
+    let mut bytes = 0;
+    while let Some(row) = rows.try_next().await? {
+        let number = row.n as usize - 1;
+        let Some(answer) = answers.get_mut(number) else { continue };
+        bytes += size_of::<StoredEvent>() + row.data.len();
+        answer.events.push(StoredEvent {
+            shard: row.shard,
+            position: row.position,
+            owner_id: OwnerId(row.owner_id),
+            task_id: TaskId(row.task_id),
+            version: row.version,
+            event_id: row.event_id,
+            event_type: row.event_type,
+            schema_version: row.schema_version,
+            occurred_at: row.occurred_at,
+            recorded_at: row.recorded_at,
+            actor_type: row.actor_type,
+            actor_id: row.actor_id,
+            command_id: row.command_id,
+            correlation_id: row.correlation_id,
+            traceparent: row.traceparent,
+            data: row.data,
+        });
+        answer.more = answer.events.len() as i64 == each_max;
+        if bytes > BATCH_BYTES_MAX {
+            // The rows come in the order of the requests: nobody knows of those after this one.
+            for answer in &mut answers[number..] {
+                answer.more = true;
+            }
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn command_outcomes(
