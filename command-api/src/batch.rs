@@ -1,35 +1,38 @@
 //! `POST /api/v1/commands`: many commands in one request, each decided on its own.
 
-use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use domain::{CommandId, OwnerId, TaskId};
-use event_store::{AppendError, BatchAnswer, CommandOrigin, DecidedCommand, StreamAppend};
+use event_store::{AppendError, BatchAnswer, CommandOrigin, DecidedCommand, EventStore, StreamAppend};
 use metrics::{counter, histogram};
 use serde::Deserialize;
 use service_kit::body::{BATCH_BYTES_MAX, read_body, require_media_type};
 use service_kit::problem::{Problem, ProblemCode};
 use sha2::{Digest, Sha256};
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, interval, sleep};
 use uuid::Uuid;
 
 use crate::CommandApi;
 use crate::attempt::{Attempt, command_id_of_key, command_id_of_key_and_index};
-use crate::execute::{Accepted, Caller, Expected, Identity, Item, Refused};
+use crate::execute::{Accepted, Caller, Expected, Identity, Item, Refused, new_id};
 use crate::line::{self, Line};
 use crate::refusal::{self, IdentityFrom};
 use crate::{answer, split};
 
 /// How many commands a batch has at most.
 pub const COMMANDS_MAX: usize = 10_000;
-/// How long an equal batch that is under way is waited for, in milliseconds.
+/// How long an equal batch that is under way is waited for, in milliseconds. Longer than a lease lasts.
 const EQUAL_WAIT_MS_MAX: u64 = 10_000;
+/// How often it is looked for its answer, in milliseconds.
+const EQUAL_LOOK_MS: u64 = 100;
+/// How often a lease is renewed, in milliseconds: several times before it would end.
+const RENEWAL_MS: u64 = 2_000;
 /// After so many commands parsed, others get a turn.
 const PARSED_BETWEEN_YIELDS: usize = 256;
 /// How many old answers are forgotten with each that is kept: more than one, so that they run out.
@@ -52,10 +55,6 @@ pub(crate) async fn batch(
     let owner = attempt.principal.owner;
     let command_id = command_id_of_key(key);
     let fingerprint = fingerprint(&lines);
-    let turn = api.batches.turn(owner, command_id);
-    let Ok(_turn) = timeout(Duration::from_millis(EQUAL_WAIT_MS_MAX), turn.lock()).await else {
-        return Err(refusal::problem(Refused::InFlight, IdentityFrom::IdempotencyKey));
-    };
     let store = api.executor.store();
     let kept = store.batch_answer(owner, command_id).await.map_err(|error| Problem::unavailable(&error))?;
     if let Some(kept) = kept {
@@ -64,25 +63,93 @@ pub(crate) async fn batch(
     bind(&api, &attempt, Identity { command_id, fingerprint })
         .await
         .map_err(|refused| refusal::problem(refused, IdentityFrom::IdempotencyKey))?;
-    let results = carry_out(&api, &attempt, lines).await;
+    let lease = Lease { store, owner, command_id, holder: new_id() };
+    if let Some(kept) = lease.take_or_answer(true).await? {
+        return replay(&api, &attempt, fingerprint, kept);
+    }
+    let results = lease.renewed_during(carry_out(&api, &attempt, lines)).await;
     if results.unfinished {
         // The same request again replays what succeeded and decides the rest.
+        lease.release().await;
         return Ok(api.answer(&attempt).batch(results.body, results.revision, false));
     }
     let own = BatchAnswer { fingerprint, body: results.body };
-    let kept = match store.keep_batch_answer(owner, command_id, own.clone()).await {
-        Ok(kept) => kept,
-        // What was done is done; asked again, it is replayed command by command.
-        Err(error) => return Err(Problem::unavailable(&error)),
-    };
+    // Where it is not known whether it was kept: what was done is done; asked again, it is replayed command by command.
+    let kept = store.keep_batch_answer(owner, command_id, lease.holder, &own).await;
+    if !kept.map_err(|error| Problem::unavailable(&error))? {
+        // This process was held up for so long that another one took over: its answer counts.
+        let kept = lease.take_or_answer(false).await?;
+        return kept.map_or_else(|| Err(in_flight()), |kept| replay(&api, &attempt, fingerprint, kept));
+    }
     if let Err(error) = store.forget_old_batch_answers(FORGOTTEN_WITH_EACH).await {
         tracing::warn!(%error, "old batch answers were not forgotten");
     }
-    if kept == own {
-        return Ok(api.answer(&attempt).batch(own.body, results.revision, false));
+    Ok(api.answer(&attempt).batch(own.body, results.revision, false))
+}
+
+/// The lease on a batch under a key: of equal requests, at whatever copy of the service, one carries it out. Where that
+/// one dies, or its client goes away, the lease expires and another takes over.
+struct Lease<'a> {
+    store: &'a EventStore,
+    owner: OwnerId,
+    command_id: CommandId,
+    /// This request.
+    holder: Uuid,
+}
+
+fn in_flight() -> Problem {
+    refusal::problem(Refused::InFlight, IdentityFrom::IdempotencyKey)
+}
+
+impl Lease<'_> {
+    /// Waits for the answer of an equal request, or, where `may_take`, for the lease: then there is no answer.
+    async fn take_or_answer(&self, may_take: bool) -> Result<Option<BatchAnswer>, Problem> {
+        let unavailable = |error| Problem::unavailable(&error);
+        let deadline = Instant::now() + Duration::from_millis(EQUAL_WAIT_MS_MAX);
+        loop {
+            let Self { store, owner, command_id, holder } = *self;
+            let taken = may_take && store.lease_batch(owner, command_id, holder).await.map_err(unavailable)?;
+            // After the lease: until then somebody else may have answered.
+            if let Some(kept) = store.batch_answer(owner, command_id).await.map_err(unavailable)? {
+                if taken {
+                    self.release().await;
+                }
+                return Ok(Some(kept));
+            }
+            if taken {
+                return Ok(None);
+            }
+            if Instant::now() >= deadline {
+                return Err(in_flight());
+            }
+            sleep(Duration::from_millis(EQUAL_LOOK_MS)).await;
+        }
     }
-    // Another copy of the process answered an equal batch in the meantime: that answer counts.
-    replay(&api, &attempt, fingerprint, kept)
+
+    async fn renewed_during<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            done = work => done,
+            never = self.renew() => match never {},
+        }
+    }
+
+    async fn renew(&self) -> Infallible {
+        let mut renewals = interval(Duration::from_millis(RENEWAL_MS));
+        renewals.tick().await;
+        loop {
+            renewals.tick().await;
+            // One that is lost is noticed when the answer is to be kept.
+            if let Err(error) = self.store.renew_batch(self.owner, self.command_id, self.holder).await {
+                tracing::warn!(%error, "the lease on a batch was not renewed");
+            }
+        }
+    }
+
+    async fn release(&self) {
+        if let Err(error) = self.store.release_batch(self.owner, self.command_id, self.holder).await {
+            tracing::warn!(%error, "the lease on a batch was not given back; it expires");
+        }
+    }
 }
 
 fn replay(api: &CommandApi, attempt: &Attempt, fingerprint: Uuid, kept: BatchAnswer) -> Result<Response, Problem> {
@@ -320,32 +387,6 @@ impl BatchText {
     }
 }
 
-/// The batches under way that have a key: equal ones go one after the other, and the second finds the first's answer.
-#[derive(Default)]
-pub(crate) struct BatchTurns {
-    under_way: Mutex<HashMap<(OwnerId, CommandId), Weak<Turn>>>,
-}
-
-type Turn = tokio::sync::Mutex<()>;
-
-impl BatchTurns {
-    /// From how many entries on those that are over are cleared away.
-    const CLEARED_FROM: usize = 1_024;
-
-    fn turn(&self, owner: OwnerId, command_id: CommandId) -> Arc<Turn> {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.len() >= Self::CLEARED_FROM {
-            under_way.retain(|_, turn| turn.strong_count() > 0);
-        }
-        let entry = under_way.entry((owner, command_id)).or_default();
-        entry.upgrade().unwrap_or_else(|| {
-            let turn = Arc::default();
-            *entry = Arc::downgrade(&turn);
-            turn
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -420,17 +461,5 @@ mod tests {
         let broken = parsed("{");
         assert_ne!(of(&[&start, &broken]), of(&[&broken, &start]));
         assert_ne!(of(&[&broken]), of(&[&parsed("{{")]));
-    }
-
-    #[tokio::test]
-    async fn equal_batches_take_turns_and_others_do_not() {
-        let turns = BatchTurns::default();
-        let (owner, id) = (OwnerId(Uuid::nil()), CommandId(Uuid::nil()));
-        let first = turns.turn(owner, id);
-        let held = first.lock().await;
-        assert!(turns.turn(owner, id).try_lock().is_err());
-        assert!(turns.turn(owner, CommandId(Uuid::max())).try_lock().is_ok());
-        drop(held);
-        assert!(turns.turn(owner, id).try_lock().is_ok());
     }
 }

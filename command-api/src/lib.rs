@@ -45,8 +45,6 @@ mod split;
 /// The answer to what was accepted.
 mod answer;
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::routing::{patch, post};
 use event_store::EventStore;
@@ -56,7 +54,6 @@ use service_kit::token::Sealer;
 
 use crate::answer::Answer;
 use crate::attempt::Attempt;
-use crate::batch::BatchTurns;
 use crate::execute::{Accepted, Executor, Item};
 use crate::refusal::IdentityFrom;
 
@@ -65,14 +62,13 @@ use crate::refusal::IdentityFrom;
 pub struct CommandApi {
     executor: Executor,
     sealer: Sealer,
-    batches: Arc<BatchTurns>,
 }
 
 impl CommandApi {
     /// Commands go to `store`; `sealer` makes the consistency tokens of the answers.
     #[must_use]
     pub fn new(store: EventStore, sealer: Sealer) -> Self {
-        Self { executor: Executor::new(store), sealer, batches: Arc::default() }
+        Self { executor: Executor::new(store), sealer }
     }
 
     /// What carries out the commands.

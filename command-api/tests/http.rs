@@ -629,6 +629,56 @@ async fn equal_batches_at_two_copies_are_not_carried_out_at_once(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = false)]
+async fn a_batch_is_taken_over_from_who_died_and_who_only_slept_answers_the_same(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let copy = Client { token: client.token.clone(), owner: client.owner, ..Client::new(&pool).await };
+    let task = client.task().await;
+    assert_eq!(client.verb(&task, "cancel").await.status, 200);
+    let body = json!({"commands": [{"type": "CompleteTask", "task_id": task}]}).to_string();
+    let send = async |client: &Client| {
+        client.send(Method::POST, "/api/v1/commands", &[JSON, ("idempotency-key", "b")], body.clone()).await
+    };
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("lock table event_store.batch_answer in share mode").execute(&mut *lock).await.unwrap();
+    let sleeper = send(&client);
+    let other = async {
+        assert!(waiting_to_keep_an_answer(&pool, 1).await);
+        let expired = "update event_store.batch_lease set expires_at = now()";
+        assert_eq!(sqlx::query(expired).execute(&pool).await.unwrap().rows_affected(), 1);
+        assert_eq!(client.verb(&task, "reopen").await.status, 200);
+        let taken_over = async {
+            assert!(waiting_to_keep_an_answer(&pool, 2).await);
+            lock.commit().await.unwrap();
+        };
+        tokio::join!(send(&copy), taken_over).0
+    };
+    let (sleeper, other) = tokio::join!(sleeper, other);
+    assert_eq!((&other.body["results"][0]["status"], other.named("idempotent-replayed")), (&json!(200), None));
+    assert_eq!(sleeper.essence(), other.essence());
+    assert_eq!(sleeper.named("idempotent-replayed"), Some("true"));
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_equal_batch_under_way_for_over_10_s_is_409(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let body = json!({"commands": [{"type": "CreateTask", "task_id": Uuid::new_v4(), "title": "x"}]}).to_string();
+    let headers = [JSON, ("idempotency-key", "b")];
+    // Bound by an attempt that another copy is still busy with.
+    let bound = client.send(Method::POST, "/api/v1/commands", &headers, body.clone()).await;
+    assert_eq!(bound.status, 200);
+    sqlx::raw_sql(
+        "delete from event_store.batch_answer;
+         insert into event_store.batch_lease (owner_id, command_id, holder, expires_at)
+         select owner_id, command_id, gen_random_uuid(), now() + interval '1 hour' from event_store.command where version = 0",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let refused = client.send(Method::POST, "/api/v1/commands", &headers, body).await;
+    assert_eq!((refused.status, refused.code()), (409, "request-in-flight"));
+}
+
+#[sqlx::test(migrations = false)]
 async fn a_key_is_for_one_request_whatever_its_kind(pool: PgPool) {
     let client = Client::new(&pool).await;
     let batch = json!({"commands": [{"type": "CreateTask", "task_id": Uuid::new_v4(), "title": "x"}]}).to_string();

@@ -233,7 +233,10 @@ async fn a_database_that_only_reads_for_a_while_refuses_no_command(pool: PgPool)
     store.append(SHARD, new_task(owner)).await.expect("appended");
     let run = async |sql: &str| {
         let database: String = sqlx::query_scalar("select current_database()").fetch_one(&pool).await.expect("a name");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.replace("$database", &format!("\"{database}\"")))).execute(&pool).await.expect("runs");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.replace("$database", &format!("\"{database}\""))))
+            .execute(&pool)
+            .await
+            .expect("runs");
     };
     run("alter database $database set default_transaction_read_only = on").await;
     run("select pg_terminate_backend(pid) from pg_stat_activity
@@ -270,21 +273,78 @@ async fn the_tail_misses_nothing_while_another_transaction_stays_open(pool: PgPo
 }
 
 #[sqlx::test(migrations = false)]
-async fn the_first_answer_of_a_batch_counts(pool: PgPool) {
+async fn only_who_holds_the_lease_keeps_an_answer(pool: PgPool) {
     let store = store(&pool).await;
     let (owner, key) = (OwnerId(Uuid::new_v4()), CommandId(Uuid::new_v4()));
     let answer = |body: &str| BatchAnswer { fingerprint: Uuid::from_u128(7), body: body.to_owned() };
+    let [first, second, third] = [1, 2, 3].map(Uuid::from_u128);
+    let lease = async |holder| store.lease_batch(owner, key, holder).await.expect("answers");
+    let keep = async |holder, body| store.keep_batch_answer(owner, key, holder, &answer(body)).await.expect("answers");
+    let run = async |sql: &'static str| sqlx::query(sql).execute(&pool).await.expect("runs").rows_affected();
     assert_eq!(store.batch_answer(owner, key).await.expect("read"), None);
-    store.keep_batch_answer(owner, key, answer("first")).await.expect("kept");
-    assert_eq!(store.keep_batch_answer(owner, key, answer("second")).await.expect("kept"), answer("first"));
-    sqlx::query("update event_store.batch_answer set recorded_at = now() - interval '25 hours'")
-        .execute(&pool)
-        .await
-        .expect("aged");
+    assert!(!keep(first, "without a lease").await);
+
+    assert!(lease(first).await && !lease(second).await);
+    assert_eq!(run("update event_store.batch_lease set expires_at = now() - interval '1 second'").await, 1);
+    store.renew_batch(owner, key, first).await.expect("renewed");
+    assert!(!lease(second).await, "renewed in time");
+    assert_eq!(run("update event_store.batch_lease set expires_at = now() - interval '1 second'").await, 1);
+    assert!(lease(second).await, "the first one has died");
+    // The first one has not died, only slept.
+    store.renew_batch(owner, key, first).await.expect("no error");
+    assert!(!keep(first, "late").await);
+    store.release_batch(owner, key, first).await.expect("no error");
+    assert!(!lease(third).await, "the second one's still");
+    assert!(keep(second, "the answer").await);
+    assert_eq!(store.batch_answer(owner, key).await.expect("read"), Some(answer("the answer")));
+    store.renew_batch(owner, key, first).await.expect("no error");
+    assert!(!keep(first, "later still").await, "an ended lease is not taken back");
+
+    assert!(lease(third).await, "it ended with the answer");
+    assert!(!keep(third, "another").await);
+    assert_eq!(store.batch_answer(owner, key).await.expect("read"), Some(answer("the answer")));
+    assert!(lease(third).await);
+    run("update event_store.batch_lease set expires_at = now() - interval '1 day'").await;
+    run("update event_store.batch_answer set recorded_at = now() - interval '25 hours'").await;
     assert_eq!(store.forget_old_batch_answers(100).await.expect("swept"), 0, "kept for a day at least");
-    sqlx::query("update event_store.batch_answer set recorded_at = now() - interval '3 days'")
+    assert_eq!(run("delete from event_store.batch_lease").await, 0, "swept, too");
+    run("update event_store.batch_answer set recorded_at = now() - interval '3 days'").await;
+    assert_eq!(store.forget_old_batch_answers(100).await.expect("swept"), 1);
+}
+
+#[sqlx::test(migrations = false)]
+async fn lookups_share_a_bound_in_bytes_and_miss_nothing(pool: PgPool) {
+    const LARGE_BYTES: usize = 3 << 20;
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let tasks = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
+    for task in tasks {
+        let mut commands = vec![command(vec![created()])];
+        commands.extend((0..4).map(|_| command(vec![TaskEvent::TaskStarted {}])));
+        store.append(SHARD, unit(owner, task, 0, commands)).await.expect("appended");
+    }
+    sqlx::query("update event_store.event set data = repeat(' ', $1) || data")
+        .bind(LARGE_BYTES as i32)
         .execute(&pool)
         .await
-        .expect("aged");
-    assert_eq!(store.forget_old_batch_answers(100).await.expect("swept"), 1);
+        .expect("large now");
+    let look_up = |task: Uuid, after| store.look_up(OwnerId(owner), TaskId(task), after, vec![]);
+    let looked = futures_util::future::join_all(tasks.map(|task| look_up(task, 0))).await;
+    let looked: Vec<_> = looked.into_iter().map(|looked| looked.expect("looked up")).collect();
+    let first_round: usize = looked.iter().map(|looked| looked.events.len()).sum();
+    // The first request of the three may have gone alone, ahead of the others: twice the bound, and one event over.
+    assert!((5..=13).contains(&first_round), "{first_round} events of {LARGE_BYTES} bytes at once");
+    for (task, looked) in tasks.into_iter().zip(looked) {
+        let (mut versions, mut more) = (Vec::new(), looked.more);
+        versions.extend(looked.events.iter().map(|event| event.version));
+        for _ in 0..5 {
+            if !more {
+                break;
+            }
+            let looked = look_up(task, versions.last().copied().unwrap_or(0)).await.expect("looked up");
+            versions.extend(looked.events.iter().map(|event| event.version));
+            more = looked.more;
+        }
+        assert_eq!((versions, more), (vec![1, 2, 3, 4, 5], false));
+    }
 }
