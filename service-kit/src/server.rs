@@ -344,15 +344,18 @@ impl RouteMetrics {
 }
 
 /// Bounded: what is not a method of this API has one name.
-fn method_label(method: &Method) -> &'static str {
+const METHOD_LABELS: [&str; 7] = ["GET", "POST", "PATCH", "DELETE", "PUT", "OPTIONS", "other"];
+
+/// Which of [`METHOD_LABELS`].
+fn method_number(method: &Method) -> usize {
     match *method {
-        Method::GET | Method::HEAD => "GET",
-        Method::POST => "POST",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::PUT => "PUT",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
+        Method::GET | Method::HEAD => 0,
+        Method::POST => 1,
+        Method::PATCH => 2,
+        Method::DELETE => 3,
+        Method::PUT => 4,
+        Method::OPTIONS => 5,
+        _ => 6,
     }
 }
 
@@ -362,7 +365,7 @@ struct EdgeLayer(Arc<Rules>);
 impl Layer<Route> for EdgeLayer {
     type Service = EdgeService;
 
-    /// Called for each route and method, so that each has its own metrics at hand.
+    /// Called for each route and method, or for a route that takes all methods, so that each has its own metrics at hand.
     fn layer(&self, inner: Route) -> EdgeService {
         EdgeService { inner, rules: self.0.clone(), metrics: Arc::default() }
     }
@@ -372,16 +375,18 @@ impl Layer<Route> for EdgeLayer {
 struct EdgeService {
     inner: Route,
     rules: Arc<Rules>,
-    metrics: Arc<OnceLock<Arc<RouteMetrics>>>,
+    /// By method.
+    metrics: Arc<[OnceLock<Arc<RouteMetrics>>; METHOD_LABELS.len()]>,
 }
 
 impl EdgeService {
     fn metrics(&self, request: &Request) -> Arc<RouteMetrics> {
+        let method = method_number(request.method());
         let of_request = || {
             let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
-            Arc::new(RouteMetrics::new(method_label(request.method()), route.into()))
+            Arc::new(RouteMetrics::new(METHOD_LABELS[method], route.into()))
         };
-        self.metrics.get_or_init(of_request).clone()
+        self.metrics[method].get_or_init(of_request).clone()
     }
 }
 
