@@ -13,6 +13,7 @@ use service_kit::body::{BODY_BYTES_MAX, read_body, require_media_type};
 use service_kit::context::RequestContext;
 use service_kit::headers::{IdempotencyKey, IfMatch};
 use service_kit::problem::{Problem, ProblemCode};
+use service_kit::query::NoQuery;
 use uuid::Uuid;
 
 use crate::execute::{Caller, Expected, Identity, Item};
@@ -34,9 +35,7 @@ impl<S: Sync> FromRequestParts<S> for Attempt {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let principal = Principal::from_request_parts(parts, state).await?;
-        if parts.uri.query().is_some_and(|query| !query.is_empty()) {
-            return Err(Problem::parameter("a write has no query parameters"));
-        }
+        NoQuery::from_request_parts(parts, state).await?;
         Ok(Self {
             principal,
             context: RequestContext::current(),

@@ -284,6 +284,27 @@ async fn only_an_admin_sees_and_changes_accounts() {
 }
 
 #[tokio::test]
+async fn what_takes_no_parameters_refuses_them() {
+    let app = App::start().await;
+    let admin = app.admin("root@x").await;
+    let body = || Some(json!({"email": "ann@x", "password": "correct horse", "name": "Ann"}));
+    for (method, path, body) in [
+        (Method::POST, "/api/v1/auth/register?a=1", body()),
+        (Method::POST, "/api/v1/auth/login?next=/", body()),
+        (Method::POST, "/api/v1/auth/logout?all", None),
+        (Method::GET, "/api/v1/auth/me?a=1", None),
+        (Method::GET, "/api/v1/users?a=1", None),
+        (Method::GET, "/.well-known/jwks.json?a=1", None),
+    ] {
+        let answer = app.send(method, path, &admin, body).await;
+        assert_eq!((answer.status, answer.code()), (400, "invalid-parameter"), "{path}");
+    }
+    assert_eq!(app.get("/api/v1/auth/me?", &admin).await.status, 200);
+    assert_eq!(app.get("/api/v1/users?limit=1", &admin).await.status, 200);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn jwks_is_public() {
     let app = App::start().await;
     let jwks = app.get("/.well-known/jwks.json", "").await;

@@ -48,15 +48,6 @@ pub enum IfMatch {
 }
 
 impl IfMatch {
-    /// Whether a task at this version may be written.
-    #[must_use]
-    pub fn matches(&self, version: i64) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Versions(versions) => versions.contains(&version),
-        }
-    }
-
     fn parse(value: &HeaderValue) -> Option<Self> {
         match parse_tags(value.to_str().ok()?)? {
             Tags::Any => Some(Self::Any),

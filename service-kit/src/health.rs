@@ -22,6 +22,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::from_extractor;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -29,6 +30,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::problem::Problem;
+use crate::query::NoQuery;
 
 const CHECK_TIME_MAX: Duration = Duration::from_secs(2);
 const KEPT_FOR: Duration = Duration::from_millis(500);
@@ -203,10 +205,11 @@ impl Health {
 /// `/livez`, `/readyz` and, with a handle, `/metrics`.
 pub fn router(health: Health, metrics: Option<PrometheusHandle>) -> Router {
     let router = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(health);
-    match metrics {
+    let router = match metrics {
         Some(handle) => router.route("/metrics", get(move || std::future::ready(render(&handle)))),
         None => router,
-    }
+    };
+    router.route_layer(from_extractor::<NoQuery>())
 }
 
 async fn livez() -> Response {

@@ -36,6 +36,22 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for StrictQuery<T> {
     }
 }
 
+/// No query string at all: what takes no parameters refuses them. Around a whole router:
+/// `route_layer(axum::middleware::from_extractor::<NoQuery>())`.
+#[derive(Debug, Clone, Copy)]
+pub struct NoQuery;
+
+impl<S: Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        match parts.uri.query() {
+            None | Some("") => Ok(Self),
+            Some(_) => Err(Problem::parameter("there are no query parameters here")),
+        }
+    }
+}
+
 /// A query string (without `?`) as `T`.
 ///
 /// # Errors

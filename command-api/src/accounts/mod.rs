@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::from_extractor;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use domain::{Invalid, OwnerId, format_time};
@@ -21,9 +22,11 @@ use identity::{Account, Identity, IdentityError};
 use serde::Serialize;
 use service_kit::auth::Role;
 use service_kit::problem::{Problem, ProblemCode};
+use service_kit::query::NoQuery;
 
 /// The routes under "Accounts" of the HTTP contract. `server::edge` stands around them.
 pub fn router(identity: Identity) -> Router {
+    let listed = Router::new().route("/api/v1/users", get(users::list));
     Router::new()
         .route("/api/v1/auth/register", post(register::register))
         .route("/api/v1/auth/login", post(login::login))
@@ -31,9 +34,10 @@ pub fn router(identity: Identity) -> Router {
         .route("/api/v1/auth/logout", post(logout::logout))
         .route("/api/v1/auth/me", get(me::show).patch(me::rename))
         .route("/api/v1/auth/password", post(password::change))
-        .route("/api/v1/users", get(users::list))
         .route("/api/v1/users/{id}", patch(users::change))
         .route("/.well-known/jwks.json", get(jwks::jwks))
+        .route_layer(from_extractor::<NoQuery>())
+        .merge(listed)
         .with_state(identity)
 }
 
