@@ -63,6 +63,9 @@ pub enum Command {
         /// Do not switch when rows differ from the ones served now (exit status 1).
         #[arg(long)]
         expect_same: bool,
+        /// Make nothing: switch back to the read models before the ones served now, once they have caught up.
+        #[arg(long, conflicts_with = "expect_same")]
+        back: bool,
     },
     /// Publish the log to Kafka again, where messages were lost.
     ///

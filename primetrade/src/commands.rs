@@ -39,7 +39,9 @@ pub fn config(settings: &Settings) -> Result<Report, Failure> {
     let lines: Vec<String> = shown
         .iter()
         .map(|setting| {
-            format!("{:width$}  {:30}  {}", setting.name, setting.value.as_deref().unwrap_or("-"), setting.about)
+            let value = setting.value.as_deref().unwrap_or("-");
+            let default = if setting.is_default && setting.value.is_some() { " (default)" } else { "" };
+            format!("{:width$}  {:38}  {}", setting.name, format!("{value}{default}"), setting.about)
         })
         .collect();
     let object: serde_json::Map<String, Value> =
@@ -179,7 +181,7 @@ pub async fn import(databases: &Databases, args: cli::Import, stop: Cancellation
     if summary.interrupted {
         text.push_str("\nStopped before the end. The same import again goes on: nothing is done twice.");
     }
-    Ok(Report { good: summary.failed == 0 && !summary.interrupted, text, json: json!(summary) })
+    Ok(Report { good: summary.failed == 0 && !summary.interrupted, text, json: Some(json!(summary)) })
 }
 
 /// The file, or standard input; its length where it has one.
@@ -225,9 +227,9 @@ pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, 
     let text = format!("{} tasks in {} lines, {seconds:.1} s", summary.tasks, summary.lines);
     let json = json!({ "tasks": summary.tasks, "lines": summary.lines, "seconds": seconds });
     if to_stdout {
-        // Standard output holds the export itself.
+        // Standard output holds the export itself, and nothing after it.
         eprintln!("{text}");
-        return Ok(Report { good: true, text: String::new(), json: Value::Null });
+        return Ok(Report { good: true, text: String::new(), json: None });
     }
     Ok(Report::good(text, json))
 }
@@ -268,7 +270,22 @@ pub async fn rebuild(databases: &Databases, expect_same: bool) -> Result<Report,
         "catch_up_seconds": report.catch_up_seconds,
         "compare_seconds": report.compare_seconds,
     });
-    Ok(Report { good: !(expect_same && differences > 0), text, json })
+    Ok(Report { good: !(expect_same && differences > 0), text, json: Some(json) })
+}
+
+/// `primetrade rebuild --back`
+///
+/// # Errors
+/// No earlier generation is kept; a rebuild is running; the database.
+pub async fn go_back(databases: &Databases) -> Result<Report, Failure> {
+    let began = Instant::now();
+    let tail = TailReader::new(databases.in_index_order(), None);
+    let generation = rebuild::go_back(&databases.read, &tail).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Report::good(
+        format!("Generation {generation} is served again, {seconds:.1} s after it was asked for."),
+        json!({ "generation": generation, "seconds": seconds }),
+    ))
 }
 
 /// `primetrade republish`
@@ -315,7 +332,7 @@ pub async fn doctor(databases: &Databases) -> Result<Report, Failure> {
     } else {
         findings.join("\n")
     };
-    Ok(Report { good, text, json: json!({ "ok": good, "findings": findings }) })
+    Ok(Report { good, text, json: Some(json!({ "ok": good, "findings": findings })) })
 }
 
 /// What root opens before it hands its privileges down.

@@ -285,7 +285,8 @@ async fn effects(write: &PgPool) -> Result<Findings, DoctorError> {
     Ok(kind.into_findings("commands with more than one effect"))
 }
 
-/// Each remembered command stands for an event that is there, at the position that was answered.
+/// Each remembered command stands for an event that is there, at the position that was answered. (One without a version
+/// binds the key of a batch: no command's.)
 async fn command_rows(write: &PgPool) -> Result<Findings, DoctorError> {
     let mut kind = Kind::new();
     // No owner has the nil id.
@@ -296,7 +297,7 @@ async fn command_rows(write: &PgPool) -> Result<Findings, DoctorError> {
             select c.owner_id, c.command_id, c.task_id, c.version, c.revision, e.position as "position?"
             from (
                 select * from event_store.command
-                where (owner_id, command_id) > ($1, $2)
+                where (owner_id, command_id) > ($1, $2) and version > 0
                 order by owner_id, command_id
                 limit $3
             ) c

@@ -244,7 +244,8 @@ async fn brief(settings: &Settings, databases: &Databases, command: Command) -> 
         Command::Keys(cli::Keys::Rotate) => commands::rotate_keys(databases, &secret(settings)?).await,
         Command::User(command) => commands::user(databases, command).await,
         Command::Export(args) => commands::export(databases, args).await,
-        Command::Rebuild { expect_same } => commands::rebuild(databases, expect_same).await,
+        Command::Rebuild { back: true, .. } => commands::go_back(databases).await,
+        Command::Rebuild { expect_same, .. } => commands::rebuild(databases, expect_same).await,
         Command::Republish { from, shard } => commands::republish(databases, from, shard).await,
         Command::Doctor => commands::doctor(databases).await,
     }

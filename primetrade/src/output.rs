@@ -19,15 +19,15 @@ pub struct Report {
     pub good: bool,
     /// For people; without a line end. Empty: nothing to say.
     pub text: String,
-    /// For machines: one object.
-    pub json: Value,
+    /// For machines: one object. None: standard output holds something else.
+    pub json: Option<Value>,
 }
 
 impl Report {
     /// All is well.
     #[must_use]
     pub fn good(text: impl Into<String>, json: Value) -> Self {
-        Self { good: true, text: text.into(), json }
+        Self { good: true, text: text.into(), json: Some(json) }
     }
 
     /// Prints it to standard output, in the form asked for.
@@ -37,7 +37,9 @@ impl Report {
     pub fn print(&self, json: bool) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if json {
-            writeln!(out, "{}", self.json)?;
+            if let Some(json) = &self.json {
+                writeln!(out, "{json}")?;
+            }
         } else if !self.text.is_empty() {
             writeln!(out, "{}", self.text)?;
         }

@@ -14,12 +14,8 @@ const POSTGRES_BIN: &str = "PRIMETRADE_POSTGRES_BIN";
 
 /// Variables that only the single process knows.
 const OWN_VARIABLES: [Variable; 2] = [
-    Variable { name: RUN_AS, secret: false, about: "user to go on as when root starts the private PostgreSQL" },
-    Variable {
-        name: POSTGRES_BIN,
-        secret: false,
-        about: "folder of initdb and postgres, if not where packages put them",
-    },
+    Variable::open(RUN_AS, None, "user to go on as when root starts the private PostgreSQL"),
+    Variable::open(POSTGRES_BIN, None, "folder of initdb and postgres, if not where packages put them"),
 ];
 
 /// What the flags say; they win over variables.
@@ -59,9 +55,11 @@ pub struct Settings {
 pub struct Shown {
     /// The variable.
     pub name: &'static str,
-    /// Its value, or only that it is set where it is secret; none where the default holds.
+    /// The value that holds, the default too; of a secret only that there is one. None: neither.
     pub value: Option<String>,
-    /// What it is for, with its default.
+    /// Whether that is the default.
+    pub is_default: bool,
+    /// What it is for.
     pub about: &'static str,
 }
 
@@ -98,7 +96,7 @@ impl Settings {
             let reason = "it needs PRIMETRADE_DATABASE_URL beside it, since the private PostgreSQL keeps both";
             return Err(config::invalid("PRIMETRADE_READ_DATABASE_URL", &reason));
         }
-        source.switch("PRIMETRADE_RATE_LIMITS", true)?;
+        config::check_forms(&source)?;
         // A path need not be UTF-8; and after root handed down, it is the one that was given away.
         let data_dir = std::env::var_os(HANDED_DOWN).map(PathBuf::from).or_else(|| flags.data_dir.clone());
         let data_dir = match data_dir {
@@ -112,7 +110,7 @@ impl Settings {
             secret: config::root_secret(&source)?,
             run_as: source.text(RUN_AS)?,
             postgres_bin: source.text(POSTGRES_BIN)?.map(PathBuf::from),
-            cors_origins: source.list("PRIMETRADE_CORS_ORIGINS")?,
+            cors_origins: config::cors_origins(&source)?,
             log: Log::read(&source)?,
             source,
         })
@@ -133,17 +131,36 @@ impl Settings {
         Ok(values)
     }
 
-    /// Every setting with its value; secrets are not told.
+    /// Every setting with the value that holds; secrets are not told.
     ///
     /// # Errors
     /// A file cannot be read.
     pub fn shown(&self) -> Result<Vec<Shown>, ConfigError> {
         let shown = VARIABLES.iter().chain(&OWN_VARIABLES).map(|variable| {
-            let value = self.source.text(variable.name)?;
-            let value = value.map(|value| if variable.secret { untold(&value) } else { value });
-            Ok(Shown { name: variable.name, value, about: variable.about })
+            let given = self.source.text(variable.name)?;
+            let is_default = given.is_none();
+            let value = match given {
+                Some(value) if variable.secret => Some(untold(&value)),
+                Some(value) => Some(value),
+                None => self.default_of(variable),
+            };
+            Ok(Shown { name: variable.name, value, is_default, about: variable.about })
         });
         shown.collect()
+    }
+
+    fn default_of(&self, variable: &Variable) -> Option<String> {
+        let data_dir = self.data_dir.display();
+        match variable.name {
+            "PRIMETRADE_DATABASE_URL" => Some(format!("(private, in {data_dir})")),
+            "PRIMETRADE_READ_DATABASE_URL" => match &self.databases.read {
+                Some(url) => Some(untold(url.expose_secret())),
+                None => Some(format!("(private, in {data_dir})")),
+            },
+            "PRIMETRADE_SECRET" if self.data_dir.join("secret").exists() => Some(format!("(set, in {data_dir})")),
+            "PRIMETRADE_SECRET" => Some(format!("(made at the first start, in {data_dir})")),
+            _ => variable.default.map(str::to_owned),
+        }
     }
 }
 
@@ -193,10 +210,36 @@ mod tests {
             ("PRIMETRADE_DATABASE_URL", "mysql://me:hidden@host/x"),
             ("PRIMETRADE_LISTEN", "8080"),
             ("PRIMETRADE_LISTN", "127.0.0.1:8080"),
+            ("PRIMETRADE_KAFKA_BROKERS", "kafka"),
+            ("PRIMETRADE_REDIS_URL", "hidden"),
         ] {
             let error = refused(&[(name, value)]);
             assert!(error.contains(name) && !error.contains("hidden"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_holds_is_shown_defaults_too() {
+        let shown = |settings: Settings, name: &str| {
+            settings.shown().unwrap().into_iter().find(|shown| shown.name == name).unwrap()
+        };
+        let of = |variables: &[(&str, &str)], name: &str| {
+            let Shown { value, is_default, .. } = shown(read(variables).unwrap(), name);
+            (value.unwrap_or_default(), is_default)
+        };
+        let default = |value: &str| (value.to_owned(), true);
+        assert_eq!(of(&[], "PRIMETRADE_LISTEN"), default("127.0.0.1:8080"));
+        assert_eq!(of(&[("PRIMETRADE_LISTEN", "[::1]:1")], "PRIMETRADE_LISTEN"), ("[::1]:1".to_owned(), false));
+        assert_eq!(of(&[], "PRIMETRADE_RATE_LIMITS"), default("on"));
+        assert_eq!(of(&[], "PRIMETRADE_JWKS_URL"), default(""));
+        let nowhere = [("PRIMETRADE_DATA_DIR", "/nonexistent")];
+        assert_eq!(of(&nowhere, "PRIMETRADE_SECRET"), default("(made at the first start, in /nonexistent)"));
+        assert_eq!(of(&nowhere, "PRIMETRADE_DATABASE_URL"), default("(private, in /nonexistent)"));
+        let url = [("PRIMETRADE_DATABASE_URL", "postgres://me:hidden@db:5432/x")];
+        assert_eq!(of(&url, "PRIMETRADE_READ_DATABASE_URL"), default("postgres://db:5432/x"));
+        // And they are those that are read.
+        assert_eq!(Log::read(&Source::default()).unwrap().filter, of(&[], "PRIMETRADE_LOG").0);
+        assert_eq!(read(&[]).unwrap().data_dir.to_str(), Some(&*of(&[], "PRIMETRADE_DATA_DIR").0));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::compare::{Differences, compare};
 use crate::feed::{catch_up, create_checkpoint};
 use crate::fold::fold_id;
-use crate::{bulk, connection, lag};
+use crate::{bulk, connection};
 
 /// The advisory lock that a rebuild holds: "prtr", "ebld".
 pub(crate) const LOCK: (i32, i32) = (0x7072_7472, 0x6562_6c64);
@@ -333,8 +333,6 @@ async fn build(
         create_checkpoint(&mut connection, live.live_generation, row.shard).await?;
     }
     catch_up_with_live(&mut batches, tail, generation).await?;
-    // What the live one is compared up to.
-    lag::look(pool, tail).await?;
     let catch_up_seconds = catch_up_started.elapsed().as_secs_f64();
 
     meter.enter(Phase::Compare);

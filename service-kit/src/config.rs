@@ -14,66 +14,56 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use axum::http::Uri;
+use axum::http::uri::Authority;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::token::{RootSecret, SECRET_LENGTH_MIN};
 
 /// Every variable there is; another one that begins with `PRIMETRADE_` is a mistake that [`Source::check_names`] tells.
 pub const VARIABLES: &[Variable] = &[
-    Variable { name: "PRIMETRADE_LISTEN", secret: false, about: "address and port, default 127.0.0.1:8080" },
-    Variable { name: "PRIMETRADE_OPS_LISTEN", secret: false, about: "livez, readyz and metrics move to this address" },
-    Variable { name: "PRIMETRADE_DATA_DIR", secret: false, about: "data folder of a single process, default ./data" },
-    Variable { name: "PRIMETRADE_DATABASE_URL", secret: true, about: "event store and identity" },
-    Variable { name: "PRIMETRADE_READ_DATABASE_URL", secret: true, about: "read models, default the same" },
-    Variable { name: "PRIMETRADE_READ_REPLICA_URL", secret: true, about: "replica for reads, optional" },
-    Variable { name: "PRIMETRADE_SECRET", secret: true, about: "authenticates tokens and cursors, encrypts keys" },
-    Variable { name: "PRIMETRADE_JWKS_URL", secret: false, about: "keys for services without the identity database" },
-    Variable {
-        name: "PRIMETRADE_KAFKA_BROKERS",
-        secret: false,
-        about: "host:port, with commas between; services only",
-    },
-    Variable { name: "PRIMETRADE_KAFKA_TOPIC", secret: false, about: "default primetrade.task-events" },
-    Variable { name: "PRIMETRADE_KAFKA_PARTITIONS", secret: false, about: "of the topic, default 12" },
-    Variable { name: "PRIMETRADE_KAFKA_REPLICATION", secret: false, about: "copies of a partition, default 1" },
-    Variable {
-        name: "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS",
-        secret: false,
-        about: "copies that must have a message before it counts, default 1",
-    },
-    Variable { name: "PRIMETRADE_KAFKA_COMPRESSION", secret: false, about: "zstd or lz4, default zstd" },
-    Variable {
-        name: "PRIMETRADE_KAFKA_SECURITY_PROTOCOL",
-        secret: false,
-        about: "plaintext, ssl, sasl_plaintext or sasl_ssl, default plaintext",
-    },
-    Variable { name: "PRIMETRADE_KAFKA_SASL_MECHANISM", secret: false, about: "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512" },
-    Variable { name: "PRIMETRADE_KAFKA_SASL_USERNAME", secret: false, about: "who we are to the brokers" },
-    Variable { name: "PRIMETRADE_KAFKA_SASL_PASSWORD", secret: true, about: "its password" },
-    Variable {
-        name: "PRIMETRADE_KAFKA_CA_FILE",
-        secret: false,
-        about: "authority of the brokers' certificates (PEM), default those of the machine",
-    },
-    Variable { name: "PRIMETRADE_REDIS_URL", secret: true, about: "services only" },
-    Variable {
-        name: "PRIMETRADE_TRUSTED_PROXIES",
-        secret: false,
-        about: "addresses whose X-Forwarded-For is believed",
-    },
-    Variable {
-        name: "PRIMETRADE_CORS_ORIGINS",
-        secret: false,
-        about: "origins that browsers may call from, default none",
-    },
-    Variable { name: "PRIMETRADE_RATE_LIMITS", secret: false, about: "on or off, default on" },
-    Variable { name: "PRIMETRADE_LOG", secret: false, about: "as RUST_LOG, default info" },
-    Variable { name: "PRIMETRADE_LOG_FORMAT", secret: false, about: "text or json, default text" },
-    Variable { name: "OTEL_EXPORTER_OTLP_ENDPOINT", secret: false, about: "where traces go, default nowhere" },
+    Variable::open("PRIMETRADE_LISTEN", Some("127.0.0.1:8080"), "address and port"),
+    Variable::open("PRIMETRADE_OPS_LISTEN", None, "livez, readyz and metrics move to this address"),
+    Variable::open("PRIMETRADE_DATA_DIR", Some("./data"), "data folder of a single process"),
+    Variable::secret("PRIMETRADE_DATABASE_URL", "event store and identity"),
+    Variable::secret("PRIMETRADE_READ_DATABASE_URL", "read models, default the same"),
+    Variable::secret("PRIMETRADE_READ_REPLICA_URL", "replica for reads, optional"),
+    Variable::secret("PRIMETRADE_SECRET", "authenticates tokens and cursors, encrypts keys"),
+    Variable::open("PRIMETRADE_JWKS_URL", None, "keys for services without the identity database"),
+    Variable::open("PRIMETRADE_KAFKA_BROKERS", None, "host:port, with commas between; services only"),
+    Variable::open("PRIMETRADE_KAFKA_TOPIC", Some("primetrade.task-events"), "where the log is published"),
+    Variable::open("PRIMETRADE_KAFKA_PARTITIONS", Some("12"), "of the topic"),
+    Variable::open("PRIMETRADE_KAFKA_REPLICATION", Some("1"), "copies of a partition"),
+    Variable::open(
+        "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS",
+        Some("1"),
+        "copies that must have a message before it counts",
+    ),
+    Variable::open("PRIMETRADE_KAFKA_COMPRESSION", Some("zstd"), "zstd or lz4"),
+    Variable::open(
+        "PRIMETRADE_KAFKA_SECURITY_PROTOCOL",
+        Some("plaintext"),
+        "plaintext, ssl, sasl_plaintext or sasl_ssl",
+    ),
+    Variable::open("PRIMETRADE_KAFKA_SASL_MECHANISM", None, "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"),
+    Variable::open("PRIMETRADE_KAFKA_SASL_USERNAME", None, "who we are to the brokers"),
+    Variable::secret("PRIMETRADE_KAFKA_SASL_PASSWORD", "its password"),
+    Variable::open(
+        "PRIMETRADE_KAFKA_CA_FILE",
+        None,
+        "authority of the brokers' certificates (PEM), default those of the machine",
+    ),
+    Variable::secret("PRIMETRADE_REDIS_URL", "services only"),
+    Variable::open("PRIMETRADE_TRUSTED_PROXIES", None, "addresses or networks whose X-Forwarded-For is believed"),
+    Variable::open("PRIMETRADE_CORS_ORIGINS", None, "origins that browsers may call from"),
+    Variable::open("PRIMETRADE_RATE_LIMITS", Some("on"), "on or off"),
+    Variable::open("PRIMETRADE_LOG", Some("info"), "as RUST_LOG"),
+    Variable::open("PRIMETRADE_LOG_FORMAT", Some("text"), "text or json"),
+    Variable::open("OTEL_EXPORTER_OTLP_ENDPOINT", None, "where traces go"),
 ];
 
 /// A variable of the contract.
@@ -83,8 +73,24 @@ pub struct Variable {
     pub name: &'static str,
     /// Whether its value is never shown.
     pub secret: bool,
+    /// Its value where it is not set, if that is always the same one.
+    pub default: Option<&'static str>,
     /// One line about it.
     pub about: &'static str,
+}
+
+impl Variable {
+    /// One whose value may be shown.
+    #[must_use]
+    pub const fn open(name: &'static str, default: Option<&'static str>, about: &'static str) -> Self {
+        Self { name, secret: false, default, about }
+    }
+
+    /// One whose value is never shown.
+    #[must_use]
+    pub const fn secret(name: &'static str, about: &'static str) -> Self {
+        Self { name, secret: true, default: None, about }
+    }
 }
 
 /// What is wrong with the configuration. The message names the variable and never shows a secret.
@@ -332,6 +338,97 @@ pub fn root_secret(source: &Source) -> Result<Option<RootSecret>, ConfigError> {
     source.secret(NAME)?.map(|secret| RootSecret::new(secret).map_err(|_| too_short())).transpose()
 }
 
+/// `PRIMETRADE_CORS_ORIGINS`: origins as a browser sends them, `scheme://host` or `scheme://host:port`, or `*`.
+///
+/// # Errors
+/// When one is no origin: it would never be equal to one.
+pub fn cors_origins(source: &Source) -> Result<Vec<String>, ConfigError> {
+    const NAME: &str = "PRIMETRADE_CORS_ORIGINS";
+    let origins: Vec<String> = source.list(NAME)?;
+    match origins.iter().find(|origin| *origin != "*" && !is_origin(origin)) {
+        Some(origin) => Err(invalid(
+            NAME,
+            &format!("{origin}: it is * or an origin as https://app.example, with nothing after the host"),
+        )),
+        None => Ok(origins),
+    }
+}
+
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host_and_port)) = text.split_once("://") else { return false };
+    let Ok(authority) = host_and_port.parse::<Authority>() else { return false };
+    let has_port = authority.as_str().len() > authority.host().len();
+    scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'@' || byte == b'*')
+        && !authority.host().is_empty()
+        && (!has_port || authority.port_u16().is_some())
+}
+
+/// A network, or one address: `10.0.0.0/8`, `2001:db8::/32`, `127.0.0.1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// Its first address, or any other.
+    pub address: IpAddr,
+    /// How many of the address's bits are the network's.
+    pub prefix_bits: u8,
+}
+
+/// It is no address, or the network has more bits than an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is an address or a network, as 10.0.0.0/8")]
+pub struct NoNetwork;
+
+impl FromStr for Network {
+    type Err = NoNetwork;
+
+    fn from_str(text: &str) -> Result<Self, NoNetwork> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.parse().map_err(|_| NoNetwork)?;
+        let bits_max = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_bits = prefix.map_or(Ok(bits_max), |prefix| prefix.parse().map_err(|_| NoNetwork))?;
+        if prefix_bits <= bits_max { Ok(Self { address, prefix_bits }) } else { Err(NoNetwork) }
+    }
+}
+
+/// The forms of what this program may have no use for, so that a mistake is told where it is made and not once somebody
+/// uses it. (What has a section of its own is checked when that is read.)
+///
+/// # Errors
+/// Names the first one that is not as it should be.
+pub fn check_forms(source: &Source) -> Result<(), ConfigError> {
+    source.list::<Network>("PRIMETRADE_TRUSTED_PROXIES")?;
+    source.switch("PRIMETRADE_RATE_LIMITS", true)?;
+    cors_origins(source)?;
+    for name in ["PRIMETRADE_JWKS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+        if let Some(url) = source.text(name)?
+            && !is_http_url(&url)
+        {
+            return Err(invalid(name, &"it is a URL that begins with http:// or https://"));
+        }
+    }
+    const BROKERS: &str = "PRIMETRADE_KAFKA_BROKERS";
+    if let Some(broker) = source.list::<String>(BROKERS)?.iter().find(|broker| !is_host_and_port(broker)) {
+        return Err(invalid(BROKERS, &format!("{broker}: it is host:port, with commas between")));
+    }
+    const REDIS: &str = "PRIMETRADE_REDIS_URL";
+    if let Some(url) = source.secret(REDIS)? {
+        crate::redis::check_url(url.expose_secret()).map_err(|error| invalid(REDIS, &error))?;
+    }
+    Ok(())
+}
+
+fn is_http_url(text: &str) -> bool {
+    text.parse::<Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.parse::<Authority>().is_ok_and(|authority| {
+        authority.port_u16().is_some_and(|port| port > 0) && !authority.host().is_empty() && !text.contains('@')
+    })
+}
+
 /// How logs are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -422,6 +519,59 @@ mod tests {
             let text = result.expect_err(name).to_string();
             assert!(text.contains(name), "{text}");
             assert!(!text.contains("hunter2"), "{value}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_only_other_programs_use_is_checked_too() {
+        let check = |name: &str, value: &str| check_forms(&source(&[(name, value)]));
+        for (name, good, bad) in [
+            (
+                "PRIMETRADE_TRUSTED_PROXIES",
+                &["127.0.0.1", "10.0.0.0/8, 2001:db8::/32,::1", "0.0.0.0/0"][..],
+                &["nginx", "10.0.0.0/33", "10.0.0.0/", "::/129", "1.2.3", "10.0.0.0/-1"][..],
+            ),
+            (
+                "PRIMETRADE_CORS_ORIGINS",
+                &["*", "https://app.example", "http://localhost:3000, https://b.example:8443", "http://[::1]:3000"],
+                &[
+                    "https://app.example/",
+                    "app.example",
+                    "https://",
+                    "https://app.example/path",
+                    "https://*.example",
+                    "https://a.example https://b.example",
+                    "HTTPS://app.example",
+                    "https://me@app.example",
+                    "https://app.example:port",
+                    "null",
+                ],
+            ),
+            (
+                "PRIMETRADE_JWKS_URL",
+                &["http://127.0.0.1:8081/.well-known/jwks.json", "https://id.example/keys"],
+                &["id.example/keys", "ftp://id.example", "http://", "keys"],
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                &["http://collector:4318", "https://otel.example/v1"],
+                &["collector:4318", "grpc://collector:4317", "yes please"],
+            ),
+            (
+                "PRIMETRADE_KAFKA_BROKERS",
+                &["kafka:9092", "one:9092,two:9092", "[::1]:9092"],
+                &["kafka", "kafka:", "kafka:0", "kafka:70000", "http://kafka:9092", ":9092", "one:9092 two:9092"],
+            ),
+            ("PRIMETRADE_REDIS_URL", &["redis://cache:6379/0", "redis://:word@cache"], &["cache:6379", "hunter2"]),
+            ("PRIMETRADE_RATE_LIMITS", &["on", "off"], &["yes"]),
+        ] {
+            for value in good {
+                check(name, value).unwrap_or_else(|error| panic!("{name}={value}: {error}"));
+            }
+            for value in bad {
+                let error = check(name, value).expect_err(&format!("{name}={value}")).to_string();
+                assert!(error.starts_with(name) && !error.contains("hunter2"), "{error}");
+            }
         }
     }
 

@@ -77,6 +77,14 @@ pub struct Entry {
     pub ttl_ms: u64,
 }
 
+/// Whether it is the URL of a Redis.
+///
+/// # Errors
+/// It is not.
+pub fn check_url(url: &str) -> Result<(), BadUrl> {
+    Client::open(url).map(drop).map_err(|_| BadUrl)
+}
+
 impl Redis {
     /// A handle; the connection is made in the background, and made again whenever it is lost. Needs a Tokio runtime.
     ///

@@ -256,7 +256,7 @@ where
     let interrupt = Interrupt::listen().map_err(|error| Failure::Start(error.into()))?;
     let metrics = telemetry::metrics().map_err(|error| Failure::Start(error.into()))?;
     let _traces = traces::from(&starting.source, name).map_err(|error| Failure::Start(error.into()))?;
-    let cors_origins = starting.source.list("PRIMETRADE_CORS_ORIGINS").map_err(|error| Failure::Start(error.into()))?;
+    let cors_origins = config::cors_origins(&starting.source).map_err(|error| Failure::Start(error.into()))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
     let built = tokio::select! {
         built = build(&mut starting) => built?,
@@ -322,6 +322,7 @@ fn read(port: u16) -> Result<(Starting, Listen), Failure> {
     let starting = || -> Result<_, StartError> {
         let mut source = Source::from_env();
         source.check_names(&[])?;
+        config::check_forms(&source)?;
         for (name, flag) in [("PRIMETRADE_LISTEN", flags.listen), ("PRIMETRADE_OPS_LISTEN", flags.ops_listen)] {
             if let Some(value) = flag {
                 source.set(name, value);

@@ -240,7 +240,7 @@ async fn batch(ledger: &Ledger) -> Outcome {
             Form::Single { .. } => None,
         })
         .collect();
-    let request = ledger.account.request("POST", "/api/v1/commands");
+    let request = ledger.account.request("POST", "/api/v1/commands").key(&Uuid::new_v4().to_string());
     let answer = request.json(&json!({ "commands": commands })).try_send().await;
     let mut all = Outcome::Done;
     for (index, mut attempt) in attempts.into_iter().enumerate() {

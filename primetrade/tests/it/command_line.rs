@@ -8,7 +8,7 @@ use std::process::Stdio;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Folder, Ran, Server, is_root, until};
+use crate::support::{Folder, Ran, Server, is_root, post, until};
 
 fn id(number: u32) -> String {
     format!("00000000-0000-4000-8000-{number:012}")
@@ -50,7 +50,11 @@ fn import(folder: &Folder, file: &str, owner: &str, more: &[&str]) -> Ran {
 }
 
 fn export(folder: &Folder, owner: &str, format: &str) -> String {
-    folder.run(&["export", "-", "--owner", owner, "--format", format]).expect(0).stdout
+    let args = ["export", "-", "--owner", owner, "--format", format];
+    let exported = folder.run(&args).expect(0).stdout;
+    let with_json = folder.run(&[&args[..], &["--json"]].concat()).expect(0).stdout;
+    assert_eq!(with_json, exported, "standard output holds the export and nothing else");
+    exported
 }
 
 #[test]
@@ -285,6 +289,15 @@ fn a_rebuild_tells_of_differences() {
     let switched = folder.run(&["rebuild", "--json"]).expect(0).json();
     assert!(switched["differences"].as_i64().unwrap() > 0 && switched["switched"] == json!(true));
     folder.run(&["doctor"]).expect(0);
+
+    // And back: to the one that was tampered with, and from there to the good one.
+    let back = folder.run(&["rebuild", "--back", "--json"]).expect(0).json();
+    assert_eq!(back["generation"], same["generation"]);
+    assert!(folder.run(&["doctor"]).expect(1).stdout.contains("the read models differ"));
+    let again = folder.run(&["rebuild", "--back", "--json"]).expect(0).json();
+    assert_eq!(again["generation"], switched["generation"]);
+    folder.run(&["doctor"]).expect(0);
+    assert_eq!(folder.run(&["rebuild", "--back", "--expect-same"]).code, Some(2));
 }
 
 #[test]
@@ -328,6 +341,14 @@ fn the_doctor_finds_each_kind_of_damage() {
     let file = folder.write("history.ndjson", history());
     import(&folder, file.to_str().unwrap(), "a@example.org", &[]).expect(0);
     let server = Server::start(&folder);
+    // A batch under a key leaves a row that is no command's.
+    let account = json!({"email": "a@example.org", "password": "long enough"}).to_string();
+    let login = post(server.port, "/api/v1/auth/login", "", &account);
+    let token = login.split('"').skip_while(|text| *text != "access_token").nth(2).expect("a token");
+    let headers = format!("Authorization: Bearer {token}\r\nIdempotency-Key: b\r\n");
+    let batch = json!({"commands": [{"type": "StartTask", "task_id": id(99)}]}).to_string();
+    let answer = post(server.port, "/api/v1/commands", &headers, &batch);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     until("the projector has caught up", || folder.run(&["doctor"]).code.filter(|code| *code == 0));
     let well = folder.run(&["doctor", "--json"]).expect(0).json();
     assert_eq!(well, json!({"ok": true, "findings": []}));
@@ -366,6 +387,8 @@ fn settings_are_shown_without_secrets_and_checked() {
     command.env("PRIMETRADE_DATABASE_URL", "postgres://me:hidden@db:5432/x").env("PRIMETRADE_SECRET", "s".repeat(32));
     let ran = Ran::of(&mut command).expect(0);
     assert_eq!(ran.json()["PRIMETRADE_DATABASE_URL"], "postgres://db:5432/x");
+    assert_eq!(ran.json()["PRIMETRADE_READ_DATABASE_URL"], "postgres://db:5432/x");
+    assert_eq!(ran.json()["PRIMETRADE_LISTEN"], "127.0.0.1:8080");
     assert!(!ran.stdout.contains("hidden") && !ran.stdout.contains("sss"), "{ran:?}");
     assert!(!folder.data().exists(), "to show the settings nothing is made");
     for (name, value) in [
@@ -373,6 +396,11 @@ fn settings_are_shown_without_secrets_and_checked() {
         ("PRIMETRADE_SECRET", "short"),
         ("PRIMETRADE_LOG_FORMAT", "xml"),
         ("PRIMETRADE_LISTN", "127.0.0.1:1"),
+        ("PRIMETRADE_TRUSTED_PROXIES", "nginx"),
+        ("PRIMETRADE_CORS_ORIGINS", "https://app.example/"),
+        ("PRIMETRADE_JWKS_URL", "nonsense"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense"),
+        ("PRIMETRADE_KAFKA_BROKERS", "nonsense"),
         ("PRIMETRADE_SECRET_FILE", "/nonexistent"),
     ] {
         let ran = Ran::of(folder.command(&["serve"]).env(name, value));
