@@ -163,7 +163,6 @@ async fn a_copy_that_is_cut_off_between_applying_and_committing_leaves_nothing()
         append(&database.pool, &histories.next(300)).await;
         database.log().publish().await;
         until("the batch waits", || async { database.number(WAITING).await > 0 }).await;
-        assert_eq!(rows(&database, 1).await.len(), rows(&database, 1).await.len());
         database
             .execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity
@@ -224,6 +223,24 @@ async fn a_hole_stops_its_partition_only_and_says_what_mends_it() {
     assert_eq!(database.number("select count(*) from read_model.kafka_partition where trouble is not null").await, 0);
     database.append(&[event(cut, 1, "TaskCompleted", "{}"), event(whole, 2, "TaskCreated", CREATED)]).await;
     caught_up(&database).await;
+    running.stop().await;
+    assert_exactly_once(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_lost_are_noticed_also_when_none_comes_after_them() {
+    let database = Database::create_for(Feed::Kafka).await;
+    let owner = owner_in(4, 5);
+    database.append(&[event(owner, 1, "TaskCreated", CREATED)]).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    append(&database.pool, &[event(owner, 1, "TaskStarted", "{}"), event(owner, 1, "TaskCompleted", "{}")]).await;
+    database.topic().publish_but(&database.pool, |_| true).await;
+    assert_eq!(mend(&running).await, 2);
+    database.topic().republish(&database.pool, 2).await;
+    caught_up(&database).await;
+    let troubles = running.projector.troubles();
+    until("nothing is wrong any more", || async { troubles.borrow().is_empty() }).await;
     running.stop().await;
     assert_exactly_once(&database).await;
 }
@@ -335,9 +352,8 @@ async fn a_message_that_nobody_can_read_is_parked_and_everything_else_goes_on() 
 
     for _ in 0..2 {
         admin.retry_first().await;
-        let left = items.len();
         until("the retry was made", || async {
-            database.number("select count(*) from read_model.parked where retry_at is not null").await == 0 && left > 0
+            database.number("select count(*) from read_model.parked where retry_at is not null").await == 0
         })
         .await;
     }

@@ -58,6 +58,8 @@ pub(super) struct Kafka {
     of: i32,
     /// In the order in which they came; each of a partition that is being read.
     pending: VecDeque<Pending>,
+    /// Where the partitions end, not looked at yet.
+    ends: Vec<(i32, i64)>,
     applier: Applier,
     lost_races: LostRaces,
 }
@@ -86,6 +88,8 @@ struct Partition {
     place: Place,
     state: State,
     hole: Option<Hole>,
+    /// What seemed to be missing at its end when that was looked at last.
+    lacks: Option<Hole>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -267,6 +271,7 @@ impl Kafka {
             partitions: BTreeMap::new(),
             of: 1,
             pending: VecDeque::new(),
+            ends: Vec::new(),
             applier: Applier::default(),
             lost_races: LostRaces::default(),
         }
@@ -348,6 +353,9 @@ impl Kafka {
             if !self.pending.is_empty() {
                 self.apply(&mut connection, consumer).await?;
             }
+            if !self.ends.is_empty() {
+                in_time(self.look_at_ends(&mut connection)).await?;
+            }
         }
         Ok(End::Stop)
     }
@@ -373,12 +381,13 @@ impl Kafka {
                 }
             }
             Received::Ends(ends) => {
-                for (partition, end) in ends {
-                    let Some(Partition { next_offset, .. }) = self.partitions.get(&partition) else { continue };
+                for (partition, end) in &ends {
+                    let Some(Partition { next_offset, .. }) = self.partitions.get(partition) else { continue };
                     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
                     let lag = (end - next_offset.unwrap_or(0)).max(0) as f64;
                     metrics::gauge!("projector_consumer_lag_messages", "partition" => partition.to_string()).set(lag);
                 }
+                self.ends = ends;
             }
             Received::Failing(error) => warn!(topic = %self.topic, error, "Kafka cannot be read; trying again"),
         }
@@ -500,9 +509,9 @@ impl Kafka {
                 positions: positions.map(|position| (position.shard, position.position)).collect(),
                 awaited: BTreeMap::new(),
             };
+            let (turn, next_offset, state) = (row.turn, row.next_offset, State::Seeking);
             let hole = self.partitions.get(&row.partition).and_then(|partition| partition.hole);
-            let (turn, next_offset) = (row.turn, row.next_offset);
-            let partition = Partition { turn, next_offset, place, state: State::Seeking, hole };
+            let partition = Partition { turn, next_offset, place, state, hole, lacks: None };
             self.partitions.insert(row.partition, partition);
             begin.push((row.partition, row.next_offset));
         }
@@ -660,6 +669,44 @@ impl Kafka {
         }
         consumer.pause(number);
         self.pending.retain(|pending| pending.partition != number);
+        if let Some(partition) = self.partitions.get_mut(&number) {
+            partition.state = State::Stopped(Instant::now() + Duration::from_millis(MEND_MS));
+        }
+        self.complain(connection, number, hole).await
+    }
+
+    /// Messages that are lost are noticed when one comes that follows on them; where none comes, here: all that there is
+    /// in the partition is read, and the relay has put more there, some time ago.
+    async fn look_at_ends(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let published = self.follower.tail.published().await?;
+        for (number, end) in std::mem::take(&mut self.ends) {
+            let is_pending = self.pending.iter().any(|pending| pending.partition == number);
+            let Some(partition) = self.partitions.get_mut(&number) else { continue };
+            let is_at_end = !is_pending && partition.next_offset.unwrap_or(0) >= end;
+            let lacking = published.iter().filter(|of| *of.topic == *self.topic).find_map(|of| {
+                let (_, missing) = *of.last_positions.iter().find(|(partition, _)| *partition == number)?;
+                let after =
+                    partition.place.positions.get(&of.shard).max(self.base.get(&of.shard)).copied().unwrap_or(0);
+                let hole = Hole { shard: of.shard, after, missing, publication: of.publication };
+                (missing > after).then_some(hole)
+            });
+            let before = std::mem::replace(&mut partition.lacks, lacking);
+            match (partition.state, lacking) {
+                (State::Reading, Some(hole)) if is_at_end && before == lacking => {
+                    self.complain(connection, number, hole).await?;
+                }
+                (State::Reading, None) => {
+                    partition.hole = None;
+                    self.tell_troubles();
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what is missing, and what mends it.
+    async fn complain(&mut self, connection: &mut PgConnection, number: i32, hole: Hole) -> Result<(), sqlx::Error> {
         // What all partitions have: a mend from there on suits every one of them.
         lag::look(&self.follower.pool, &self.follower.tail).await?;
         let all_until = sqlx::query_scalar!(
@@ -671,10 +718,6 @@ impl Kafka {
         .await?
         .unwrap_or(0);
         let Some(partition) = self.partitions.get_mut(&number) else { return Ok(()) };
-        let is_new = partition.hole != Some(hole);
-        partition.hole = Some(hole);
-        partition.state = State::Stopped(Instant::now() + Duration::from_millis(MEND_MS));
-        let turn = partition.turn;
         let Hole { shard, after, missing, .. } = hole;
         let trouble = format!(
             "partition {number} of {} lacks messages: of shard {shard} it has nothing between position {after} and the one \
@@ -682,14 +725,14 @@ impl Kafka {
             self.topic,
             all_until.min(after) + 1
         );
-        if is_new {
+        if partition.hole.replace(hole) != Some(hole) {
             error!(partition = number, shard, after, missing, "{trouble}");
         }
         sqlx::query!(
             "update read_model.kafka_partition set trouble = $4 where topic = $1 and partition = $2 and turn = $3",
             &*self.topic,
             number,
-            turn,
+            partition.turn,
             trouble,
         )
         .execute(connection)
@@ -899,4 +942,63 @@ pub async fn forget_offsets(pool: &sqlx::PgPool, topic: &str) -> Result<(), sqlx
         .execute(pool)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(publication: i64, previous: i64, position: i64) -> Link {
+        Link { publication, shard: 0, position, previous }
+    }
+
+    fn take(place: &mut Place, base: i64, link: Link) -> &'static str {
+        match place.next(&link, &Positions::from([(0, base)])) {
+            Next::New => "new",
+            Next::Duplicate => "duplicate",
+            Next::After(_) => "hole",
+        }
+    }
+
+    #[test]
+    fn a_chain_is_followed_and_what_comes_again_is_known() {
+        let mut place = Place::default();
+        let said: Vec<_> = [(1, 0, 3), (1, 3, 5), (1, 0, 3), (1, 3, 5), (1, 5, 9)]
+            .map(|(p, v, n)| take(&mut place, 0, link(p, v, n)))
+            .into();
+        assert_eq!(said, ["new", "new", "duplicate", "duplicate", "new"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_noticed_until_it_is_published_again() {
+        let mut place = Place::default();
+        assert_eq!(take(&mut place, 0, link(1, 0, 3)), "new");
+        for _ in 0..2 {
+            assert_eq!(take(&mut place, 0, link(1, 5, 9)), "hole");
+        }
+        // a new publication that begins too late is no mend
+        assert_eq!(take(&mut place, 0, link(2, 5, 9)), "hole");
+        assert_eq!(take(&mut place, 0, link(3, 2, 3)), "new");
+        assert_eq!(take(&mut place, 0, link(3, 3, 5)), "new");
+        assert_eq!(take(&mut place, 0, link(1, 5, 9)), "duplicate");
+        assert_eq!(take(&mut place, 0, link(3, 5, 9)), "new");
+    }
+
+    #[test]
+    fn what_the_generation_has_anyway_is_not_missed() {
+        let mut place = Place::default();
+        assert_eq!(take(&mut place, 10, link(1, 6, 8)), "duplicate");
+        assert_eq!(take(&mut place, 10, link(1, 8, 12)), "new");
+        assert_eq!(take(&mut place, 10, link(1, 13, 14)), "hole");
+        assert_eq!(take(&mut place, 13, link(1, 13, 14)), "new");
+    }
+
+    #[test]
+    fn messages_before_a_publication_that_is_awaited_are_of_no_use() {
+        let mut place = Place::default();
+        assert_eq!(take(&mut place, 0, link(1, 0, 3)), "new");
+        place.awaited.insert(0, 2);
+        assert_eq!(take(&mut place, 0, link(1, 5, 9)), "duplicate");
+        assert_eq!(take(&mut place, 0, link(2, 3, 5)), "new");
+    }
 }
