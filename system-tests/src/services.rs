@@ -93,8 +93,13 @@ impl Services {
 
     /// A client of all copies, in turn.
     pub fn api(&self) -> Api {
+        self.api_by(&self.commands)
+    }
+
+    /// A client of these copies of `command-api`, and of all of the others.
+    pub fn api_by(&self, commands: &[Process]) -> Api {
         Api::routed(Routes {
-            commands: self.commands.iter().map(base).collect(),
+            commands: commands.iter().map(base).collect(),
             queries: self.queries.iter().map(base).collect(),
             admin: self.projectors.iter().map(base).collect(),
             turn: AtomicUsize::new(0),
