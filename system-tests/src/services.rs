@@ -10,6 +10,7 @@ use rdkafka::message::Headers;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::Value;
 use sqlx::Row;
+use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use crate::check::{checkpoints_at_heads, events, everything_holds_in};
@@ -68,7 +69,11 @@ pub struct Services {
     pub projectors: [Process; 2],
     /// `query-api`
     pub queries: [Process; 2],
+    _turn: MutexGuard<'static, ()>,
 }
+
+/// The services of one test at a time: two cores have six processes, a broker and a database to run.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 fn base(process: &Process) -> String {
     format!("http://{}", process.address())
@@ -77,6 +82,7 @@ fn base(process: &Process) -> String {
 impl Services {
     /// Migrates the database, starts all and waits until all are ready.
     pub async fn start(parts: Parts) -> Services {
+        let turn = TURN.lock().await;
         cli(Path::new("/"), Some(&parts.database_url), &["migrate"], "").await.expect(0);
         let start = |program, variables: Vec<(String, String)>| Process::start(program, Vec::new(), variables);
         let commands = [(); 2].map(|()| start("command-api", parts.variables()));
@@ -84,7 +90,7 @@ impl Services {
         variables.push(("PRIMETRADE_JWKS_URL".to_owned(), format!("{}/.well-known/jwks.json", base(&commands[0]))));
         let projectors = [(); 2].map(|()| start("projector", variables.clone()));
         let queries = [(); 2].map(|()| start("query-api", variables.clone()));
-        let services = Services { parts, commands, projectors, queries };
+        let services = Services { parts, commands, projectors, queries, _turn: turn };
         for process in services.commands.iter().chain(&services.projectors).chain(&services.queries) {
             process.ready().await;
         }
