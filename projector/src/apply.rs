@@ -8,13 +8,15 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use chrono::NaiveDate;
 use domain::{OwnerId, Priority, Status, StoredEvent, TaskId, Time};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::fold::{Contribution, Counters, FoldError, Folded, TaskRow, fold, touches_text};
-use crate::words::Words;
+use crate::fold::{Contribution, FoldError, Folded, TaskRow, fold, touches_text};
+use columns::Columns;
+
+/// What it writes, as columns.
+mod columns;
 
 /// Added to an owner's change counter when an event is parked, or a parked one applied: see the migration.
 pub(crate) const PARKING_STEP: i64 = 1 << 32;
@@ -452,142 +454,8 @@ pub(crate) async fn commit(connection: &mut PgConnection, batch: Batch, mark: Ma
 /// Writes a batch and moves its mark: in the transaction that is open, else in one of its own.
 #[expect(clippy::too_many_lines, reason = "one statement, and its parameters")]
 pub(crate) async fn write(connection: &mut PgConnection, batch: Batch, mark: Mark) -> Result<Written, sqlx::Error> {
-    let Batch { generation, mut touched, order, history, owners, to_park, .. } = batch;
-
-    let mut counters = Counters::default();
-    let count = order.len();
-    let mut t_owner = Vec::with_capacity(count);
-    let mut t_task = Vec::with_capacity(count);
-    let mut t_position = Vec::with_capacity(count);
-    let mut t_version = Vec::with_capacity(count);
-    let mut t_deleted = Vec::with_capacity(count);
-    let mut t_status = Vec::with_capacity(count);
-    let mut t_priority = Vec::with_capacity(count);
-    let mut t_title = Vec::with_capacity(count);
-    let mut t_description: Vec<Option<String>> = Vec::with_capacity(count);
-    let mut t_tags = Vec::with_capacity(count);
-    let mut t_due: Vec<Option<Time>> = Vec::with_capacity(count);
-    let mut t_created = Vec::with_capacity(count);
-    let mut t_updated = Vec::with_capacity(count);
-    let mut t_started: Vec<Option<Time>> = Vec::with_capacity(count);
-    let mut t_completed: Vec<Option<Time>> = Vec::with_capacity(count);
-    let mut t_words: Vec<Option<String>> = Vec::with_capacity(count);
-    let mut t_new = Vec::with_capacity(count);
-    for stream in &order {
-        let Some(Touched { row: Some(row), before, is_new, changed: true, text_changed }) = touched.remove(stream)
-        else {
-            continue;
-        };
-        counters.differ(row.owner_id, before, row.contribution());
-        t_owner.push(row.owner_id.0);
-        t_task.push(row.task_id.0);
-        t_position.push(row.position);
-        t_version.push(row.version);
-        t_deleted.push(row.deleted);
-        t_status.push(row.status.code());
-        t_priority.push(row.priority.code());
-        // Null words: the text is as it was and is not written (a long one need not be compressed again).
-        t_words.push(text_changed.then(|| Words::of(&row.title, row.description.as_deref()).joined()));
-        t_title.push(row.title);
-        t_description.push(row.description);
-        t_tags.push(row.tags.join(TAG_SEPARATOR));
-        t_due.push(row.due_at);
-        t_created.push(row.created_at);
-        t_updated.push(row.updated_at);
-        t_started.push(row.started_at);
-        t_completed.push(row.completed_at);
-        t_new.push(is_new);
-    }
-    counters.settle();
-
-    let count = history.len();
-    let mut h_owner = Vec::with_capacity(count);
-    let mut h_task = Vec::with_capacity(count);
-    let mut h_version = Vec::with_capacity(count);
-    let mut h_position = Vec::with_capacity(count);
-    let mut h_occurred = Vec::with_capacity(count);
-    let mut h_recorded = Vec::with_capacity(count);
-    let mut h_type = Vec::with_capacity(count);
-    let mut h_actor_type = Vec::with_capacity(count);
-    let mut h_actor: Vec<Option<Uuid>> = Vec::with_capacity(count);
-    let mut h_changes = Vec::with_capacity(count);
-    for row in history {
-        h_owner.push(row.owner_id);
-        h_task.push(row.task_id);
-        h_version.push(row.version);
-        h_position.push(row.position);
-        h_occurred.push(row.occurred_at);
-        h_recorded.push(row.recorded_at);
-        h_type.push(row.event_type);
-        h_actor_type.push(row.actor_type);
-        h_actor.push(row.actor_id);
-        h_changes.push(row.changes);
-    }
-
-    let (mut c_owner, mut c_status, mut c_priority, mut c_count) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for ((owner, status, priority), difference) in counters.tasks {
-        c_owner.push(owner.0);
-        c_status.push(status);
-        c_priority.push(priority);
-        c_count.push(difference);
-    }
-    let (mut d_owner, mut d_day, mut d_created, mut d_completed) =
-        (Vec::new(), Vec::<NaiveDate>::new(), Vec::new(), Vec::new());
-    for ((owner, day), (created, completed)) in counters.days {
-        d_owner.push(owner.0);
-        d_day.push(day);
-        d_created.push(created);
-        d_completed.push(completed);
-    }
-    let (mut o_owner, mut o_shard, mut o_revision, mut o_counter) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut o_parked: Vec<Option<i64>> = Vec::new();
-    for (owner, change) in owners {
-        o_owner.push(owner.0);
-        o_shard.push(change.shard);
-        o_revision.push(change.revision);
-        o_counter.push(change.counter);
-        o_parked.push(change.parked_position);
-    }
-    let (mut p_id, mut p_shard, mut p_position) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut p_owner, mut p_task, mut p_version) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut p_type, mut p_event, mut p_reason) = (Vec::new(), Vec::new(), Vec::<Option<String>>::new());
-    for row in to_park {
-        p_id.push(parked_id(generation, row.shard, row.position));
-        p_shard.push(row.shard);
-        p_position.push(row.position);
-        p_owner.push(row.stream.0.0);
-        p_task.push(row.stream.1.0);
-        p_version.push(row.version);
-        p_type.push(row.event_type);
-        p_event.push(row.json);
-        p_reason.push(row.reason);
-    }
-
-    let (mut shard, mut turn, mut position, mut recorded_at) = (None, None, None, None);
-    let (mut topic, mut held) = (None, false);
-    let (mut k_partition, mut k_turn, mut k_next, mut k_publication) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut n_partition, mut n_shard, mut n_position) = (Vec::new(), Vec::new(), Vec::new());
-    match mark {
-        Mark::Checkpoint { shard: s, turn: t, position: p, recorded_at: r } => {
-            (shard, turn, position, recorded_at) = (Some(s), Some(t), Some(p), r);
-        }
-        Mark::Partitions { topic: name, partitions } => {
-            topic = Some(name.to_string());
-            for mark in partitions {
-                k_partition.push(mark.partition);
-                k_turn.push(mark.turn);
-                k_next.push(mark.next_offset);
-                k_publication.push(mark.publication);
-                for (shard, position) in mark.positions {
-                    n_partition.push(mark.partition);
-                    n_shard.push(shard);
-                    n_position.push(position);
-                }
-            }
-        }
-        Mark::Held => held = true,
-    }
-
+    let generation = batch.generation;
+    let Columns { mark, history, tasks, task_counts, day_counts, owners, parked } = Columns::of(batch, mark);
     let written = sqlx::query!(
         r#"
         with moved_checkpoint as (
@@ -739,68 +607,68 @@ pub(crate) async fn write(connection: &mut PgConnection, batch: Batch, mark: Mar
         left join (select * from old_owners union all select * from new_owners) as o on true
         "#,
         generation,
-        shard,
-        turn,
-        position,
-        recorded_at,
-        &h_owner,
-        &h_task,
-        &h_version,
-        &h_position,
-        &h_occurred,
-        &h_recorded,
-        &h_type,
-        &h_actor_type,
-        &h_actor as &[Option<Uuid>],
-        &h_changes,
-        &t_owner,
-        &t_task,
-        &t_position,
-        &t_version,
-        &t_deleted,
-        &t_status,
-        &t_priority,
-        &t_title,
-        &t_description as &[Option<String>],
-        &t_tags,
-        &t_due as &[Option<Time>],
-        &t_created,
-        &t_updated,
-        &t_started as &[Option<Time>],
-        &t_completed as &[Option<Time>],
-        &t_words as &[Option<String>],
-        &t_new,
-        &c_owner,
-        &c_status,
-        &c_priority,
-        &c_count,
-        &d_owner,
-        &d_day,
-        &d_created,
-        &d_completed,
-        &o_owner,
-        &o_revision,
-        &o_counter,
-        &o_parked as &[Option<i64>],
-        &o_shard,
-        &p_id,
-        &p_position,
-        &p_owner,
-        &p_task,
-        &p_version,
-        &p_type,
-        &p_reason as &[Option<String>],
-        &p_event,
-        topic,
-        &k_partition,
-        &k_turn,
-        &k_next,
-        &k_publication,
-        &n_partition,
-        &n_shard,
-        &n_position,
-        held,
-        &p_shard,
+        mark.shard,
+        mark.turn,
+        mark.position,
+        mark.recorded_at,
+        &history.owner,
+        &history.task,
+        &history.version,
+        &history.position,
+        &history.occurred,
+        &history.recorded,
+        &history.event_type,
+        &history.actor_type,
+        &history.actor as &[Option<Uuid>],
+        &history.changes,
+        &tasks.owner,
+        &tasks.task,
+        &tasks.position,
+        &tasks.version,
+        &tasks.deleted,
+        &tasks.status,
+        &tasks.priority,
+        &tasks.title,
+        &tasks.description as &[Option<String>],
+        &tasks.tags,
+        &tasks.due as &[Option<Time>],
+        &tasks.created,
+        &tasks.updated,
+        &tasks.started as &[Option<Time>],
+        &tasks.completed as &[Option<Time>],
+        &tasks.words as &[Option<String>],
+        &tasks.is_new,
+        &task_counts.owner,
+        &task_counts.status,
+        &task_counts.priority,
+        &task_counts.difference,
+        &day_counts.owner,
+        &day_counts.day,
+        &day_counts.created,
+        &day_counts.completed,
+        &owners.owner,
+        &owners.revision,
+        &owners.counter,
+        &owners.parked as &[Option<i64>],
+        &owners.shard,
+        &parked.id,
+        &parked.position,
+        &parked.owner,
+        &parked.task,
+        &parked.version,
+        &parked.event_type,
+        &parked.reason as &[Option<String>],
+        &parked.event,
+        mark.topic,
+        &mark.partitions.partition,
+        &mark.partitions.turn,
+        &mark.partitions.next_offset,
+        &mark.partitions.publication,
+        &mark.positions.partition,
+        &mark.positions.shard,
+        &mark.positions.position,
+        mark.held,
+        &parked.shard,
     )
     .fetch_all(connection)
     .await?;
