@@ -224,6 +224,7 @@ struct Task {
 }
 
 /// What came of making columns.
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is made")]
 enum Made {
     Columns(Columns),
     /// They would take more than columns may.
