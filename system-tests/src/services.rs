@@ -170,7 +170,8 @@ impl Services {
         .await;
     }
 
-    /// The first occurrence of each event in the topic is in the order of its stream, and none is missing.
+    /// The first occurrence of each event in the topic, since the last publication began, is in the order of its stream,
+    /// and none is missing.
     async fn topic_is_the_log(&self) {
         let Parts { database_url, brokers, topic, .. } = self.parts.clone();
         let pool = pool(&database_url).await;
@@ -216,7 +217,8 @@ impl Services {
     }
 }
 
-/// Reads a topic from its beginning to its end: the versions of each stream, each as it first comes.
+/// Reads a topic from its beginning to its end: the versions of each stream in the last publication, each as it first
+/// comes.
 fn first_occurrences(brokers: &str, topic: &str) -> BTreeMap<String, Vec<i64>> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -239,9 +241,16 @@ fn first_occurrences(brokers: &str, topic: &str) -> BTreeMap<String, Vec<i64>> {
     }
     consumer.assign(&assignment).expect("assign");
     let mut found: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    let mut last_publication = 0;
     while !ends.is_empty() {
         let message = consumer.poll(timeout).expect("a message in time").expect("a message");
-        if let Some((stream, version)) = identity(&message) {
+        if let Some((publication, stream, version)) =
+            identity(&message).filter(|(number, ..)| *number >= last_publication)
+        {
+            if publication > last_publication {
+                found.clear();
+                last_publication = publication;
+            }
             let versions = found.entry(stream).or_default();
             if !versions.contains(&version) {
                 versions.push(version);
@@ -254,11 +263,12 @@ fn first_occurrences(brokers: &str, topic: &str) -> BTreeMap<String, Vec<i64>> {
     found
 }
 
-/// Stream and version of a message; `None` of one that is not ours.
-fn identity(message: &impl Message) -> Option<(String, i64)> {
+/// Publication, stream and version of a message; `None` of one that is not ours.
+fn identity(message: &impl Message) -> Option<(i64, String, i64)> {
     let text = |name: &str| {
         let header = message.headers()?.iter().find(|header| header.key == name)?;
         std::str::from_utf8(header.value?).ok().map(str::to_owned)
     };
-    Some((format!("{}/{}", text("ce_owner")?, text("ce_subject")?), text("ce_taskversion")?.parse().ok()?))
+    let stream = format!("{}/{}", text("ce_owner")?, text("ce_subject")?);
+    Some((text("ce_publication")?.parse().ok()?, stream, text("ce_taskversion")?.parse().ok()?))
 }

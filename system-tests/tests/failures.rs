@@ -80,12 +80,12 @@ async fn the_relay_is_killed_between_produce_and_cursor() {
     let pool = pool(&services.parts.database_url).await;
     for _ in 0..3 {
         let leader = services.relay_leader().await;
+        let before = messages(&services.parts).await;
         let mut lock = pool.begin().await.expect("transaction");
         sqlx::query("lock table event_store.relay_cursor in share row exclusive mode")
             .execute(&mut *lock)
             .await
             .expect("lock");
-        let before = messages(&services.parts).await;
         until("it has produced and waits for its cursor", Duration::from_secs(20), || async {
             (messages(&services.parts).await > before && waiting_for_a_lock(&pool).await).then_some(())
         })
@@ -304,7 +304,8 @@ async fn one_task_waits_and_all_others_go_on() {
     let admin = services.admin().await;
     let (ledger, load) = loaded(&services).await;
     let pool = pool(&services.parts.database_url).await;
-    let refuse = "alter table read_model.task add constraint no_poison check (title <> 'poison')";
+    let refuse =
+        r#"alter table read_model.history add constraint no_poison check (changes not like '%"to":"poison"%')"#;
     sqlx::query(refuse).execute(&pool).await.expect("constraint");
     let other = services.api().account().await;
     let stuck = other.create(json!({"title": "before"})).await;
@@ -321,7 +322,7 @@ async fn one_task_waits_and_all_others_go_on() {
     })
     .await;
     ledger.progress(50).await;
-    sqlx::query("alter table read_model.task drop constraint no_poison").execute(&pool).await.expect("mended");
+    sqlx::query("alter table read_model.history drop constraint no_poison").execute(&pool).await.expect("mended");
     let retry = format!("/api/v1/admin/parked/{}/retry", item["id"].as_str().expect("id"));
     admin.request("POST", &retry).send().await.expect(202);
     parked(&admin, 0).await;
