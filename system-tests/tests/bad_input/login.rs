@@ -1,0 +1,357 @@
+//! Login, registration, refresh, passwords: refused without telling who is there, at the same pace, and without shutting
+//! out whom the address belongs to.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use system_tests::client::Request;
+use system_tests::cluster::Cluster;
+use system_tests::server::{Config, Server};
+use system_tests::wait::until;
+use uuid::Uuid;
+
+use super::table::{Case, Door, family};
+
+const REGISTER: &str = "/api/v1/auth/register";
+const LOGIN: &str = "/api/v1/auth/login";
+const REFRESH: &str = "/api/v1/auth/refresh";
+const PASSWORD: &str = "/api/v1/auth/password";
+const ME: &str = "/api/v1/auth/me";
+
+/// A password whose JSON fits in a body.
+const ALMOST_A_MB: usize = 1_000_000;
+/// One that does not.
+const A_MB: usize = 1 << 20;
+
+fn json_of(door: &Door, path: &str, body: &str) -> Request {
+    door.api.request("POST", path).body("application/json", body)
+}
+
+#[tokio::test]
+async fn logins() {
+    family("login", async |door| {
+        let known = door.account.email.clone();
+        let login =
+            |email: Value, password: Value| door.api.post(LOGIN, &json!({"email": email, "password": password}));
+        let mut cases = Vec::new();
+        for (name, email, password, status, code) in [
+            ("wrong password", json!(known), json!("not this one"), 401, "invalid-credentials"),
+            ("unknown address", json!("nobody@example.com"), json!("not this one"), 401, "invalid-credentials"),
+            ("empty password", json!(known), json!(""), 401, "invalid-credentials"),
+            (
+                "password in capitals",
+                json!(known),
+                json!(door.account.password.to_uppercase()),
+                401,
+                "invalid-credentials",
+            ),
+            (
+                "password with a space more",
+                json!(known),
+                json!(format!("{} ", door.account.password)),
+                401,
+                "invalid-credentials",
+            ),
+            (
+                "hash for a password",
+                json!(known),
+                json!("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"),
+                401,
+                "invalid-credentials",
+            ),
+            ("SQL for a password", json!(known), json!("' or '1'='1"), 401, "invalid-credentials"),
+            ("SQL for an address", json!("'or(1=1)--@example.com"), json!("x"), 401, "invalid-credentials"),
+            (
+                "wildcards for an address",
+                json!("%@example.com"),
+                json!(door.account.password),
+                401,
+                "invalid-credentials",
+            ),
+            ("address without a domain", json!("root"), json!("x"), 401, "invalid-credentials"),
+            ("empty address", json!(""), json!("x"), 401, "invalid-credentials"),
+            ("password of 257 characters", json!(known), json!("x".repeat(257)), 422, "invalid-fields"),
+            ("password of almost 1 MB", json!(known), json!("x".repeat(ALMOST_A_MB)), 422, "invalid-fields"),
+            ("password of 1 MB", json!(known), json!("x".repeat(A_MB)), 413, "body-too-large"),
+            ("password with NUL", json!(known), json!("a\u{0}b"), 422, "invalid-fields"),
+            ("address of 255 characters", json!(format!("{}@b", "a".repeat(253))), json!("x"), 422, "invalid-fields"),
+            ("address with NUL", json!(format!("{known}\u{0}")), json!("x"), 422, "invalid-fields"),
+            ("address with a line break", json!(format!("{known}\nBcc: x")), json!("x"), 422, "invalid-fields"),
+            ("password is a number", json!(known), json!(12_345_678), 400, "malformed-body"),
+            ("password is an object", json!(known), json!({"$ne": null}), 400, "malformed-body"),
+            ("password is a list", json!(known), json!(["x"]), 400, "malformed-body"),
+            ("password is true", json!(known), json!(true), 400, "malformed-body"),
+            ("password is null", json!(known), json!(null), 422, "invalid-fields"),
+            ("address is an object", json!({"$gt": ""}), json!("x"), 400, "malformed-body"),
+            ("address is a list", json!([known]), json!("x"), 400, "malformed-body"),
+        ] {
+            cases.push(Case::new(name, login(email, password), status, code));
+        }
+        let right = json!({"email": known, "password": door.account.password});
+        let mut more = right.clone();
+        more["remember"] = json!(true);
+        let form = format!("email={known}&password=x");
+        let twice = format!(r#"{{"email":"{known}","password":"x","password":"y"}}"#);
+        cases.extend([
+            Case::new("no password", door.api.post(LOGIN, &json!({"email": known})), 422, "invalid-fields"),
+            Case::new("no address", door.api.post(LOGIN, &json!({"password": "x"})), 422, "invalid-fields"),
+            Case::new("unknown field", door.api.post(LOGIN, &more), 400, "malformed-body"),
+            Case::new("password twice", json_of(&door, LOGIN, &twice), 400, "malformed-body"),
+            Case::new("empty body", json_of(&door, LOGIN, ""), 400, "malformed-body"),
+            Case::new("a list", json_of(&door, LOGIN, "[]"), 400, "malformed-body"),
+            Case::new(
+                "a form",
+                door.api.request("POST", LOGIN).body("application/x-www-form-urlencoded", form),
+                415,
+                "unsupported-media-type",
+            ),
+            Case::new("by GET", door.api.get(LOGIN), 405, "method-not-allowed"),
+            Case::new(
+                "credentials in the query",
+                door.api.post(&format!("{LOGIN}?email=a"), &right),
+                400,
+                "invalid-parameter",
+            ),
+        ]);
+        cases
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn registrations() {
+    family("registration", async |door| {
+        let good = json!({"email": format!("new-{}@example.com", Uuid::new_v4().simple()), "password": "a long password", "name": "Ada"});
+        let mut cases = Vec::new();
+        for (field, name, value, status, code) in [
+            ("email", "taken", json!(door.account.email), 409, "email-taken"),
+            ("email", "taken, in capitals", json!(door.account.email.to_uppercase()), 409, "email-taken"),
+            ("email", "empty", json!(""), 422, "invalid-fields"),
+            ("email", "without @", json!("ada.example.com"), 422, "invalid-fields"),
+            ("email", "nothing before @", json!("@example.com"), 422, "invalid-fields"),
+            ("email", "nothing behind @", json!("ada@"), 422, "invalid-fields"),
+            ("email", "two @", json!("ada@b@example.com"), 422, "invalid-fields"),
+            ("email", "with a space", json!("ada b@example.com"), 422, "invalid-fields"),
+            ("email", "with a header", json!("ada@example.com\r\nBcc: all@example.com"), 422, "invalid-fields"),
+            ("email", "with NUL", json!("ada\u{0}@example.com"), 422, "invalid-fields"),
+            ("email", "of 255 characters", json!(format!("{}@example.com", "a".repeat(243))), 422, "invalid-fields"),
+            ("email", "of 1 MB", json!(format!("{}@example.com", "a".repeat(A_MB))), 413, "body-too-large"),
+            ("email", "null", json!(null), 422, "invalid-fields"),
+            ("email", "a list", json!(["ada@example.com"]), 400, "malformed-body"),
+            ("password", "of 7 characters", json!("seven77"), 422, "invalid-fields"),
+            ("password", "of 7 characters and 28 bytes", json!("\u{1f511}".repeat(7)), 422, "invalid-fields"),
+            ("password", "of 257 characters", json!("x".repeat(257)), 422, "invalid-fields"),
+            ("password", "of almost 1 MB", json!("x".repeat(ALMOST_A_MB)), 422, "invalid-fields"),
+            ("password", "of 1 MB", json!("x".repeat(A_MB)), 413, "body-too-large"),
+            ("password", "with NUL", json!("long enough\u{0}"), 422, "invalid-fields"),
+            ("password", "a number", json!(123_456_789), 400, "malformed-body"),
+            ("name", "blank", json!("   "), 422, "invalid-fields"),
+            ("name", "of 101 characters", json!("n".repeat(101)), 422, "invalid-fields"),
+            ("name", "with a line break", json!("Ada\nAdmin"), 422, "invalid-fields"),
+            ("name", "with NUL", json!("Ada\u{0}"), 422, "invalid-fields"),
+            ("name", "an object", json!({}), 400, "malformed-body"),
+            ("id", "of one's own choice", json!(Uuid::nil()), 400, "malformed-body"),
+            ("shard", "of one's own choice", json!(0), 400, "malformed-body"),
+            ("disabled", "of one's own choice", json!(false), 400, "malformed-body"),
+        ] {
+            let mut body = good.clone();
+            body[field] = value;
+            cases.push(Case::new(format!("{field} {name}"), door.api.post(REGISTER, &body), status, code));
+        }
+        for field in ["email", "password", "name"] {
+            let mut body = good.clone();
+            body.as_object_mut().expect("object").remove(field);
+            cases.push(Case::new(format!("no {field}"), door.api.post(REGISTER, &body), 422, "invalid-fields"));
+        }
+        cases
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_and_passwords() {
+    family("sessions and passwords", async |door| {
+        let account = &door.account;
+        let refresh = |token: &str| door.api.post(REFRESH, &json!({"refresh_token": token}));
+        let login = json!({"email": account.email, "password": account.password});
+        let spent = door.api.post(LOGIN, &login).send().await.expect(200).string("/refresh_token");
+        refresh(&spent).send().await.expect(200);
+        let good = door.api.post(LOGIN, &login).send().await.expect(200).string("/refresh_token");
+        let flipped = format!("{}{}", &good[..good.len() - 1], if good.ends_with('A') { "B" } else { "A" });
+        let change = |current: Value, new: Value| {
+            account.request("POST", PASSWORD).json(&json!({"current": current, "new": new}))
+        };
+        let right = || json!(account.password);
+        let not_good = |name: &str, token: &str| Case::new(name, refresh(token), 401, "invalid-refresh-token");
+        vec![
+            not_good("a refresh token that was spent", &spent),
+            not_good("again, once its family has ended", &spent),
+            not_good("an access token", &account.token),
+            not_good("nothing", ""),
+            not_good("made up", &"A".repeat(64)),
+            not_good("changed", &flipped),
+            not_good("cut", &good[..good.len() - 4]),
+            not_good("with something behind", &format!("{good}A")),
+            not_good("NUL", "\u{0}"),
+            not_good("of almost 1 MB", &"A".repeat(ALMOST_A_MB)),
+            Case::new("a number", door.api.post(REFRESH, &json!({"refresh_token": 1})), 400, "malformed-body"),
+            Case::new("no token", door.api.post(REFRESH, &json!({})), 422, "invalid-fields"),
+            Case::new(
+                "in the header",
+                door.api.post(REFRESH, &json!({})).header("Authorization", &format!("Bearer {good}")),
+                422,
+                "invalid-fields",
+            ),
+            Case::new(
+                "logout without a token",
+                door.api.request("POST", "/api/v1/auth/logout"),
+                401,
+                "unauthenticated",
+            ),
+            Case::new(
+                "logout with a field",
+                account.request("POST", "/api/v1/auth/logout").json(&json!({"all": true})),
+                400,
+                "malformed-body",
+            ),
+            Case::new(
+                "wrong current password",
+                change(json!("not this one"), json!("a new password")),
+                403,
+                "wrong-password",
+            ),
+            Case::new("no current password", change(json!(""), json!("a new password")), 403, "wrong-password"),
+            Case::new("new password too short", change(right(), json!("seven77")), 422, "invalid-fields"),
+            Case::new("new password too long", change(right(), json!("x".repeat(257))), 422, "invalid-fields"),
+            Case::new(
+                "new password of almost 1 MB",
+                change(right(), json!("x".repeat(ALMOST_A_MB))),
+                422,
+                "invalid-fields",
+            ),
+            Case::new("new password with NUL", change(right(), json!("long enough\u{0}")), 422, "invalid-fields"),
+            Case::new("new password null", change(right(), json!(null)), 422, "invalid-fields"),
+            Case::new(
+                "somebody else's password",
+                account
+                    .request("POST", PASSWORD)
+                    .json(&json!({"current": account.password, "new": "a new password", "id": Uuid::nil()})),
+                400,
+                "malformed-body",
+            ),
+            Case::new(
+                "another address",
+                account.request("PATCH", ME).json(&json!({"email": "a@b"})),
+                400,
+                "malformed-body",
+            ),
+            Case::new("a blank name", account.request("PATCH", ME).json(&json!({"name": " "})), 422, "invalid-fields"),
+            Case::new("no name", account.request("PATCH", ME).json(&json!({"name": null})), 422, "invalid-fields"),
+        ]
+    })
+    .await;
+}
+
+async fn started(config: impl FnOnce(Config) -> Config) -> Server {
+    let cluster = Cluster::shared();
+    Server::start(config(Config::new(cluster.url(&cluster.create_database().await)))).await
+}
+
+/// By answer, by headers and by time. (By time: not by orders of magnitude, which is what leaving out the work would
+/// make of it; a test is no clock.)
+#[tokio::test]
+async fn an_unknown_address_is_like_a_wrong_password() {
+    const TRIES: usize = 11;
+    let server = started(|config| config).await;
+    let api = server.api();
+    let account = api.account().await;
+    let attempt = async |email: &str| {
+        let began = Instant::now();
+        let answer = api.post(LOGIN, &json!({"email": email, "password": "not this one"})).send().await;
+        (began.elapsed(), answer.expect(401))
+    };
+    let mut took = [Vec::new(), Vec::new()];
+    for _ in 0..TRIES {
+        let (known_took, known) = attempt(&account.email).await;
+        let (unknown_took, unknown) = attempt(&format!("{}@example.com", Uuid::new_v4().simple())).await;
+        let essence = |answer: &system_tests::client::Answer| {
+            let mut body = answer.json();
+            body["trace_id"] = Value::Null;
+            let own = ["date", "x-request-id"];
+            let names: Vec<_> = answer.headers.iter().filter(|(name, _)| !own.contains(&name.as_str())).collect();
+            format!("{body} {names:?}")
+        };
+        assert_eq!(essence(&known), essence(&unknown));
+        took[0].push(known_took);
+        took[1].push(unknown_took);
+    }
+    let [known, unknown] = took.map(|mut took| {
+        took.sort();
+        took[TRIES / 2]
+    });
+    assert!(known < unknown * 4 && unknown < known * 4, "known {known:?}, unknown {unknown:?}");
+}
+
+/// Each is answered, or told to come again; and others are answered meanwhile.
+#[tokio::test]
+async fn five_hundred_at_once() {
+    let server = started(|config| config).await;
+    let api = server.api();
+    let account = api.account().await;
+    let login = |n: usize| {
+        let password = if n.is_multiple_of(2) { account.password.as_str() } else { "not this one" };
+        api.post(LOGIN, &json!({"email": account.email, "password": password})).send()
+    };
+    let others = async {
+        for _ in 0..10 {
+            account.request("GET", ME).send().await.expect(200);
+        }
+    };
+    let (answers, ()) = tokio::join!(join_all((0..500).map(login)), others);
+    let mut counts = [0; 3];
+    for (n, answer) in answers.iter().enumerate() {
+        match (answer.status, n.is_multiple_of(2)) {
+            (200, true) => counts[0] += 1,
+            (401, false) => counts[1] += 1,
+            (503, _) => {
+                assert_eq!(answer.problem(503)["code"], "overloaded");
+                assert!(answer.must("Retry-After").parse::<u64>().is_ok());
+                counts[2] += 1;
+            }
+            (status, _) => panic!("{n}: {status}: {}", answer.text()),
+        }
+    }
+    assert!(counts[0] > 0 && counts[1] > 0, "{counts:?}");
+    until("there is room again", Duration::from_secs(30), || async { (login(0).await.status == 200).then_some(()) })
+        .await;
+    assert!(!server.log().contains("panicked"));
+}
+
+/// Somebody who guesses at one address does not shut out whom it belongs to at another.
+#[tokio::test]
+async fn a_hundred_failures_do_not_lock_the_owner_out() {
+    let server = started(|config| {
+        config.variable("PRIMETRADE_RATE_LIMITS", "on").variable("PRIMETRADE_TRUSTED_PROXIES", "127.0.0.1")
+    })
+    .await;
+    let api = server.api();
+    let body = json!({"email": "owner@example.com", "password": "the owner's password", "name": "Owner"});
+    let owner = "203.0.113.9";
+    api.post(REGISTER, &body).header("X-Forwarded-For", owner).send().await.expect(201);
+    let mut limited = 0;
+    for _ in 0..100 {
+        let guess = json!({"email": "owner@example.com", "password": "a guess, and wrong"});
+        let answer = api.post(LOGIN, &guess).header("X-Forwarded-For", "198.51.100.7").send().await;
+        assert!([401, 429].contains(&answer.status), "{}", answer.text());
+        if answer.status == 429 {
+            assert!(answer.must("Retry-After").parse::<u64>().is_ok());
+            limited += 1;
+        }
+    }
+    println!("a hundred failures from one address: {limited} not even tried");
+    let right = json!({"email": "owner@example.com", "password": "the owner's password"});
+    let login = api.post(LOGIN, &right).header("X-Forwarded-For", owner).send().await.expect(200);
+    let bearer = format!("Bearer {}", login.string("/access_token"));
+    api.get(ME).header("Authorization", &bearer).header("X-Forwarded-For", owner).send().await.expect(200);
+}
