@@ -580,46 +580,66 @@ async fn a_batch_under_a_key_is_one_answer(pool: PgPool) {
     assert_eq!(events(&pool).await, 3);
 }
 
-/// What is under way while the answers of batches cannot be written: their statements wait for the lock on the table.
-async fn waiting_to_keep_an_answer(pool: &PgPool, batches: i64) -> bool {
+/// Longer than anything takes that is bound to happen.
+const SURELY: Duration = Duration::from_secs(20);
+
+/// Two copies of the process, a task that is cancelled, and nobody can write an answer to a batch until `lock` ends.
+struct AnswersHeld {
+    client: Client,
+    copy: Client,
+    task: String,
+    /// A batch that completes the task.
+    body: String,
+    lock: sqlx::Transaction<'static, sqlx::Postgres>,
+}
+
+impl AnswersHeld {
+    async fn new(pool: &PgPool) -> Self {
+        let client = Client::new(pool).await;
+        let copy = Client { token: client.token.clone(), owner: client.owner, ..Client::new(pool).await };
+        let task = client.task().await;
+        assert_eq!(client.verb(&task, "cancel").await.status, 200);
+        let body = json!({"commands": [{"type": "CompleteTask", "task_id": task}]}).to_string();
+        let mut lock = pool.begin().await.unwrap();
+        sqlx::query("lock table event_store.batch_answer in share mode").execute(&mut *lock).await.unwrap();
+        Self { client, copy, task, body, lock }
+    }
+
+    /// The batch, under the same key each time.
+    async fn batch(client: &Client, body: &str) -> Answer {
+        client.send(Method::POST, "/api/v1/commands", &[JSON, ("idempotency-key", "b")], body.to_owned()).await
+    }
+}
+
+/// Until so many batches have their answers, and cannot keep them: their statements wait for the lock on the table.
+/// False: not within `time`.
+async fn waiting_to_keep_an_answer(pool: &PgPool, batches: i64, time: Duration) -> bool {
     let waiting = "select count(*) from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock' and query like '%insert into event_store.batch_answer%'";
-    for _ in 0..100 {
-        if sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() >= batches {
-            return true;
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
+    let looking = async {
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() < batches {
+            looks.tick().await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    false
+    };
+    tokio::time::timeout(time, looking).await.is_ok()
 }
 
 #[sqlx::test(migrations = false)]
 async fn equal_batches_at_two_copies_are_not_carried_out_at_once(pool: PgPool) {
-    let client = Client::new(&pool).await;
-    let copy = Client { token: client.token.clone(), owner: client.owner, ..Client::new(&pool).await };
-    let task = client.task().await;
-    assert_eq!(client.verb(&task, "cancel").await.status, 200);
-    let body = json!({"commands": [{"type": "CompleteTask", "task_id": task}]}).to_string();
-    let send = async |client: &Client| {
-        client.send(Method::POST, "/api/v1/commands", &[JSON, ("idempotency-key", "b")], body.clone()).await
+    let AnswersHeld { client, copy, task, body, lock } = AnswersHeld::new(&pool).await;
+    // The first has decided: a cancelled task is not completed. Its answer is on its way when that changes.
+    let second = async {
+        assert!(waiting_to_keep_an_answer(&pool, 1, SURELY).await);
+        assert_eq!(client.verb(&task, "reopen").await.status, 200);
+        AnswersHeld::batch(&copy, &body).await
     };
-    let between = async {
-        // The first has decided: a cancelled task is not completed. Its answer is on its way when that changes.
-        let mut lock = pool.begin().await.unwrap();
-        sqlx::query("lock table event_store.batch_answer in share mode").execute(&mut *lock).await.unwrap();
-        let second = async {
-            assert!(waiting_to_keep_an_answer(&pool, 1).await);
-            assert_eq!(client.verb(&task, "reopen").await.status, 200);
-            send(&copy).await
-        };
-        let unlock = async {
-            waiting_to_keep_an_answer(&pool, 2).await;
-            lock.commit().await.unwrap();
-        };
-        let (first, second, ()) = tokio::join!(send(&client), second, unlock);
-        (first, second)
+    let unlock = async {
+        // Time for the second to carry the batch out, as it should not.
+        waiting_to_keep_an_answer(&pool, 2, Duration::from_secs(1)).await;
+        lock.commit().await.unwrap();
     };
-    let (first, second) = between.await;
+    let (first, second, ()) = tokio::join!(AnswersHeld::batch(&client, &body), second, unlock);
     assert_eq!(first.body["results"][0]["status"], 409, "{first:?}");
     assert_eq!(second.essence(), first.essence());
     assert_eq!(second.named("idempotent-replayed"), Some("true"));
@@ -630,27 +650,18 @@ async fn equal_batches_at_two_copies_are_not_carried_out_at_once(pool: PgPool) {
 
 #[sqlx::test(migrations = false)]
 async fn a_batch_is_taken_over_from_who_died_and_who_only_slept_answers_the_same(pool: PgPool) {
-    let client = Client::new(&pool).await;
-    let copy = Client { token: client.token.clone(), owner: client.owner, ..Client::new(&pool).await };
-    let task = client.task().await;
-    assert_eq!(client.verb(&task, "cancel").await.status, 200);
-    let body = json!({"commands": [{"type": "CompleteTask", "task_id": task}]}).to_string();
-    let send = async |client: &Client| {
-        client.send(Method::POST, "/api/v1/commands", &[JSON, ("idempotency-key", "b")], body.clone()).await
-    };
-    let mut lock = pool.begin().await.unwrap();
-    sqlx::query("lock table event_store.batch_answer in share mode").execute(&mut *lock).await.unwrap();
-    let sleeper = send(&client);
+    let AnswersHeld { client, copy, task, body, lock } = AnswersHeld::new(&pool).await;
+    let sleeper = AnswersHeld::batch(&client, &body);
     let other = async {
-        assert!(waiting_to_keep_an_answer(&pool, 1).await);
+        assert!(waiting_to_keep_an_answer(&pool, 1, SURELY).await);
         let expired = "update event_store.batch_lease set expires_at = now()";
         assert_eq!(sqlx::query(expired).execute(&pool).await.unwrap().rows_affected(), 1);
         assert_eq!(client.verb(&task, "reopen").await.status, 200);
         let taken_over = async {
-            assert!(waiting_to_keep_an_answer(&pool, 2).await);
+            assert!(waiting_to_keep_an_answer(&pool, 2, SURELY).await);
             lock.commit().await.unwrap();
         };
-        tokio::join!(send(&copy), taken_over).0
+        tokio::join!(AnswersHeld::batch(&copy, &body), taken_over).0
     };
     let (sleeper, other) = tokio::join!(sleeper, other);
     assert_eq!((&other.body["results"][0]["status"], other.named("idempotent-replayed")), (&json!(200), None));

@@ -259,18 +259,23 @@ async fn leaders_that_take_the_lease_from_each_other_lose_and_reorder_nothing(po
     let world = World::new(pool, settings()).await;
     let relays = [world.relay().await, world.relay().await, world.relay().await];
     let stop_taking = CancellationToken::new();
-    // Each leader in turn is treated as dead while it is in the middle of its work.
+    // Each leader in turn is treated as dead while it is in the middle of its work: once it has moved the cursor.
     let taken = Arc::new(AtomicU64::new(0));
     let taking = tokio::spawn({
         let (pool, stop, taken) = (world.pool.clone(), stop_taking.clone(), Arc::clone(&taken));
         async move {
+            let mut looks = tokio::time::interval(Duration::from_millis(20));
+            let mut cursor = 0;
             while !stop.is_cancelled() {
-                let expired = sqlx::query(
+                looks.tick().await;
+                let expired = sqlx::query_scalar::<_, i64>(
                     "update event_store.relay set holder = null, epoch = epoch + 1, expires_at = '-infinity'
-                     where holder is not null",
+                     from event_store.relay_cursor where holder is not null and position > $1 returning position",
                 );
-                taken.fetch_add(expired.execute(&pool).await.expect("expired").rows_affected(), Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(800)).await;
+                if let Some(at) = expired.bind(cursor).fetch_optional(&pool).await.expect("expired") {
+                    cursor = at;
+                    taken.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
     });

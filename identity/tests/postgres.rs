@@ -298,6 +298,7 @@ async fn a_login_beside_the_disabling_leaves_no_session_behind() {
     let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
     for step in 0..8 {
         let disabled = |disabled| AccountChange { disabled: Some(disabled), role: None };
+        // Not a wait for anything: a login takes some 30 ms, and each step meets it a little later in its course.
         let delayed = async {
             tokio::time::sleep(Duration::from_millis(step * 8)).await;
             identity.change(account.id, disabled(true)).await

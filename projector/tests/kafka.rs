@@ -92,6 +92,14 @@ async fn a_topic_that_is_read_again_from_its_beginning_has_no_effect() {
     assert_equals_the_log(&database).await;
 }
 
+/// Until some hundred events more are in the read models.
+async fn more_is_applied(database: &Database) {
+    const EVENTS: i64 = 400;
+    let applied = "select count(*) from read_model.history";
+    let before = database.number(applied).await;
+    until("more is applied", || async { database.number(applied).await >= before + EVENTS }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_come_and_go_under_load_and_each_event_has_one_effect() {
     let database = Database::create_for(Feed::Kafka).await;
@@ -107,9 +115,9 @@ async fn copies_come_and_go_under_load_and_each_event_has_one_effect() {
     copies.push_back(Running::start(&database, None).await);
     copies.push_back(Running::start(&database, None).await);
     for _ in 0..8 {
-        sleep(Duration::from_millis(400)).await;
+        more_is_applied(&database).await;
         copies.push_back(Running::start(&database, None).await);
-        sleep(Duration::from_millis(400)).await;
+        more_is_applied(&database).await;
         copies.pop_front().unwrap().stop().await;
     }
     stop.cancel();
