@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::connection::{Lane, is_about_values};
+use crate::tail::stored_event;
 use crate::{EventStore, Unavailable};
 
 /// How many lookups wait at most.
@@ -173,24 +174,7 @@ async fn stream_events(
         let number = row.n as usize - 1;
         let Some(answer) = answers.get_mut(number) else { continue };
         bytes += size_of::<StoredEvent>() + row.data.len();
-        answer.events.push(StoredEvent {
-            shard: row.shard,
-            position: row.position,
-            owner_id: OwnerId(row.owner_id),
-            task_id: TaskId(row.task_id),
-            version: row.version,
-            event_id: row.event_id,
-            event_type: row.event_type,
-            schema_version: row.schema_version,
-            occurred_at: row.occurred_at,
-            recorded_at: row.recorded_at,
-            actor_type: row.actor_type,
-            actor_id: row.actor_id,
-            command_id: row.command_id,
-            correlation_id: row.correlation_id,
-            traceparent: row.traceparent,
-            data: row.data,
-        });
+        answer.events.push(stored_event!(row));
         answer.more = answer.events.len() as i64 == each_max;
         if bytes > BATCH_BYTES_MAX {
             // The rows come in the order of the requests: nobody knows of those after this one.

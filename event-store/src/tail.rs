@@ -31,32 +31,15 @@ pub struct Published {
     pub last_positions: Vec<(i32, i64)>,
 }
 
-struct Row {
-    shard: i16,
-    position: i64,
-    owner_id: Uuid,
-    task_id: Uuid,
-    version: i64,
-    event_id: Uuid,
-    event_type: String,
-    schema_version: i16,
-    occurred_at: Time,
-    recorded_at: Time,
-    actor_type: String,
-    actor_id: Option<Uuid>,
-    command_id: Uuid,
-    correlation_id: String,
-    traceparent: String,
-    data: String,
-}
-
-impl From<Row> for StoredEvent {
-    fn from(row: Row) -> Self {
-        Self {
+/// An event from a row of a statement that selects these columns.
+macro_rules! stored_event {
+    ($row:expr) => {{
+        let row = $row;
+        domain::StoredEvent {
             shard: row.shard,
             position: row.position,
-            owner_id: OwnerId(row.owner_id),
-            task_id: TaskId(row.task_id),
+            owner_id: domain::OwnerId(row.owner_id),
+            task_id: domain::TaskId(row.task_id),
             version: row.version,
             event_id: row.event_id,
             event_type: row.event_type,
@@ -70,12 +53,9 @@ impl From<Row> for StoredEvent {
             traceparent: row.traceparent,
             data: row.data,
         }
-    }
+    }};
 }
-
-fn stored(rows: Vec<Row>) -> Vec<StoredEvent> {
-    rows.into_iter().map(StoredEvent::from).collect()
-}
+pub(crate) use stored_event;
 
 impl TailReader {
     /// Reads by way of `pool`; `wake` is changed by appends of this process.
@@ -143,8 +123,7 @@ impl TailReader {
         position: i64,
         events_max: i64,
     ) -> Result<Vec<StoredEvent>, sqlx::Error> {
-        sqlx::query_as!(
-            Row,
+        sqlx::query!(
             r#"
             select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
                 occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
@@ -160,7 +139,7 @@ impl TailReader {
         )
         .fetch_all(&self.pool)
         .await
-        .map(stored)
+        .map(|rows| rows.into_iter().map(|row| stored_event!(row)).collect())
     }
 
     /// The events of a shard stream by stream, in the order of (owner, task, version), past `after`, at most
@@ -176,8 +155,7 @@ impl TailReader {
         events_max: i64,
     ) -> Result<Vec<StoredEvent>, sqlx::Error> {
         let (owner_id, task_id, version) = after.map_or((Uuid::nil(), Uuid::nil(), -1), |(o, t, v)| (o.0, t.0, v));
-        sqlx::query_as!(
-            Row,
+        sqlx::query!(
             r#"
             select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
                 occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
@@ -196,7 +174,7 @@ impl TailReader {
         )
         .fetch_all(&self.pool)
         .await
-        .map(stored)
+        .map(|rows| rows.into_iter().map(|row| stored_event!(row)).collect())
     }
 
     /// The events of one owner stream by stream, in the order of (task, version), past `after`, at most `events_max`,
@@ -212,8 +190,7 @@ impl TailReader {
         events_max: i64,
     ) -> Result<Vec<StoredEvent>, sqlx::Error> {
         let (task_id, version) = after.map_or((Uuid::nil(), -1), |(task_id, version)| (task_id.0, version));
-        sqlx::query_as!(
-            Row,
+        sqlx::query!(
             r#"
             select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
                 occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
@@ -231,7 +208,7 @@ impl TailReader {
         )
         .fetch_all(&self.pool)
         .await
-        .map(stored)
+        .map(|rows| rows.into_iter().map(|row| stored_event!(row)).collect())
     }
 
     /// Returns after an append of this process, or after `wait_ms_max`: the wake-up is a hint, polling the guarantee.

@@ -11,52 +11,43 @@ use crate::cluster::{Cluster, unique};
 use crate::server::{CliRun, Config, Server};
 use crate::stack::Stack;
 
-/// One process on a port.
-pub mod one_process {
-    use super::{Account, Api, ONE_PROCESS, World, start_one_process};
+/// The two ways of running, under the same names.
+macro_rules! way_of_running {
+    ($(#[$about:meta])* $way:ident, $world:ident, $start:ident) => {
+        $(#[$about])*
+        pub mod $way {
+            use super::{$start, $world, Account, Api, World};
 
-    async fn world() -> &'static World {
-        ONE_PROCESS.get_or_init(start_one_process).await
-    }
+            async fn world() -> &'static World {
+                $world.get_or_init($start).await
+            }
 
-    /// A client for this test (a connection pool belongs to one runtime).
-    pub async fn api() -> Api {
-        Api::new(&world().await.base)
-    }
+            /// A client for this test (a connection pool belongs to one runtime).
+            pub async fn api() -> Api {
+                Api::new(&world().await.base)
+            }
 
-    /// An account that is an admin.
-    pub async fn admin() -> Account {
-        world().await.admin().await
-    }
+            /// An account that is an admin.
+            pub async fn admin() -> Account {
+                world().await.admin().await
+            }
 
-    /// Where livez, readyz and metrics are: of commands, of queries, of the projector.
-    pub async fn ops() -> [Api; 3] {
-        world().await.ops()
-    }
+            /// Where livez, readyz and metrics are: of commands, of queries, of the projector.
+            pub async fn ops() -> [Api; 3] {
+                world().await.ops()
+            }
+        }
+    };
 }
 
-/// The gateway, and two copies of each service behind it.
-pub mod services {
-    use super::{Account, Api, SERVICES, World, start_services};
+way_of_running! {
+    /// One process on a port.
+    one_process, ONE_PROCESS, start_one_process
+}
 
-    async fn world() -> &'static World {
-        SERVICES.get_or_init(start_services).await
-    }
-
-    /// A client for this test (a connection pool belongs to one runtime).
-    pub async fn api() -> Api {
-        Api::new(&world().await.base)
-    }
-
-    /// An account that is an admin.
-    pub async fn admin() -> Account {
-        world().await.admin().await
-    }
-
-    /// Where livez, readyz and metrics are: of commands, of queries, of the projector.
-    pub async fn ops() -> [Api; 3] {
-        world().await.ops()
-    }
+way_of_running! {
+    /// The gateway, and two copies of each service behind it.
+    services, SERVICES, start_services
 }
 
 static ONE_PROCESS: OnceCell<World> = OnceCell::const_new();
