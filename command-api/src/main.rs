@@ -52,7 +52,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     starting.health.register("event_store", move || database::check(write.clone()));
     let verifier = identity.verifier();
     let api = command_api::router(CommandApi::new(store, Sealer::new(&starting.secret)))
-        .merge(command_api::accounts::router(identity));
+        .merge(command_api::accounts::router(identity, starting.redis()?));
     Ok(Built { api, verifier })
 }
 

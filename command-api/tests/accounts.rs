@@ -9,10 +9,12 @@ use http_body_util::BodyExt;
 use identity::{AccountChange, Email, Identity};
 use serde_json::{Value, json};
 use service_kit::auth::Role;
+use service_kit::redis::{Entry, Redis};
 use service_kit::server::{Edge, edge};
 use service_kit::token::RootSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
+use system_tests::redis::Redis as Server;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -22,6 +24,11 @@ struct App {
     pool: PgPool,
     identity: Identity,
     router: Router,
+}
+
+fn router(identity: &Identity, redis: Option<Redis>) -> Router {
+    let router = command_api::accounts::router(identity.clone(), redis);
+    edge(router, Edge { verifier: Some(identity.verifier()), ..Edge::default() })
 }
 
 struct Answer {
@@ -42,6 +49,10 @@ impl Answer {
 
 impl App {
     async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(redis: Option<Redis>) -> Self {
         let url = std::env::var("TEST_DATABASE_URL").or_else(|_| std::env::var("DATABASE_URL"));
         let server: PgConnectOptions = url.expect("TEST_DATABASE_URL").parse().expect("a Postgres URL");
         let database = format!("test_accounts_{}", uuid::Uuid::new_v4().simple());
@@ -55,8 +66,7 @@ impl App {
         let secret = RootSecret::new("a secret that is long enough for it".to_owned().into()).expect("long enough");
         let (identity, _) =
             Identity::start(pool.clone(), &secret, vec![0], CancellationToken::new()).await.expect("starts");
-        let router = command_api::accounts::router(identity.clone());
-        let router = edge(router, Edge { verifier: Some(identity.verifier()), ..Edge::default() });
+        let router = router(&identity, redis);
         Self { server, database, pool, identity, router }
     }
 
@@ -148,6 +158,70 @@ async fn register_log_in_and_see_oneself() {
 
     assert_eq!(app.get("/api/v1/auth/me", "").await.code(), "unauthenticated");
     assert_eq!(app.get("/api/v1/auth/me", &tokens.text("refresh_token")).await.status, 401);
+    app.stop().await;
+}
+
+/// The key and value of what is kept of an account.
+async fn kept(redis: &Redis, server: &Server, id: &str) -> (String, Vec<u8>) {
+    let keys = server.ask(&["KEYS", &format!("primetrade:profile:*:{}:*", id.replace('-', ""))]);
+    let keys: Vec<&str> = keys.split_whitespace().collect();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    let value = redis.get(keys[0]).await.expect("Redis answers").expect("is kept");
+    (keys[0].to_owned(), value.to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_account_sees_of_itself_is_kept_under_its_own_version() {
+    const ME: &str = "/api/v1/auth/me";
+    let server = Server::start();
+    let redis = Redis::connect(&server.url()).expect("a URL");
+    redis.up().await;
+    let mut app = App::start_with(Some(redis.clone())).await;
+    let [this_copy, other_copy] = [app.router.clone(), router(&app.identity, Some(redis.clone()))];
+    let (ann, bob) = (app.user("ann@x").await, app.user("bob@x").await);
+    let me = app.get(ME, &ann).await;
+    assert_eq!((me.status, me.text("name")), (200, "Ann".into()));
+    assert_eq!(me.headers["content-type"], "application/json");
+    let id = me.text("id");
+    let (key, value) = kept(&redis, &server, &id).await;
+    let ttl_ms: u64 = server.ask(&["PTTL", &key]).trim().parse().expect("a number");
+    assert!((3_500_000..=3_600_000).contains(&ttl_ms), "an hour: {ttl_ms}");
+
+    // changed there, so that it can be seen where it comes from
+    let keep = async |value: Vec<u8>| {
+        redis.set(vec![Entry { key: key.clone(), value, ttl_ms: 60_000 }]).await.expect("kept");
+    };
+    let of_redis = String::from_utf8_lossy(&value[32..]).replace("Ann", "Eve");
+    keep([&value[..32], of_redis.as_bytes()].concat()).await;
+    app.router = other_copy.clone();
+    assert_eq!(app.get(ME, &ann).await.text("name"), "Eve");
+    // what is somebody else's, or of another time, is not taken
+    assert_eq!(app.get(ME, &bob).await.text("email"), "bob@x");
+    let (_, of_bob) = kept(&redis, &server, &app.get(ME, &bob).await.text("id")).await;
+    let of_another_time = [&value[..16], &of_bob[16..]].concat();
+    for wrong in [of_bob, of_another_time, Vec::new(), value[..31].to_vec()] {
+        keep(wrong).await;
+        assert_eq!(app.get(ME, &ann).await.text("name"), "Ann");
+    }
+
+    // whoever changes it sees it changed, everywhere and at once
+    for (number, name) in ["Bea", "Cat", "Dot"].into_iter().enumerate() {
+        let copies = [&this_copy, &other_copy];
+        app.router = copies[number % 2].clone();
+        assert_eq!(app.send(Method::PATCH, ME, &ann, Some(json!({"name": name}))).await.text("name"), name);
+        for copy in copies {
+            app.router = copy.clone();
+            assert_eq!(app.get(ME, &ann).await.text("name"), name);
+        }
+    }
+    let account = app.identity.accounts().find_by_email(&Email::parse("ann@x").expect("an address")).await;
+    let account = account.expect("Postgres answers").expect("registered");
+    let promoted = AccountChange { role: Some(Role::Admin), disabled: None };
+    assert_ne!(app.identity.change(account.id, promoted).await.expect("changes").version, account.version);
+    assert_eq!(app.get(ME, &ann).await.text("role"), "admin");
+
+    server.kill();
+    assert_eq!(app.get(ME, &ann).await.text("name"), "Dot");
     app.stop().await;
 }
 

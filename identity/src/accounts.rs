@@ -31,6 +31,8 @@ pub struct Account {
     pub shard: i16,
     /// When it was made.
     pub created_at: Time,
+    /// Another one after each change of what it sees of itself; never one that it had before.
+    pub version: Uuid,
 }
 
 /// What a new account is made from.
@@ -71,6 +73,7 @@ struct Row {
     disabled: bool,
     shard: i16,
     created_at: Time,
+    version: Uuid,
 }
 
 impl TryFrom<Row> for Account {
@@ -85,6 +88,7 @@ impl TryFrom<Row> for Account {
             disabled: row.disabled,
             shard: row.shard,
             created_at: row.created_at,
+            version: row.version,
         })
     }
 }
@@ -125,10 +129,11 @@ impl Accounts {
             disabled: false,
             shard: shard_for(id, &self.shards),
             created_at: clock::now(),
+            version: Uuid::new_v4(),
         };
         sqlx::query!(
-            "insert into identity.account (id, email, name, role, shard, password_hash, created_at)
-             values ($1, $2, $3, $4, $5, $6, $7)",
+            "insert into identity.account (id, email, name, role, shard, password_hash, created_at, version)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)",
             id,
             account.email,
             account.name,
@@ -136,6 +141,7 @@ impl Accounts {
             account.shard,
             password_hash,
             account.created_at,
+            account.version,
         )
         .execute(&self.pool)
         .await?;
@@ -149,7 +155,7 @@ impl Accounts {
     pub async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, IdentityError> {
         sqlx::query_as!(
             Row,
-            "select id, email, name, role, disabled, shard, created_at from identity.account where email = $1",
+            "select id, email, name, role, disabled, shard, created_at, version from identity.account where email = $1",
             email.as_str()
         )
         .fetch_optional(&self.pool)
@@ -165,13 +171,24 @@ impl Accounts {
     pub async fn get(&self, id: OwnerId) -> Result<Account, IdentityError> {
         sqlx::query_as!(
             Row,
-            "select id, email, name, role, disabled, shard, created_at from identity.account where id = $1",
+            "select id, email, name, role, disabled, shard, created_at, version from identity.account where id = $1",
             id.0
         )
         .fetch_optional(&self.pool)
         .await?
         .ok_or(IdentityError::NotFound)?
         .try_into()
+    }
+
+    /// The version of an account, of which [`Account::version`] tells.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`], the database.
+    pub async fn version(&self, id: OwnerId) -> Result<Uuid, IdentityError> {
+        sqlx::query_scalar!("select version from identity.account where id = $1", id.0)
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or(IdentityError::NotFound)
     }
 
     /// A page of accounts in the order they were made, after the one named.
@@ -181,7 +198,7 @@ impl Accounts {
     pub async fn list(&self, after: Option<OwnerId>, accounts_max: i64) -> Result<Vec<Account>, IdentityError> {
         sqlx::query_as!(
             Row,
-            "select id, email, name, role, disabled, shard, created_at from identity.account
+            "select id, email, name, role, disabled, shard, created_at, version from identity.account
              where id > $1 order by id limit $2",
             after.map_or(Uuid::nil(), |id| id.0),
             accounts_max
@@ -200,8 +217,8 @@ impl Accounts {
     pub async fn rename(&self, id: OwnerId, name: &Name) -> Result<Account, IdentityError> {
         sqlx::query_as!(
             Row,
-            "update identity.account set name = $2 where id = $1
-             returning id, email, name, role, disabled, shard, created_at",
+            "update identity.account set name = $2, version = gen_random_uuid() where id = $1
+             returning id, email, name, role, disabled, shard, created_at, version",
             id.0,
             name.as_str()
         )
@@ -220,7 +237,7 @@ impl Accounts {
         let mut transaction = self.pool.begin().await?;
         let before: Account = sqlx::query_as!(
             Row,
-            "select id, email, name, role, disabled, shard, created_at from identity.account where id = $1
+            "select id, email, name, role, disabled, shard, created_at, version from identity.account where id = $1
              for no key update",
             id.0
         )
@@ -230,20 +247,21 @@ impl Accounts {
         .try_into()?;
         let role = change.role.unwrap_or(before.role);
         let disabled = change.disabled.unwrap_or(before.disabled);
-        sqlx::query!(
-            "update identity.account set role = $2, disabled = $3 where id = $1",
+        let version = sqlx::query_scalar!(
+            "update identity.account set role = $2, disabled = $3, version = gen_random_uuid() where id = $1
+             returning version",
             id.0,
             role.as_str(),
             disabled
         )
-        .execute(&mut *transaction)
+        .fetch_one(&mut *transaction)
         .await?;
         let demoted = before.role == Role::Admin && role != Role::Admin;
         if disabled || demoted {
             end_sessions(&mut transaction, id, None).await?;
         }
         transaction.commit().await?;
-        Ok(Account { role, disabled, ..before })
+        Ok(Account { role, disabled, version, ..before })
     }
 
     /// Sets a password without asking for the old one, and ends all sessions: for the operator.

@@ -133,7 +133,7 @@ pub async fn run(
     let applied = projector.as_ref().map(Projector::applied);
     let api = axum::Router::new()
         .merge(command_api::router(CommandApi::new(store.clone(), sealer.clone())))
-        .merge(command_api::accounts::router(identity))
+        .merge(command_api::accounts::router(identity, None))
         .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, shutdown.clone())))
         .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)));
     let edge = |router| {

@@ -1,20 +1,22 @@
 //! `GET` and `PATCH /api/v1/auth/me`
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
-use identity::{Identity, Name};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use identity::Name;
 use serde::Deserialize;
 use service_kit::auth::Principal;
 use service_kit::body::MergePatch;
 use service_kit::problem::Problem;
 
+use super::profile::Profiles;
 use super::{Mistakes, OwnAccount, json, problem};
 
 /// The account of the access token.
-pub(super) async fn show(State(identity): State<Identity>, principal: Principal) -> Result<Response, Problem> {
-    let account = identity.accounts().get(principal.owner).await.map_err(problem)?;
-    Ok(json(StatusCode::OK, &OwnAccount::from(account)))
+pub(super) async fn show(State(profiles): State<Profiles>, principal: Principal) -> Result<impl IntoResponse, Problem> {
+    let body = profiles.get(principal.owner).await.map_err(problem)?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body))
 }
 
 #[derive(Deserialize)]
@@ -25,7 +27,7 @@ pub(super) struct Patch {
 
 /// Gives the account another name.
 pub(super) async fn rename(
-    State(identity): State<Identity>,
+    State(Profiles { identity, .. }): State<Profiles>,
     principal: Principal,
     MergePatch(body, _): MergePatch<Patch>,
 ) -> Result<Response, Problem> {

@@ -5,6 +5,7 @@ mod login;
 mod logout;
 mod me;
 mod password;
+mod profile;
 mod refresh;
 mod register;
 mod users;
@@ -23,16 +24,22 @@ use serde::Serialize;
 use service_kit::auth::Role;
 use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::NoQuery;
+use service_kit::redis::Redis;
 
-/// The routes under "Accounts" of the HTTP contract. `server::edge` stands around them.
-pub fn router(identity: Identity) -> Router {
+use profile::Profiles;
+
+/// The routes under "Accounts" of the HTTP contract. `server::edge` stands around them. In `redis` the copies of the
+/// service share what accounts look like.
+pub fn router(identity: Identity, redis: Option<Redis>) -> Router {
     let listed = Router::new().route("/api/v1/users", get(users::list));
+    let profiles = Profiles { identity: identity.clone(), redis };
     Router::new()
+        .route("/api/v1/auth/me", get(me::show).patch(me::rename))
+        .with_state(profiles)
         .route("/api/v1/auth/register", post(register::register))
         .route("/api/v1/auth/login", post(login::login))
         .route("/api/v1/auth/refresh", post(refresh::refresh))
         .route("/api/v1/auth/logout", post(logout::logout))
-        .route("/api/v1/auth/me", get(me::show).patch(me::rename))
         .route("/api/v1/auth/password", post(password::change))
         .route("/api/v1/users/{id}", patch(users::change))
         .route("/.well-known/jwks.json", get(jwks::jwks))
