@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc as commands};
 use std::time::Duration;
 
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::{KafkaSettings, Message, Unreadable};
+use crate::{KafkaSettings, Message, Unreadable, log};
 
 /// Messages that are read and wait to be taken. (librdkafka fetches ahead besides: at most [`PREFETCH_KIB_MAX`] for each
 /// partition.)
@@ -295,6 +295,14 @@ impl Callbacks {
 }
 
 impl ClientContext for Callbacks {
+    fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
+        log::tell(level, kind, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log::tell_error(&error, reason);
+    }
+
     fn stats(&self, statistics: Statistics) {
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         let ends = topic.partitions.values().filter(|partition| partition.partition >= 0 && partition.hi_offset >= 0);

@@ -18,6 +18,8 @@ pub mod producer;
 /// Receives messages, with offsets that somebody else keeps.
 pub mod consumer;
 
+mod log;
+
 pub use rdkafka::error::KafkaError;
 
 pub use message::{Message, Unreadable};

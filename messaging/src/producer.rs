@@ -7,6 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::future_producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use rdkafka::producer::{Producer as _, PurgeConfig};
 
+use crate::log::Thinned;
 use crate::{KafkaSettings, Message, partition_of};
 
 /// How many messages may be on their way at once. Who sends keeps below it by waiting for deliveries.
@@ -17,7 +18,7 @@ const IN_FLIGHT_KIB_MAX: usize = 256 << 10;
 /// Sends messages to the partitions of their owners, in order, each as often as the brokers need it and no oftener.
 /// A message that has failed may be followed by others that have not: [`Producer::purge`], and begin again before it.
 pub struct Producer {
-    producer: FutureProducer,
+    producer: FutureProducer<Thinned>,
     topic: String,
     partitions: i32,
 }
@@ -49,7 +50,11 @@ impl Producer {
             .set("queue.buffering.max.kbytes", IN_FLIGHT_KIB_MAX.to_string())
             // how long a topic may be unknown before its messages fail
             .set("topic.metadata.propagation.max.ms", "5000");
-        Ok(Self { producer: config.create()?, topic: settings.topic.clone(), partitions: settings.partitions })
+        Ok(Self {
+            producer: config.create_with_context(Thinned)?,
+            topic: settings.topic.clone(),
+            partitions: settings.partitions,
+        })
     }
 
     /// Queues a message. It is sent in the background, also when nobody waits for its delivery.

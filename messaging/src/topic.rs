@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tracing::info;
 
 use crate::KafkaSettings;
+use crate::log::Thinned;
 
 /// How long the brokers have for one answer, in milliseconds.
 const ANSWER_MS_MAX: u64 = 5_000;
@@ -54,7 +54,7 @@ pub enum TopicError {
 pub async fn ensure(settings: &KafkaSettings) -> Result<(), TopicError> {
     let topic = settings.topic.clone();
     let failed = |source| TopicError::Kafka { topic: topic.clone(), source };
-    let admin: AdminClient<DefaultClientContext> = settings.client_config().create().map_err(failed)?;
+    let admin: AdminClient<Thinned> = settings.client_config().create_with_context(Thinned).map_err(failed)?;
     let wait = Duration::from_millis(ANSWER_MS_MAX);
     // All topics are asked for: a broker may make the one that it is asked for, in its own way.
     let metadata = tokio::task::spawn_blocking(move || {

@@ -721,7 +721,7 @@ impl Kafka {
         let Hole { shard, after, missing, .. } = hole;
         let trouble = format!(
             "partition {number} of {} lacks messages: of shard {shard} it has nothing between position {after} and the one \
-             after {missing}; `primetrade republish --from {}` mends it",
+             after {missing}; `primetrade republish --shard {shard} --from {}` mends it",
             self.topic,
             all_until.min(after) + 1
         );
