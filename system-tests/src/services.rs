@@ -37,16 +37,25 @@ pub struct Parts {
     pub redis_url: String,
     /// A topic of the test's own.
     pub topic: String,
+    /// More variables.
+    pub more: Vec<(String, String)>,
 }
 
 impl Parts {
     /// A new database of the cluster and a new topic.
     pub async fn new(cluster: &Cluster, brokers: String, redis_url: String) -> Parts {
         let database_url = cluster.url(&cluster.create_database().await);
-        Parts { database_url, brokers, redis_url, topic: format!("t-{}", Uuid::new_v4().simple()) }
+        Parts { database_url, brokers, redis_url, topic: format!("t-{}", Uuid::new_v4().simple()), more: Vec::new() }
     }
 
-    fn variables(&self) -> Vec<(String, String)> {
+    /// With one more variable, or another value of one.
+    pub fn with(mut self, name: &str, value: &str) -> Parts {
+        self.more.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// For the services.
+    pub fn variables(&self) -> Vec<(String, String)> {
         [
             ("PRIMETRADE_DATABASE_URL", self.database_url.clone()),
             ("PRIMETRADE_KAFKA_BROKERS", self.brokers.clone()),
@@ -55,7 +64,9 @@ impl Parts {
             ("PRIMETRADE_REDIS_URL", self.redis_url.clone()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        .into_iter()
+        .chain(self.more.iter().cloned())
+        .collect()
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Plan {
     pub grown_events: i64,
     /// How long a snapshot is held open.
     pub snapshot_seconds: u64,
+    /// Events that the relay publishes and the projector reads.
+    pub published_events: usize,
     /// Only these parts; all where empty.
     pub only: Vec<String>,
     /// Where the JSON goes.
@@ -42,6 +44,7 @@ impl Plan {
             growth: false,
             grown_events: 5_000_000,
             snapshot_seconds: 60,
+            published_events: 300_000,
             only: Vec::new(),
             json: PathBuf::from("target/bench.json"),
         }
@@ -55,6 +58,7 @@ impl Plan {
             visible_seconds: 8,
             grown_events: 500_000,
             snapshot_seconds: 10,
+            published_events: 96_000,
             ..self
         }
     }
@@ -66,7 +70,7 @@ impl Plan {
 }
 
 const USAGE: &str = "bench [--quick] [--growth] [--json FILE] [--only PART,PART…]
-parts: append bulk projector lists visible snapshot";
+parts: append bulk projector lists visible snapshot services";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,5 +1,7 @@
 //! What is measured, in order.
 
+mod services;
+
 use std::fs;
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -59,6 +61,9 @@ pub async fn all(plan: &Plan) -> bool {
     }
     if plan.has("projector") || plan.has("lists") || plan.has("visible") {
         bench.live().await;
+    }
+    if plan.has("services") {
+        bench.services().await;
     }
     if plan.growth {
         bench.grown().await;
