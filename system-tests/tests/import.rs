@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use system_tests::check::{everything_holds, read_model_rows};
 use system_tests::client::Account;
 use system_tests::cluster::{Cluster, pool};
+use system_tests::kafka::Kafka;
+use system_tests::redis::Redis;
 use system_tests::server::{Config, Server};
+use system_tests::services::{Parts, Services};
+use system_tests::wait::until;
 use uuid::Uuid;
 
 const TASKS: &str = "/api/v1/tasks";
@@ -18,6 +23,13 @@ struct Log {
     file: PathBuf,
     commands: u64,
     expected: Value,
+}
+
+impl Log {
+    fn events(&self) -> u64 {
+        let tasks = self.expected["tasks"].as_object().expect("tasks");
+        tasks.values().map(|task| task["version"].as_u64().expect("version")).sum()
+    }
 }
 
 /// The car maker's log where it is at hand, else one of about the same shape.
@@ -145,9 +157,7 @@ async fn a_log_goes_in_once() {
     let number = |object: &Value, field: &str| object[field].as_u64().unwrap_or_else(|| panic!("{field} in {object}"));
     assert_eq!(number(&first, "lines"), log.commands);
     assert_eq!((number(&first, "succeeded"), number(&first, "failed")), (log.commands, 0));
-    let versions: u64 =
-        log.expected["tasks"].as_object().unwrap().values().map(|task| task["version"].as_u64().unwrap()).sum();
-    assert_eq!(number(&first, "events"), versions);
+    assert_eq!(number(&first, "events"), log.events());
     assert!(first["seconds"].is_number());
     server.caught_up().await;
     agrees(&account, &log.expected).await;
@@ -163,7 +173,7 @@ async fn a_log_goes_in_once() {
     // a rebuild gives the same, row for row
     let rebuilt = server.cli(&["rebuild", "--expect-same", "--json"]).await.expect(0).json();
     assert_eq!(rebuilt["differences"], 0, "{rebuilt}");
-    assert_eq!(number(&rebuilt, "events"), versions);
+    assert_eq!(number(&rebuilt, "events"), log.events());
     assert_eq!(rows_of(&server).await, before);
     agrees(&account, &log.expected).await;
 
@@ -195,6 +205,37 @@ async fn a_log_goes_in_once() {
     };
     assert_eq!(titles(&third.walk(&format!("{TASKS}?limit=200")).await), titles(&mine));
     everything_holds(&server, &[]).await;
+}
+
+/// The same log into the store of the services, by way of Kafka into the read models, and from both copies of query-api.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_goes_through_the_services() {
+    let (cluster, kafka, redis) = (Cluster::shared(), Kafka::shared(), Redis::shared());
+    let services = Services::start(Parts::new(&cluster, kafka.brokers(), redis.url()).await).await;
+    let account = services.api().account().await;
+    let log = log(services.commands[0].dir());
+    let arguments = ["import", log.file.to_str().expect("path"), "--owner", &account.email, "--json"];
+    for events_of_second in [None, Some(0)] {
+        let report = services.cli(&arguments, "").await.expect(0).json();
+        assert_eq!(
+            (report["succeeded"].as_u64(), report["failed"].as_u64()),
+            (Some(log.commands), Some(0)),
+            "{report}"
+        );
+        assert_eq!(report["events"].as_u64(), events_of_second.or(Some(log.events())), "{report}");
+        services.everything_is_read().await;
+        for query in &services.queries {
+            let account = account.at(query.api());
+            // without a token a copy may be a moment behind
+            until("it shows the last event", Duration::from_secs(20), || async {
+                let page = account.read(&format!("{TASKS}?limit=1")).await.expect(200).json();
+                (page["revision"].as_u64() == Some(log.events())).then_some(())
+            })
+            .await;
+            agrees(&account, &log.expected).await;
+        }
+    }
+    services.everything_holds(&[]).await;
 }
 
 #[tokio::test]
