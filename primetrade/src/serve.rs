@@ -11,7 +11,7 @@ use identity::Identity;
 use projector::{AdminApi, Projector};
 use query_api::{QueryApi, Sources};
 use service_kit::health::{self, Check, Health, Lag};
-use service_kit::server::{self, Edge};
+use service_kit::server::{self, EdgeSettings};
 use service_kit::service::{Background, all_of};
 use service_kit::telemetry::{self, TelemetryError};
 use service_kit::token::{RootSecret, Sealer};
@@ -106,7 +106,7 @@ pub async fn run(
     listeners: Listeners,
     databases: &Databases,
     secret: &RootSecret,
-    cors_origins: Vec<String>,
+    edge: EdgeSettings,
     projecting: Projecting,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -128,23 +128,17 @@ pub async fn run(
     };
 
     let health = watched(databases, projector.as_ref());
+    let edge = edge.edge(identity.verifier(), secret, health.draining());
     let ops = health::router(health, Some(telemetry::metrics()?));
-    let verifier = identity.verifier();
     let applied = projector.as_ref().map(Projector::applied);
     let api = axum::Router::new()
         .merge(command_api::router(CommandApi::new(store.clone(), sealer.clone())))
         .merge(command_api::accounts::router(identity, None))
         .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, shutdown.clone())))
         .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)));
-    let edge = |router| {
-        server::edge(
-            router,
-            Edge { verifier: Some(verifier.clone()), cors_origins: cors_origins.clone(), ..Edge::default() },
-        )
-    };
     let (api, ops) = match &listeners.ops {
-        Some(_) => (edge(api), Some(edge(ops))),
-        None => (edge(api.merge(ops)), None),
+        Some(_) => (server::edge(api, edge.clone()), Some(server::edge(ops, edge))),
+        None => (server::edge(api.merge(ops), edge), None),
     };
 
     background.spawn("event store's appender", all_of(appenders, stop.clone()));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use service_kit::config::{self, ConfigError, DatabaseUrls, Listen, Log, Source, VARIABLES, Variable};
+use service_kit::server::EdgeSettings;
 use service_kit::token::RootSecret;
 
 use crate::privileges::{FILE_ON_STDIN, HANDED_DOWN};
@@ -43,8 +44,8 @@ pub struct Settings {
     pub run_as: Option<String>,
     /// Folder of `initdb` and `postgres`.
     pub postgres_bin: Option<PathBuf>,
-    /// Origins that browsers may call from.
-    pub cors_origins: Vec<String>,
+    /// Who may ask for how much, and who vouches for whom.
+    pub edge: EdgeSettings,
     /// What is logged, and how.
     pub log: Log,
     source: Source,
@@ -110,7 +111,7 @@ impl Settings {
             secret: config::root_secret(&source)?,
             run_as: source.text(RUN_AS)?,
             postgres_bin: source.text(POSTGRES_BIN)?.map(PathBuf::from),
-            cors_origins: config::cors_origins(&source)?,
+            edge: EdgeSettings::read(&source)?,
             log: Log::read(&source)?,
             source,
         })

@@ -32,7 +32,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let stop = starting.background.stop.clone();
     let projector = match KafkaSettings::read(&starting.source)? {
         Some(settings) => {
-            let standings = starting.redis()?.map(|redis| {
+            let standings = starting.redis.clone().map(|redis| {
                 let (standings, writing) = projector::redis::start(redis, read.clone(), stop.clone());
                 starting.background.spawn("standings to Redis", async {
                     if let Err(error) = writing.await {

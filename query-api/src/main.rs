@@ -38,7 +38,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let sources = Sources {
         primary: queries("queries", &primary),
         replica: replica.as_ref().map(|replica| queries("queries-replica", replica)),
-        redis: starting.redis()?,
+        redis: starting.redis.clone(),
     };
 
     let verifier = starting.remote_verifier(&primary).await?;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use axum::http::HeaderValue;
 use metrics::{Counter, counter};
 use service_kit::clock;
+use service_kit::context;
 use service_kit::token::Sealer;
 use sqlx::PgExecutor;
 use tokio::sync::{oneshot, watch};
@@ -350,11 +351,11 @@ impl Owners {
 pub(crate) async fn hint_or_poll(applied: &mut Option<watch::Receiver<u64>>, poll: Duration) {
     match applied {
         // A sender that is gone gives no hints: then the time counts.
-        Some(hint) => match tokio::time::timeout(poll, hint.changed()).await {
+        Some(hint) => match context::waiting(tokio::time::timeout(poll, hint.changed())).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(_)) => *applied = None,
         },
-        None => tokio::time::sleep(poll).await,
+        None => context::waiting(tokio::time::sleep(poll)).await,
     }
 }
 

@@ -24,6 +24,7 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::context;
 use crate::headers::single;
 use crate::problem::{Problem, ProblemCode};
 
@@ -136,7 +137,10 @@ pub async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Prob
         // most bodies have arrived with their headers: no timer for those
         match futures_util::poll!(&mut collecting) {
             Poll::Ready(collected) => collected,
-            Poll::Pending => tokio::time::timeout(BODY_TIME_MAX, collecting).await.unwrap_or(Err(Broken::TooSlow)),
+            Poll::Pending => {
+                let arriving = tokio::time::timeout(BODY_TIME_MAX, collecting);
+                context::waiting(arriving).await.unwrap_or(Err(Broken::TooSlow))
+            }
         }
     };
     match collected {

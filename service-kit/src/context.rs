@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use domain::OwnerId;
 use uuid::Uuid;
 
+use crate::load::Load;
 use crate::traces::Place;
 
 /// `X-Request-Id`
@@ -38,6 +40,12 @@ pub struct RequestContext {
     /// The caller's span, if it has said so.
     parent: Option<[u8; 8]>,
     arrived: Instant,
+    /// Where it came from, proxies that are trusted looked through; `None` outside of a request.
+    client: Option<IpAddr>,
+    /// What it takes a place of, while it is being worked upon.
+    load: Option<Load>,
+    /// Set once it has waited for something that is no work.
+    waited: OnceLock<()>,
     /// Whose request it is, once that is known; for logs.
     owner: OnceLock<OwnerId>,
 }
@@ -60,7 +68,35 @@ impl RequestContext {
             Some(_) | None => hex_header(random),
         };
         let parent = before.map(|place| place.span_id);
-        Self { request_id, trace_id, span_id, flags, parent, arrived: Instant::now(), owner: OnceLock::new() }
+        Self {
+            request_id,
+            trace_id,
+            span_id,
+            flags,
+            parent,
+            arrived: Instant::now(),
+            client: None,
+            load: None,
+            waited: OnceLock::new(),
+            owner: OnceLock::new(),
+        }
+    }
+
+    /// The same, from this address.
+    #[must_use]
+    pub fn from_client(mut self, client: IpAddr) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// The same, with a place among what is being worked upon.
+    pub(crate) fn working(&mut self, load: Load) {
+        self.load = Some(load);
+    }
+
+    /// Whether it has waited for something that is no work.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.waited.get().is_some()
     }
 
     /// A context of its own, for work that no request asked for.
@@ -131,6 +167,12 @@ impl RequestContext {
         self.owner.get().copied()
     }
 
+    /// The client's address, proxies that are trusted looked through; `None` where there is no request.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
     /// When its headers had arrived.
     #[must_use]
     pub fn arrived(&self) -> Instant {
@@ -154,6 +196,24 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
     async fn from_request_parts(_parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
         Ok(Self::current())
     }
+}
+
+/// The client of the request in progress.
+pub(crate) fn client_of_current() -> Option<IpAddr> {
+    CURRENT.try_with(RequestContext::client).ok().flatten()
+}
+
+/// Waits for something that is no work of this process: a body that comes slowly, or events that are not applied yet. The
+/// request in progress gives up its place among those that are worked upon for as long.
+pub async fn waiting<F: Future>(awaited: F) -> F::Output {
+    let load = CURRENT.try_with(|context| {
+        let load = context.load.clone()?;
+        // Set before, most likely.
+        let _ = context.waited.set(());
+        Some(load)
+    });
+    let _away = load.ok().flatten().map(Load::step_aside);
+    awaited.await
 }
 
 /// Remembers whose the request in progress is.

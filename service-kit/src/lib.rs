@@ -6,6 +6,15 @@
 /// Every error answer: one table of codes, RFC 9457 `application/problem+json`.
 pub mod problem;
 
+/// Who is at the other end of a connection, also behind proxies that are trusted.
+pub mod client_address;
+
+/// How much one client may ask for.
+pub mod limits;
+
+/// How much is worked upon at once.
+pub mod load;
+
 /// Request id, trace id and `traceparent` of the request in progress.
 pub mod context;
 
@@ -30,7 +39,7 @@ pub mod page;
 /// `/livez`, `/readyz`, `/metrics`.
 pub mod health;
 
-/// The middleware around everything, and the HTTP/1 server under it.
+/// The middleware around everything, and the HTTP server under it.
 pub mod server;
 
 /// Settings from the environment and from files.

@@ -178,6 +178,24 @@ impl Redis {
         }
     }
 
+    /// Runs a script that answers with a number for each key.
+    ///
+    /// # Errors
+    /// See [`NotAvailable`]; it may have run, or run yet.
+    pub async fn run_script_on_all(
+        &self,
+        script: &str,
+        keys: &[String],
+        arguments: &[String],
+    ) -> Result<Vec<i64>, NotAvailable> {
+        let mut command = redis::cmd("EVAL");
+        command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+        let Value::Array(answers) = self.call("script", &command).await? else { return Err(NotAvailable) };
+        let number = |answer| if let Value::Int(number) = answer { Ok(number) } else { Err(NotAvailable) };
+        let numbers = answers.into_iter().map(number).collect::<Result<Vec<_>, _>>()?;
+        if numbers.len() == keys.len() { Ok(numbers) } else { Err(NotAvailable) }
+    }
+
     async fn call(&self, call: &'static str, command: &Cmd) -> Result<Value, NotAvailable> {
         let link = self.link(call)?;
         self.call_on(&link, call, command).await

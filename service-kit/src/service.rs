@@ -35,7 +35,7 @@ use crate::interrupt::Interrupt;
 use crate::jwks::{self, Jwks};
 use crate::redis::Redis;
 use crate::revocations;
-use crate::server::{self, Edge};
+use crate::server::{self, EdgeSettings};
 use crate::telemetry;
 use crate::token::RootSecret;
 use crate::traces;
@@ -76,6 +76,8 @@ pub struct Starting {
     pub databases: DatabaseUrls,
     /// `PRIMETRADE_SECRET`, the same for all copies of all services.
     pub secret: RootSecret,
+    /// `PRIMETRADE_REDIS_URL`, where it is set. It is shown in `/readyz`, but nothing waits for it and nobody needs it.
+    pub redis: Option<Redis>,
     /// For checks of one's own.
     pub health: Health,
     /// For tasks that run as long as the process.
@@ -166,11 +168,7 @@ impl Starting {
         Ok(pool)
     }
 
-    /// `PRIMETRADE_REDIS_URL`, where it is set. It is shown in `/readyz`, but nothing waits for it and nobody needs it.
-    ///
-    /// # Errors
-    /// It is not the URL of a Redis.
-    pub fn redis(&self) -> Result<Option<Redis>, StartError> {
+    fn open_redis(&self) -> Result<Option<Redis>, StartError> {
         const NAME: &str = "PRIMETRADE_REDIS_URL";
         let Some(url) = self.source.secret(NAME)? else { return Ok(None) };
         let redis = Redis::connect(url.expose_secret()).map_err(|error| config::invalid(NAME, &error))?;
@@ -256,7 +254,8 @@ where
     let interrupt = Interrupt::listen().map_err(|error| Failure::Start(error.into()))?;
     let metrics = telemetry::metrics().map_err(|error| Failure::Start(error.into()))?;
     let _traces = traces::from(&starting.source, name).map_err(|error| Failure::Start(error.into()))?;
-    let cors_origins = config::cors_origins(&starting.source).map_err(|error| Failure::Start(error.into()))?;
+    let edge = EdgeSettings::read(&starting.source).map_err(|error| Failure::Start(error.into()))?;
+    starting.redis = starting.open_redis()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
     let built = tokio::select! {
         built = build(&mut starting) => built?,
@@ -265,8 +264,11 @@ where
             return Ok(());
         }
     };
-    let Starting { health, mut background, closing, .. } = starting;
-    let edge = Edge { verifier: Some(built.verifier), cors_origins, draining: health.draining(), ..Edge::default() };
+    let Starting { health, mut background, closing, redis, secret, .. } = starting;
+    let edge = edge.edge(built.verifier, &secret, health.draining());
+    if let Some(redis) = redis {
+        background.spawn("sharing of rate limits", edge.limits.share(redis, background.stop.clone()));
+    }
     let ops = health::router(health.clone(), Some(metrics));
     let (api, ops) = match listen.ops_address {
         Some(address) => (server::edge(built.api, edge.clone()), Some((bind(address).await?, server::edge(ops, edge)))),
@@ -337,6 +339,7 @@ fn read(port: u16) -> Result<(Starting, Listen), Failure> {
             databases: DatabaseUrls::read(&source)?,
             source,
             secret,
+            redis: None,
             health: Health::new(),
             background: Background::default(),
             closing: CancellationToken::new(),

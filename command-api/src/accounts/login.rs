@@ -3,10 +3,11 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use identity::{Email, Identity, Password, Tokens};
+use identity::{Email, Identity, IdentityError, Password, Tokens};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use service_kit::body::JsonBody;
+use service_kit::limits::RateLimits;
 use service_kit::problem::Problem;
 
 use super::{Mistakes, json, not_stored, problem};
@@ -21,10 +22,16 @@ pub(super) struct Credentials {
 /// Begins a session.
 pub(super) async fn login(
     State(identity): State<Identity>,
+    limits: RateLimits,
     JsonBody(body, _): JsonBody<Credentials>,
 ) -> Result<Response, Problem> {
     let (email, password) = parse(&body)?;
-    identity.login(&email, password).await.map(answer).map_err(problem)
+    let attempt = limits.password_attempt(email.as_str().as_bytes())?;
+    let outcome = identity.login(&email, password).await;
+    if !matches!(outcome, Err(IdentityError::InvalidCredentials)) {
+        attempt.was_not_wrong();
+    }
+    outcome.map(answer).map_err(problem)
 }
 
 /// What cannot be looked up is refused; what could not have been registered is only wrong.

@@ -2,10 +2,11 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use identity::{Identity, Password};
+use identity::{Identity, IdentityError, Password};
 use serde::Deserialize;
 use service_kit::auth::Principal;
 use service_kit::body::JsonBody;
+use service_kit::limits::RateLimits;
 use service_kit::problem::Problem;
 
 use super::{Mistakes, problem};
@@ -21,12 +22,17 @@ pub(super) struct Change {
 pub(super) async fn change(
     State(identity): State<Identity>,
     principal: Principal,
+    limits: RateLimits,
     JsonBody(body, _): JsonBody<Change>,
 ) -> Result<StatusCode, Problem> {
     let mut mistakes = Mistakes::default();
     let current = mistakes.take("/current", Password::lenient(&body.current));
     let new = mistakes.take("/new", Password::parse(&body.new));
     let (current, new) = mistakes.or(current.zip(new))?;
-    identity.change_password(principal.owner, principal.session, current, new).await.map_err(problem)?;
-    Ok(StatusCode::NO_CONTENT)
+    let attempt = limits.password_attempt(principal.owner.0.as_bytes())?;
+    let outcome = identity.change_password(principal.owner, principal.session, current, new).await;
+    if !matches!(outcome, Err(IdentityError::WrongPassword)) {
+        attempt.was_not_wrong();
+    }
+    outcome.map(|()| StatusCode::NO_CONTENT).map_err(problem)
 }

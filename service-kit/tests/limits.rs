@@ -1,0 +1,179 @@
+//! What a client may ask for, as its answers say it; and copies that count together by way of a real Redis.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+use rustix::process::Signal;
+use service_kit::client_address::TrustedProxies;
+use service_kit::limits::{ADDRESS, AUTH, Asking, RateLimits};
+use service_kit::redis::Redis;
+use service_kit::server::{self, Edge};
+use service_kit::token::RootSecret;
+use system_tests::redis::Redis as Server;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+fn limits() -> RateLimits {
+    RateLimits::on(&RootSecret::new("a secret of at least thirty-two bytes".to_owned().into()).expect("long"))
+}
+
+fn edge(limits: RateLimits) -> Router {
+    let router = Router::new()
+        .route("/api/v1/tasks", get(|| async { "tasks" }))
+        .route("/api/v1/auth/login", post(|| async { "tokens" }))
+        .route("/livez", get(|| async { "lives" }));
+    let proxies = TrustedProxies::new(vec!["127.0.0.1".parse().expect("a network")]);
+    server::edge(router, Edge { limits, proxies, ..Edge::default() }).with_state(())
+}
+
+async fn ask(router: &Router, method: Method, path: &str, from: &str) -> Response {
+    let request = Request::builder().method(method).uri(path).header("X-Forwarded-For", from);
+    router.clone().oneshot(request.body(Body::empty()).expect("a request")).await.expect("never fails")
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    response.headers().get(name).unwrap_or_else(|| panic!("no {name}")).to_str().expect("ASCII")
+}
+
+/// Until it is refused; more than the quota is let in only by what comes back meanwhile.
+async fn until_refused(router: &Router, method: Method, path: &str, from: &str, quota: u32) -> Response {
+    for _ in 0..3 * quota {
+        let response = ask(router, method.clone(), path, from).await;
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            return response;
+        }
+    }
+    panic!("{} times {path} and never refused", 3 * quota);
+}
+
+#[tokio::test]
+async fn an_answer_says_what_is_left_and_a_refusal_when_to_come_back() {
+    let router = edge(limits());
+    let first = ask(&router, Method::GET, "/api/v1/tasks", "192.0.2.1").await;
+    assert_eq!(first.status(), StatusCode::OK);
+    assert_eq!(header(&first, "ratelimit-policy"), "\"address\";q=100;w=60");
+    assert_eq!(header(&first, "ratelimit"), "\"address\";r=99;t=1");
+
+    let refused = until_refused(&router, Method::GET, "/api/v1/tasks", "192.0.2.1", ADDRESS.quota).await;
+    assert_eq!(header(&refused, "ratelimit-policy"), "\"address\";q=100;w=60");
+    assert_eq!(header(&refused, "ratelimit"), "\"address\";r=0;t=60");
+    let retry_after: u32 = header(&refused, "retry-after").parse().expect("seconds");
+    assert!((1..=ADDRESS.window_s).contains(&retry_after), "{retry_after}");
+    let body = to_bytes(refused.into_body(), 10_000).await.expect("a body");
+    let problem: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(problem["code"], "rate-limited");
+
+    // what is not there is counted too, what is malformed as well, and so is another address, by itself
+    let other = ask(&router, Method::GET, "/nowhere", "192.0.2.2").await;
+    assert_eq!((other.status(), header(&other, "ratelimit")), (StatusCode::NOT_FOUND, "\"address\";r=99;t=1"));
+    let long = format!("/api/v1/tasks?{}", "q".repeat(9_000));
+    let other = ask(&router, Method::GET, &long, "192.0.2.3").await;
+    assert_eq!((other.status(), header(&other, "ratelimit")), (StatusCode::URI_TOO_LONG, "\"address\";r=99;t=1"));
+}
+
+#[tokio::test]
+async fn tokens_have_a_stricter_limit_and_operations_have_none() {
+    let router = edge(limits());
+    let refused = until_refused(&router, Method::POST, "/api/v1/auth/login", "192.0.2.1", AUTH.quota).await;
+    assert_eq!(header(&refused, "ratelimit-policy"), "\"auth\";q=30;w=60");
+    // the address may still ask for other things
+    let other = ask(&router, Method::GET, "/api/v1/tasks", "192.0.2.1").await;
+    assert_eq!(other.status(), StatusCode::OK);
+    for _ in 0..3 * ADDRESS.quota {
+        let alive = ask(&router, Method::GET, "/livez", "192.0.2.1").await;
+        assert_eq!(alive.status(), StatusCode::OK);
+        assert!(!alive.headers().contains_key("ratelimit"));
+    }
+}
+
+#[tokio::test]
+async fn off_is_off() {
+    let router = edge(RateLimits::off());
+    for _ in 0..3 * ADDRESS.quota {
+        let response = ask(&router, Method::GET, "/api/v1/tasks", "192.0.2.1").await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(!response.headers().contains_key("ratelimit-policy"));
+    }
+}
+
+fn address(n: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, n])
+}
+
+async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn copy(server: &Server) -> (RateLimits, Redis, CancellationToken) {
+    let (limits, stop) = (limits(), CancellationToken::new());
+    let redis = Redis::connect(&server.url()).expect("a URL");
+    redis.up().await;
+    tokio::spawn(limits.share(redis.clone(), stop.clone()));
+    (limits, redis, stop)
+}
+
+/// How many are let in at once; a few more than the quota where some come back meanwhile.
+fn admitted(limits: &RateLimits, from: IpAddr) -> u32 {
+    let mut admitted = 0;
+    while admitted < 3 * AUTH.quota && limits.admit(Asking::ForTokens(from)).is_ok() {
+        admitted += 1;
+    }
+    admitted
+}
+
+#[tokio::test]
+async fn copies_count_together() {
+    let server = Server::start();
+    let (one, redis, _stop) = copy(&server).await;
+    let (two, ..) = copy(&server).await;
+    assert!(admitted(&one, address(1)) >= AUTH.quota);
+    // the other one learns of it with the first requests that come to it
+    eventually("the other copy refuses too", async || two.admit(Asking::ForTokens(address(1))).is_err()).await;
+    // ::ffff:192.0.2.1
+    let key = format!("primetrade:limit:auth:{:032x}", 0xffff_c000_0201_u128);
+    assert!(redis.get(&key).await.expect("Redis answers").is_some());
+    two.admit(Asking::ForTokens(address(2))).expect("another address");
+}
+
+/// Whoever is quick enough to get a quota of each copy waits twice as long.
+#[tokio::test]
+async fn what_was_too_much_is_paid_back() {
+    let server = Server::start();
+    let (one, ..) = copy(&server).await;
+    let (two, ..) = copy(&server).await;
+    let both = admitted(&one, address(1)) + admitted(&two, address(1));
+    assert!(both >= 2 * AUTH.quota, "{both}");
+    for copy in [&one, &two] {
+        eventually("more than a window is to be paid back", async || {
+            let refused = copy.admit(Asking::ForTokens(address(1))).err();
+            refused.is_some_and(|refused| refused.retry_after_s() > AUTH.window_s / 2)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn each_copy_limits_by_itself_while_redis_is_away() {
+    let server = Server::start();
+    let (one, redis, _stop) = copy(&server).await;
+    let (two, ..) = copy(&server).await;
+    server.signal(Signal::STOP);
+    eventually("Redis is given up", async || redis.get("x").await.is_err() && !redis.is_up()).await;
+    for copy in [&one, &two] {
+        let admitted = admitted(copy, address(1));
+        assert!((AUTH.quota..2 * AUTH.quota).contains(&admitted), "{admitted}");
+    }
+    server.signal(Signal::CONT);
+    redis.up().await;
+    assert!(admitted(&one, address(2)) >= AUTH.quota);
+    eventually("they count together again", async || two.admit(Asking::ForTokens(address(2))).is_err()).await;
+}
