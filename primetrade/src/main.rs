@@ -222,8 +222,7 @@ async fn work(
     match (command, listeners) {
         (Command::Serve { hold_projector, .. }, Some(listeners)) => {
             let projecting = if hold_projector { Projecting::Held } else { Projecting::Live };
-            serve::run(listeners, databases, &secret(settings)?, settings.edge.clone(), projecting, stop)
-                .await?;
+            serve::run(listeners, databases, &secret(settings)?, settings.edge.clone(), projecting, stop).await?;
             Ok(Report::good("", serde_json::json!({ "stopped": true })))
         }
         (Command::Import(args), _) => {

@@ -75,9 +75,8 @@ pub(super) struct Bucket {
 impl Bucket {
     /// Moves the time at which all will be there again.
     fn replace(&self, next: impl Fn(u64) -> u64) {
-        let replace = |before: Option<Nanos>| {
-            Ok::<_, Infallible>(((), Nanos::from(next(before.map_or(0, Nanos::as_u64)))))
-        };
+        let replace =
+            |before: Option<Nanos>| Ok::<_, Infallible>(((), Nanos::from(next(before.map_or(0, Nanos::as_u64)))));
         match self.state.measure_and_replace(&NotKeyed::NonKey, replace) {
             Ok(()) => {}
             Err(never) => match never {},

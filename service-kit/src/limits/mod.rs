@@ -72,8 +72,7 @@ pub const AUTH: Policy = policy!("auth", 30, 60);
 pub const WRONG_PASSWORDS: Policy = policy!("wrong-passwords", 5, 900);
 
 /// `RateLimit-Policy` of a write.
-const ACCOUNT_AND_WRITES: HeaderValue =
-    HeaderValue::from_static("\"account\";q=1200;w=60, \"writes\";q=600;w=60");
+const ACCOUNT_AND_WRITES: HeaderValue = HeaderValue::from_static("\"account\";q=1200;w=60, \"writes\";q=600;w=60");
 
 /// What a request counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
