@@ -39,7 +39,9 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let (identity, watching) = Identity::start(write.clone(), &starting.secret, store.shards(), stop.clone()).await?;
     starting.background.spawn("event store's appender", all_of(appenders, stop.clone()));
     starting.background.spawn("watch over keys and sessions", watching.map(drop));
-    starting.background.spawn("publication of ended sessions", identity.publish_ended_sessions(read, stop.clone()));
+    let publishing = identity.publish_ended_sessions(read.clone(), stop.clone());
+    starting.background.spawn("publication of ended sessions", publishing);
+    starting.background.spawn("collection of admins' acts", identity.collect_admin_acts(read, stop.clone()));
     match KafkaSettings::read(&starting.source)? {
         Some(settings) => {
             let relay = Relay::start(store.publication(), settings, stop).await?;
@@ -52,7 +54,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     starting.health.register("event_store", move || database::check(write.clone()));
     let verifier = identity.verifier();
     let api = command_api::router(CommandApi::new(store, Sealer::new(&starting.secret)))
-        .merge(command_api::accounts::router(identity, starting.redis()?));
+        .merge(command_api::accounts::router(identity, starting.redis.clone()));
     Ok(Built { api, verifier })
 }
 

@@ -358,6 +358,72 @@ async fn only_an_admin_sees_and_changes_accounts() {
 }
 
 #[tokio::test]
+async fn an_admin_reads_the_audit_events() {
+    let app = App::start().await;
+    let user = app.user("ann@x").await;
+    let admin = app.admin("root@x").await;
+    let path = "/api/v1/users/audit";
+    assert_eq!(app.get(path, "").await.status, 401);
+    assert_eq!(app.get(path, &user).await.code(), "forbidden");
+    let id = app.get("/api/v1/auth/me", &user).await.text("id");
+    app.send(Method::PATCH, &format!("/api/v1/users/{id}"), &admin, Some(json!({"disabled": true}))).await;
+
+    let all = app.get(path, &admin).await;
+    let acts = |answer: &Answer| -> Vec<String> {
+        let items = answer.body["items"].as_array().expect("items");
+        items.iter().map(|item| item["act"].as_str().expect("an act").to_owned()).collect()
+    };
+    let newest_first = [
+        "audit-read",
+        "account-disabled",
+        "login-succeeded",
+        "role-changed",
+        "account-created",
+        "login-succeeded",
+        "account-created",
+    ];
+    assert_eq!(acts(&all), newest_first);
+    let disabled = &all.body["items"][1];
+    let mut fields: Vec<_> = disabled.as_object().expect("an object").keys().cloned().collect();
+    fields.sort();
+    assert_eq!(
+        fields,
+        ["account_id", "act", "actor", "client_address", "detail", "id", "occurred_at", "session_id", "trace_id"]
+    );
+    let admin_id = app.get("/api/v1/auth/me", &admin).await.text("id");
+    assert_eq!(disabled["actor"], json!({"type": "account", "id": admin_id}));
+    assert_eq!(disabled["account_id"], id);
+    assert_eq!(disabled["trace_id"].as_str().map(str::len), Some(32));
+
+    assert_eq!(
+        acts(&app.get(&format!("{path}?account={id}&act=account-disabled,login-failed"), &admin).await),
+        ["account-disabled"]
+    );
+    let first = app.get(&format!("{path}?account={id}&limit=2"), &admin).await;
+    assert_eq!(acts(&first), ["account-disabled", "login-succeeded"]);
+    let link = first.headers["link"].to_str().expect("ASCII");
+    let next = link.strip_prefix('<').and_then(|link| link.split('>').next()).expect("a link");
+    let second = app.get(next, &admin).await;
+    assert_eq!((acts(&second), &second.body["next_cursor"]), (vec!["account-created".to_owned()], &Value::Null));
+    let cursor = first.text("next_cursor");
+    for (query, code) in [
+        (format!("cursor={cursor}"), "invalid-cursor"),
+        (format!("account={id}&act=login-failed&cursor={cursor}"), "invalid-cursor"),
+        ("cursor=AAAA".to_owned(), "invalid-cursor"),
+        ("act=everything".to_owned(), "invalid-parameter"),
+        ("act=".to_owned(), "invalid-parameter"),
+        ("account=me".to_owned(), "invalid-parameter"),
+        ("limit=0".to_owned(), "invalid-parameter"),
+        ("actor=x".to_owned(), "invalid-parameter"),
+    ] {
+        let refused = app.get(&format!("{path}?{query}"), &admin).await;
+        assert_eq!((refused.status, refused.code()), (400, code), "{query}");
+    }
+    assert_eq!(app.send(Method::PATCH, path, &admin, Some(json!({}))).await.status, 405);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn what_takes_no_parameters_refuses_them() {
     let app = App::start().await;
     let admin = app.admin("root@x").await;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use domain::{OwnerId, Time};
 use service_kit::auth::Role;
 use service_kit::clock;
+use service_kit::context::RequestContext;
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::audit::{self, Act, AuditEvent, Entry};
 use crate::error::{IdentityError, StartError};
 use crate::password::Hasher;
 use crate::values::{Email, Name, Password};
@@ -131,6 +133,7 @@ impl Accounts {
             created_at: clock::now(),
             version: Uuid::new_v4(),
         };
+        let mut transaction = self.pool.begin().await?;
         sqlx::query!(
             "insert into identity.account (id, email, name, role, shard, password_hash, created_at, version)
              values ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -143,8 +146,16 @@ impl Accounts {
             account.created_at,
             account.version,
         )
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
+        let made = Entry::of(Act::AccountCreated).account(account.id);
+        match RequestContext::in_progress() {
+            Some(_) => made.by_itself(),
+            None => made,
+        }
+        .write(&mut transaction)
+        .await?;
+        transaction.commit().await?;
         Ok(account)
     }
 
@@ -260,6 +271,14 @@ impl Accounts {
         if disabled || demoted {
             end_sessions(&mut transaction, id, None).await?;
         }
+        if role != before.role {
+            let detail = format!("{} to {}", before.role.as_str(), role.as_str());
+            Entry::of(Act::RoleChanged).account(id).detail(detail).write(&mut transaction).await?;
+        }
+        if disabled != before.disabled {
+            let act = if disabled { Act::AccountDisabled } else { Act::AccountEnabled };
+            Entry::of(act).account(id).write(&mut transaction).await?;
+        }
         transaction.commit().await?;
         Ok(Account { role, disabled, version, ..before })
     }
@@ -278,6 +297,7 @@ impl Accounts {
             return Err(IdentityError::NotFound);
         }
         end_sessions(&mut transaction, id, None).await?;
+        Entry::of(Act::PasswordSet).account(id).write(&mut transaction).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -298,6 +318,7 @@ impl Accounts {
             .await?
             .ok_or(IdentityError::NotFound)?;
         if !self.hasher.verify(current, Some(old_hash.clone())).await? {
+            self.tell(Entry::of(Act::PasswordChangeRefused).account(id).session(session)).await?;
             return Err(IdentityError::WrongPassword);
         }
         let new_hash = self.hasher.hash(new).await?;
@@ -315,8 +336,35 @@ impl Accounts {
             return Err(IdentityError::WrongPassword);
         }
         end_sessions(&mut transaction, id, Some(session)).await?;
+        Entry::of(Act::PasswordChanged).account(id).session(session).write(&mut transaction).await?;
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// A page of audit events, newest first, older than the one named.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audit_events(
+        &self,
+        filter: &audit::Filter,
+        before: Option<Uuid>,
+        events_max: i64,
+    ) -> Result<Vec<AuditEvent>, IdentityError> {
+        audit::list(&self.pool, filter, before, events_max).await
+    }
+
+    /// Writes down that an admin reads something here, before it is shown.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn tell_read(&self, act: Act, session: Uuid) -> Result<(), IdentityError> {
+        self.tell(Entry::of(act).session(session)).await
+    }
+
+    /// Writes down what changes nothing else.
+    pub(crate) async fn tell(&self, entry: Entry) -> Result<(), IdentityError> {
+        Ok(entry.write(&mut *self.pool.acquire().await?).await?)
     }
 }
 

@@ -13,6 +13,7 @@ use service_kit::auth::Keys;
 use service_kit::token::RootSecret;
 use sqlx::PgPool;
 
+use crate::audit::{Act, Entry};
 use crate::error::StartError;
 use crate::sessions::ACCESS_TOKEN_LIFETIME_S;
 
@@ -126,6 +127,7 @@ pub async fn rotate(pool: &PgPool, secret: &RootSecret) -> Result<String, StartE
     .execute(&mut *transaction)
     .await?;
     let kid = insert(&mut transaction, &Vault::new(secret), OVERLAP_S).await?;
+    Entry::of(Act::KeysRotated).detail(&*kid).write(&mut transaction).await?;
     transaction.commit().await?;
     Ok(kid)
 }

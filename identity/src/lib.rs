@@ -19,12 +19,16 @@ pub mod sessions;
 /// Signing keys: made, kept encrypted, rotated, shown as JWKS.
 pub mod keys;
 
+/// Who did what, from where, when.
+pub mod audit;
+
 /// What goes wrong.
 pub mod error;
 
 mod watching;
 
 pub use accounts::{Account, AccountChange, Accounts, NewAccount};
+pub use audit::AuditEvent;
 pub use error::{IdentityError, StartError};
 pub use sessions::Tokens;
 pub use values::{Email, Name, Password};

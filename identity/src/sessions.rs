@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::accounts::role_of;
+use crate::audit::{Act, Entry};
 use crate::error::IdentityError;
 use crate::keys::Signer;
 use crate::values::{Email, Password};
@@ -68,11 +69,19 @@ impl Identity {
         .await?;
         let hash = account.as_ref().map(|account| account.password_hash.clone());
         let right = self.hasher().verify(password.clone(), hash).await?;
-        let Some(account) = account.filter(|_| right) else { return Err(IdentityError::InvalidCredentials) };
+        let Some(account) = account.as_ref().filter(|_| right) else {
+            // an address that nobody has is not written down: it may be a password in the wrong field
+            let failed = Entry::of(Act::LoginFailed);
+            let failed = account.map_or(failed.clone(), |account| failed.account(OwnerId(account.id)));
+            self.accounts().tell(failed).await?;
+            return Err(IdentityError::InvalidCredentials);
+        };
         if account.disabled {
+            let failed = Entry::of(Act::LoginFailed).account(OwnerId(account.id)).detail("disabled");
+            self.accounts().tell(failed).await?;
             return Err(IdentityError::Disabled);
         }
-        let mut password_hash = account.password_hash;
+        let mut password_hash = account.password_hash.clone();
         if self.hasher().is_outdated(&password_hash) {
             let new_hash = self.hasher().hash(password).await?;
             let updated = sqlx::query!(
@@ -91,6 +100,7 @@ impl Identity {
         let refresh_token = self.refresh_tokens().make(session);
         let now = clock::now();
         // the account is looked at again under a lock: disabled or given another password meanwhile, it gets no session
+        let mut transaction = self.pool().begin().await?;
         let begun = sqlx::query!(
             "insert into identity.session (id, account_id, refresh_hash, created_at, refresh_expires_at)
              select $1, id, $4, $5, $6 from identity.account
@@ -102,11 +112,16 @@ impl Identity {
             now,
             now + lifetime(REFRESH_TOKEN_LIFETIME_S)
         )
-        .execute(self.pool())
+        .execute(&mut *transaction)
         .await?;
+        let about = |act| Entry::of(act).account(OwnerId(account.id));
         if begun.rows_affected() == 0 {
+            drop(transaction);
+            self.accounts().tell(about(Act::LoginFailed)).await?;
             return Err(IdentityError::InvalidCredentials);
         }
+        about(Act::LoginSucceeded).by_itself().session(session).write(&mut transaction).await?;
+        transaction.commit().await?;
         let subject =
             Subject { owner: OwnerId(account.id), session, role: role_of(&account.role)?, shard: account.shard };
         self.tokens(&subject, refresh_token, now)
@@ -122,6 +137,7 @@ impl Identity {
         let sent = self.refresh_tokens().read(token).ok_or(IdentityError::InvalidRefreshToken)?;
         let next = self.refresh_tokens().make(sent.session);
         let now = clock::now();
+        let mut transaction = self.pool().begin().await?;
         let spent = sqlx::query!(
             "update identity.session s
              set refresh_hash = $3, spent_hash = s.refresh_hash, refresh_expires_at = $4,
@@ -136,10 +152,16 @@ impl Identity {
             now + lifetime(REFRESH_TOKEN_LIFETIME_S),
             ANSWER_HELD.as_secs_f64()
         )
-        .fetch_optional(self.pool())
+        .fetch_optional(&mut *transaction)
         .await?;
-        let Some(account) = spent else { return Err(self.refused(&sent, arrived).await?) };
-        tokio::time::sleep(ANSWER_HELD).await;
+        let Some(account) = spent else {
+            transaction.rollback().await?;
+            return Err(self.refused(&sent, arrived).await?);
+        };
+        let refreshed = Entry::of(Act::SessionRefreshed).account(OwnerId(account.id)).by_itself().session(sent.session);
+        refreshed.write(&mut transaction).await?;
+        transaction.commit().await?;
+        service_kit::context::waiting(tokio::time::sleep(ANSWER_HELD)).await;
         let subject = Subject {
             owner: OwnerId(account.id),
             session: sent.session,
@@ -153,7 +175,7 @@ impl Identity {
     async fn refused(&self, sent: &RefreshToken, arrived: Instant) -> Result<IdentityError, IdentityError> {
         let mut transaction = self.pool().begin().await?;
         let session = sqlx::query!(
-            r#"select ended_at is not null or refresh_expires_at <= clock_timestamp() as "over!",
+            r#"select account_id, ended_at is not null or refresh_expires_at <= clock_timestamp() as "over!",
                       refresh_hash = $2 as "current!",
                       coalesce(spent_hash = $2 and clock_timestamp() - make_interval(secs => $3) < answered_at, false)
                           as "in_flight!"
@@ -167,11 +189,13 @@ impl Identity {
         match session {
             Some(session) if session.over || session.current => Ok(IdentityError::InvalidRefreshToken),
             Some(session) if session.in_flight => Ok(IdentityError::RefreshInFlight),
-            Some(_) => {
+            Some(session) => {
                 tracing::warn!(session = %sent.session, "a spent refresh token was used again: the session is ended");
                 sqlx::query!("update identity.session set ended_at = clock_timestamp() where id = $1", sent.session)
                     .execute(&mut *transaction)
                     .await?;
+                let reused = Entry::of(Act::RefreshTokenReused).account(OwnerId(session.account_id));
+                reused.session(sent.session).write(&mut transaction).await?;
                 transaction.commit().await?;
                 self.look_for_ended_sessions().await?;
                 Ok(IdentityError::InvalidRefreshToken)
@@ -185,12 +209,19 @@ impl Identity {
     /// # Errors
     /// The database.
     pub async fn logout(&self, session: Uuid) -> Result<(), IdentityError> {
-        sqlx::query!(
-            "update identity.session set ended_at = clock_timestamp() where id = $1 and ended_at is null",
+        let mut transaction = self.pool().begin().await?;
+        let account = sqlx::query_scalar!(
+            "update identity.session set ended_at = clock_timestamp() where id = $1 and ended_at is null
+             returning account_id",
             session
         )
-        .execute(self.pool())
+        .fetch_optional(&mut *transaction)
         .await?;
+        if let Some(account) = account {
+            let logged_out = Entry::of(Act::LoggedOut).account(OwnerId(account)).session(session);
+            logged_out.write(&mut transaction).await?;
+        }
+        transaction.commit().await?;
         self.look_for_ended_sessions().await
     }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::accounts::{Account, AccountChange, Accounts};
+use crate::audit;
 use crate::error::{IdentityError, StartError};
 use crate::keys::{self, KeyRing, Signer, Vault};
 use crate::password::Hasher;
@@ -100,6 +101,15 @@ impl Identity {
     ) -> impl Future<Output = ()> + Send + 'static {
         let known_for = Duration::from_secs(u64::from(ACCESS_TOKEN_LIFETIME_S.unsigned_abs()) + CLOCKS_DIFFER_S);
         revocations::publish(read_pool, self.0.revoked.subscribe(), known_for, shutdown)
+    }
+
+    /// Fetches what admins did at the services without this database, by way of the read database, until `shutdown`.
+    pub fn collect_admin_acts(
+        &self,
+        read_pool: PgPool,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        audit::collect(self.pool().clone(), read_pool, shutdown)
     }
 
     /// The public keys as a JSON Web Key Set.
@@ -245,6 +255,7 @@ impl Identity {
             )
             .execute(self.pool())
             .await?;
+            audit::sweep(self.pool(), audit::EVENTS_MAX).await?;
         }
         Ok(())
     }

@@ -3,11 +3,13 @@
 
 use std::time::{Duration, Instant};
 
+use identity::audit::{self, Act, Actor, Filter};
 use identity::{
     AccountChange, Accounts, Email, Identity, IdentityError, Name, NewAccount, Password, StartError, Tokens,
 };
 use secrecy::ExposeSecret;
 use service_kit::auth::{Principal, Role};
+use service_kit::context::RequestContext;
 use service_kit::token::RootSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
@@ -436,4 +438,183 @@ async fn the_watching_task_ends_at_shutdown() {
     shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(5), task).await.expect("in time").expect("without a panic");
     database.drop().await;
+}
+
+/// What was written down, oldest first: act, actor's kind, detail.
+async fn audited(identity: &Identity, filter: &Filter) -> Vec<(String, &'static str, Option<String>)> {
+    let mut events = identity.accounts().audit_events(filter, None, 100).await.expect("events");
+    events.reverse();
+    assert!(events.is_sorted_by_key(|event| event.id));
+    events.into_iter().map(|event| (event.act, event.actor.kind(), event.detail)).collect()
+}
+
+#[tokio::test]
+async fn each_act_is_written_down() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let request = || RequestContext::fresh();
+    // the command line
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    // requests
+    let registered = request().scope(identity.accounts().create(new_account("bob@x", Role::User))).await.expect("made");
+    let wrong = request().scope(identity.login(&email("ann@x"), password("wrong horse"))).await;
+    assert!(wrong.is_err());
+    request().scope(identity.login(&email("nobody@x"), password("wrong horse"))).await.expect_err("unknown");
+    let first = request().scope(login(&identity, "ann@x")).await;
+    let second = request().scope(refresh(&identity, &first)).await.expect("refreshes");
+    let session = principal(&identity, &second).expect("good").session;
+    request().scope(refresh(&identity, &first)).await.expect_err("spent");
+    let tokens = login(&identity, "ann@x").await;
+    let other_session = principal(&identity, &tokens).expect("good").session;
+    identity.logout(other_session).await.expect("logs out");
+    identity.logout(other_session).await.expect("nothing to do, and nothing to tell");
+    let change = |current, new| identity.change_password(account.id, session, password(current), password(new));
+    change("wrong horse", "new horse!").await.expect_err("wrong");
+    change(PASSWORD, "new horse!").await.expect("changes");
+    identity.accounts().set_password(account.id, password(PASSWORD)).await.expect("sets");
+    let change = |role, disabled| identity.change(account.id, AccountChange { role, disabled });
+    change(Some(Role::Admin), None).await.expect("promotes");
+    change(Some(Role::Admin), Some(true)).await.expect("disables");
+    identity.login(&email("ann@x"), password(PASSWORD)).await.expect_err("disabled");
+    change(None, Some(false)).await.expect("enables");
+    let kid = identity::keys::rotate(&database.pool, &secret_of(SECRET)).await.expect("rotates");
+
+    let event = |act: Act, actor: &'static str, detail: Option<&str>| {
+        (act.as_str().to_owned(), actor, detail.map(str::to_owned))
+    };
+    let told = audited(&identity, &Filter::default()).await;
+    let expected = [
+        event(Act::AccountCreated, "operator", None),
+        event(Act::AccountCreated, "account", None),
+        event(Act::LoginFailed, "anonymous", None),
+        event(Act::LoginFailed, "anonymous", None),
+        event(Act::LoginSucceeded, "account", None),
+        event(Act::SessionRefreshed, "account", None),
+        event(Act::RefreshTokenReused, "anonymous", None),
+        event(Act::LoginSucceeded, "account", None),
+        event(Act::LoggedOut, "operator", None),
+        event(Act::PasswordChangeRefused, "operator", None),
+        event(Act::PasswordChanged, "operator", None),
+        event(Act::PasswordSet, "operator", None),
+        event(Act::RoleChanged, "operator", Some("user to admin")),
+        event(Act::AccountDisabled, "operator", None),
+        event(Act::LoginFailed, "operator", Some("disabled")),
+        event(Act::AccountEnabled, "operator", None),
+        event(Act::KeysRotated, "operator", Some(&kid)),
+    ];
+    assert_eq!(told, expected);
+
+    // by account, by act, by both; page by page
+    let of_bob = Filter { account: Some(registered.id), ..Filter::default() };
+    assert_eq!(audited(&identity, &of_bob).await, [event(Act::AccountCreated, "account", None)]);
+    let failures = Filter { account: None, acts: vec![Act::LoginFailed, Act::PasswordChangeRefused] };
+    assert_eq!(audited(&identity, &failures).await.len(), 4);
+    let failures = Filter { account: Some(account.id), acts: vec![Act::LoginFailed] };
+    assert_eq!(audited(&identity, &failures).await.len(), 2, "of an unknown address nobody is told about");
+    let accounts = identity.accounts();
+    let mut seen = Vec::new();
+    while let page = accounts.audit_events(&Filter::default(), seen.last().copied(), 5).await.expect("a page")
+        && !page.is_empty()
+    {
+        seen.extend(page.into_iter().map(|event| event.id));
+    }
+    assert_eq!(seen.len(), expected.len());
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn an_audit_event_names_the_request_and_its_account() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let client = "2001:db8::7".parse().expect("an address");
+    let context = RequestContext::fresh().from_client(client);
+    let trace_id = context.trace_id();
+    let tokens = context.scope(login(&identity, "ann@x")).await;
+    let session = principal(&identity, &tokens).expect("good").session;
+    let filter = Filter { account: None, acts: vec![Act::LoginSucceeded] };
+    let events = identity.accounts().audit_events(&filter, None, 1).await.expect("events");
+    let event = events.first().expect("one");
+    assert_eq!((event.actor, event.account), (Actor::Account(account.id), Some(account.id)));
+    assert_eq!((event.session, event.trace_id.as_deref()), (Some(session), Some(&*trace_id)));
+    assert_eq!(event.client, Some(client));
+    let age = service_kit::clock::now() - event.occurred_at;
+    assert!(age.num_seconds().abs() < 60, "{age}");
+    database.drop().await;
+}
+
+/// Neither without the other.
+#[tokio::test]
+async fn what_cannot_be_written_down_does_not_happen() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let tokens = login(&identity, "ann@x").await;
+    let session = principal(&identity, &tokens).expect("good").session;
+    let away = "alter table identity.audit_event rename to away";
+    sqlx::query(away).execute(&database.pool).await.expect("renames");
+
+    assert!(identity.login(&email("ann@x"), password(PASSWORD)).await.is_err());
+    let failed = identity.login(&email("ann@x"), password("wrong horse")).await;
+    assert!(matches!(failed, Err(IdentityError::Internal(_))), "{failed:?}");
+    assert!(identity.accounts().create(new_account("bob@x", Role::User)).await.is_err());
+    assert!(refresh(&identity, &tokens).await.is_err());
+    assert!(identity.logout(session).await.is_err());
+    let disable = AccountChange { disabled: Some(true), role: None };
+    assert!(identity.change(account.id, disable).await.is_err());
+    assert!(identity.accounts().set_password(account.id, password("operator's")).await.is_err());
+    assert!(identity::keys::rotate(&database.pool, &secret_of(SECRET)).await.is_err());
+
+    let back = "alter table identity.away rename to audit_event";
+    sqlx::query(back).execute(&database.pool).await.expect("renames");
+    let count =
+        async |sql: &'static str| sqlx::query_scalar::<_, i64>(sql).fetch_one(&database.pool).await.expect("counts");
+    assert_eq!(count("select count(*) from identity.account where not disabled").await, 1);
+    assert_eq!(count("select count(*) from identity.session where ended_at is null").await, 1);
+    assert_eq!(count("select count(*) from identity.signing_key").await, 1);
+    assert_eq!(count("select count(*) from identity.audit_event").await, 2);
+    refresh(&identity, &tokens).await.expect("the refresh token is not spent");
+    login(&identity, "ann@x").await;
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn audit_events_are_kept_for_a_bounded_time_and_number() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let insert = async |act: Act, days: i32, number: i32| {
+        sqlx::query(
+            "insert into identity.audit_event (id, occurred_at, act, routine, actor_type)
+             select gen_random_uuid(), now() - make_interval(days => $3), $1, $2, 'operator' from generate_series(1, $4)",
+        )
+        .bind(act.as_str())
+        .bind(act.is_routine())
+        .bind(days)
+        .bind(number)
+        .execute(&database.pool)
+        .await
+        .expect("inserts");
+    };
+    insert(Act::LoginFailed, audit::ROUTINE_DAYS + 1, 3).await;
+    insert(Act::LoginFailed, audit::ROUTINE_DAYS - 1, 2).await;
+    insert(Act::RoleChanged, audit::KEPT_DAYS + 1, 3).await;
+    insert(Act::RoleChanged, audit::ROUTINE_DAYS + 1, 2).await;
+    let kept = async |events_max: i64| {
+        audit::sweep(&database.pool, events_max).await.expect("sweeps");
+        let mut acts: Vec<_> = audited_acts(&identity).await;
+        acts.sort();
+        acts
+    };
+    assert_eq!(kept(100).await, ["login-failed", "login-failed", "role-changed", "role-changed"]);
+    // a flood of what happens all the time does not push out what is rare
+    insert(Act::LoginFailed, 0, 50).await;
+    let after = kept(10).await;
+    assert_eq!(after.iter().filter(|act| *act == "login-failed").count(), 10);
+    assert_eq!(after.iter().filter(|act| *act == "role-changed").count(), 2);
+    database.drop().await;
+}
+
+async fn audited_acts(identity: &Identity) -> Vec<String> {
+    let events = identity.accounts().audit_events(&Filter::default(), None, 1000).await.expect("events");
+    events.into_iter().map(|event| event.act).collect()
 }

@@ -130,6 +130,7 @@ pub async fn run(
     let health = watched(databases, projector.as_ref());
     let edge = edge.edge(identity.verifier(), secret, health.draining());
     let ops = health::router(health, Some(telemetry::metrics()?));
+    let collecting = identity.collect_admin_acts(databases.read.clone(), stop.clone());
     let applied = projector.as_ref().map(Projector::applied);
     let api = axum::Router::new()
         .merge(command_api::router(CommandApi::new(store.clone(), sealer.clone())))
@@ -143,6 +144,7 @@ pub async fn run(
 
     background.spawn("event store's appender", all_of(appenders, stop.clone()));
     background.spawn("watch over keys and sessions", identity_task.map(drop));
+    background.spawn("collection of admins' acts", collecting);
     if let Some(projector) = projector {
         background.spawn("projector", projector.stopped());
     }

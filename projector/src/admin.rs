@@ -9,6 +9,7 @@ use axum::routing::{get, post};
 use domain::{Time, format_time};
 use event_store::TailReader;
 use serde::{Deserialize, Serialize};
+use service_kit::admin_acts;
 use service_kit::auth::Admin;
 use service_kit::page::{Limit, next_link};
 use service_kit::problem::{Problem, ProblemCode};
@@ -243,6 +244,9 @@ async fn parked(
             })
             .ok_or_else(|| Problem::new(ProblemCode::InvalidCursor))?,
     };
+    let mut connection = api.pool.acquire().await.map_err(unavailable)?;
+    admin_acts::record(&mut connection, &principal, "parked-read", None).await.map_err(unavailable)?;
+    drop(connection);
     let limit = usize::from(query.limit);
     let mut rows = sqlx::query!(
         r#"
@@ -311,11 +315,12 @@ struct Retry {
 }
 
 async fn retry(
-    _: Admin,
+    Admin(principal): Admin,
     State(api): State<AdminApi>,
     PathId(id): PathId,
     StrictQuery(Nothing {}): StrictQuery<Nothing>,
 ) -> Result<impl IntoResponse, Problem> {
+    let mut transaction = api.pool.begin().await.map_err(unavailable)?;
     let row = sqlx::query!(
         r#"
         update read_model.parked as k
@@ -326,10 +331,14 @@ async fn retry(
         "#,
         id,
     )
-    .fetch_optional(&api.pool)
+    .fetch_optional(&mut *transaction)
     .await
     .map_err(unavailable)?
     .ok_or_else(|| Problem::new(ProblemCode::NotFound))?;
+    let detail = id.to_string();
+    let recorded = admin_acts::record(&mut transaction, &principal, "parked-retried", Some(&detail)).await;
+    recorded.map_err(unavailable)?;
+    transaction.commit().await.map_err(unavailable)?;
     Ok((StatusCode::ACCEPTED, Json(Retry { id, retry_at: format_time(row.retry_at) })))
 }
 

@@ -86,6 +86,10 @@ async fn an_unreadable_event_parks_its_task_and_nothing_else(feed: Feed) {
     admin.retry_first().await;
     until("the parked events are applied", || async { parked_position(&database, 1).await == Some(7) }).await;
     assert!(database.number(counter).await > counter_before, "the owner's pages have changed");
+    // for the audit events: each retry, and each look at the list
+    let acts = "select count(*) from read_model.admin_act where act = 'parked-retried' and detail is not null";
+    assert_eq!(database.number(acts).await, 2);
+    assert!(database.number("select count(*) from read_model.admin_act where act = 'parked-read'").await >= 3);
     let versions: Vec<i64> =
         sqlx::query_scalar("select version from read_model.history where owner_id = $1 and task_id = $2 order by ctid")
             .bind(Uuid::from_u128(1))

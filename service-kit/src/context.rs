@@ -123,6 +123,12 @@ impl RequestContext {
         self.request_id.clone()
     }
 
+    /// The context of the request in progress; none outside of one.
+    #[must_use]
+    pub fn in_progress() -> Option<Self> {
+        with_current(Clone::clone)
+    }
+
     /// The W3C trace id, 32 hexadecimal digits.
     #[must_use]
     pub fn trace_id(&self) -> String {

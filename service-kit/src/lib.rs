@@ -54,6 +54,9 @@ pub mod jwks;
 /// Ended sessions, by way of the read database.
 pub mod revocations;
 
+/// What admins do, from services without the identity database to its audit events.
+pub mod admin_acts;
+
 /// Ctrl-C, SIGTERM and SIGHUP.
 pub mod interrupt;
 

@@ -1,5 +1,6 @@
 //! Accounts over HTTP: `/api/v1/auth`, `/api/v1/users`, `/.well-known/jwks.json`. One file for each endpoint.
 
+mod audit;
 mod jwks;
 mod login;
 mod logout;
@@ -31,7 +32,7 @@ use profile::Profiles;
 /// The routes under "Accounts" of the HTTP contract. `server::edge` stands around them. In `redis` the copies of the
 /// service share what accounts look like.
 pub fn router(identity: Identity, redis: Option<Redis>) -> Router {
-    let listed = Router::new().route("/api/v1/users", get(users::list));
+    let listed = Router::new().route("/api/v1/users", get(users::list)).route("/api/v1/users/audit", get(audit::list));
     let profiles = Profiles { identity: identity.clone(), redis };
     Router::new()
         .route("/api/v1/auth/me", get(me::show).patch(me::rename))

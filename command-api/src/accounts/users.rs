@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::http::header::LINK;
 use axum::response::Response;
 use domain::OwnerId;
+use identity::audit::Act;
 use identity::{Account, AccountChange, Identity};
 use serde::{Deserialize, Deserializer, Serialize};
 use service_kit::auth::{Admin, Role};
@@ -63,6 +64,7 @@ pub(super) async fn list(
         }
         None => None,
     };
+    identity.accounts().tell_read(Act::AccountsRead, principal.session).await.map_err(problem)?;
     let size = usize::from(params.limit);
     // one more than asked for tells whether there is another page
     let mut accounts = identity.accounts().list(after, i64::from(params.limit) + 1).await.map_err(problem)?;

@@ -349,9 +349,17 @@ async fn a_hundred_failures_do_not_lock_the_owner_out() {
             limited += 1;
         }
     }
-    println!("a hundred failures from one address: {limited} not even tried");
+    assert!(limited > 80, "{limited} of a hundred were not even tried");
     let right = json!({"email": "owner@example.com", "password": "the owner's password"});
     let login = api.post(LOGIN, &right).header("X-Forwarded-For", owner).send().await.expect(200);
     let bearer = format!("Bearer {}", login.string("/access_token"));
     api.get(ME).header("Authorization", &bearer).header("X-Forwarded-For", owner).send().await.expect(200);
+    // and an admin sees from where
+    let run = ["user", "create", "--email", "admin@example.com", "--admin", "--password-stdin"];
+    server.cli_with_input(&run, "the admin's password").await.expect(0);
+    let admin = api.log_in(Uuid::nil(), "admin@example.com", "the admin's password").await;
+    let audit = admin.request("GET", "/api/v1/users/audit?act=login-failed").send().await.expect(200).json();
+    let failed = audit["items"].as_array().expect("items");
+    assert_eq!(failed.len(), 100 - limited);
+    assert!(failed.iter().all(|event| event["client_address"] == "198.51.100.7"), "{audit}");
 }

@@ -13,7 +13,7 @@ use system_tests::client::Account;
 use system_tests::wait::until;
 use uuid::Uuid;
 
-use super::table::{Case, Door, family};
+use super::table::{Case, Door, Refused, family};
 
 const KID: &str = "a-key-of-the-tests";
 const SOON: Duration = Duration::from_secs(30);
@@ -425,6 +425,35 @@ async fn signatures_and_forms() {
         // told or not, it must not open anything
         all.push(refused("in the query", in_query));
         all
+    })
+    .await;
+}
+
+/// What no client library would send.
+#[tokio::test]
+async fn authorization_by_hand() {
+    family("Authorization by hand", async |door| {
+        let token = &door.account.token;
+        let with = |authorization: &[u8]| {
+            let host = door.api.authority();
+            let body = r#"{"title":"by hand"}"#;
+            let head = format!("POST /api/v1/tasks HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+            let rest = format!("\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            [head.as_bytes(), authorization, rest.as_bytes()].concat()
+        };
+        let header = |value: &str| with(format!("Authorization: {value}").as_bytes());
+        let unauthenticated = Refused::With(401, "unauthenticated");
+        vec![
+            Case::raw("a byte beyond ASCII", with(b"Authorization: Bearer \xff\xfe"), unauthenticated),
+            Case::raw("a tab for the space", header(&format!("Bearer\t{token}")), unauthenticated),
+            Case::raw("NUL behind the token", header(&format!("Bearer {token}\0")), Refused::ByParser(400)),
+            Case::raw("a folded line", header(&format!("Bearer\r\n {token}")), Refused::ByParser(400)),
+            Case::raw(
+                "a space before the colon",
+                with(format!("Authorization : Bearer {token}").as_bytes()),
+                Refused::ByParser(400),
+            ),
+        ]
     })
     .await;
 }

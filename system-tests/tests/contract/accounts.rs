@@ -225,3 +225,38 @@ async fn users_are_for_admins() {
     let right = json!({"email": account.email, "password": account.password});
     account.api.post(LOGIN, &right).send().await.problem(403);
 }
+
+/// Also what an admin does at the service without the accounts.
+#[tokio::test]
+async fn audit_events_say_who_did_what() {
+    let api = api().await;
+    let account = api.account().await;
+    let admin = admin().await;
+    let me: Uuid = admin.request("GET", ME).send().await.expect(200).uuid("/id");
+    account.request("GET", "/api/v1/users/audit").send().await.problem(403);
+    let wrong = json!({"email": account.email, "password": "not this one"});
+    api.post(LOGIN, &wrong).send().await.expect(401);
+    let path = format!("/api/v1/users/{}", account.id);
+    admin.request("PATCH", &path).json(&json!({"disabled": true})).send().await.expect(200);
+    admin.request("GET", "/api/v1/admin/parked").send().await.expect(200);
+
+    let audit = format!("/api/v1/users/audit?account={}", account.id);
+    let page = admin.request("GET", &audit).send().await.expect(200).json();
+    let acts: Vec<_> = page["items"].as_array().unwrap().iter().map(|event| event["act"].as_str().unwrap()).collect();
+    assert_eq!(acts, ["account-disabled", "login-failed", "login-succeeded", "account-created"]);
+    let disabled = &page["items"][0];
+    assert_eq!(disabled["actor"], json!({"type": "account", "id": me}));
+    assert_eq!(disabled["account_id"], json!(account.id));
+    time(disabled["occurred_at"].as_str().unwrap());
+    assert_eq!(page["items"][1]["actor"]["type"], "anonymous");
+
+    let of_admin = format!("/api/v1/users/audit?account={me}&act=parked-read,account-created");
+    system_tests::wait::until("what was done at the projector is told", std::time::Duration::from_secs(20), || async {
+        let page = admin.request("GET", &of_admin).send().await.expect(200).json();
+        let read = page["items"].as_array().unwrap().iter().find(|event| event["act"] == "parked-read")?.clone();
+        assert_eq!(read["actor"]["id"], json!(me));
+        assert!(page["items"].as_array().unwrap().iter().any(|event| event["actor"]["type"] == "operator"));
+        Some(())
+    })
+    .await;
+}

@@ -1,0 +1,370 @@
+//! Audit events: who did what, from where, when. Each is written in the transaction of what it tells about, so that there
+//! is neither without the other; what changes nothing (a failed login, a read) is answered only once its event is
+//! written. An event has ids and an address, and never what was typed, a token, or anything of a task.
+//!
+//! Who asks is taken from the request in progress; where there is none, it is the operator at the command line.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use domain::{OwnerId, Time};
+use metrics::counter;
+use service_kit::admin_acts::{self, AdminAct};
+use service_kit::clock;
+use service_kit::context::RequestContext;
+use sqlx::{PgConnection, PgPool};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::error::IdentityError;
+
+/// How long routine events are kept, in days.
+pub const ROUTINE_DAYS: i32 = 30;
+/// How long the others are, in days.
+pub const KEPT_DAYS: i32 = 400;
+/// At most so many are kept, of the routine ones and of the others; beyond it the oldest go.
+pub const EVENTS_MAX: i64 = 1_000_000;
+/// How many are deleted at a time.
+const SWEPT_MAX: i64 = 10_000;
+
+/// How often what was done at other services is fetched.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(1);
+const COLLECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+macro_rules! acts {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $routine:literal;)*) => {
+        /// What is told about.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Act {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Act {
+            /// All of them.
+            pub const ALL: &'static [Act] = &[$(Act::$name,)*];
+
+            /// The name that it is stored and shown by.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Act::$name => $text,)* }
+            }
+
+            /// Whether it happens all the time: kept for [`ROUTINE_DAYS`] instead of [`KEPT_DAYS`].
+            #[must_use]
+            pub const fn is_routine(self) -> bool {
+                match self { $(Act::$name => $routine,)* }
+            }
+
+            /// The act of this name.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Act::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+acts! {
+    /// An account was registered, or made by the operator.
+    AccountCreated = "account-created", false;
+    /// A session began.
+    LoginSucceeded = "login-succeeded", true;
+    /// Wrong password, unknown address (then there is no account), or a disabled account (then that is the detail).
+    LoginFailed = "login-failed", true;
+    /// A refresh token was spent for new tokens.
+    SessionRefreshed = "session-refreshed", true;
+    /// A spent refresh token was used again, which ended its session.
+    RefreshTokenReused = "refresh-token-reused", false;
+    /// A session was ended by who had begun it.
+    LoggedOut = "logged-out", true;
+    /// The account changed its password.
+    PasswordChanged = "password-changed", false;
+    /// It tried to, with a wrong current one.
+    PasswordChangeRefused = "password-change-refused", false;
+    /// The operator set a password.
+    PasswordSet = "password-set", false;
+    /// An account got another role; which, is the detail.
+    RoleChanged = "role-changed", false;
+    /// An account may not log in any more.
+    AccountDisabled = "account-disabled", false;
+    /// It may again.
+    AccountEnabled = "account-enabled", false;
+    /// There is a new signing key; its id is the detail.
+    KeysRotated = "keys-rotated", false;
+    /// An admin read the list of accounts.
+    AccountsRead = "accounts-read", true;
+    /// An admin read these events.
+    AuditRead = "audit-read", true;
+    /// An admin read what is parked.
+    ParkedRead = "parked-read", true;
+    /// An admin had a parked event tried again; which, is the detail.
+    ParkedRetried = "parked-retried", false;
+}
+
+/// Who did it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// Somebody with an access token, or who has just shown a password.
+    Account(OwnerId),
+    /// Somebody who has shown neither.
+    Anonymous,
+    /// Whoever is at the command line.
+    Operator,
+}
+
+impl Actor {
+    /// `account`, `anonymous` or `operator`.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Account(_) => "account",
+            Self::Anonymous => "anonymous",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// The account's id.
+    #[must_use]
+    pub fn id(self) -> Option<OwnerId> {
+        match self {
+            Self::Account(id) => Some(id),
+            Self::Anonymous | Self::Operator => None,
+        }
+    }
+}
+
+/// An audit event.
+#[derive(Debug, Clone)]
+pub struct AuditEvent {
+    /// UUID v7.
+    pub id: Uuid,
+    /// When.
+    pub occurred_at: Time,
+    /// What, see [`Act`].
+    pub act: String,
+    /// Who.
+    pub actor: Actor,
+    /// To whose account.
+    pub account: Option<OwnerId>,
+    /// In which session.
+    pub session: Option<Uuid>,
+    /// From where.
+    pub client: Option<IpAddr>,
+    /// The request's trace.
+    pub trace_id: Option<String>,
+    /// More about it.
+    pub detail: Option<String>,
+}
+
+/// What is to be written down.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    act: Act,
+    actor: Option<Actor>,
+    account: Option<OwnerId>,
+    session: Option<Uuid>,
+    detail: Option<String>,
+}
+
+impl Entry {
+    pub(crate) fn of(act: Act) -> Self {
+        Self { act, actor: None, account: None, session: None, detail: None }
+    }
+
+    /// To whose account.
+    pub(crate) fn account(self, account: OwnerId) -> Self {
+        Self { account: Some(account), ..self }
+    }
+
+    /// By the account itself, which the request did not know when it began.
+    pub(crate) fn by_itself(self) -> Self {
+        Self { actor: self.account.map(Actor::Account), ..self }
+    }
+
+    pub(crate) fn session(self, session: Uuid) -> Self {
+        Self { session: Some(session), ..self }
+    }
+
+    pub(crate) fn detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
+
+    /// Writes it. It counts once the transaction is committed.
+    pub(crate) async fn write(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let context = RequestContext::in_progress();
+        let actor = self.actor.unwrap_or(match &context {
+            Some(context) => context.owner().map_or(Actor::Anonymous, Actor::Account),
+            None => Actor::Operator,
+        });
+        sqlx::query!(
+            "insert into identity.audit_event (id, occurred_at, act, routine, actor_type, actor_id, account_id, session_id,
+                                               client_address, trace_id, detail)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::inet, $10, $11)",
+            clock::new_id(),
+            clock::now(),
+            self.act.as_str(),
+            self.act.is_routine(),
+            actor.kind(),
+            actor.id().map(|id| id.0),
+            self.account.map(|id| id.0),
+            self.session,
+            context.as_ref().and_then(RequestContext::client).map(|client| client.to_string()),
+            context.as_ref().map(RequestContext::trace_id),
+            self.detail
+        )
+        .execute(connection)
+        .await?;
+        counter!("audit_events_total", "act" => self.act.as_str()).increment(1);
+        Ok(())
+    }
+}
+
+/// Which events are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Done to this account or by it.
+    pub account: Option<OwnerId>,
+    /// Of these kinds; none: of all.
+    pub acts: Vec<Act>,
+}
+
+/// A page of events, newest first, older than the one named.
+pub(crate) async fn list(
+    pool: &PgPool,
+    filter: &Filter,
+    before: Option<Uuid>,
+    events_max: i64,
+) -> Result<Vec<AuditEvent>, IdentityError> {
+    let acts: Vec<String> = filter.acts.iter().map(|act| act.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"select id, occurred_at as "occurred_at: Time", act, actor_type, actor_id, account_id, session_id,
+                  host(client_address) as client, trace_id, detail
+           from identity.audit_event
+           where ($1::uuid is null or account_id = $1 or actor_id = $1)
+             and (cardinality($2::text[]) = 0 or act = any($2))
+             and ($3::uuid is null or id < $3)
+           order by id desc limit $4"#,
+        filter.account.map(|id| id.0),
+        &acts,
+        before,
+        events_max
+    )
+    .fetch_all(pool)
+    .await?;
+    let event = rows.into_iter().map(|row| AuditEvent {
+        id: row.id,
+        occurred_at: row.occurred_at,
+        act: row.act,
+        actor: match (row.actor_type.as_str(), row.actor_id) {
+            ("account", Some(id)) => Actor::Account(OwnerId(id)),
+            ("operator", _) => Actor::Operator,
+            _ => Actor::Anonymous,
+        },
+        account: row.account_id.map(OwnerId),
+        session: row.session_id,
+        client: row.client.and_then(|client| client.parse().ok()),
+        trace_id: row.trace_id,
+        detail: row.detail,
+    });
+    Ok(event.collect())
+}
+
+/// Deletes what is too old, or more than `events_max` of a kind; at most a bounded number at a time.
+///
+/// # Errors
+/// The database.
+pub async fn sweep(pool: &PgPool, events_max: i64) -> Result<(), sqlx::Error> {
+    for (routine, days) in [(true, ROUTINE_DAYS), (false, KEPT_DAYS)] {
+        sqlx::query!(
+            "delete from identity.audit_event where id in (
+                 select id from identity.audit_event
+                 where routine = $1 and (occurred_at < now() - make_interval(days => $2) or id <= (
+                     select id from identity.audit_event where routine = $1 order by id desc offset $3 limit 1))
+                 order by id limit $4)",
+            routine,
+            days,
+            events_max,
+            SWEPT_MAX
+        )
+        .execute(pool)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Fetches what admins did at the services without this database, each second, until `shutdown`.
+pub(crate) async fn collect(pool: PgPool, read_pool: PgPool, shutdown: CancellationToken) {
+    let mut tick = interval(COLLECT_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let fetched = timeout(COLLECT_TIME_MAX, fetch(&pool, &read_pool)).await;
+        match fetched.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            Ok(()) if failing => {
+                tracing::info!("what admins did at other services is fetched again");
+                failing = false;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "what admins did at other services cannot be fetched; trying again");
+                }
+                failing = true;
+            }
+        }
+    }
+}
+
+/// Written here first and forgotten there second: what is cut off between is fetched again, and is there already.
+async fn fetch(pool: &PgPool, read_pool: &PgPool) -> Result<(), sqlx::Error> {
+    let acts = admin_acts::take(read_pool).await?;
+    if acts.is_empty() {
+        return Ok(());
+    }
+    for act in &acts {
+        store(pool, act).await?;
+    }
+    let ids: Vec<Uuid> = acts.iter().map(|act| act.id).collect();
+    admin_acts::taken(read_pool, &ids).await
+}
+
+async fn store(pool: &PgPool, act: &AdminAct) -> Result<(), sqlx::Error> {
+    let stored = sqlx::query!(
+        "insert into identity.audit_event (id, occurred_at, act, routine, actor_type, actor_id, account_id, session_id,
+                                           client_address, trace_id, detail)
+         values ($1, $2, $3, $4, 'account', $5, null, $6, $7::text::inet, $8, $9) on conflict (id) do nothing",
+        act.id,
+        act.occurred_at,
+        act.act,
+        Act::parse(&act.act).is_some_and(Act::is_routine),
+        act.actor_id,
+        act.session_id,
+        act.client.map(|client| client.to_string()),
+        act.trace_id,
+        act.detail
+    )
+    .execute(pool)
+    .await?;
+    if let Some(known) = Act::parse(&act.act).filter(|_| stored.rows_affected() == 1) {
+        counter!("audit_events_total", "act" => known.as_str()).increment(1);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_act_has_a_name_of_its_own() {
+        for act in Act::ALL {
+            assert_eq!(Act::parse(act.as_str()), Some(*act));
+        }
+        assert_eq!(Act::parse("login"), None);
+    }
+}
