@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use service_kit::config::DatabaseUrls;
 use service_kit::database::{self, DatabaseError, pool};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 
 use crate::data_dir::DataDir;
 use crate::postgres::{PostgresError, Private};
@@ -34,8 +34,8 @@ pub struct Databases {
     pub write: PgPool,
     /// Read models.
     pub read: PgPool,
-    /// A replica of the read models, where there is one.
-    pub replica: Option<PgPool>,
+    /// How a replica of the read models is reached, where there is one. Nothing waits for it.
+    pub replica: Option<PgConnectOptions>,
     private: Option<Private>,
 }
 
@@ -62,10 +62,8 @@ impl Databases {
         let write = connect("PRIMETRADE_DATABASE_URL", WRITE_CONNECTIONS_MAX, write_url).await?;
         let read_url = urls.read.as_ref().unwrap_or(write_url);
         let read = connect("PRIMETRADE_READ_DATABASE_URL", READ_CONNECTIONS_MAX, read_url).await?;
-        let replica = match &urls.replica {
-            Some(url) => Some(connect("PRIMETRADE_READ_REPLICA_URL", READ_CONNECTIONS_MAX, url).await?),
-            None => None,
-        };
+        let replica =
+            urls.replica.as_ref().map(|url| database::options("PRIMETRADE_READ_REPLICA_URL", url)).transpose()?;
         Ok(Self { write, read, replica, private: None })
     }
 
@@ -109,9 +107,6 @@ impl Databases {
     pub async fn close(self) -> Result<(), OpenError> {
         let closing = async {
             tokio::join!(self.write.close(), self.read.close());
-            if let Some(replica) = &self.replica {
-                replica.close().await;
-            }
         };
         // A connection that hangs is not waited for.
         let _ = tokio::time::timeout(Duration::from_secs(3), closing).await;

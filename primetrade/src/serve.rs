@@ -9,13 +9,14 @@ use event_store::EventStore;
 use futures_util::FutureExt;
 use identity::Identity;
 use projector::{AdminApi, Projector};
-use query_api::{QueryApi, Sources};
+use query_api::{QueryApi, Replica, Sources};
 use service_kit::health::{self, Check, Health, Lag};
 use service_kit::server::{self, EdgeSettings};
 use service_kit::service::{Background, all_of};
 use service_kit::telemetry::{self, TelemetryError};
 use service_kit::token::{RootSecret, Sealer};
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -120,10 +121,10 @@ pub async fn run(
         Projecting::Live => Some(Projector::start(databases.read.clone(), store.tail(), stop.clone()).await?),
         Projecting::Held => None,
     };
-    let query_pool = |pool: &PgPool| query_api::connect((*pool.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
+    let queries = |options: &PgConnectOptions| query_api::connect(options.clone(), QUERY_CONNECTIONS_MAX);
     let sources = Sources {
-        primary: query_pool(&databases.read),
-        replica: databases.replica.as_ref().map(query_pool),
+        primary: queries(&databases.read.connect_options()),
+        replica: databases.replica.as_ref().map(queries).map(Replica::new),
         redis: None,
     };
 

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::error::ReadError;
 use crate::owners::Owners;
 use crate::reads::Reads;
+pub use crate::replica::Replica;
 use crate::stream::Hubs;
 
 /// `GET /api/v1/tasks`.
@@ -50,6 +51,9 @@ mod shared;
 /// A task as the API shows it, and the fold of its history.
 mod task_row;
 
+/// The read replica, and what is done without it.
+mod replica;
+
 /// The words of `q`.
 mod search;
 
@@ -79,7 +83,7 @@ pub struct Sources {
     /// The read models as the projector writes them.
     pub primary: PgPool,
     /// A replica of them, which may be behind: asked first, where there is one.
-    pub replica: Option<PgPool>,
+    pub replica: Option<Replica>,
     /// What is shared with other processes; needs no care: whatever it does, answers are right.
     pub redis: Option<Redis>,
 }
@@ -95,13 +99,8 @@ impl Sources {
     pub async fn close(&self) {
         self.primary.close().await;
         if let Some(replica) = &self.replica {
-            replica.close().await;
+            replica.pool().close().await;
         }
-    }
-
-    /// What is asked for answers, unless it is known to be behind.
-    fn nearest(&self) -> &PgPool {
-        self.replica.as_ref().unwrap_or(&self.primary)
     }
 }
 

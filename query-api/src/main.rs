@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use query_api::{QueryApi, Sources};
+use query_api::{QueryApi, Replica, Sources};
 
 use service_kit::database::{self, await_schema};
+use service_kit::health::Check;
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
 use service_kit::telemetry;
 use service_kit::token::Sealer;
-use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,18 +27,28 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let urls = starting.databases.clone();
     let primary = starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), READ_CONNECTIONS_MAX).await?;
     await_schema(&primary, "read_model", &query_api::schema(), DEPENDENCY_WAIT).await?;
-    let replica = match &urls.replica {
-        Some(url) => Some(starting.connect("PRIMETRADE_READ_REPLICA_URL", Some(url), READ_CONNECTIONS_MAX).await?),
-        None => None,
-    };
-    let queries = |name, pool: &PgPool| {
-        let queries = query_api::connect((*pool.connect_options()).clone(), QUERY_CONNECTIONS_MAX);
+    let queries = |name, options: PgConnectOptions| {
+        let queries = query_api::connect(options, QUERY_CONNECTIONS_MAX);
         telemetry::watch_pool(name, &queries);
         queries
     };
+    // Nothing waits for the replica, not even the start.
+    let replica = match &urls.replica {
+        Some(url) => {
+            let options = database::options("PRIMETRADE_READ_REPLICA_URL", url)?;
+            Some(Replica::new(queries("queries-replica", options)))
+        }
+        None => None,
+    };
+    if let Some(replica) = replica.clone() {
+        starting.health.register("replica", move || {
+            let detail = if replica.is_there() { "answers" } else { "is away or slow: done without" };
+            std::future::ready(Check::ok(detail))
+        });
+    }
     let sources = Sources {
-        primary: queries("queries", &primary),
-        replica: replica.as_ref().map(|replica| queries("queries-replica", replica)),
+        primary: queries("queries", (*primary.connect_options()).clone()),
+        replica,
         redis: starting.redis.clone(),
     };
 

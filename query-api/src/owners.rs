@@ -379,8 +379,8 @@ impl Inner {
     fn first(&self) -> Asking {
         match (&self.shared, &self.sources.replica) {
             (Some(_), _) => Asking::Redis,
-            (None, Some(_)) => Asking::Replica,
-            (None, None) => Asking::Primary,
+            (None, Some(replica)) if replica.is_there() => Asking::Replica,
+            (None, _) => Asking::Primary,
         }
     }
 
@@ -453,13 +453,10 @@ impl Inner {
         if let (Some(replica), Some(line)) = (&self.sources.replica, line) {
             let asked_at = Instant::now();
             let owners: Vec<Uuid> = batch.keys().copied().collect();
-            let limit = Duration::from_millis(LOOKUP_MS_MAX);
-            match tokio::time::timeout(limit, query(replica, &owners)).await {
-                Ok(Ok(found)) if found.line() == Some(line) => self.tell_some(&mut batch, found.rows, asked_at),
-                // It is behind a switch of generations, or the primary has not been asked since one.
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "asking the replica where owners stand"),
-                Err(_) => tracing::warn!(limit_ms = LOOKUP_MS_MAX, "the replica does not say where owners stand"),
+            let found = replica.answer(async { Ok(query(replica.pool(), &owners).await?) }).await;
+            // Of another line where it is behind a switch of generations, or the primary was not asked since one.
+            if let Some(found) = found.ok().filter(|found| found.line() == Some(line)) {
+                self.tell_some(&mut batch, found.rows, asked_at);
             }
         }
         self.pass_on(batch);

@@ -20,6 +20,7 @@ use crate::Sources;
 use crate::error::ReadError;
 use crate::list::Shelf;
 use crate::owners::{Need, Owner, Owners, Standing, StandingRow, header};
+use crate::replica::Replica;
 
 /// Bytes of answers kept.
 const CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -31,6 +32,8 @@ const RETRY_FOR_MS_MAX: u64 = 2_000;
 const RETRY_EVERY_MS: u64 = 10;
 /// How long a replica that is behind is waited for before the primary is asked.
 const REPLICA_WAIT_MS_MAX: u64 = 50;
+/// How long a read at the primary may take. A statement is ended by the database before that, if it lives.
+const READ_MS_MAX: u64 = 11_000;
 
 /// The read models, and what is kept of them in this process. Cheap to clone.
 #[derive(Clone)]
@@ -120,9 +123,9 @@ pub(crate) enum Etag {
 /// Where to read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
-    /// The replica, where there is one: the primary otherwise.
-    Nearest,
-    /// The replica is behind, or does not answer.
+    /// First, while there is one.
+    Replica,
+    /// Where that is behind, or does not answer.
     Primary,
 }
 
@@ -147,15 +150,39 @@ pub(crate) trait Query: Sync {
 impl Reads {
     pub fn new(sources: Sources, owners: Owners) -> Self {
         let cache = Cache::with_weighter(16_384, CACHE_BYTES_MAX, Weight);
-        let shelf = Shelf::new(sources.nearest().clone());
+        let nearest = sources.replica.as_ref().map_or(&sources.primary, Replica::pool);
+        let shelf = Shelf::new(nearest.clone());
         Self(Arc::new(Inner { sources, owners, shelf, cache, flights: Mutex::default() }))
     }
 
-    pub fn pool(&self, from: From) -> &PgPool {
-        match from {
-            From::Nearest => self.0.sources.nearest(),
-            From::Primary => &self.0.sources.primary,
+    /// Where to read from first.
+    pub fn nearest(&self) -> From {
+        match &self.0.sources.replica {
+            Some(replica) if replica.is_there() => From::Replica,
+            _ => From::Primary,
         }
+    }
+
+    pub fn pool(&self, from: From) -> &PgPool {
+        match (from, &self.0.sources.replica) {
+            (From::Replica, Some(replica)) => replica.pool(),
+            _ => &self.0.sources.primary,
+        }
+    }
+
+    /// Awaits a read from there, as long as one may wait for it.
+    pub async fn in_time<T>(
+        &self,
+        from: From,
+        read: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, ReadError> {
+        if let (From::Replica, Some(replica)) = (from, &self.0.sources.replica) {
+            return replica.answer(read).await;
+        }
+        tokio::time::timeout(Duration::from_millis(READ_MS_MAX), read).await.unwrap_or_else(|_| {
+            tracing::error!(limit_ms = READ_MS_MAX, "the read models do not answer");
+            Err(ReadError::Unavailable)
+        })
     }
 
     pub fn owners(&self) -> &Owners {
@@ -164,7 +191,7 @@ impl Reads {
 
     /// The columns of owners with many tasks, which are read from the nearest.
     pub fn shelf(&self, from: From) -> Option<&Shelf> {
-        (from == From::Nearest || self.0.sources.replica.is_none()).then_some(&self.0.shelf)
+        (from == From::Replica || self.0.sources.replica.is_none()).then_some(&self.0.shelf)
     }
 
     /// Where the owner stands: now, or once that shows what the token asks for.
@@ -240,16 +267,17 @@ impl Reads {
     ) -> Result<(Arc<Answer>, Content), ReadError> {
         let began = Instant::now();
         let deadline = began + Duration::from_millis(RETRY_FOR_MS_MAX);
-        let mut from = if self.0.sources.replica.is_some() { From::Nearest } else { From::Primary };
+        let mut from = self.nearest();
         loop {
             let asked_at = Instant::now();
-            let loaded = match (query.load(self, from, owner.id, &standing.row).await, from) {
+            let read = query.load(self, from, owner.id, &standing.row);
+            let loaded = match (self.in_time(from, read).await, from) {
                 // The pool finds out by trying; the next connection may be a good one.
                 (Err(ReadError::Disconnected), From::Primary) if asked_at < deadline => {
                     tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS)).await;
                     continue;
                 }
-                (Err(ReadError::Disconnected | ReadError::Unavailable), From::Nearest) => {
+                (Err(ReadError::Disconnected | ReadError::Unavailable), From::Replica) => {
                     from = From::Primary;
                     continue;
                 }
@@ -268,7 +296,7 @@ impl Reads {
             if Instant::now() >= deadline {
                 return Err(ReadError::NotYet);
             }
-            if from == From::Nearest {
+            if from == From::Replica {
                 if began.elapsed() >= Duration::from_millis(REPLICA_WAIT_MS_MAX) {
                     from = From::Primary;
                 } else {

@@ -153,6 +153,19 @@ impl Patience {
     }
 }
 
+/// How a database is reached. Nobody is asked. `variable` is where the URL came from.
+///
+/// # Errors
+/// It is not a URL of a database.
+pub fn options(variable: &'static str, url: &SecretString) -> Result<PgConnectOptions, DatabaseError> {
+    let options = PgConnectOptions::from_str(url.expose_secret()).map_err(|_| DatabaseError::Refused {
+        place: "?".to_owned(),
+        reason: "it is not a URL as postgres://user:password@host:5432/database".to_owned(),
+        variable,
+    })?;
+    Ok(options.application_name("primetrade").disable_statement_logging())
+}
+
 /// A pool, once its database has answered; waits for that at most `wait`. `variable` is where the URL came from.
 ///
 /// # Errors
@@ -163,12 +176,7 @@ pub async fn connect(
     url: &SecretString,
     wait: Duration,
 ) -> Result<PgPool, DatabaseError> {
-    let options = PgConnectOptions::from_str(url.expose_secret()).map_err(|_| DatabaseError::Refused {
-        place: "?".to_owned(),
-        reason: "it is not a URL as postgres://user:password@host:5432/database".to_owned(),
-        variable,
-    })?;
-    let options = options.application_name("primetrade");
+    let options = options(variable, url)?;
     let place = place(&options);
     let what = format!("the database at {place}");
     let mut patience = Patience::new(wait);

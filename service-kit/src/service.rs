@@ -205,8 +205,7 @@ impl Starting {
 fn pool_name(variable: &str) -> &'static str {
     match variable {
         "PRIMETRADE_DATABASE_URL" => "write",
-        "PRIMETRADE_READ_DATABASE_URL" => "read",
-        _ => "replica",
+        _ => "read",
     }
 }
 

@@ -32,6 +32,8 @@ const TASKS_MAX: i64 = 500_000;
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long no columns are made for an owner for whom they took more, seconds.
 const TOO_LARGE_S: u64 = 600;
+/// How long making them may take. The database ends a statement before that, if it lives.
+const MAKING_MS_MAX: u64 = 20_000;
 /// Events to catch up with; beyond that, columns are made anew.
 const CATCH_UP_EVENTS_MAX: i64 = 5_000;
 /// Tries while the owner's tasks change under way.
@@ -116,8 +118,9 @@ impl Shelf {
         }
         let shelf = self.clone();
         tokio::spawn(async move {
-            let made = Columns::load(&shelf.0.pool, generation, owner).await;
-            shelf.put_up(owner, made);
+            let made = Columns::load(&shelf.0.pool, generation, owner);
+            let made = tokio::time::timeout(Duration::from_millis(MAKING_MS_MAX), made).await;
+            shelf.put_up(owner, made.unwrap_or(Err(sqlx::Error::PoolTimedOut)));
         });
     }
 

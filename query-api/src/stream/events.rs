@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::error::ReadError;
@@ -69,12 +70,16 @@ impl Page {
     /// Reads the events after a position, as far as there is no parked one before them.
     pub async fn read(reads: &Reads, owner: Owner, after: i64, folds: &mut Folds) -> Result<Self, ReadError> {
         let mut standing = reads.owners().standing(owner).await?;
+        let mut from = reads.nearest();
         for _ in 0..TRIES_MAX {
             let generation = standing.row.generation;
-            if let Some(page) = Self::read_from(reads, owner.id, generation, after, folds).await? {
-                return Ok(page);
+            let read = Self::read_from(reads, from, owner.id, generation, after, folds);
+            match (reads.in_time(from, read).await, from) {
+                (Ok(Some(page)), _) => return Ok(page),
+                (Ok(None), _) => standing = reads.owners().look_up(owner).await?,
+                (Err(_), From::Replica) => from = From::Primary,
+                (Err(error), From::Primary) => return Err(error),
             }
-            standing = reads.owners().look_up(owner).await?;
         }
         Err(ReadError::Unavailable)
     }
@@ -82,6 +87,7 @@ impl Page {
     /// None: another generation is live now.
     async fn read_from(
         reads: &Reads,
+        from: From,
         owner: Uuid,
         generation: i32,
         after: i64,
@@ -109,7 +115,7 @@ impl Page {
             after,
             EVENTS_MAX
         )
-        .fetch_all(reads.pool(From::Nearest))
+        .fetch_all(reads.pool(from))
         .await?;
         let first = rows.first().ok_or(ReadError::Unavailable)?;
         if first.live_generation != generation {
@@ -150,7 +156,7 @@ impl Page {
             }
             events.push(Event { position, task_id, version, event_type });
         }
-        fold_missing(reads, owner, &events, &mut states, folds).await?;
+        fold_missing(reads.pool(from), owner, &events, &mut states, folds).await?;
         let whole = events.len() < usize::try_from(EVENTS_MAX).unwrap_or(usize::MAX);
         if whole {
             // What comes now comes one by one: a stream that waits keeps nothing.
@@ -190,7 +196,7 @@ impl Event {
 
 /// Adds the states that are not the task's last, from its history.
 async fn fold_missing(
-    reads: &Reads,
+    pool: &PgPool,
     owner: Uuid,
     events: &[Event],
     states: &mut HashMap<(Uuid, i64), Vec<u8>>,
@@ -234,7 +240,7 @@ async fn fold_missing(
         &known,
         &until
     )
-    .fetch(reads.pool(From::Nearest));
+    .fetch(pool);
     while let Some(row) = rows.try_next().await? {
         let Some(fold) = folds.tasks.get_mut(&row.task_id) else { continue };
         let version = row.version;

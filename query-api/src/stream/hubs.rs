@@ -184,7 +184,12 @@ async fn poll(inner: Arc<Inner>) {
 type Checkpoints = (i32, i64, i64);
 
 async fn look(reads: &Reads, owners: &Owners, hubs: &[Arc<Hub>], seen: &mut Option<Checkpoints>) {
-    match checkpoints(reads).await {
+    let nearest = reads.nearest();
+    let mut now = checkpoints(reads, nearest).await;
+    if now.is_err() && nearest == From::Replica {
+        now = checkpoints(reads, From::Primary).await;
+    }
+    match now {
         Ok(now) if *seen == Some(now) => return,
         Ok(now) => *seen = Some(now),
         // Logged where it happened; the look-ups below would fail as well.
@@ -202,14 +207,14 @@ async fn look(reads: &Reads, owners: &Owners, hubs: &[Arc<Hub>], seen: &mut Opti
     }
 }
 
-async fn checkpoints(reads: &Reads) -> Result<Checkpoints, ReadError> {
-    let row = sqlx::query!(
+async fn checkpoints(reads: &Reads, from: From) -> Result<Checkpoints, ReadError> {
+    let read = sqlx::query!(
         r#"select p.live_generation, coalesce(sum(c.turn), 0)::bigint
                       + (select coalesce(sum(k.turn), 0) from read_model.kafka_partition k)::bigint as "turns!", coalesce(sum(c.position), 0)::bigint as "positions!"
            from read_model.projection p left join read_model.checkpoint c on c.generation = p.live_generation
            group by p.live_generation"#
     )
-    .fetch_one(reads.pool(From::Nearest))
-    .await?;
+    .fetch_one(reads.pool(from));
+    let row = reads.in_time(from, async { Ok(read.await?) }).await?;
     Ok((row.live_generation, row.turns, row.positions))
 }

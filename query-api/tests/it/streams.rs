@@ -13,20 +13,20 @@ use uuid::Uuid;
 
 use crate::world::{Answer, Task, World, at, rfc};
 
-struct Stream {
+pub struct Stream {
     body: BodyDataStream,
     buffer: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Event {
-    id: i64,
+pub struct Event {
+    pub id: i64,
     event: Option<String>,
     data: Value,
 }
 
 impl Stream {
-    async fn open(world: &World, owner: Uuid, last: Option<i64>) -> Self {
+    pub async fn open(world: &World, owner: Uuid, last: Option<i64>) -> Self {
         Self::open_as(world, &world.bearer(owner, Uuid::nil(), 60), last).await.expect("a stream")
     }
 
@@ -46,7 +46,7 @@ impl Stream {
     }
 
     /// The next event; None: the stream is over.
-    async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<Event> {
         let wait = Duration::from_secs(10);
         loop {
             if let Some((message, rest)) = self.buffer.split_once("\n\n") {

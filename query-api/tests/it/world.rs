@@ -183,7 +183,12 @@ impl World {
 
     /// A pool as query-api makes it, on the read models or on a database of another name beside it.
     pub fn pool(&self, beside: Option<&str>) -> PgPool {
-        query_api::connect(self.base.clone().database(beside.unwrap_or(&self.name)), 4)
+        query_api::connect(self.options(beside), 4)
+    }
+
+    /// How that database is reached.
+    pub fn options(&self, beside: Option<&str>) -> PgConnectOptions {
+        self.base.clone().database(beside.unwrap_or(&self.name))
     }
 
     /// A router with caches of its own, as another process on the same database has.
