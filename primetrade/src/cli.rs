@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "primetrade", version, arg_required_else_help = true, disable_help_subcommand = true)]
 #[command(after_help = "Exit status: 0 done, 1 done but something is wrong, 2 could not run.\n\
-    Settings come from flags, then from variables (primetrade config shows them all).")]
+    Settings come from flags, then from the file of --config, then from variables (primetrade config shows them all).")]
 pub struct Cli {
     /// What is to be done.
     #[command(subcommand)]
@@ -16,6 +16,9 @@ pub struct Cli {
     /// Print one JSON object on standard output at the end.
     #[arg(long, global = true)]
     pub json: bool,
+    /// File of settings, a NAME=value a line [default: PRIMETRADE_CONFIG_FILE].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Folder of the private PostgreSQL and the secret [default: ./data].
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -38,7 +41,7 @@ pub enum Command {
     },
     /// Bring the database to this version's schema.
     Migrate,
-    /// Show every setting, without secrets.
+    /// Show every setting that holds and where it comes from, without secrets.
     Config,
     /// The keys that sign access tokens.
     #[command(subcommand)]

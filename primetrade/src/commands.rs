@@ -40,12 +40,15 @@ pub fn config(settings: &Settings) -> Result<Report, Failure> {
         .iter()
         .map(|setting| {
             let value = setting.value.as_deref().unwrap_or("-");
-            let default = if setting.is_default && setting.value.is_some() { " (default)" } else { "" };
-            format!("{:width$}  {:38}  {}", setting.name, format!("{value}{default}"), setting.about)
+            let origin = if setting.value.is_some() { setting.origin } else { "" };
+            format!("{:width$}  {value:30}  {origin:8}  {}", setting.name, setting.about)
         })
         .collect();
-    let object: serde_json::Map<String, Value> =
+    let mut object: serde_json::Map<String, Value> =
         shown.iter().map(|setting| (setting.name.to_owned(), json!(setting.value))).collect();
+    let origins: serde_json::Map<String, Value> =
+        shown.iter().map(|setting| (setting.name.to_owned(), json!(setting.origin))).collect();
+    object.insert("origins".to_owned(), Value::Object(origins));
     Ok(Report::good(lines.join("\n"), Value::Object(object)))
 }
 

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use secrecy::SecretString;
-use service_kit::config::{ConfigError, Source};
+use service_kit::config::{ConfigError, Origin};
 use service_kit::database::DatabaseError;
 use service_kit::interrupt::Interrupt;
 use service_kit::telemetry::{self, TelemetryError};
@@ -137,8 +137,12 @@ fn prepare(cli: &Cli) -> Result<Settings, Failure> {
         Command::Serve { listen, .. } => listen.clone(),
         _ => None,
     };
-    let flags = Flags { listen, data_dir: cli.data_dir.clone(), database_url: cli.database_url.clone() };
-    let settings = Settings::read(&flags)?;
+    let Cli { config, data_dir, database_url, .. } = cli;
+    let (config, data_dir, database_url) = (config.clone(), data_dir.clone(), database_url.clone());
+    let settings = Settings::read(&Flags { config, listen, data_dir, database_url })?;
+    if matches!(cli.command, Command::Serve { .. }) {
+        settings.check_exposure()?;
+    }
     let needs_database = !matches!(cli.command, Command::Config);
     if needs_database && settings.databases.write.is_none() && privileges::is_root() {
         if std::env::var_os(HANDED_DOWN).is_some() {
@@ -157,7 +161,7 @@ fn prepare(cli: &Cli) -> Result<Settings, Failure> {
 
 fn in_runtime(settings: Settings, command: Command) -> Result<Report, Failure> {
     let mut log = settings.log.clone();
-    if !matches!(command, Command::Serve { .. }) && std::env::var_os("PRIMETRADE_LOG").is_none() {
+    if !matches!(command, Command::Serve { .. }) && settings.source.origin("PRIMETRADE_LOG") == Origin::Default {
         "warn".clone_into(&mut log.filter);
     }
     telemetry::init_logs(&log)?;
@@ -171,7 +175,7 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
     let interrupt = Interrupt::listen().map_err(Failure::Setup)?;
     let is_server = matches!(command, Command::Serve { .. });
     let _traces = match is_server {
-        true => traces::from(&Source::from_env(), "primetrade").map_err(TelemetryError::from)?,
+        true => traces::from(&settings.source, "primetrade").map_err(TelemetryError::from)?,
         false => None,
     };
     let listeners = if is_server { Some(Listeners::bind(&settings.listen).await?) } else { None };

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use service_kit::config::{self, ConfigError, DatabaseUrls, Listen, Log, Source, VARIABLES, Variable};
+use service_kit::config::{self, ConfigError, DatabaseUrls, Listen, Log, Origin, Source, VARIABLES, Variable};
+use service_kit::exposure;
 use service_kit::server::EdgeSettings;
 use service_kit::token::RootSecret;
 
@@ -19,9 +20,11 @@ const OWN_VARIABLES: [Variable; 2] = [
     Variable::open(POSTGRES_BIN, None, "folder of initdb and postgres, if not where packages put them"),
 ];
 
-/// What the flags say; they win over variables.
+/// What the flags say; they win over the file and over variables.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
+    /// `--config`
+    pub config: Option<PathBuf>,
     /// `--listen`
     pub listen: Option<String>,
     /// `--data-dir`
@@ -48,7 +51,8 @@ pub struct Settings {
     pub edge: EdgeSettings,
     /// What is logged, and how.
     pub log: Log,
-    source: Source,
+    /// Where all of them come from.
+    pub source: Source,
 }
 
 /// A line of `primetrade config`.
@@ -58,14 +62,14 @@ pub struct Shown {
     pub name: &'static str,
     /// The value that holds, the default too; of a secret only that there is one. None: neither.
     pub value: Option<String>,
-    /// Whether that is the default.
-    pub is_default: bool,
+    /// Who says so.
+    pub origin: &'static str,
     /// What it is for.
     pub about: &'static str,
 }
 
 impl Settings {
-    /// Reads the environment, and the flags over it.
+    /// Reads the environment, the file over it, and the flags over both.
     ///
     /// # Errors
     /// The first setting that is not as it should be, by name.
@@ -74,6 +78,10 @@ impl Settings {
     }
 
     fn from_source(flags: &Flags, mut source: Source) -> Result<Self, ConfigError> {
+        // Root has read the file by then, and handed down what stands in it.
+        if std::env::var_os(HANDED_DOWN).is_none() {
+            source.add_file(flags.config.as_deref())?;
+        }
         let own: Vec<&str> = OWN_VARIABLES.iter().map(|own| own.name).chain([HANDED_DOWN, FILE_ON_STDIN]).collect();
         source.check_names(&own)?;
         if let Some(listen) = &flags.listen {
@@ -117,14 +125,23 @@ impl Settings {
         })
     }
 
-    /// What was read from files that root may read: for the process that goes on as another user.
+    /// Refuses to be reached by others with settings that are not fit for it.
+    ///
+    /// # Errors
+    /// Names the first such setting.
+    pub fn check_exposure(&self) -> Result<(), ConfigError> {
+        exposure::check(&self.source, &self.listen)
+    }
+
+    /// What was read from files that root may read: for the process that goes on as another user, in variables.
     ///
     /// # Errors
     /// A file cannot be read.
     pub fn read_from_files(&self) -> Result<Vec<(String, String)>, ConfigError> {
         let mut values = Vec::new();
-        for variable in VARIABLES {
-            let given = std::env::var_os(format!("{}_FILE", variable.name)).is_some_and(|path| !path.is_empty());
+        for variable in VARIABLES.iter().chain(&OWN_VARIABLES) {
+            let from_file = std::env::var_os(format!("{}_FILE", variable.name)).is_some_and(|path| !path.is_empty());
+            let given = from_file || self.source.origin(variable.name) == Origin::File;
             if given && let Some(value) = self.source.text(variable.name)? {
                 values.push((variable.name.to_owned(), value));
             }
@@ -139,13 +156,13 @@ impl Settings {
     pub fn shown(&self) -> Result<Vec<Shown>, ConfigError> {
         let shown = VARIABLES.iter().chain(&OWN_VARIABLES).map(|variable| {
             let given = self.source.text(variable.name)?;
-            let is_default = given.is_none();
+            let origin = self.source.origin(variable.name).as_str();
             let value = match given {
                 Some(value) if variable.secret => Some(untold(&value)),
                 Some(value) => Some(value),
                 None => self.default_of(variable),
             };
-            Ok(Shown { name: variable.name, value, is_default, about: variable.about })
+            Ok(Shown { name: variable.name, value, origin, about: variable.about })
         });
         shown.collect()
     }
@@ -225,12 +242,12 @@ mod tests {
             settings.shown().unwrap().into_iter().find(|shown| shown.name == name).unwrap()
         };
         let of = |variables: &[(&str, &str)], name: &str| {
-            let Shown { value, is_default, .. } = shown(read(variables).unwrap(), name);
-            (value.unwrap_or_default(), is_default)
+            let Shown { value, origin, .. } = shown(read(variables).unwrap(), name);
+            (value.unwrap_or_default(), origin)
         };
-        let default = |value: &str| (value.to_owned(), true);
+        let default = |value: &str| (value.to_owned(), "default");
         assert_eq!(of(&[], "PRIMETRADE_LISTEN"), default("127.0.0.1:8080"));
-        assert_eq!(of(&[("PRIMETRADE_LISTEN", "[::1]:1")], "PRIMETRADE_LISTEN"), ("[::1]:1".to_owned(), false));
+        assert_eq!(of(&[("PRIMETRADE_LISTEN", "[::1]:1")], "PRIMETRADE_LISTEN"), ("[::1]:1".to_owned(), "variable"));
         assert_eq!(of(&[], "PRIMETRADE_RATE_LIMITS"), default("on"));
         assert_eq!(of(&[], "PRIMETRADE_JWKS_URL"), default(""));
         let nowhere = [("PRIMETRADE_DATA_DIR", "/nonexistent")];
@@ -257,7 +274,7 @@ mod tests {
 
     #[test]
     fn flags_win() {
-        let flags = Flags { listen: Some("[::1]:9".to_owned()), data_dir: Some("/x".into()), database_url: None };
+        let flags = Flags { listen: Some("[::1]:9".to_owned()), data_dir: Some("/x".into()), ..Flags::default() };
         let source = Source::from_pairs([("PRIMETRADE_LISTEN", "1.2.3.4:5"), ("PRIMETRADE_DATA_DIR", "/y")]);
         let settings = Settings::from_source(&flags, source).unwrap();
         assert_eq!(settings.listen.address.to_string(), "[::1]:9");

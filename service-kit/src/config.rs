@@ -1,7 +1,7 @@
-//! Settings: environment variables, their `_FILE` variants, and flags over them.
+//! Settings: environment variables, a file with the same names over them, flags over both; each also as `_FILE`.
 //!
-//! [`Source`] is the one reader. A command line puts its flags in with [`Source::set`] (flags win), then the typed
-//! sections are read once, each with an error that names the variable:
+//! [`Source`] is the one reader. A command line adds the file with [`Source::add_file`] and its flags with
+//! [`Source::set`], then the typed sections are read once, each with an error that names the variable:
 //!
 //! ```
 //! # use service_kit::config::{Source, DatabaseUrls, Listen};
@@ -15,17 +15,22 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use axum::http::Uri;
 use axum::http::uri::Authority;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::config_file;
 use crate::token::{RootSecret, SECRET_LENGTH_MIN};
+
+/// Names the file that [`Source::add_file`] reads, where no flag does.
+pub const CONFIG_FILE: &str = "PRIMETRADE_CONFIG_FILE";
 
 /// Every variable there is; another one that begins with `PRIMETRADE_` is a mistake that [`Source::check_names`] tells.
 pub const VARIABLES: &[Variable] = &[
+    Variable::open(CONFIG_FILE, None, "settings as NAME=value, over the variables"),
     Variable::open("PRIMETRADE_LISTEN", Some("127.0.0.1:8080"), "address and port"),
     Variable::open("PRIMETRADE_OPS_LISTEN", None, "livez, readyz and metrics move to this address"),
     Variable::open("PRIMETRADE_DATA_DIR", Some("./data"), "data folder of a single process"),
@@ -61,6 +66,11 @@ pub const VARIABLES: &[Variable] = &[
     Variable::open("PRIMETRADE_TRUSTED_PROXIES", None, "addresses or networks whose X-Forwarded-For is believed"),
     Variable::open("PRIMETRADE_CORS_ORIGINS", None, "origins that browsers may call from"),
     Variable::open("PRIMETRADE_RATE_LIMITS", Some("on"), "on or off"),
+    Variable::open(
+        "PRIMETRADE_ALLOW_INSECURE",
+        None,
+        "outside of loopback: plain-http, no-rate-limits, weak-secret, any-origin, any-proxy",
+    ),
     Variable::open("PRIMETRADE_LOG", Some("info"), "as RUST_LOG"),
     Variable::open("PRIMETRADE_LOG_FORMAT", Some("text"), "text or json"),
     Variable::open("OTEL_EXPORTER_OTLP_ENDPOINT", None, "where traces go"),
@@ -138,11 +148,38 @@ pub enum ConfigError {
     },
 }
 
-/// Where settings come from: a copy of the environment, with flags over it.
+/// Where settings come from: a copy of the environment, a file over it, flags over both.
 #[derive(Clone, Default)]
 pub struct Source {
     variables: BTreeMap<String, String>,
+    file: BTreeMap<String, String>,
     flags: BTreeMap<String, String>,
+}
+
+/// Who has said what a setting is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag.
+    Flag,
+    /// The configuration file.
+    File,
+    /// A variable.
+    Variable,
+    /// Nobody.
+    Default,
+}
+
+impl Origin {
+    /// `flag`, `file`, `variable` or `default`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Flag => "flag",
+            Self::File => "file",
+            Self::Variable => "variable",
+            Self::Default => "default",
+        }
+    }
 }
 
 impl Source {
@@ -150,28 +187,44 @@ impl Source {
     #[must_use]
     pub fn from_env() -> Self {
         let text = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Self { variables: text.collect(), flags: BTreeMap::new() }
+        Self { variables: text.collect(), ..Self::default() }
     }
 
     /// Given variables, for tests.
     #[must_use]
     pub fn from_pairs<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         let variables = pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
-        Self { variables, flags: BTreeMap::new() }
+        Self { variables, ..Self::default() }
     }
 
-    /// Puts a flag's value over the variable (and over its `_FILE`).
+    /// Puts the configuration file over the variables: the one of the flag, else of [`CONFIG_FILE`], if there is any.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not as it should be.
+    pub fn add_file(&mut self, flag: Option<&Path>) -> Result<(), ConfigError> {
+        if let Some(path) = flag {
+            self.set(CONFIG_FILE, path.to_string_lossy());
+        }
+        let named = self.variables.get(CONFIG_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        if let Some(path) = flag.map(Path::to_owned).or(named) {
+            self.file = config_file::read(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a flag's value over the variable (and over its `_FILE`), wherever that stands.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.flags.insert(name.to_owned(), value.into());
     }
 
-    /// Refuses a variable that begins with `PRIMETRADE_` and is none of [`VARIABLES`]: a misspelt setting would
-    /// otherwise be ignored in silence. `more` are the names of the program's own.
+    /// Refuses a variable that begins with `PRIMETRADE_`, or anything in the file, that is none of [`VARIABLES`]: a
+    /// misspelt setting would otherwise be ignored in silence. `more` are the names of the program's own.
     ///
     /// # Errors
     /// Names the first one.
     pub fn check_names(&self, more: &[&str]) -> Result<(), ConfigError> {
-        for name in self.variables.keys().filter(|name| name.starts_with("PRIMETRADE_")) {
+        let variables = self.variables.keys().filter(|name| name.starts_with("PRIMETRADE_"));
+        for name in self.file.keys().chain(variables) {
             let plain = name.strip_suffix("_FILE").unwrap_or(name);
             let known = |candidate: &str| {
                 VARIABLES.iter().any(|variable| variable.name == candidate) || more.contains(&candidate)
@@ -193,19 +246,24 @@ impl Source {
         if let Some(value) = self.flags.get(name) {
             return Ok(Some(value.clone()));
         }
-        let value = self.variables.get(name).filter(|value| !value.is_empty());
-        let path = self.variables.get(&format!("{name}_FILE")).filter(|path| !path.is_empty());
-        match (value, path) {
-            (Some(_), Some(_)) => Err(ConfigError::Both { name: name.into() }),
-            (Some(value), None) => Ok(Some(value.clone())),
-            (None, Some(path)) => {
-                let path = PathBuf::from(path);
-                match std::fs::read_to_string(&path) {
-                    Ok(content) => Ok(Some(content.trim_end_matches(['\r', '\n']).to_owned())),
-                    Err(source) => Err(ConfigError::File { name: name.into(), path, source }),
-                }
-            }
-            (None, None) => Ok(None),
+        match self.origin(name) {
+            Origin::File => text_in(&self.file, name),
+            Origin::Flag | Origin::Variable | Origin::Default => text_in(&self.variables, name),
+        }
+    }
+
+    /// Who has said what this setting is.
+    #[must_use]
+    pub fn origin(&self, name: &str) -> Origin {
+        let from_file = format!("{name}_FILE");
+        let says = |settings: &BTreeMap<String, String>| {
+            [name, &from_file].iter().any(|name| settings.get(*name).is_some_and(|value| !value.is_empty()))
+        };
+        match () {
+            () if self.flags.contains_key(name) => Origin::Flag,
+            () if says(&self.file) => Origin::File,
+            () if says(&self.variables) => Origin::Variable,
+            () => Origin::Default,
         }
     }
 
@@ -246,6 +304,23 @@ impl Source {
         let text = self.text(name)?.unwrap_or_default();
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts.map(|part| part.parse().map_err(|e| invalid(name, &format!("{part}: {e}")))).collect()
+    }
+}
+
+fn text_in(settings: &BTreeMap<String, String>, name: &str) -> Result<Option<String>, ConfigError> {
+    let value = settings.get(name).filter(|value| !value.is_empty());
+    let path = settings.get(&format!("{name}_FILE")).filter(|path| !path.is_empty());
+    match (value, path) {
+        (Some(_), Some(_)) => Err(ConfigError::Both { name: name.into() }),
+        (Some(value), None) => Ok(Some(value.clone())),
+        (None, Some(path)) => {
+            let path = PathBuf::from(path);
+            match std::fs::read_to_string(&path) {
+                Ok(content) => Ok(Some(content.trim_end_matches(['\r', '\n']).to_owned())),
+                Err(source) => Err(ConfigError::File { name: name.into(), path, source }),
+            }
+        }
+        (None, None) => Ok(None),
     }
 }
 
@@ -510,6 +585,47 @@ mod tests {
         assert_eq!(Listen::read(&source).expect("good").address.port(), 1);
         source.set("PRIMETRADE_LISTEN", "localhost:2");
         assert_eq!(Listen::read(&source).expect("good").address.to_string(), "127.0.0.1:2");
+    }
+
+    #[test]
+    fn a_file_is_over_variables_and_under_flags() {
+        let path = std::env::temp_dir().join(format!("service-kit-{}", uuid::Uuid::new_v4()));
+        let text = "# mine\nPRIMETRADE_LISTEN=127.0.0.1:2\nPRIMETRADE_LOG=debug\nPRIMETRADE_RATE_LIMITS=\n";
+        std::fs::write(&path, text).expect("writes");
+        let variables = [
+            ("PRIMETRADE_CONFIG_FILE", path.to_str().expect("utf-8")),
+            ("PRIMETRADE_LISTEN", "127.0.0.1:1"),
+            ("PRIMETRADE_LOG", "info"),
+            ("PRIMETRADE_LOG_FORMAT", "json"),
+            ("PRIMETRADE_RATE_LIMITS", "off"),
+        ];
+        let mut source = source(&variables);
+        source.add_file(None).expect("reads");
+        source.check_names(&[]).expect("known");
+        source.set("PRIMETRADE_LOG", "warn");
+        for (name, value, origin) in [
+            ("PRIMETRADE_LISTEN", Some("127.0.0.1:2"), Origin::File),
+            ("PRIMETRADE_LOG", Some("warn"), Origin::Flag),
+            ("PRIMETRADE_LOG_FORMAT", Some("json"), Origin::Variable),
+            // nothing is not a value
+            ("PRIMETRADE_RATE_LIMITS", Some("off"), Origin::Variable),
+            ("PRIMETRADE_DATA_DIR", None, Origin::Default),
+        ] {
+            assert_eq!(source.text(name).expect("good").as_deref(), value, "{name}");
+            assert_eq!(source.origin(name), origin, "{name}");
+        }
+        // a flag names another file
+        std::fs::write(&path, "PRIMETRADE_LISTN=127.0.0.1:3\n").expect("writes");
+        let mut other = Source::default();
+        other.add_file(Some(&path)).expect("reads");
+        let error = other.check_names(&[]).expect_err("misspelt").to_string();
+        assert!(error.contains("PRIMETRADE_LISTN") && error.contains("PRIMETRADE_LISTEN?"), "{error}");
+        std::fs::write(&path, "PATH=/bin\n").expect("writes");
+        other.add_file(Some(&path)).expect("reads");
+        assert!(other.check_names(&[]).is_err(), "in the file every name is one of ours");
+        std::fs::remove_file(&path).expect("removes");
+        let gone = other.add_file(Some(&path)).expect_err("gone").to_string();
+        assert!(gone.contains("PRIMETRADE_CONFIG_FILE") && gone.contains("cannot be read"), "{gone}");
     }
 
     #[test]

@@ -42,8 +42,14 @@ pub mod health;
 /// The middleware around everything, and the HTTP server under it.
 pub mod server;
 
-/// Settings from the environment and from files.
+/// Settings: variables, a file, flags.
 pub mod config;
+
+/// The file.
+pub mod config_file;
+
+/// Insecure settings, refused where others reach them.
+pub mod exposure;
 
 /// Postgres by URL: connected with patience, its schemas checked.
 pub mod database;

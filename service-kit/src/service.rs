@@ -16,6 +16,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Verifier;
 use crate::config::{self, ConfigError, DatabaseUrls, Listen, Log, Source};
 use crate::database;
+use crate::exposure;
 use crate::health::{self, Check, Health};
 use crate::interrupt::Interrupt;
 use crate::jwks::{self, Jwks};
@@ -56,10 +58,13 @@ const DIED: u8 = 1;
 /// Whatever keeps a service from starting; each kind says in its own words what to do.
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The flags of a service; they win over variables.
+/// The flags of a service; they win over the file and variables.
 #[derive(Debug, Parser)]
-#[command(version, about = "A service of PrimeTrade. Everything else is set by variables: see .env.example.")]
+#[command(version, about = "A service of PrimeTrade. Everything else is set by variables or a file: see .env.example.")]
 struct Flags {
+    /// File of settings, NAME=value (PRIMETRADE_CONFIG_FILE)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Address and port of the API (PRIMETRADE_LISTEN)
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -322,6 +327,7 @@ fn read(port: u16) -> Result<(Starting, Listen), Failure> {
     let flags = Flags::parse();
     let starting = || -> Result<_, StartError> {
         let mut source = Source::from_env();
+        source.add_file(flags.config.as_deref())?;
         source.check_names(&[])?;
         config::check_forms(&source)?;
         for (name, flag) in [("PRIMETRADE_LISTEN", flags.listen), ("PRIMETRADE_OPS_LISTEN", flags.ops_listen)] {
@@ -331,6 +337,7 @@ fn read(port: u16) -> Result<(Starting, Listen), Failure> {
         }
         telemetry::init_logs(&Log::read(&source)?)?;
         let listen = Listen::read_or(&source, port)?;
+        exposure::check(&source, &listen)?;
         let needed_for = "all copies of all services need the same one; a single process makes its own";
         let secret = config::root_secret(&source)?
             .ok_or_else(|| ConfigError::Missing { name: "PRIMETRADE_SECRET".to_owned(), needed_for })?;

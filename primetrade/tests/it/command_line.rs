@@ -406,6 +406,47 @@ fn settings_are_shown_without_secrets_and_checked() {
         let ran = Ran::of(folder.command(&["serve"]).env(name, value));
         ran.refused(&[name.trim_end_matches("_FILE")]);
     }
+    // a file is over variables and under flags, and each says where it comes from
+    let file = folder.data().with_file_name("settings");
+    std::fs::write(
+        &file,
+        "# mine\nPRIMETRADE_LISTEN=127.0.0.1:2\nPRIMETRADE_SECRET='ffffffffffffffffffffffffffffffff'\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let mut command =
+        folder.command(&["config", "--json", "--config", file, "--database-url", "postgres://me:hidden@db/x"]);
+    let ran = Ran::of(command.env("PRIMETRADE_LISTEN", "127.0.0.1:1").env("PRIMETRADE_LOG", "warn")).expect(0);
+    let origin = |name: &str| ran.json()["origins"][name].as_str().unwrap().to_owned();
+    assert_eq!(
+        (&*origin("PRIMETRADE_LISTEN"), &ran.json()["PRIMETRADE_LISTEN"]),
+        ("file", &serde_json::json!("127.0.0.1:2"))
+    );
+    assert_eq!(origin("PRIMETRADE_DATABASE_URL"), "flag");
+    assert_eq!(origin("PRIMETRADE_LOG"), "variable");
+    assert_eq!(origin("PRIMETRADE_RATE_LIMITS"), "default");
+    assert!(!ran.stdout.contains("hidden") && !ran.stdout.contains("fff"), "{ran:?}");
+    std::fs::write(file, "PRIMETRADE_LISTN=127.0.0.1:2\n").unwrap();
+    Ran::of(folder.command(&["serve"]).env("PRIMETRADE_CONFIG_FILE", file)).refused(&["PRIMETRADE_LISTN"]);
+    std::fs::write(file, "PRIMETRADE_LISTEN\n").unwrap();
+    Ran::of(&mut folder.command(&["serve", "--config", file])).refused(&["PRIMETRADE_CONFIG_FILE", "line 1"]);
+    Ran::of(&mut folder.command(&["serve", "--config", "/nonexistent"])).refused(&["/nonexistent"]);
+    // what others would reach has to be fit for it
+    for (name, value, allowed) in [
+        ("PRIMETRADE_LISTEN", "0.0.0.0:0", "plain-http"),
+        ("PRIMETRADE_RATE_LIMITS", "off", "no-rate-limits"),
+        ("PRIMETRADE_CORS_ORIGINS", "*", "any-origin"),
+        ("PRIMETRADE_SECRET", "ssssssssssssssssssssssssssssssssssss", "weak-secret"),
+        ("PRIMETRADE_TRUSTED_PROXIES", "0.0.0.0/0", "any-proxy"),
+    ] {
+        let mut command = folder.command(&["serve"]);
+        command.env("PRIMETRADE_LISTEN", "0.0.0.0:0");
+        if allowed != "plain-http" {
+            command.env("PRIMETRADE_TRUSTED_PROXIES", "10.0.0.1");
+        }
+        Ran::of(command.env(name, value)).refused(&[name, allowed]);
+    }
+    assert!(!folder.data().exists(), "refused before anything is made");
     let ran = Ran::of(folder.command(&["config", "--json"]).env("PRIMETRADE_LISTEN", "here"));
     ran.refused(&["PRIMETRADE_LISTEN"]);
     assert!(ran.json()["error"].as_str().unwrap().contains("PRIMETRADE_LISTEN"));
