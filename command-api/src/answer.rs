@@ -7,7 +7,9 @@ use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use domain::{OwnerId, TaskId};
+use serde_json::{Value, json};
 use service_kit::headers::{CONSISTENCY_TOKEN, IDEMPOTENT_REPLAYED, version_etag};
+use service_kit::openapi::{EXAMPLE_ID, whole};
 use service_kit::token::Sealer;
 use uuid::Uuid;
 
@@ -88,6 +90,21 @@ impl Answer<'_> {
 pub(crate) fn members(body: &mut Vec<u8>, task_id: TaskId, version: i64, revision: i64) {
     // Writing to a vector does not fail.
     let _ = write!(body, r#""id":"{task_id}","version":{version},"revision":{revision}"#);
+}
+
+/// What answers to writes have.
+pub(crate) const HEADERS: [&str; 3] = ["ETag", "Consistency-Token", "Idempotent-Replayed"];
+
+pub(crate) fn schema() -> Value {
+    whole(json!({
+        "id": {"type": "string", "format": "uuid"},
+        "version": {"type": "integer", "minimum": 1, "description": "The task's, after it; as `ETag`."},
+        "revision": {"type": "integer", "minimum": 1, "description": "The position of the task's last event after it."},
+    }))
+}
+
+pub(crate) fn example() -> Value {
+    json!({"id": EXAMPLE_ID, "version": 1, "revision": 1})
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ use domain::{CommandId, OwnerId, TaskId};
 use event_store::{AppendError, BatchAnswer, CommandOrigin, DecidedCommand, EventStore, StreamAppend};
 use metrics::{counter, histogram};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use service_kit::body::{BATCH_BYTES_MAX, read_body, require_media_type};
+use service_kit::openapi::{EXAMPLE_ID, Operation, count, reference, whole};
 use service_kit::problem::{Problem, ProblemCode};
 use sha2::{Digest, Sha256};
 use tokio::task::yield_now;
@@ -23,7 +25,7 @@ use crate::attempt::{Attempt, command_id_of_key, command_id_of_key_and_index};
 use crate::execute::{Accepted, Caller, Expected, Identity, Item, Refused, new_id};
 use crate::line::{self, Line};
 use crate::refusal::{self, IdentityFrom};
-use crate::{answer, split};
+use crate::{answer, split, write};
 
 /// How many commands a batch has at most.
 pub const COMMANDS_MAX: usize = 10_000;
@@ -85,6 +87,92 @@ pub(crate) async fn batch(
         tracing::warn!(%error, "old batch answers were not forgotten");
     }
     Ok(api.answer(&attempt).batch(own.body, results.revision, false))
+}
+
+pub(crate) fn described() -> Operation {
+    let commands = [
+        json!({"type": "CreateTask", "task_id": EXAMPLE_ID, "title": "water"}),
+        json!({"type": "StartTask", "task_id": EXAMPLE_ID, "command_id": "01a20530-d423-75ae-8522-766cb71a70c3"}),
+    ];
+    let lines = commands.each_ref().map(Value::to_string).join("\n");
+    let answer = json!({
+        "results": [
+            {"index": 0, "status": 201, "id": EXAMPLE_ID, "version": 1, "revision": 1},
+            {"index": 1, "status": 200, "id": EXAMPLE_ID, "version": 2, "revision": 2},
+        ],
+        "succeeded": 2, "failed": 0, "revision": 2,
+    });
+    write("sendCommands", "Many commands in one request")
+        .says(
+            "Each is decided on its own, in order per task; one that is wrong in itself fails alone, with its problem. Only a \
+             body that is not the list it should be fails as a whole. Under an `Idempotency-Key` the whole answer is kept, \
+             failed commands included.",
+        )
+        .body(&["application/json"], &reference("Batch"), &json!({"commands": commands}))
+        .body_also(
+            "application/x-ndjson",
+            &json!({"type": "string", "description": "A `Command` a line."}),
+            &json!(lines),
+        )
+        .json(
+            200,
+            "What came of each.",
+            &["Consistency-Token", "Idempotent-Replayed"],
+            &reference("BatchAnswer"),
+            &answer,
+        )
+        .refuses(&[ProblemCode::BatchTooLarge])
+}
+
+pub(crate) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["commands"],
+        "properties": {
+            "commands": {"type": "array", "minItems": 1, "maxItems": COMMANDS_MAX, "items": reference("Command")},
+        },
+    })
+}
+
+pub(crate) fn answer_schema() -> Value {
+    whole(json!({
+        "results": {"type": "array", "items": reference("BatchResult")},
+        "succeeded": count(),
+        "failed": count(),
+        "revision": {"type": ["integer", "null"], "description": "The last one among the results."},
+    }))
+}
+
+/// Each with the status that the single request would have got.
+pub(crate) fn result_schema() -> Value {
+    json!({
+        "oneOf": [
+            {
+                "title": "Succeeded",
+                "type": "object",
+                "required": ["index", "status", "id", "version", "revision"],
+                "properties": {
+                    "index": count(),
+                    "status": {"type": "integer", "minimum": 200, "maximum": 299},
+                    "id": {"type": "string", "format": "uuid"},
+                    "version": count(),
+                    "revision": count(),
+                    "replayed": {"const": true, "description": "An earlier request had the effect."},
+                },
+            },
+            {
+                "title": "Failed",
+                "type": "object",
+                "required": ["index", "status", "problem"],
+                "properties": {
+                    "index": count(),
+                    "status": {"type": "integer", "minimum": 400, "maximum": 599},
+                    "problem": reference("Problem"),
+                },
+            },
+        ],
+    })
 }
 
 /// The lease on a batch under a key: of equal requests, at whatever copy of the service, one carries it out. Where that

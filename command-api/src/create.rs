@@ -3,13 +3,15 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::{Description, NewTask, Priority, Tags, TaskCommand, TaskId, Time, Title, parse_time};
+use serde_json::{Value, json};
 use service_kit::clock;
-use service_kit::problem::Problem;
+use service_kit::openapi::{EXAMPLE_ID, Operation, reference};
+use service_kit::problem::{Problem, ProblemCode};
 
-use crate::CommandApi;
 use crate::attempt::{Attempt, JsonText};
 use crate::fields::{self, Mistakes};
 use crate::json::Json;
+use crate::{CommandApi, answer, schema as field, write};
 
 /// Makes a task: 201, or 200 where it was made before with the same content.
 pub(crate) async fn create(
@@ -22,6 +24,38 @@ pub(crate) async fn create(
     let task_id = id.unwrap_or_else(|| TaskId(clock::new_id()));
     let item = attempt.item(task_id, command, Some(&json));
     api.execute(&attempt, item).await.map(|accepted| api.answer(&attempt).created(&accepted))
+}
+
+pub(crate) fn described() -> Operation {
+    let example = json!({"title": "Ring Zoë", "priority": "high", "due_at": "2027-01-31T12:00:00Z", "tags": ["home"]});
+    let headers = ["ETag", "Location", "Consistency-Token", "Idempotent-Replayed"];
+    write("createTask", "Makes a task")
+        .says(
+            "An `id` may be chosen, so that a client can make tasks while it is offline: ids are the account's own. The same \
+             id again with the same content is the same task.",
+        )
+        .header("If-Match")
+        .body(&["application/json"], &reference("NewTask"), &example)
+        .json(201, "Made.", &headers, &reference("Accepted"), &answer::example())
+        .json(200, "It was made before, with the same content.", &headers, &reference("Accepted"), &answer::example())
+        .refuses(&[ProblemCode::TooManyTags, ProblemCode::TaskExists, ProblemCode::StaleVersion])
+}
+
+pub(crate) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["title"],
+        "properties": {
+            "id": field::id(),
+            "title": field::title(),
+            "description": field::description(),
+            "priority": field::priority_or_absent(),
+            "due_at": field::due_at(),
+            "tags": field::tags(),
+        },
+        "examples": [{"title": "water", "id": EXAMPLE_ID}],
+    })
 }
 
 /// A new task as far as its fields have been read. `null` is absence.

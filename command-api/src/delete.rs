@@ -4,11 +4,12 @@ use axum::extract::State;
 use axum::response::Response;
 use domain::{TaskCommand, TaskId};
 use service_kit::body::EmptyBody;
+use service_kit::openapi::Operation;
 use service_kit::problem::Problem;
 use service_kit::query::PathId;
 
-use crate::CommandApi;
 use crate::attempt::Attempt;
+use crate::{CommandApi, answer, change};
 
 /// Deletes a task.
 pub(crate) async fn delete(
@@ -19,4 +20,11 @@ pub(crate) async fn delete(
 ) -> Result<Response, Problem> {
     let item = attempt.item(TaskId(id), TaskCommand::Delete, None);
     api.execute(&attempt, item).await.map(|accepted| api.answer(&attempt).deleted(&accepted))
+}
+
+pub(crate) fn described() -> Operation {
+    change("deleteTask", "Deletes a task")
+        .says("For good: a deleted task is not found by any read, its past included. Again: 204 again.")
+        .empty_body()
+        .empty(204, "Deleted, now or before.", &answer::HEADERS)
 }

@@ -36,6 +36,9 @@ mod delete;
 /// Who asks, under which key and condition.
 mod attempt;
 
+/// The fields of a body, as the document has them.
+mod schema;
+
 /// The fields of a body, and all that is wrong with them.
 mod fields;
 
@@ -46,10 +49,10 @@ mod split;
 mod answer;
 
 use axum::Router;
-use axum::routing::{patch, post};
 use event_store::EventStore;
 use metrics::counter;
-use service_kit::problem::Problem;
+use service_kit::openapi::{Described, Operation, Routes, Tag};
+use service_kit::problem::{Problem, ProblemCode};
 use service_kit::token::Sealer;
 
 use crate::answer::Answer;
@@ -105,13 +108,49 @@ impl CommandApi {
 
 /// The routes under "Commands" of the HTTP contract. `server::edge` stands around them.
 pub fn router(api: CommandApi) -> Router {
-    Router::new()
-        .route("/api/v1/tasks", post(create::create))
-        .route("/api/v1/tasks/{id}", patch(self::patch::patch).delete(delete::delete))
-        .route("/api/v1/tasks/{id}/start", post(transitions::start))
-        .route("/api/v1/tasks/{id}/complete", post(transitions::complete))
-        .route("/api/v1/tasks/{id}/reopen", post(transitions::reopen))
-        .route("/api/v1/tasks/{id}/cancel", post(transitions::cancel))
-        .route("/api/v1/commands", post(batch::batch))
-        .with_state(api)
+    routes().router.with_state(api)
+}
+
+/// What the document says about them.
+#[must_use]
+pub fn described() -> Described {
+    routes().described
+}
+
+fn routes() -> Routes<CommandApi> {
+    Routes::new()
+        .post("/api/v1/tasks", create::create, create::described)
+        .patch("/api/v1/tasks/{id}", patch::patch, patch::described)
+        .delete("/api/v1/tasks/{id}", delete::delete, delete::described)
+        .post("/api/v1/tasks/{id}/start", transitions::start, transitions::start_described)
+        .post("/api/v1/tasks/{id}/complete", transitions::complete, transitions::complete_described)
+        .post("/api/v1/tasks/{id}/reopen", transitions::reopen, transitions::reopen_described)
+        .post("/api/v1/tasks/{id}/cancel", transitions::cancel, transitions::cancel_described)
+        .post("/api/v1/commands", batch::batch, batch::described)
+        .schema("NewTask", create::schema)
+        .schema("TaskPatch", patch::schema)
+        .schema("Accepted", answer::schema)
+        .schema("Command", line::schema)
+        .schema("Batch", batch::schema)
+        .schema("BatchAnswer", batch::answer_schema)
+        .schema("BatchResult", batch::result_schema)
+}
+
+/// What all writes have in common: key, conditions, and what any of them may be refused for.
+fn write(id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Tag::Commands, id, summary).account().header("Idempotency-Key").refuses(&[
+        ProblemCode::RequestInFlight,
+        ProblemCode::KeyReused,
+        ProblemCode::Unavailable,
+        ProblemCode::Contended,
+        ProblemCode::StreamUnreadable,
+    ])
+}
+
+/// A write to a task that there is.
+fn change(id: &'static str, summary: &'static str) -> Operation {
+    write(id, summary)
+        .path_id("The task's id.")
+        .header("If-Match")
+        .refuses(&[ProblemCode::NotFound, ProblemCode::StaleVersion])
 }

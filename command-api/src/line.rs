@@ -2,13 +2,15 @@
 //! "expected_version"?, …}`.
 
 use domain::{CommandId, Invalid, TaskCommand, TaskId, TaskPatch, Time, parse_time};
+use serde_json::{Map, Value, json};
+use service_kit::openapi::EXAMPLE_ID;
 use service_kit::problem::{Problem, ProblemCode};
 use uuid::Uuid;
 
 use crate::create::Draft;
 use crate::fields::{self, Mistakes};
 use crate::json::{self, Json};
-use crate::patch;
+use crate::{patch, schema as field};
 
 /// How long one command may be, in bytes: as long as the body of a single request.
 pub const BYTES_MAX: usize = 1024 * 1024;
@@ -239,6 +241,67 @@ impl Content {
             }
         }
     }
+}
+
+/// Of each type, by which they are told apart.
+pub(crate) fn schema() -> Value {
+    let one_of = |pointers: [&str; 2]| json!(pointers.map(|pointer| json!({"required": [pointer]})));
+    let fields =
+        |fields: &[(&str, Value)]| fields.iter().map(|(name, field)| ((*name).to_owned(), field.clone())).collect();
+    let none = || (Map::new(), json!({}));
+    let one = |name: &str, field: Value| (fields(&[(name, field)]), json!({"required": [name]}));
+    let tags = || {
+        let tags = json!({"type": "array", "items": field::tag()});
+        (fields(&[("tag", field::tag()), ("tags", tags)]), json!({"oneOf": one_of(["tag", "tags"])}))
+    };
+    let create = [
+        ("id", field::id()),
+        ("title", field::title()),
+        ("description", field::description()),
+        ("priority", field::priority_or_absent()),
+        ("due_at", field::due_at()),
+        ("tags", field::tags()),
+    ];
+    let kinds = [
+        ("CreateTask", (fields(&create), json!({"required": ["title"]}))),
+        ("RenameTask", one("title", field::title())),
+        ("DescribeTask", one("description", field::description())),
+        ("ReprioritizeTask", one("priority", field::priority())),
+        ("ScheduleTask", one("due_at", field::due_at())),
+        ("TagTask", tags()),
+        ("UntagTask", tags()),
+        ("StartTask", none()),
+        ("CompleteTask", none()),
+        ("ReopenTask", none()),
+        ("CancelTask", none()),
+        ("DeleteTask", none()),
+    ];
+    let kinds = kinds.into_iter().map(|(kind, (own, mut schema))| {
+        let mut properties = common();
+        properties.insert("type".to_owned(), json!({"const": kind}));
+        properties.extend(own);
+        let mut required = vec![json!("type"), json!("task_id")];
+        required.extend(schema["required"].as_array().into_iter().flatten().cloned());
+        schema["title"] = kind.into();
+        schema["type"] = "object".into();
+        schema["additionalProperties"] = false.into();
+        schema["required"] = required.into();
+        schema["properties"] = properties.into();
+        schema
+    });
+    json!({"description": "One command of a batch.", "oneOf": kinds.collect::<Vec<_>>()})
+}
+
+fn common() -> Map<String, Value> {
+    let own = "The command's own idempotency key: again with the same content it is replayed.";
+    let imports = "For imports: not in the future, not before the task's previous event.";
+    let fields = json!({
+        "task_id": {"type": "string", "format": "uuid", "examples": [EXAMPLE_ID]},
+        "command_id": {"type": ["string", "null"], "format": "uuid", "description": own},
+        "occurred_at": {"type": ["string", "null"], "format": "date-time", "description": imports},
+        "expected_version": {"type": ["integer", "null"], "minimum": 0, "description": "The version that the task must have."},
+    });
+    fields.as_object().cloned().unwrap_or_default()
 }
 
 fn without_command_id(json: Json<'_>) -> Json<'_> {

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use identity::Identity;
 use messaging::KafkaSettings;
 use service_kit::database::{self, await_schema};
+use service_kit::documents;
 use service_kit::health::{Check, Health, Lag};
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting, all_of};
 use service_kit::token::Sealer;
@@ -54,7 +55,8 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     starting.health.register("event_store", move || database::check(write.clone()));
     let verifier = identity.verifier();
     let api = command_api::router(CommandApi::new(store, Sealer::new(&starting.secret)))
-        .merge(command_api::accounts::router(identity, starting.redis.clone()));
+        .merge(command_api::accounts::router(identity, starting.redis.clone()))
+        .merge(documents::router());
     Ok(Built { api, verifier })
 }
 

@@ -3,13 +3,15 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::{Description, Priority, Tags, TaskCommand, TaskId, TaskPatch, Title, parse_time};
-use service_kit::problem::Problem;
+use serde_json::{Value, json};
+use service_kit::openapi::{Operation, reference};
+use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::PathId;
 
-use crate::CommandApi;
 use crate::attempt::{Attempt, PatchText};
 use crate::fields::{self, Mistakes};
 use crate::json::Json;
+use crate::{CommandApi, answer, change, schema as field};
 
 /// Changes fields of a task.
 pub(crate) async fn patch(
@@ -21,6 +23,32 @@ pub(crate) async fn patch(
     let json = body.json()?;
     let item = attempt.item(TaskId(id), parse(&json)?, Some(&json));
     api.execute(&attempt, item).await.map(|accepted| api.answer(&attempt).changed(&accepted))
+}
+
+pub(crate) fn described() -> Operation {
+    change("patchTask", "Changes fields of a task")
+        .says("A merge patch (RFC 7396): what is not named stays, `null` empties description, due date and tags.")
+        .body(
+            &["application/merge-patch+json", "application/json"],
+            &reference("TaskPatch"),
+            &json!({"title": "Ring Zoë back", "due_at": null}),
+        )
+        .json(200, "Changed, or as it was.", &answer::HEADERS, &reference("Accepted"), &answer::example())
+        .refuses(&[ProblemCode::TooManyTags])
+}
+
+pub(crate) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "title": field::title(),
+            "description": field::description(),
+            "priority": field::priority(),
+            "due_at": field::due_at(),
+            "tags": field::tags(),
+        },
+    })
 }
 
 /// Reads one field of a patch into it; says whether it is one. `null` empties what may be empty.

@@ -4,11 +4,12 @@ use axum::extract::State;
 use axum::response::Response;
 use domain::{TaskCommand, TaskId};
 use service_kit::body::EmptyBody;
-use service_kit::problem::Problem;
+use service_kit::openapi::{Operation, reference};
+use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::PathId;
 
-use crate::CommandApi;
 use crate::attempt::Attempt;
+use crate::{CommandApi, answer, change};
 
 /// From pending.
 pub(crate) async fn start(
@@ -48,6 +49,30 @@ pub(crate) async fn cancel(
     _: EmptyBody,
 ) -> Result<Response, Problem> {
     transition(&api, &attempt, TaskId(id), TaskCommand::Cancel).await
+}
+
+pub(crate) fn start_described() -> Operation {
+    transition_described("startTask", "Begins a task", "From pending.")
+}
+
+pub(crate) fn complete_described() -> Operation {
+    transition_described("completeTask", "Completes a task", "From pending or in progress.")
+}
+
+pub(crate) fn reopen_described() -> Operation {
+    transition_described("reopenTask", "Takes a task up again", "From completed or cancelled, to pending.")
+}
+
+pub(crate) fn cancel_described() -> Operation {
+    transition_described("cancelTask", "Gives a task up", "From pending or in progress.")
+}
+
+fn transition_described(id: &'static str, summary: &'static str, from: &'static str) -> Operation {
+    change(id, summary)
+        .says(from)
+        .empty_body()
+        .json(200, "It is so now, or was before.", &answer::HEADERS, &reference("Accepted"), &answer::example())
+        .refuses(&[ProblemCode::TransitionRefused])
 }
 
 async fn transition(

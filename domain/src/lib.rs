@@ -22,6 +22,6 @@ pub use event::{Actor, ActorType, TaskEvent};
 pub use stored::{StoredEvent, Unreadable, encode};
 pub use task::{Refusal, State, decide, evolve, occurred_at};
 pub use values::{
-    CommandId, Description, Invalid, OwnerId, Priority, Status, TAGS_MAX, Tag, Tags, TaskId, Time, Title, format_time,
-    parse_time,
+    CommandId, DESCRIPTION_CHARACTERS_MAX, Description, Invalid, OwnerId, Priority, Status, TAG_CHARACTERS_MAX,
+    TAGS_MAX, TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, format_time, parse_time,
 };

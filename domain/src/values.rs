@@ -117,6 +117,13 @@ fn one_line<'a>(text: &'a str, characters_max: usize, too_long: &'static str) ->
     Ok(trimmed)
 }
 
+/// Of a title, in characters.
+pub const TITLE_CHARACTERS_MAX: usize = 200;
+/// Of a description, in characters.
+pub const DESCRIPTION_CHARACTERS_MAX: usize = 10_000;
+/// Of a tag, in characters.
+pub const TAG_CHARACTERS_MAX: usize = 50;
+
 /// What is to be done, in a line: 1 to 200 characters after trimming, something visible among them, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -128,7 +135,7 @@ impl Title {
     /// # Errors
     /// Blank or invisible, over 200 characters, or with a control character.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        one_line(text, 200, "must have at most 200 characters").map(|title| Self(title.into()))
+        one_line(text, TITLE_CHARACTERS_MAX, "must have at most 200 characters").map(|title| Self(title.into()))
     }
 
     /// The trimmed text.
@@ -149,11 +156,10 @@ impl Description {
     /// # Errors
     /// Over 10,000 characters, or with a NUL.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        const CHARACTERS_MAX: usize = 10_000;
         if text.contains('\0') {
             return Err(Invalid::because("must not contain NUL"));
         }
-        if text.len() > CHARACTERS_MAX && text.chars().count() > CHARACTERS_MAX {
+        if text.len() > DESCRIPTION_CHARACTERS_MAX && text.chars().count() > DESCRIPTION_CHARACTERS_MAX {
             return Err(Invalid::because("must have at most 10,000 characters"));
         }
         Ok(Self(text.into()))
@@ -178,7 +184,7 @@ impl Tag {
     /// Blank, over 50 characters, with a comma or a control character.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let lower = text.trim().to_lowercase();
-        let tag = one_line(&lower, 50, "must have at most 50 characters")?;
+        let tag = one_line(&lower, TAG_CHARACTERS_MAX, "must have at most 50 characters")?;
         if tag.contains(',') {
             return Err(Invalid::because("must not contain a comma"));
         }

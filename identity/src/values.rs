@@ -4,10 +4,14 @@ use domain::Invalid;
 use secrecy::{ExposeSecret, SecretString};
 use unicode_normalization::UnicodeNormalization;
 
-const EMAIL_LENGTH_MAX: usize = 254;
-const NAME_LENGTH_MAX: usize = 100;
-const PASSWORD_LENGTH_MIN: usize = 8;
-const PASSWORD_LENGTH_MAX: usize = 256;
+/// Of an e-mail address, in characters.
+pub const EMAIL_LENGTH_MAX: usize = 254;
+/// Of an account's name, in characters.
+pub const NAME_LENGTH_MAX: usize = 100;
+/// Of a new password, in characters.
+pub const PASSWORD_LENGTH_MIN: usize = 8;
+/// Of a password, in characters.
+pub const PASSWORD_LENGTH_MAX: usize = 256;
 
 /// An e-mail address, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

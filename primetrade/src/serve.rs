@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use identity::Identity;
 use projector::{AdminApi, Projector};
 use query_api::{QueryApi, Replica, Sources};
+use service_kit::documents;
 use service_kit::health::{self, Check, Health, Lag};
 use service_kit::server::{self, EdgeSettings};
 use service_kit::service::{Background, all_of};
@@ -137,7 +138,8 @@ pub async fn run(
         .merge(command_api::router(CommandApi::new(store.clone(), sealer.clone())))
         .merge(command_api::accounts::router(identity, None))
         .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, shutdown.clone())))
-        .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)));
+        .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)))
+        .merge(documents::router());
     let (api, ops) = match &listeners.ops {
         Some(_) => (server::edge(api, edge.clone()), Some(server::edge(ops, edge))),
         None => (server::edge(api.merge(ops), edge), None),

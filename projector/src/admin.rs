@@ -5,12 +5,15 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use domain::{Time, format_time};
 use event_store::TailReader;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use service_kit::admin_acts;
 use service_kit::auth::Admin;
+use service_kit::openapi::{
+    Described, EXAMPLE_ID, EXAMPLE_TIME, Operation, Routes, Tag, count, page_of, reference, time, whole,
+};
 use service_kit::page::{Limit, next_link};
 use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::{PathId, StrictQuery};
@@ -39,11 +42,30 @@ impl AdminApi {
 
 /// The routes.
 pub fn router(api: AdminApi) -> Router {
-    Router::new()
-        .route("/api/v1/admin/projections", get(projections))
-        .route("/api/v1/admin/parked", get(parked))
-        .route("/api/v1/admin/parked/{id}/retry", post(retry))
-        .with_state(api)
+    routes().router.with_state(api)
+}
+
+/// What the document says about them.
+#[must_use]
+pub fn described() -> Described {
+    routes().described
+}
+
+fn routes() -> Routes<AdminApi> {
+    Routes::new()
+        .get("/api/v1/admin/projections", projections, projections_described)
+        .get("/api/v1/admin/parked", parked, parked_described)
+        .post("/api/v1/admin/parked/{id}/retry", retry, retry_described)
+        .schema("Projections", projections_schema)
+        .schema("Projection", projection_schema)
+        .schema("Rebuild", rebuild_schema)
+        .schema("ParkedEvent", parked_schema)
+        .schema("ParkedPage", || page_of("ParkedEvent"))
+        .schema("Retry", retry_schema)
+}
+
+fn described_as(id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Tag::Administration, id, summary).admin().refuses(&[ProblemCode::Unavailable])
 }
 
 #[derive(Serialize)]
@@ -98,6 +120,66 @@ struct Rebuild {
     /// Of the filling.
     seconds_left: Option<i64>,
     started_at: String,
+}
+
+fn projections_described() -> Operation {
+    let shard = json!({
+        "name": "tasks", "shard": 0, "generation": 1, "state": "live", "feed": "kafka", "position": 5445,
+        "lag_events": 0, "lag_seconds": 0.0, "parked_events": 0, "rebuild": null,
+    });
+    let partition =
+        json!({"topic": "task-events", "partition": 0, "next_offset": 5445, "publication": 1, "trouble": null});
+    let all = json!({"items": [shard], "partitions": [partition], "unreadable_messages": 0});
+    described_as("showProjections", "How far the read models are, and their rebuild").json(
+        200,
+        "Each shard of the live generation.",
+        &[],
+        &reference("Projections"),
+        &all,
+    )
+}
+
+fn projections_schema() -> Value {
+    let partition = whole(json!({
+        "topic": {"type": "string"},
+        "partition": count(),
+        "next_offset": {"type": ["integer", "null"], "description": "`null`: nothing is read yet."},
+        "publication": count(),
+        "trouble": {"type": ["string", "null"], "description": "Why nothing is read of it, and what mends it."},
+    }));
+    whole(json!({
+        "items": {"type": "array", "items": reference("Projection")},
+        "partitions": {"type": "array", "items": partition, "description": "Where it is fed from Kafka."},
+        "unreadable_messages": count(),
+    }))
+}
+
+fn projection_schema() -> Value {
+    whole(json!({
+        "name": {"type": "string"},
+        "shard": count(),
+        "generation": count(),
+        "state": {"type": "string", "enum": ["live", "rebuilding"]},
+        "feed": {"type": "string", "enum": ["store", "kafka"]},
+        "position": {"type": "integer", "description": "Every event up to it is applied."},
+        "lag_events": count(),
+        "lag_seconds": {"type": "number", "minimum": 0},
+        "parked_events": count(),
+        "rebuild": {"oneOf": [reference("Rebuild"), {"type": "null"}]},
+    }))
+}
+
+fn rebuild_schema() -> Value {
+    whole(json!({
+        "generation": count(),
+        "running": {"type": "boolean", "description": "`false`: it was stopped, and goes on when it is run again."},
+        "phase": {"type": "string"},
+        "events_done": count(),
+        "events_total": count(),
+        "events_per_second": count(),
+        "seconds_left": {"type": ["integer", "null"]},
+        "started_at": time(),
+    }))
 }
 
 #[derive(Deserialize)]
@@ -220,6 +302,46 @@ struct ParkedEvent {
     retrying: bool,
 }
 
+fn parked_described() -> Operation {
+    let event = json!({
+        "id": EXAMPLE_ID, "task_id": EXAMPLE_ID, "owner_id": EXAMPLE_ID, "version": 2, "type": "TaskRenamed",
+        "reason": "there is no version 1 before it", "parked_at": EXAMPLE_TIME, "waiting": 1, "shard": 0, "position": 17,
+        "topic": null, "partition": null, "offset": null, "retrying": false,
+    });
+    described_as("listParked", "Events that could not be applied")
+        .says("In the order of the log, then messages of Kafka that nobody can read.")
+        .pages()
+        .json(
+            200,
+            "A page of them.",
+            &["Link"],
+            &reference("ParkedPage"),
+            &json!({"items": [event], "next_cursor": null}),
+        )
+}
+
+fn parked_schema() -> Value {
+    let id = || json!({"type": ["string", "null"], "format": "uuid"});
+    let number = || json!({"type": ["integer", "null"]});
+    let text = || json!({"type": ["string", "null"]});
+    whole(json!({
+        "id": {"type": "string", "format": "uuid"},
+        "task_id": id(),
+        "owner_id": id(),
+        "version": number(),
+        "type": text(),
+        "reason": {"type": "string"},
+        "parked_at": time(),
+        "waiting": {"type": "integer", "minimum": 0, "description": "Events of the same task behind it."},
+        "shard": number(),
+        "position": number(),
+        "topic": text(),
+        "partition": number(),
+        "offset": number(),
+        "retrying": {"type": "boolean", "description": "A retry was asked for and has not been made yet."},
+    }))
+}
+
 /// Names this list in its cursors.
 const PARKED_CURSOR: &[u8] = b"admin/parked";
 
@@ -340,6 +462,17 @@ async fn retry(
     recorded.map_err(unavailable)?;
     transaction.commit().await.map_err(unavailable)?;
     Ok((StatusCode::ACCEPTED, Json(Retry { id, retry_at: format_time(row.retry_at) })))
+}
+
+fn retry_described() -> Operation {
+    described_as("retryParked", "Tries a parked event again")
+        .path_id("The `id` of the list.")
+        .json(202, "It will be tried.", &[], &reference("Retry"), &json!({"id": EXAMPLE_ID, "retry_at": EXAMPLE_TIME}))
+        .refuses(&[ProblemCode::NotFound])
+}
+
+fn retry_schema() -> Value {
+    whole(json!({"id": {"type": "string", "format": "uuid"}, "retry_at": time()}))
 }
 
 /// An answer in JSON.

@@ -41,7 +41,7 @@ mod connection;
 use sqlx::PgPool;
 use sqlx::migrate::{MigrateError, Migrator};
 
-pub use admin::{AdminApi, router};
+pub use admin::{AdminApi, described, router};
 pub use apply::{Applied, OwnerStanding};
 pub use feed::{Projector, StartError, Troubles, forget_offsets};
 pub use lag::Lag;

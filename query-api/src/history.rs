@@ -2,9 +2,12 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::{OwnerId, Time};
+use domain::{ActorType, OwnerId, Time};
 use serde::Deserialize;
+use serde_json::{Value, json};
+use service_kit::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, page_of, reference, time, whole};
 use service_kit::page::Limit;
+use service_kit::problem::ProblemCode;
 use service_kit::query::{PathId, StrictQuery};
 use service_kit::token::Sealer;
 use uuid::Uuid;
@@ -14,6 +17,7 @@ use crate::error::ReadError;
 use crate::owners::{StandingRow, standing_in};
 use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::{write_number, write_text, write_time};
+use crate::{ANSWERED_PAGE, read};
 
 /// The query string of a history.
 #[derive(Deserialize)]
@@ -60,6 +64,47 @@ pub(crate) async fn history(
     let standing = reads.standing(asked.owner, asked.need).await?;
     let answer = reads.answer(asked.owner, standing, &request).await?;
     Ok(asked.respond(&answer))
+}
+
+pub(crate) fn described() -> Operation {
+    let created = json!({
+        "version": 1, "type": "TaskCreated", "occurred_at": EXAMPLE_TIME, "recorded_at": EXAMPLE_TIME,
+        "actor": {"type": "user", "id": EXAMPLE_ID},
+        "changes": {"title": {"from": null, "to": "Ring Zoë"}, "status": {"from": null, "to": "pending"}},
+    });
+    read("showHistory", "What happened to a task, oldest first")
+        .path_id("The task's id.")
+        .pages()
+        .json(
+            200,
+            "A page of events.",
+            &ANSWERED_PAGE,
+            &reference("HistoryPage"),
+            &json!({"items": [created], "next_cursor": null}),
+        )
+        .refuses(&[ProblemCode::NotFound])
+}
+
+pub(crate) fn schema() -> Value {
+    page_of("HistoryItem")
+}
+
+pub(crate) fn item_schema() -> Value {
+    let change = whole(json!({"from": {}, "to": {}}));
+    whole(json!({
+        "version": {"type": "integer", "minimum": 1},
+        "type": {"type": "string", "pattern": "^Task[A-Z][a-z]+$", "description": "`TaskCreated`, `TaskRenamed`, …"},
+        "occurred_at": time(),
+        "recorded_at": time(),
+        "actor": whole(json!({
+            "type": {"type": "string", "enum": [ActorType::User.as_str(), ActorType::System.as_str()]},
+            "id": {"type": ["string", "null"], "format": "uuid"},
+        })),
+        "changes": {
+            "type": "object", "additionalProperties": change,
+            "description": "By field: what it was and what it became. Only those that changed.",
+        },
+    }))
 }
 
 impl Query for HistoryRequest {

@@ -6,7 +6,8 @@
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::get;
+use service_kit::openapi::{Described, Operation, Routes, Tag};
+use service_kit::problem::ProblemCode;
 use service_kit::redis::Redis;
 use service_kit::token::Sealer;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -128,14 +129,48 @@ impl FromRef<QueryApi> for Reads {
 
 /// The paths of "Queries". Needs a `Verifier` in the request's extensions, as `server::edge` puts it there.
 pub fn router(app: QueryApi) -> Router {
-    Router::new()
-        .route("/api/v1/tasks", get(list::list))
-        .route("/api/v1/tasks/{id}", get(task::task))
-        .route("/api/v1/tasks/{id}/history", get(history::history))
-        .route("/api/v1/stats", get(stats::stats))
-        .route("/api/v1/stream", get(stream::stream))
-        .with_state(app)
+    routes().router.with_state(app)
 }
+
+/// What the document says about them.
+#[must_use]
+pub fn described() -> Described {
+    routes().described
+}
+
+fn routes() -> Routes<QueryApi> {
+    Routes::new()
+        .get("/api/v1/tasks", list::list, list::described)
+        .get("/api/v1/tasks/{id}", task::task, task::described)
+        .get("/api/v1/tasks/{id}/history", history::history, history::described)
+        .get("/api/v1/stats", stats::stats, stats::described)
+        .get("/api/v1/stream", stream::stream, stream::described)
+        .schema("Task", task_row::schema)
+        .schema("TaskPage", list::schema)
+        .schema("HistoryItem", history::item_schema)
+        .schema("HistoryPage", history::schema)
+        .schema("Stats", stats::schema)
+}
+
+/// What all reads have in common: what the client has already, what it must see at least.
+fn read(id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Tag::Queries, id, summary)
+        .account()
+        .header("Consistency-Token")
+        .header("If-None-Match")
+        .empty(304, "The client has it.", &ANSWERED)
+        .refuses(&[
+            ProblemCode::InvalidConsistencyToken,
+            ProblemCode::Unavailable,
+            ProblemCode::NotCaughtUp,
+            ProblemCode::ProjectionParked,
+        ])
+}
+
+/// Headers that answers to reads have.
+const ANSWERED: [&str; 2] = ["ETag", "Consistency-Token"];
+/// Those of pages.
+const ANSWERED_PAGE: [&str; 3] = ["ETag", "Consistency-Token", "Link"];
 
 /// A pool for [`QueryApi::new`].
 ///

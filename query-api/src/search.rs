@@ -5,7 +5,8 @@ use unicode_normalization::char::is_combining_mark;
 
 use crate::error::ReadError;
 
-const CHARACTERS_MAX: usize = 200;
+/// Of `q`.
+pub(crate) const CHARACTERS_MAX: usize = 200;
 /// Of a longer word the projector keeps only this many characters.
 const WORD_CHARACTERS_MAX: usize = 64;
 

@@ -8,7 +8,9 @@ use axum::response::Response;
 use chrono::{Datelike, Days, NaiveDate, NaiveTime, TimeDelta};
 use domain::{Priority, Status, Time};
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use service_kit::clock;
+use service_kit::openapi::{Operation, count, reference, whole};
 use service_kit::query::StrictQuery;
 use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
@@ -17,9 +19,9 @@ use uuid::Uuid;
 use crate::asked::Asked;
 use crate::error::ReadError;
 use crate::owners::{StandingRow, standing_in};
-use crate::planned;
 use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::write_number;
+use crate::{ANSWERED, planned, read};
 
 /// Days in the lists at most.
 const DAYS_MAX: i64 = 366;
@@ -91,6 +93,42 @@ pub(crate) async fn stats(
     let standing = reads.standing(asked.owner, asked.need).await?;
     let answer = reads.answer(asked.owner, standing, &request).await?;
     Ok(asked.respond(&answer))
+}
+
+pub(crate) fn described() -> Operation {
+    let date = || json!({"type": "string", "format": "date"});
+    let day = json!([{"date": "2026-11-22", "count": 1}]);
+    let stats = json!({
+        "by_status": {"pending": 1, "in_progress": 0, "completed": 0, "cancelled": 0},
+        "by_priority": {"low": 0, "medium": 1, "high": 0, "urgent": 0},
+        "overdue": 0, "created_per_day": day, "completed_per_day": [{"date": "2026-11-22", "count": 0}],
+        "completion_time_seconds": {"p50": null, "p90": null, "p99": null},
+    });
+    read("showStats", "Counts, and days")
+        .says(
+            "`from` and `to` bound only the lists per day (UTC days, both included, at most 366; by default the last 30). The \
+             rest is over all tasks, as they are now.",
+        )
+        .query("from", "The first day.", date())
+        .query("to", "The last day.", date())
+        .json(200, "The statistics.", &ANSWERED, &reference("Stats"), &stats)
+}
+
+pub(crate) fn schema() -> Value {
+    let counts = |names: Vec<&str>| {
+        whole(Value::Object(names.into_iter().map(|name| (name.to_owned(), count())).collect::<Map<_, _>>()))
+    };
+    let day = whole(json!({"date": {"type": "string", "format": "date"}, "count": count()}));
+    let days = json!({"type": "array", "maxItems": DAYS_MAX, "items": day});
+    let seconds = json!({"type": ["number", "null"], "minimum": 0});
+    whole(json!({
+        "by_status": counts(Status::ALL.iter().map(|status| status.as_str()).collect()),
+        "by_priority": counts(Priority::ALL.iter().map(|priority| priority.as_str()).collect()),
+        "overdue": count(),
+        "created_per_day": days,
+        "completed_per_day": days,
+        "completion_time_seconds": whole(json!({"p50": seconds, "p90": seconds, "p99": seconds})),
+    }))
 }
 
 impl Query for StatsRequest {

@@ -7,6 +7,8 @@ use domain::Time;
 use futures_util::TryStreamExt;
 use serde::Deserialize;
 use service_kit::clock;
+use service_kit::openapi::{Operation, reference, time as a_time};
+use service_kit::problem::ProblemCode;
 use service_kit::query::{PathId, StrictQuery};
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
@@ -16,7 +18,8 @@ use crate::error::ReadError;
 use crate::list::request::time;
 use crate::owners::{StandingRow, standing_in};
 use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
-use crate::task_row::{Change, Fold, TaskRow};
+use crate::task_row::{self, Change, Fold, TaskRow};
+use crate::{ANSWERED, read};
 
 /// How far ahead of this server's clock `as_of` may be, seconds.
 const AS_OF_AHEAD_S_MAX: i64 = 60;
@@ -41,6 +44,14 @@ pub(crate) async fn task(
     let standing = reads.standing(asked.owner, asked.need).await?;
     let answer = reads.answer(asked.owner, standing, &TaskRequest { id, as_of }).await?;
     Ok(asked.respond(&answer))
+}
+
+pub(crate) fn described() -> Operation {
+    read("showTask", "A task")
+        .path_id("The task's id.")
+        .query("as_of", "As it was then, that instant included; not in the future by more than a minute.", a_time())
+        .json(200, "The task.", &ANSWERED, &reference("Task"), &task_row::example())
+        .refuses(&[ProblemCode::NotFound])
 }
 
 struct TaskRequest {

@@ -1,8 +1,12 @@
 //! A task as the API shows it: from its row, or folded from its history.
 
 use chrono::{DateTime, Utc};
-use domain::{Priority, Status, Time, format_time};
+use domain::{
+    DESCRIPTION_CHARACTERS_MAX, Priority, Status, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX, Time, format_time,
+};
 use serde::Deserialize;
+use serde_json::{Value, json};
+use service_kit::openapi::{EXAMPLE_ID, EXAMPLE_TIME, time, whole};
 use uuid::Uuid;
 
 /// A task at one version.
@@ -22,6 +26,37 @@ pub(crate) struct TaskRow {
     pub updated_at: Time,
     pub started_at: Option<Time>,
     pub completed_at: Option<Time>,
+}
+
+/// As [`TaskRow::write`] writes it.
+pub(crate) fn schema() -> Value {
+    let time_or_none = || json!({"type": ["string", "null"], "format": "date-time"});
+    let names = |names: Vec<&str>| json!({"type": "string", "enum": names});
+    whole(json!({
+        "id": {"type": "string", "format": "uuid"},
+        "title": {"type": "string", "minLength": 1, "maxLength": TITLE_CHARACTERS_MAX},
+        "description": {"type": ["string", "null"], "maxLength": DESCRIPTION_CHARACTERS_MAX},
+        "status": names(Status::ALL.iter().map(|status| status.as_str()).collect()),
+        "priority": names(Priority::ALL.iter().map(|priority| priority.as_str()).collect()),
+        "due_at": time_or_none(),
+        "tags": {
+            "type": "array", "maxItems": TAGS_MAX, "uniqueItems": true,
+            "items": {"type": "string", "minLength": 1, "maxLength": TAG_CHARACTERS_MAX},
+        },
+        "version": {"type": "integer", "minimum": 1},
+        "created_at": time(),
+        "updated_at": time(),
+        "started_at": time_or_none(),
+        "completed_at": time_or_none(),
+    }))
+}
+
+pub(crate) fn example() -> Value {
+    json!({
+        "id": EXAMPLE_ID, "title": "Ring Zoë", "description": null, "status": "pending", "priority": "high",
+        "due_at": "2027-01-31T12:00:00Z", "tags": ["home"], "version": 1, "created_at": EXAMPLE_TIME,
+        "updated_at": EXAMPLE_TIME, "started_at": null, "completed_at": null,
+    })
 }
 
 /// The name of a status by its code.

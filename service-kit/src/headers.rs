@@ -24,7 +24,8 @@ pub const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-t
 /// `Last-Event-ID`
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
+/// Of an `Idempotency-Key`, in characters.
+pub const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
 
 /// The one value of a header, if it is there; twice is a 400.
 ///

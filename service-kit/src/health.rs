@@ -22,15 +22,14 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::from_extractor;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::problem::Problem;
-use crate::query::NoQuery;
+use crate::openapi::{Described, Operation, Routes, Tag, count, reference, whole};
+use crate::problem::{Problem, ProblemCode};
 
 const CHECK_TIME_MAX: Duration = Duration::from_secs(2);
 const KEPT_FOR: Duration = Duration::from_millis(500);
@@ -202,22 +201,94 @@ impl Health {
     }
 }
 
-/// `/livez`, `/readyz` and, with a handle, `/metrics`.
+/// `/livez`, `/readyz` and `/metrics`, which shows nothing without a handle.
 pub fn router(health: Health, metrics: Option<PrometheusHandle>) -> Router {
-    let router = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(health);
-    let router = match metrics {
-        Some(handle) => router.route("/metrics", get(move || std::future::ready(render(&handle)))),
-        None => router,
+    routes().router.with_state(Ops { health, metrics })
+}
+
+/// What the document says about them.
+#[must_use]
+pub fn described() -> Described {
+    routes().described
+}
+
+#[derive(Clone)]
+struct Ops {
+    health: Health,
+    metrics: Option<PrometheusHandle>,
+}
+
+fn routes() -> Routes<Ops> {
+    Routes::new()
+        .get("/livez", livez, || {
+            described_as("livez", "Whether the process lives").answer(
+                200,
+                "It does. No dependency is asked.",
+                &["Cache-Control"],
+                "text/plain",
+                &json!({"type": "string"}),
+                &json!("ok\n"),
+            )
+        })
+        .get("/readyz", readyz, readyz_described)
+        .get("/metrics", show_metrics, || {
+            described_as("metrics", "Figures, as Prometheus reads them").answer(
+                200,
+                "The figures.",
+                &["Cache-Control"],
+                "text/plain",
+                &json!({"type": "string"}),
+                &json!("http_connections 1\n"),
+            )
+        })
+        .without_query()
+        .schema("Readiness", readiness_schema)
+}
+
+/// Not found where there is an address of its own for these, and behind the gateway.
+fn described_as(id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Tag::Operations, id, summary).refuses(&[ProblemCode::NotFound])
+}
+
+fn readyz_described() -> Operation {
+    let answer = |ready: bool| {
+        json!({
+            "status": if ready { "ready" } else { "not-ready" },
+            "checks": {"event_store": {
+                "status": if ready { "ok" } else { "failed" },
+                "detail": if ready { "4 shards" } else { "the database does not answer" },
+            }},
+            "lag": {"events": 0, "seconds": 0.0},
+        })
     };
-    router.route_layer(from_extractor::<NoQuery>())
+    described_as("readyz", "Whether requests should be sent here")
+        .json(200, "They should.", &["Cache-Control"], &reference("Readiness"), &answer(true))
+        .json(
+            503,
+            "They should not; the checks say why.",
+            &["Cache-Control", "Retry-After"],
+            &reference("Readiness"),
+            &answer(false),
+        )
+}
+
+fn readiness_schema() -> Value {
+    let check = whole(json!({"status": {"type": "string", "enum": ["ok", "failed"]}, "detail": {"type": "string"}}));
+    let mut lag = whole(json!({"events": count(), "seconds": {"type": "number", "minimum": 0}}));
+    lag["type"] = json!(["object", "null"]);
+    whole(json!({
+        "status": {"type": "string", "enum": ["ready", "not-ready", "draining"]},
+        "checks": {"type": "object", "additionalProperties": check},
+        "lag": lag,
+    }))
 }
 
 async fn livez() -> Response {
     ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], "ok\n").into_response()
 }
 
-async fn readyz(State(health): State<Health>) -> Response {
-    let readiness = health.readiness().await;
+async fn readyz(State(ops): State<Ops>) -> Response {
+    let readiness = ops.health.readiness().await;
     let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match serde_json::to_vec(&readiness) {
         Ok(body) => {
@@ -231,12 +302,13 @@ async fn readyz(State(health): State<Health>) -> Response {
     }
 }
 
-fn render(handle: &PrometheusHandle) -> Response {
+async fn show_metrics(State(ops): State<Ops>) -> Result<Response, Problem> {
+    let handle = ops.metrics.ok_or_else(|| Problem::new(ProblemCode::NotFound))?;
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (headers, handle.render()).into_response()
+    Ok((headers, handle.render()).into_response())
 }
 
 #[cfg(test)]

@@ -39,6 +39,12 @@ pub mod page;
 /// `/livez`, `/readyz`, `/metrics`.
 pub mod health;
 
+/// The OpenAPI document, from what routes say about themselves.
+pub mod openapi;
+
+/// `/problems/{code}`, `/openapi.json`, `/docs`.
+pub mod documents;
+
 /// The middleware around everything, and the HTTP server under it.
 pub mod server;
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::cluster::unique;
+use crate::document;
 
 const REQUEST_MS_MAX: u64 = 30_000;
 
@@ -292,11 +293,19 @@ impl Request {
     /// Sends it; an error means that nobody knows whether it was carried out.
     pub async fn try_send(self) -> Result<Answer, reqwest::Error> {
         let asked = format!("{} {}", self.method, self.url);
+        let method = self.method.to_string();
         let (is_write, seen) = (self.method != Method::GET, self.seen.clone());
         let response = self.start().await?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
+        let path = response.url().path().to_owned();
         let body = response.bytes().await?.to_vec();
+        // not in a release build, where figures are measured
+        if cfg!(debug_assertions)
+            && let Err(drift) = document::check(&method, &path, status, &headers, &body)
+        {
+            panic!("{asked} is not as docs/openapi.json has it: {drift}: {}", String::from_utf8_lossy(&body));
+        }
         // a replayed answer carries the token of its time
         let written = is_write && !headers.contains_key("Idempotent-Replayed");
         if let (true, Some(seen), Some(token)) = (written, seen, headers.get("Consistency-Token")) {

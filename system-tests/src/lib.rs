@@ -23,6 +23,8 @@ pub mod services;
 
 pub mod stack;
 
+pub mod document;
+
 pub mod client;
 
 pub mod raw_http;

@@ -8,13 +8,15 @@ use domain::{OwnerId, format_time};
 use identity::audit::{Act, Filter};
 use identity::{AuditEvent, Identity};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use service_kit::auth::Admin;
+use service_kit::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, one_of, page_of, reference, time, whole};
 use service_kit::page::{Limit, next_link};
 use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::StrictQuery;
 use uuid::Uuid;
 
-use super::{json, problem};
+use super::{answer, described_as, problem};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,9 +119,50 @@ pub(super) async fn list(
     let next_cursor = last.map(|id| sealer.seal_cursor(principal.owner, &binding, id.as_bytes()));
     let link = next_cursor.as_ref().and_then(|cursor| next_link(uri.path(), uri.query(), cursor));
     let items = events.into_iter().map(Shown::from).collect();
-    let mut response = json(StatusCode::OK, &Page { items, next_cursor });
+    let mut response = answer(StatusCode::OK, &Page { items, next_cursor });
     if let Some(link) = link {
         response.headers_mut().insert(LINK, link);
     }
     Ok(response)
+}
+
+pub(super) fn described() -> Operation {
+    let event = json!({
+        "id": EXAMPLE_ID, "occurred_at": EXAMPLE_TIME, "act": "login-succeeded", "actor": {"type": "account", "id": EXAMPLE_ID},
+        "account_id": EXAMPLE_ID, "session_id": EXAMPLE_ID, "client_address": "192.0.2.7",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "detail": null,
+    });
+    described_as("listAuditEvents", "Who did what to accounts, sessions and keys, newest first")
+        .says("Reading the first page is an event, too.")
+        .admin()
+        .query("account", "Done to this account or by it.", json!({"type": "string", "format": "uuid"}))
+        .query("act", "Any of these.", one_of(&Act::ALL.iter().map(|act| act.as_str()).collect::<Vec<_>>()))
+        .pages()
+        .json(
+            200,
+            "A page of events.",
+            &["Link"],
+            &reference("AuditPage"),
+            &json!({"items": [event], "next_cursor": null}),
+        )
+}
+
+pub(super) fn schema() -> Value {
+    let id = || json!({"type": ["string", "null"], "format": "uuid"});
+    let text = || json!({"type": ["string", "null"]});
+    whole(json!({
+        "id": {"type": "string", "format": "uuid"},
+        "occurred_at": time(),
+        "act": {"type": "string"},
+        "actor": whole(json!({"type": {"type": "string"}, "id": id()})),
+        "account_id": id(),
+        "session_id": id(),
+        "client_address": text(),
+        "trace_id": text(),
+        "detail": text(),
+    }))
+}
+
+pub(super) fn page_schema() -> Value {
+    page_of("AuditEvent")
 }

@@ -7,6 +7,10 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use identity::Identity;
 use identity::keys::JWKS_MAX_AGE_S;
+use serde_json::{Value, json};
+use service_kit::openapi::{Operation, reference, whole};
+
+use super::described_as;
 
 /// The keys that access tokens are verified by.
 pub(super) async fn jwks(State(identity): State<Identity>) -> impl IntoResponse {
@@ -16,4 +20,22 @@ pub(super) async fn jwks(State(identity): State<Identity>) -> impl IntoResponse 
         (CACHE_CONTROL, HeaderValue::from_str(&max_age).unwrap_or(HeaderValue::from_static("no-cache"))),
     ];
     (headers, Bytes::copy_from_slice(&identity.jwks()))
+}
+
+pub(super) fn described() -> Operation {
+    let key = json!({
+        "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "2026-11", "use": "sig",
+        "alg": "EdDSA",
+    });
+    described_as("keys", "The keys that access tokens are verified by")
+        .says("A JWK set (RFC 7517). Keys are rotated with overlap: look again when a token names another one.")
+        .json(200, "The keys.", &["Cache-Control"], &reference("Keys"), &json!({"keys": [key]}))
+}
+
+pub(super) fn schema() -> Value {
+    let key = whole(json!({
+        "kty": {"const": "OKP"}, "crv": {"const": "Ed25519"}, "x": {"type": "string"}, "kid": {"type": "string"},
+        "use": {"const": "sig"}, "alg": {"const": "EdDSA"},
+    }));
+    whole(json!({"keys": {"type": "array", "items": key}}))
 }

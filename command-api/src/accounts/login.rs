@@ -6,11 +6,13 @@ use axum::response::Response;
 use identity::{Email, Identity, IdentityError, Password, Tokens};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use service_kit::body::JsonBody;
 use service_kit::limits::RateLimits;
-use service_kit::problem::Problem;
+use service_kit::openapi::{Operation, count, reference, whole};
+use service_kit::problem::{Problem, ProblemCode};
 
-use super::{Mistakes, json, not_stored, problem};
+use super::{Mistakes, described_as, not_stored, problem, value};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +33,7 @@ pub(super) async fn login(
     if !matches!(outcome, Err(IdentityError::InvalidCredentials)) {
         attempt.was_not_wrong();
     }
-    outcome.map(answer).map_err(problem)
+    outcome.map(tokens).map_err(problem)
 }
 
 /// What cannot be looked up is refused; what could not have been registered is only wrong.
@@ -43,7 +45,7 @@ fn parse(body: &Credentials) -> Result<(Email, Password), Problem> {
 }
 
 /// The tokens of a session.
-pub(super) fn answer(tokens: Tokens) -> Response {
+pub(super) fn tokens(tokens: Tokens) -> Response {
     #[derive(Serialize)]
     struct Answer<'a> {
         access_token: &'a str,
@@ -52,7 +54,7 @@ pub(super) fn answer(tokens: Tokens) -> Response {
         refresh_token: &'a str,
         refresh_expires_in: i32,
     }
-    not_stored(json(
+    not_stored(super::answer(
         StatusCode::OK,
         &Answer {
             access_token: tokens.access_token.expose_secret(),
@@ -62,4 +64,42 @@ pub(super) fn answer(tokens: Tokens) -> Response {
             refresh_expires_in: tokens.refresh_expires_in_s,
         },
     ))
+}
+
+pub(super) fn described() -> Operation {
+    described_as("login", "Begins a session")
+        .says("An unknown address and a wrong password are answered alike. A disabled account is told so after the right password.")
+        .body(
+            &["application/json"],
+            &reference("Credentials"),
+            &json!({"email": "zoe@example.com", "password": "correct horse battery"}),
+        )
+        .json(200, "The session's tokens.", &["Cache-Control"], &reference("Tokens"), &answer_example())
+        .refuses(&[ProblemCode::InvalidCredentials, ProblemCode::AccountDisabled])
+}
+
+pub(super) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["email", "password"],
+        "properties": {"email": {"type": "string"}, "password": value::password()},
+    })
+}
+
+pub(super) fn answer_schema() -> Value {
+    whole(json!({
+        "access_token": {"type": "string", "description": "A JWT signed with Ed25519."},
+        "token_type": {"const": "Bearer"},
+        "expires_in": count(),
+        "refresh_token": {"type": "string", "description": "For one use: refreshing gives a new one."},
+        "refresh_expires_in": count(),
+    }))
+}
+
+pub(super) fn answer_example() -> Value {
+    json!({
+        "access_token": "eyJhbGciOiJFZERTQSJ9.e30.c2ln", "token_type": "Bearer", "expires_in": 900,
+        "refresh_token": "Xm2lNn0JbO3yqk5v4vZ1fQ", "refresh_expires_in": 2_592_000,
+    })
 }

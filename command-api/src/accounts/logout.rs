@@ -5,9 +5,10 @@ use axum::http::StatusCode;
 use identity::Identity;
 use service_kit::auth::Principal;
 use service_kit::body::EmptyBody;
+use service_kit::openapi::Operation;
 use service_kit::problem::Problem;
 
-use super::problem;
+use super::{described_as, problem};
 
 /// Ends the session of the access token.
 pub(super) async fn logout(
@@ -17,4 +18,12 @@ pub(super) async fn logout(
 ) -> Result<StatusCode, Problem> {
     identity.logout(principal.session).await.map_err(problem)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) fn described() -> Operation {
+    described_as("logout", "Ends the session")
+        .says("Its tokens end within 5 seconds, at every service.")
+        .account()
+        .empty_body()
+        .empty(204, "Ended.", &[])
 }

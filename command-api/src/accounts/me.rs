@@ -6,12 +6,14 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use identity::Name;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use service_kit::auth::Principal;
 use service_kit::body::MergePatch;
-use service_kit::problem::Problem;
+use service_kit::openapi::{Operation, reference};
+use service_kit::problem::{Problem, ProblemCode};
 
 use super::profile::Profiles;
-use super::{Mistakes, OwnAccount, json, problem};
+use super::{Mistakes, OwnAccount, account_example, answer, described_as, problem, value};
 
 /// The account of the access token.
 pub(super) async fn show(State(profiles): State<Profiles>, principal: Principal) -> Result<impl IntoResponse, Problem> {
@@ -35,5 +37,33 @@ pub(super) async fn rename(
     let name = mistakes.take("/name", Name::parse(&body.name));
     let name = mistakes.or(name)?;
     let account = identity.accounts().rename(principal.owner, &name).await.map_err(problem)?;
-    Ok(json(StatusCode::OK, &OwnAccount::from(account)))
+    Ok(answer(StatusCode::OK, &OwnAccount::from(account)))
+}
+
+pub(super) fn show_described() -> Operation {
+    described_as("showAccount", "The account of the access token")
+        .account()
+        .json(200, "The account.", &[], &reference("Account"), &account_example())
+        .refuses(&[ProblemCode::NotFound])
+}
+
+pub(super) fn rename_described() -> Operation {
+    described_as("renameAccount", "Gives the account another name")
+        .account()
+        .body(
+            &["application/merge-patch+json", "application/json"],
+            &reference("AccountPatch"),
+            &json!({"name": "Zoë"}),
+        )
+        .json(200, "The account.", &[], &reference("Account"), &account_example())
+        .refuses(&[ProblemCode::NotFound])
+}
+
+pub(super) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["name"],
+        "properties": {"name": value::name()},
+    })
 }

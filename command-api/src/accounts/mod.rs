@@ -16,15 +16,14 @@ use std::borrow::Cow;
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::from_extractor;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
 use domain::{Invalid, OwnerId, format_time};
 use identity::{Account, Identity, IdentityError};
 use serde::Serialize;
+use serde_json::{Value, json};
 use service_kit::auth::Role;
+use service_kit::openapi::{Described, EXAMPLE_ID, EXAMPLE_TIME, Operation, Routes, Tag, time, whole};
 use service_kit::problem::{Problem, ProblemCode};
-use service_kit::query::NoQuery;
 use service_kit::redis::Redis;
 
 use profile::Profiles;
@@ -32,21 +31,47 @@ use profile::Profiles;
 /// The routes under "Accounts" of the HTTP contract. `server::edge` stands around them. In `redis` the copies of the
 /// service share what accounts look like.
 pub fn router(identity: Identity, redis: Option<Redis>) -> Router {
-    let listed = Router::new().route("/api/v1/users", get(users::list)).route("/api/v1/users/audit", get(audit::list));
-    let profiles = Profiles { identity: identity.clone(), redis };
-    Router::new()
-        .route("/api/v1/auth/me", get(me::show).patch(me::rename))
-        .with_state(profiles)
-        .route("/api/v1/auth/register", post(register::register))
-        .route("/api/v1/auth/login", post(login::login))
-        .route("/api/v1/auth/refresh", post(refresh::refresh))
-        .route("/api/v1/auth/logout", post(logout::logout))
-        .route("/api/v1/auth/password", post(password::change))
-        .route("/api/v1/users/{id}", patch(users::change))
-        .route("/.well-known/jwks.json", get(jwks::jwks))
-        .route_layer(from_extractor::<NoQuery>())
-        .merge(listed)
-        .with_state(identity)
+    routes().router.with_state(Profiles { identity, redis })
+}
+
+/// What the document says about them.
+#[must_use]
+pub fn described() -> Described {
+    routes().described
+}
+
+fn routes() -> Routes<Profiles> {
+    Routes::new()
+        .post("/api/v1/auth/register", register::register, register::described)
+        .post("/api/v1/auth/login", login::login, login::described)
+        .post("/api/v1/auth/refresh", refresh::refresh, refresh::described)
+        .post("/api/v1/auth/logout", logout::logout, logout::described)
+        .get("/api/v1/auth/me", me::show, me::show_described)
+        .patch("/api/v1/auth/me", me::rename, me::rename_described)
+        .post("/api/v1/auth/password", password::change, password::described)
+        .patch("/api/v1/users/{id}", users::change, users::change_described)
+        .get("/.well-known/jwks.json", jwks::jwks, jwks::described)
+        .without_query()
+        .get("/api/v1/users", users::list, users::list_described)
+        .get("/api/v1/users/audit", audit::list, audit::described)
+        .schema("Registration", register::schema)
+        .schema("Credentials", login::schema)
+        .schema("Tokens", login::answer_schema)
+        .schema("Refresh", refresh::schema)
+        .schema("AccountPatch", me::schema)
+        .schema("PasswordChange", password::schema)
+        .schema("UserPatch", users::schema)
+        .schema("Account", account_schema)
+        .schema("User", users::user_schema)
+        .schema("UserPage", users::page_schema)
+        .schema("AuditEvent", audit::schema)
+        .schema("AuditPage", audit::page_schema)
+        .schema("Keys", jwks::schema)
+}
+
+/// What takes no token, or one of any role.
+fn described_as(id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Tag::Accounts, id, summary).refuses(&[ProblemCode::Unavailable])
 }
 
 /// An account as it sees itself.
@@ -63,6 +88,56 @@ impl From<Account> for OwnAccount {
     fn from(account: Account) -> Self {
         let created_at = format_time(account.created_at);
         Self { id: account.id, email: account.email, name: account.name, role: account.role, created_at }
+    }
+}
+
+fn account_schema() -> Value {
+    whole(account_members())
+}
+
+fn account_members() -> Value {
+    json!({
+        "id": {"type": "string", "format": "uuid"},
+        "email": {"type": "string"},
+        "name": {"type": "string"},
+        "role": {"type": "string", "enum": [Role::User.as_str(), Role::Admin.as_str()]},
+        "created_at": time(),
+    })
+}
+
+fn account_example() -> Value {
+    json!({"id": EXAMPLE_ID, "email": "zoe@example.com", "name": "Zoë", "role": "user", "created_at": EXAMPLE_TIME})
+}
+
+/// The values of bodies, with their limits.
+mod value {
+    use identity::values::{EMAIL_LENGTH_MAX, NAME_LENGTH_MAX, PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN};
+    use serde_json::{Value, json};
+
+    pub(super) fn email() -> Value {
+        json!({
+            "type": "string", "minLength": 3, "maxLength": EMAIL_LENGTH_MAX, "pattern": "^[^@\\s]+@[^@\\s]+$",
+            "description": "Compared in lower case.",
+        })
+    }
+
+    pub(super) fn name() -> Value {
+        json!({
+            "type": "string", "minLength": 1, "maxLength": NAME_LENGTH_MAX,
+            "description": "Trimmed; no control characters.",
+        })
+    }
+
+    pub(super) fn new_password() -> Value {
+        json!({
+            "type": "string", "format": "password", "minLength": PASSWORD_LENGTH_MIN, "maxLength": PASSWORD_LENGTH_MAX,
+            "description": "Any characters but NUL.",
+        })
+    }
+
+    /// As typed to prove who one is: one that is too short is only wrong.
+    pub(super) fn password() -> Value {
+        json!({"type": "string", "format": "password", "maxLength": PASSWORD_LENGTH_MAX})
     }
 }
 
@@ -91,8 +166,8 @@ fn problem(error: IdentityError) -> Problem {
     }
 }
 
-/// A JSON answer.
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
+/// An answer in JSON.
+fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(bytes) => (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response(),
         Err(error) => Problem::internal(&error).into_response(),

@@ -4,12 +4,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use identity::{Identity, IdentityError, Password};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use service_kit::auth::Principal;
 use service_kit::body::JsonBody;
 use service_kit::limits::RateLimits;
-use service_kit::problem::Problem;
+use service_kit::openapi::{Operation, reference};
+use service_kit::problem::{Problem, ProblemCode};
 
-use super::{Mistakes, problem};
+use super::{Mistakes, described_as, problem, value};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,4 +37,26 @@ pub(super) async fn change(
         attempt.was_not_wrong();
     }
     outcome.map(|()| StatusCode::NO_CONTENT).map_err(problem)
+}
+
+pub(super) fn described() -> Operation {
+    described_as("changePassword", "Changes the password")
+        .says("The account's other sessions end.")
+        .account()
+        .body(
+            &["application/json"],
+            &reference("PasswordChange"),
+            &json!({"current": "correct horse battery", "new": "staple the battery"}),
+        )
+        .empty(204, "Changed.", &[])
+        .refuses(&[ProblemCode::WrongPassword, ProblemCode::NotFound])
+}
+
+pub(super) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["current", "new"],
+        "properties": {"current": value::password(), "new": value::new_password()},
+    })
 }

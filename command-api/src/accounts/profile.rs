@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use axum::extract::FromRef;
 use bytes::Bytes;
 use domain::OwnerId;
 use identity::{Account, Identity, IdentityError};
@@ -23,6 +24,12 @@ const FORMAT: &str = concat!(env!("CARGO_PKG_VERSION"), ".1");
 pub(super) struct Profiles {
     pub identity: Identity,
     pub redis: Option<Redis>,
+}
+
+impl FromRef<Profiles> for Identity {
+    fn from_ref(profiles: &Profiles) -> Self {
+        profiles.identity.clone()
+    }
 }
 
 impl Profiles {

@@ -4,11 +4,13 @@ use axum::extract::State;
 use axum::response::Response;
 use identity::Identity;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use service_kit::body::JsonBody;
 use service_kit::context::RequestContext;
-use service_kit::problem::Problem;
+use service_kit::openapi::{Operation, reference};
+use service_kit::problem::{Problem, ProblemCode};
 
-use super::{login, problem};
+use super::{described_as, login, problem};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,5 +24,33 @@ pub(super) async fn refresh(
     context: RequestContext,
     JsonBody(body, _): JsonBody<Refresh>,
 ) -> Result<Response, Problem> {
-    identity.refresh(&body.refresh_token, context.arrived()).await.map(login::answer).map_err(problem)
+    identity.refresh(&body.refresh_token, context.arrived()).await.map(login::tokens).map_err(problem)
+}
+
+pub(super) fn described() -> Operation {
+    described_as("refresh", "Goes on with a session")
+        .says(
+            "A refresh token is spent with its use, and using it again ends the session: somebody else may hold it. Of two that \
+             overlap, the second is `refresh-in-flight` and ends nothing.",
+        )
+        .body(
+            &["application/json"],
+            &reference("Refresh"),
+            &json!({"refresh_token": "Xm2lNn0JbO3yqk5v4vZ1fQ"}),
+        )
+        .json(200, "New tokens.", &["Cache-Control"], &reference("Tokens"), &login::answer_example())
+        .refuses(&[
+            ProblemCode::InvalidRefreshToken,
+            ProblemCode::AccountDisabled,
+            ProblemCode::RefreshInFlight,
+        ])
+}
+
+pub(super) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["refresh_token"],
+        "properties": {"refresh_token": {"type": "string"}},
+    })
 }

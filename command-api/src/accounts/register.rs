@@ -5,11 +5,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use identity::{Email, Identity, Name, NewAccount, Password};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use service_kit::auth::Role;
 use service_kit::body::JsonBody;
-use service_kit::problem::Problem;
+use service_kit::openapi::{Operation, reference};
+use service_kit::problem::{Problem, ProblemCode};
 
-use super::{Mistakes, OwnAccount, json, problem};
+use super::{Mistakes, OwnAccount, account_example, answer, described_as, problem, value};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,7 +27,7 @@ pub(super) async fn register(
     JsonBody(body, _): JsonBody<Registration>,
 ) -> Result<Response, Problem> {
     let account = identity.accounts().create(parse(&body)?).await.map_err(problem)?;
-    Ok(json(StatusCode::CREATED, &OwnAccount::from(account)))
+    Ok(answer(StatusCode::CREATED, &OwnAccount::from(account)))
 }
 
 fn parse(body: &Registration) -> Result<NewAccount, Problem> {
@@ -35,4 +37,21 @@ fn parse(body: &Registration) -> Result<NewAccount, Problem> {
     let name = mistakes.take("/name", Name::parse(&body.name));
     let whole = email.zip(password).zip(name);
     mistakes.or(whole.map(|((email, password), name)| NewAccount { email, name, password, role: Role::User }))
+}
+
+pub(super) fn described() -> Operation {
+    let example = json!({"email": "zoe@example.com", "password": "correct horse battery", "name": "Zoë"});
+    described_as("register", "Makes an account")
+        .body(&["application/json"], &reference("Registration"), &example)
+        .json(201, "Made.", &[], &reference("Account"), &account_example())
+        .refuses(&[ProblemCode::EmailTaken])
+}
+
+pub(super) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["email", "password", "name"],
+        "properties": {"email": value::email(), "password": value::new_password(), "name": value::name()},
+    })
 }

@@ -8,14 +8,16 @@ use domain::OwnerId;
 use identity::audit::Act;
 use identity::{Account, AccountChange, Identity};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
 use service_kit::auth::{Admin, Role};
 use service_kit::body::MergePatch;
+use service_kit::openapi::{Operation, page_of, reference, whole};
 use service_kit::page::{Limit, next_link};
 use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::{PathId, StrictQuery};
 use uuid::Uuid;
 
-use super::{OwnAccount, json, problem};
+use super::{OwnAccount, account_example, account_members, answer, described_as, problem};
 
 /// What cursors of this list are bound to besides the admin.
 const BINDING: &[u8] = b"users";
@@ -74,7 +76,7 @@ pub(super) async fn list(
     let next_cursor = last.map(|id| sealer.seal_cursor(principal.owner, BINDING, id.as_bytes()));
     let link = next_cursor.as_ref().and_then(|cursor| next_link(uri.path(), uri.query(), cursor));
     let items = accounts.into_iter().map(ListedAccount::from).collect();
-    let mut response = json(StatusCode::OK, &Page { items, next_cursor });
+    let mut response = answer(StatusCode::OK, &Page { items, next_cursor });
     if let Some(link) = link {
         response.headers_mut().insert(LINK, link);
     }
@@ -104,5 +106,57 @@ pub(super) async fn change(
 ) -> Result<Response, Problem> {
     let change = AccountChange { role: body.role, disabled: body.disabled };
     let account = identity.change(OwnerId(id), change).await.map_err(problem)?;
-    Ok(json(StatusCode::OK, &ListedAccount::from(account)))
+    Ok(answer(StatusCode::OK, &ListedAccount::from(account)))
+}
+
+pub(super) fn list_described() -> Operation {
+    let page = json!({"items": [user_example()], "next_cursor": null});
+    described_as("listUsers", "All accounts, oldest first").admin().pages().json(
+        200,
+        "A page of accounts.",
+        &["Link"],
+        &reference("UserPage"),
+        &page,
+    )
+}
+
+pub(super) fn change_described() -> Operation {
+    described_as("changeUser", "Changes an account's role, or disables or enables it")
+        .says("Disabling ends the account's sessions within 5 seconds.")
+        .admin()
+        .path_id("The account's id.")
+        .body(
+            &["application/merge-patch+json", "application/json"],
+            &reference("UserPatch"),
+            &json!({"role": "admin", "disabled": false}),
+        )
+        .json(200, "The account.", &[], &reference("User"), &user_example())
+        .refuses(&[ProblemCode::NotFound])
+}
+
+pub(super) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "role": {"type": "string", "enum": [Role::User.as_str(), Role::Admin.as_str()]},
+            "disabled": {"type": "boolean"},
+        },
+    })
+}
+
+pub(super) fn user_schema() -> Value {
+    let mut members = account_members();
+    members["disabled"] = json!({"type": "boolean"});
+    whole(members)
+}
+
+pub(super) fn page_schema() -> Value {
+    page_of("User")
+}
+
+fn user_example() -> Value {
+    let mut user = account_example();
+    user["disabled"] = false.into();
+    user
 }

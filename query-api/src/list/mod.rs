@@ -6,18 +6,21 @@ pub(crate) mod request;
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::OwnerId;
+use domain::{OwnerId, Priority, Status};
+use serde_json::{Value, json};
+use service_kit::openapi::{Operation, count, one_of, page_of, reference, time};
 use service_kit::query::StrictQuery;
 use service_kit::token::Sealer;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::NO_GENERATION;
 use crate::asked::Asked;
 use crate::error::ReadError;
 use crate::owners::StandingRow;
 use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
-use crate::task_row::{TaskRow, write_number, write_text};
+use crate::search;
+use crate::task_row::{self, TaskRow, write_number, write_text};
+use crate::{ANSWERED_PAGE, NO_GENERATION, read};
 pub(crate) use columns::Shelf;
 use query::Page;
 use request::{ListRequest, Parameters, Place, Sort, SortBy};
@@ -34,6 +37,43 @@ pub(crate) async fn list(
     }
     let answer = reads.answer(asked.owner, standing, &request).await?;
     Ok(asked.respond(&answer))
+}
+
+pub(crate) fn described() -> Operation {
+    let sorts: Vec<_> =
+        SortBy::ALL.iter().flat_map(|by| [by.as_str().to_owned(), format!("-{}", by.as_str())]).collect();
+    let page = json!({"items": [task_row::example()], "next_cursor": null, "revision": 3});
+    read("listTasks", "Tasks that match, in order")
+        .says("A walk by `next_cursor` shows every task that matches and keeps its place throughout exactly once.")
+        .query("status", "Any of these.", one_of(&Status::ALL.iter().map(|status| status.as_str()).collect::<Vec<_>>()))
+        .query(
+            "priority",
+            "Any of these.",
+            one_of(&Priority::ALL.iter().map(|priority| priority.as_str()).collect::<Vec<_>>()),
+        )
+        .query("tag", "Any of these, separated by commas.", json!({"type": "string", "minLength": 1}))
+        .query("due_after", "Due from then on.", time())
+        .query("due_before", "Due before then.", time())
+        .query(
+            "q",
+            "Words that must all occur in title or description, the last one as a prefix, case and accents aside.",
+            json!({"type": "string", "maxLength": search::CHARACTERS_MAX}),
+        )
+        .query(
+            "sort",
+            "`-` is descending; ties by id. No due date is last in both directions.",
+            json!({"type": "string", "enum": sorts, "default": "-created_at"}),
+        )
+        .pages()
+        .json(200, "A page of tasks.", &ANSWERED_PAGE, &reference("TaskPage"), &page)
+}
+
+pub(crate) fn schema() -> Value {
+    let mut page = page_of("Task");
+    page["properties"]["revision"] = count();
+    page["properties"]["revision"]["description"] = "What the page shows at least; the stream resumes from it.".into();
+    page["required"] = json!(["items", "next_cursor", "revision"]);
+    page
 }
 
 impl Query for ListRequest {

@@ -19,9 +19,11 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Deserialize;
+use serde_json::json;
 use service_kit::auth::Principal;
 use service_kit::headers::LastEventId;
-use service_kit::problem::Problem;
+use service_kit::openapi::{Operation, Tag};
+use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::StrictQuery;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -59,6 +61,26 @@ pub(crate) async fn stream(
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     Ok((headers, body).into_response())
+}
+
+pub(crate) fn described() -> Operation {
+    Operation::new(Tag::Queries, "followTasks", "What happens to the account's tasks, as it happens")
+        .says(
+            "Server-sent events: `id` is a revision, `event` a type, `data` the task after it (of `TaskDeleted`: its id and \
+             version). The first message has only an id, where the stream begins. A comment every 15 s says that it lives. \
+             It ends with the token; connect again with `Last-Event-ID`, and nothing is missed.",
+        )
+        .account()
+        .header("Last-Event-ID")
+        .answer(
+            200,
+            "The stream.",
+            &[],
+            "text/event-stream",
+            &json!({"type": "string"}),
+            &json!("id: 17\n\nid: 18\nevent: TaskStarted\ndata: {\"id\":\"…\"}\n\n"),
+        )
+        .refuses(&[ProblemCode::TooManyStreams, ProblemCode::Unavailable])
 }
 
 /// One client's stream.
