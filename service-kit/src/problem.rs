@@ -109,6 +109,8 @@ problem_codes! {
         "The address is unknown, the thing was deleted, or it is somebody else's: these look the same.";
     MethodNotAllowed = "method-not-allowed", 405, "This method is not offered here",
         "The `Allow` header lists what is.";
+    RequestTooSlow = "request-too-slow", 408, "The request did not arrive in time",
+        "The request line and the headers must arrive within 10 seconds.";
     BodyTooSlow = "body-too-slow", 408, "The body did not arrive in time",
         "A body must arrive within 30 seconds. Send it again, or split a batch into smaller ones.";
     // 409

@@ -1,43 +1,31 @@
 //! Connections: accepted, served, drained.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::Version;
-use axum::http::header::HOST;
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service as _;
 
+use super::answering::{RouterService, too_slow};
+use super::socket::{HEADER_TIME_MAX, Socket, Stream, Waiting};
+use super::tls::{Tls, speaks_http2};
 use crate::client_address::Peer;
-use crate::context::{RequestContext, X_REQUEST_ID};
-use crate::headers::single;
-use crate::problem::Problem;
 
 /// Beyond this the parser itself refuses, without a body.
 const PARSER_BUFFER_BYTES_MAX: usize = 128 << 10;
-const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a client may take nothing of an answer that waits for it. Each step of a client that does read is a good part
-/// of the socket's buffer, so that it cannot hold a connection with a byte now and then.
-const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 /// With what a service waits before and after it: 10 s from SIGTERM to the end.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 10_000;
@@ -47,13 +35,52 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 const STOPPING_LINGER_TIME_MAX: Duration = Duration::from_millis(200);
 const LINGER_BYTES_MAX: usize = 64 << 20;
+/// When it is looked again whether a connection that began as HTTP/2 does goes on like that.
+const PREFACE_PAUSE: Duration = Duration::from_millis(10);
+
+/// HTTP/2: requests at once on a connection.
+const STREAMS_MAX: u32 = 128;
+/// Requests that were broken off before they were looked at, and those that we had to break off.
+const RESETS_PENDING_MAX: usize = 16;
+const RESETS_OF_OURS_MAX: usize = 64;
+/// More than is taken, so that the edge can say so.
+const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
+/// Not yet read of one body, and of all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+const SEND_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Whether a client is still there is asked every so often, and has to be answered in time.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PONG_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Where clients come in.
+pub struct Door {
+    listener: TcpListener,
+    tls: Option<Tls>,
+}
+
+impl Door {
+    /// With TLS or without.
+    #[must_use]
+    pub fn new(listener: TcpListener, tls: Option<Tls>) -> Self {
+        Self { listener, tls }
+    }
+}
+
+impl From<TcpListener> for Door {
+    /// Without TLS.
+    fn from(listener: TcpListener) -> Self {
+        Self::new(listener, None)
+    }
+}
 
 /// Serves until `shutdown`, then drains for at most 5 s.
 ///
 /// # Errors
 /// When the listener has no address. An error of one connection ends that connection only; a failing `accept` is tried
 /// again.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+pub async fn serve(door: impl Into<Door>, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    let Door { listener, tls } = door.into();
     listener.local_addr()?;
     // turned into its final form here rather than for each request
     let router = router.with_state(());
@@ -67,10 +94,10 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, from)) => {
-                    let (router, stop, open) = (router.clone(), stop.clone(), open.clone());
+                    let (router, stop, open, tls) = (router.clone(), stop.clone(), open.clone(), tls.clone());
                     connections.spawn(async move {
                         open.increment(1.0);
-                        connection(stream, from, router, stop).await;
+                        connection(stream, from, tls, router, stop).await;
                         open.decrement(1.0);
                         drop(permit);
                     });
@@ -85,6 +112,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = accepting => {}
+        () = renewed(tls.as_ref()) => {}
     }
     drop(listener);
     stop.stopping.store(true, Ordering::Release);
@@ -107,185 +135,212 @@ struct Stop {
     cut: CancellationToken,
 }
 
-async fn connection(stream: TcpStream, from: SocketAddr, router: Router, stop: Stop) {
+async fn renewed(tls: Option<&Tls>) {
+    match tls {
+        Some(tls) => tls.renewed().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+async fn connection(stream: TcpStream, from: SocketAddr, tls: Option<Tls>, router: Router, stop: Stop) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
     let waiting = Arc::new(Waiting::new());
+    let peer = Peer { address: from.ip().to_canonical(), tls: tls.is_some() };
+    // boxed: the connection is kept for long, this is not
+    let opening = Box::pin(timeout(HEADER_TIME_MAX, open(stream, tls)));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = stop.drain.cancelled() => return,
+    };
+    let service = RouterService { router, peer, waiting };
+    match opened {
+        Ok(Ok((stream, Protocol::Http1))) => speak_http1(stream, service, stop).await,
+        Ok(Ok((stream, Protocol::Http2))) => Box::pin(speak_http2(stream, service, stop)).await,
+        Ok(Err(error)) => tracing::debug!(%error, "handshake"),
+        // nothing has come, so there is nothing to answer
+        Err(_) => {}
+    }
+}
+
+/// Finds out what is spoken.
+async fn open(stream: TcpStream, tls: Option<Tls>) -> io::Result<(Stream, Protocol)> {
+    match tls {
+        Some(tls) => {
+            let stream = tls.accept(stream).await?;
+            let protocol = if speaks_http2(&stream) { Protocol::Http2 } else { Protocol::Http1 };
+            Ok((Stream::Tls(Box::new(stream)), protocol))
+        }
+        None => {
+            let protocol = by_first_bytes(&stream).await?;
+            Ok((Stream::Plain(stream), protocol))
+        }
+    }
+}
+
+/// HTTP/2 without TLS begins with a request that no HTTP/1 client makes.
+async fn by_first_bytes(stream: &TcpStream) -> io::Result<Protocol> {
+    const PREFACE: &[u8] = b"PRI";
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut first).await?;
+        if count == 0 || first[..count] != PREFACE[..count] {
+            return Ok(Protocol::Http1);
+        }
+        if count == PREFACE.len() {
+            return Ok(Protocol::Http2);
+        }
+        tokio::time::sleep(PREFACE_PAUSE).await;
+    }
+}
+
+async fn speak_http1(stream: Stream, service: RouterService, stop: Stop) {
+    let waiting = service.waiting.clone();
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_buf_size(PARSER_BUFFER_BYTES_MAX);
-    let peer = Peer { address: from.ip().to_canonical(), tls: false };
-    let service = RouterService { router, peer, waiting: waiting.clone() };
-    let socket = Socket { stream: TokioIo::new(stream), waiting: waiting.clone(), blocked: false };
+    let socket = TokioIo::new(Socket::new(stream, waiting.clone(), true));
     let mut connection = builder.serve_connection(socket, service);
-    let served = {
-        let mut drained = pin!(stop.drain.cancelled());
-        let mut cut = pin!(stop.cut.cancelled());
-        let mut alarm = pin!(tokio::time::sleep_until(waiting.deadline().unwrap_or_else(Instant::now)));
-        let (mut registered, mut draining) = (false, false);
-        poll_fn(|cx| {
-            // polled once so that they wake this task; from then on a flag tells, which is all that a request pays
-            if !registered {
-                registered = true;
-                let _ = (drained.as_mut().poll(cx), cut.as_mut().poll(cx), alarm.as_mut().poll(cx));
-            }
-            if stop.stopping.load(Ordering::Acquire) {
-                if !draining {
-                    draining = true;
-                    Pin::new(&mut connection).graceful_shutdown();
+    let ended = drive(Pin::new(&mut connection), &waiting, &stop).await;
+    match ended {
+        Ok(ended @ (Ended::Served | Ended::Late)) => {
+            let mut stream = connection.into_parts().io.into_inner().into_stream();
+            if ended == Ended::Late {
+                if !waiting.has_begun() || waiting.is_unread() {
+                    return;
                 }
-                if stop.cut.is_cancelled() {
-                    return Poll::Ready(Ok(false));
+                let answering = async { stream.write_all(&too_slow()).await };
+                if !matches!(timeout(STOPPING_LINGER_TIME_MAX, answering).await, Ok(Ok(()))) {
+                    return;
                 }
             }
-            // to the end of what is to be written; the socket's own end comes in `linger`
-            let served = Pin::new(&mut connection).poll(cx).map_ok(|()| true);
-            while served.is_pending() && alarm.is_elapsed() {
-                let now = Instant::now();
-                let deadline = waiting.deadline();
-                if deadline.is_some_and(|deadline| deadline <= now) {
-                    return Poll::Ready(Ok(false));
-                }
-                // what it waits for may be another thing by then, with an earlier deadline
-                let look_again = now + HEADER_TIME_MAX;
-                alarm.as_mut().reset(deadline.map_or(look_again, |deadline| deadline.min(look_again)));
-                let _ = alarm.as_mut().poll(cx);
-            }
-            served
-        })
-        .await
-    };
-    match served {
-        Ok(true) => {
-            let time_max =
-                if stop.stopping.load(Ordering::Acquire) { STOPPING_LINGER_TIME_MAX } else { LINGER_TIME_MAX };
-            linger(connection.into_parts().io.stream.into_inner(), time_max).await;
+            let stopping = stop.stopping.load(Ordering::Acquire);
+            linger(stream, if stopping { STOPPING_LINGER_TIME_MAX } else { LINGER_TIME_MAX }).await;
         }
-        Ok(false) => {}
-        // the client went away, was too slow, or does not speak HTTP: its own affair
+        Ok(Ended::Cut) => {}
+        // the client went away, or does not speak HTTP: its own affair
         Err(error) => tracing::debug!(%error, "connection"),
     }
 }
 
-/// What a connection waits for, the headers of a request or a client that reads, and since when. The time-outs are these
-/// two numbers for each connection, looked at by one timer that is seldom set: hyper's own sets and clears a timer for
-/// each request, which costs a tenth of an empty request.
-struct Waiting {
-    opened: Instant,
-    /// For headers. Milliseconds after `opened`, plus one; 0 while a request is being answered.
-    since_ms: AtomicU64,
-    /// For the client to read: since it last took something, in the same way; 0 while nothing waits to be written.
-    unread_since_ms: AtomicU64,
+async fn speak_http2(stream: Stream, service: RouterService, stop: Stop) {
+    let waiting = service.waiting.clone();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(RESETS_OF_OURS_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_TIME_MAX);
+    let socket = TokioIo::new(Socket::new(stream, waiting.clone(), false));
+    let connection = pin!(builder.serve_connection(socket, service));
+    if let Err(error) = drive(connection, &waiting, &stop).await {
+        tracing::debug!(%error, "connection");
+    }
 }
 
-impl Waiting {
-    fn new() -> Self {
-        Self { opened: Instant::now(), since_ms: AtomicU64::new(1), unread_since_ms: AtomicU64::new(0) }
-    }
+/// A connection of either protocol.
+trait Connection: Future<Output = hyper::Result<()>> {
+    /// Whether the client can be told to go before the connection ends.
+    const SAYS_GOODBYE: bool;
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
-    }
+    /// What is being answered is the last.
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
 
-    fn begin(&self) {
-        self.since_ms.store(self.now_ms(), Ordering::Relaxed);
-    }
+impl Connection for http1::Connection<TokioIo<Socket>, RouterService> {
+    const SAYS_GOODBYE: bool = false;
 
-    fn end(&self) {
-        self.since_ms.store(0, Ordering::Relaxed);
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
     }
+}
 
-    /// The client has taken something, or begins to be waited for.
-    fn unread(&self) {
-        self.unread_since_ms.store(self.now_ms(), Ordering::Relaxed);
+impl Connection for http2::Connection<TokioIo<Socket>, RouterService, TokioExecutor> {
+    const SAYS_GOODBYE: bool = true;
+
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
     }
+}
 
-    /// All that waited is written: only now does the wait for the next request begin.
-    fn all_written(&self) {
-        self.unread_since_ms.store(0, Ordering::Relaxed);
-        if self.since_ms.load(Ordering::Relaxed) != 0 {
-            self.begin();
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// By the client, or after the last answer.
+    Served,
+    /// The client was too slow.
+    Late,
+    /// It abuses us, or the process ends.
+    Cut,
+}
+
+/// Until the end of a connection, or of what it may take.
+async fn drive<C: Connection>(mut connection: Pin<&mut C>, waiting: &Waiting, stop: &Stop) -> hyper::Result<Ended> {
+    let mut drained = pin!(stop.drain.cancelled());
+    let mut cut = pin!(stop.cut.cancelled());
+    let mut alarm = pin!(tokio::time::sleep_until(waiting.deadline().unwrap_or_else(Instant::now)));
+    let (mut registered, mut draining, mut told_to_go) = (false, false, false);
+    poll_fn(|cx| {
+        // polled once so that they wake this task; from then on a flag tells, which is all that a request pays
+        if !registered {
+            registered = true;
+            let _ = (drained.as_mut().poll(cx), cut.as_mut().poll(cx), alarm.as_mut().poll(cx));
         }
-    }
-
-    /// When it has waited for too long; `None` while a request is being answered.
-    fn deadline(&self) -> Option<Instant> {
-        let after = |ms: &AtomicU64, time_max| {
-            let since_ms = ms.load(Ordering::Relaxed).checked_sub(1)?;
-            Some(self.opened + Duration::from_millis(since_ms) + time_max)
-        };
-        after(&self.unread_since_ms, WRITE_TIME_MAX).or_else(|| after(&self.since_ms, HEADER_TIME_MAX))
-    }
-}
-
-/// The client's socket, which knows whether something waits for the client to read.
-struct Socket {
-    stream: TokioIo<TcpStream>,
-    waiting: Arc<Waiting>,
-    blocked: bool,
-}
-
-impl Socket {
-    fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if self.blocked != written.is_pending() {
-            // blocked, or gone on since: what comes after the last byte is the flush
-            self.blocked = true;
-            self.waiting.unread();
+        if stop.stopping.load(Ordering::Acquire) {
+            if !draining {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            if stop.cut.is_cancelled() {
+                return Poll::Ready(Ok(Ended::Cut));
+            }
         }
-        written
-    }
-}
-
-impl hyper::rt::Read for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl hyper::rt::Write for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.written(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    /// Called once hyper has nothing more to write.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.blocked {
-            self.blocked = false;
-            self.waiting.all_written();
+        // to the end of what is to be written; the socket's own end comes in `linger`
+        let mut served = connection.as_mut().poll(cx).map_ok(|()| Ended::Served);
+        if waiting.is_abused() {
+            metrics::counter!("http_connections_abused_total").increment(1);
+            return Poll::Ready(Ok(Ended::Cut));
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    /// Left to [`linger`]; hyper calls it after the flush.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+        while served.is_pending() && alarm.is_elapsed() {
+            let now = Instant::now();
+            let mut deadline = waiting.deadline();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                if !C::SAYS_GOODBYE || told_to_go || waiting.is_unread() {
+                    return Poll::Ready(Ok(Ended::Late));
+                }
+                told_to_go = true;
+                waiting.begin();
+                deadline = waiting.deadline();
+                connection.as_mut().graceful_shutdown();
+                served = connection.as_mut().poll(cx).map_ok(|()| Ended::Served);
+            }
+            // what it waits for may be another thing by then, with an earlier deadline
+            let look_again = now + HEADER_TIME_MAX;
+            alarm.as_mut().reset(deadline.map_or(look_again, |deadline| deadline.min(look_again)));
+            let _ = alarm.as_mut().poll(cx);
+        }
+        served
+    })
+    .await
 }
 
 /// Says that there is no more to come, and reads away what the client still sends, within bounds.
-async fn linger(mut stream: TcpStream, time_max: Duration) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
-    let reading = async {
+async fn linger(mut stream: Stream, time_max: Duration) {
+    let lingering = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
         let mut buffer = [0; 8 << 10];
         let mut bytes = 0;
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
@@ -296,95 +351,5 @@ async fn linger(mut stream: TcpStream, time_max: Duration) {
         }
     };
     // whether the client closed in time does not matter
-    let _ = tokio::time::timeout(time_max, reading).await;
-}
-
-/// hyper calls the router directly.
-struct RouterService {
-    router: Router,
-    peer: Peer,
-    waiting: Arc<Waiting>,
-}
-
-impl hyper::service::Service<hyper::Request<Incoming>> for RouterService {
-    type Response = hyper::Response<AnsweredBody>;
-    type Error = Infallible;
-    type Future = Routed;
-
-    fn call(&self, mut request: hyper::Request<Incoming>) -> Routed {
-        self.waiting.end();
-        request.extensions_mut().insert(self.peer);
-        // RFC 9112, 3.2; said here and not in the edge, since only what comes over a wire has a host
-        let answer = match single(request.headers(), &HOST) {
-            Ok(None) if request.version() == Version::HTTP_11 => refuse_host(&request, "the header Host is missing"),
-            Err(_) => refuse_host(&request, "the header Host stands there twice"),
-            Ok(_) => Answer::Called(self.router.clone().call(request)),
-        };
-        Routed { answer, waiting: Some(self.waiting.clone()) }
-    }
-}
-
-fn refuse_host(request: &hyper::Request<Incoming>, detail: &'static str) -> Answer {
-    let context = RequestContext::from_headers(request.headers());
-    let request_id = context.request_id_header();
-    let mut response = context.sync_scope(|| Problem::parameter(detail).into_response());
-    response.headers_mut().insert(X_REQUEST_ID, request_id);
-    Answer::Refused(Some(response))
-}
-
-enum Answer {
-    Called(axum::routing::future::RouteFuture<Infallible>),
-    Refused(Option<Response>),
-}
-
-struct Routed {
-    answer: Answer,
-    waiting: Option<Arc<Waiting>>,
-}
-
-impl Future for Routed {
-    type Output = Result<hyper::Response<AnsweredBody>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match &mut self.answer {
-            Answer::Called(future) => ready!(Pin::new(future).poll(cx)?),
-            Answer::Refused(response) => response.take().unwrap_or_default(),
-        };
-        let waiting = self.waiting.take();
-        Poll::Ready(Ok(response.map(|body| AnsweredBody { body, waiting })))
-    }
-}
-
-/// An answer's body, which knows when hyper has it whole: once that is written, the connection waits for the next request.
-struct AnsweredBody {
-    body: Body,
-    waiting: Option<Arc<Waiting>>,
-}
-
-impl Drop for AnsweredBody {
-    fn drop(&mut self) {
-        if let Some(waiting) = &self.waiting {
-            waiting.begin();
-        }
-    }
-}
-
-impl http_body::Body for AnsweredBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
+    let _ = timeout(time_max, lingering).await;
 }

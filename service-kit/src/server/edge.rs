@@ -244,9 +244,7 @@ impl Rules {
         // at once, rather than in steps
         headers.reserve(HEADERS_ADDED);
         headers.insert(X_REQUEST_ID, exchange.context.request_id_header());
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        secure(headers);
         if !headers.contains_key(CACHE_CONTROL) {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
         }
@@ -301,6 +299,13 @@ impl Rules {
         }
         response
     }
+}
+
+/// What every answer has, of whoever it is.
+pub(super) fn secure(headers: &mut HeaderMap) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
 }
 
 /// The span of a request that was answered.

@@ -1,0 +1,183 @@
+//! From hyper to the router and back; and what is refused before there is a router to ask.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use axum::http::{HeaderValue, Version};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::Incoming;
+use tower::Service as _;
+
+use super::edge::secure;
+use super::socket::{Answering, Waiting};
+use crate::client_address::Peer;
+use crate::context::{RequestContext, X_REQUEST_ID};
+use crate::headers::single;
+use crate::problem::{Problem, ProblemCode};
+
+/// More than hyper takes.
+const HEADERS_MAX: usize = 128;
+
+/// hyper calls the router directly.
+#[derive(Clone)]
+pub(super) struct RouterService {
+    pub router: Router,
+    pub peer: Peer,
+    pub waiting: Arc<Waiting>,
+}
+
+impl hyper::service::Service<hyper::Request<Incoming>> for RouterService {
+    type Response = hyper::Response<AnsweredBody>;
+    type Error = Infallible;
+    type Future = Routed;
+
+    fn call(&self, mut request: hyper::Request<Incoming>) -> Routed {
+        let answering = self.waiting.answer();
+        let answer = match check(&request, &self.waiting) {
+            Ok(()) => {
+                request.extensions_mut().insert(self.peer);
+                Answer::Called(self.router.clone().call(request))
+            }
+            Err(problem) => Answer::Refused(Some(refused(RequestContext::from_headers(request.headers()), problem))),
+        };
+        Routed { answer, answering: Some(answering) }
+    }
+}
+
+/// What is said here and not in the edge, since only what comes over a wire has it.
+fn check(request: &hyper::Request<Incoming>, waiting: &Waiting) -> Result<(), Problem> {
+    let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    if request.version() < Version::HTTP_2 && waiting.look_at_head(|head| is_chunked && !is_only_chunked(head)) {
+        let detail = "Transfer-Encoding and Content-Length don't go together, nor do chunks behind another request";
+        return Err(Problem::new(ProblemCode::BadRequest).detail(detail));
+    }
+    // RFC 9112, 3.2
+    match single(request.headers(), &HOST) {
+        Ok(None) if request.version() == Version::HTTP_11 => Err(Problem::parameter("the header Host is missing")),
+        Err(_) => Err(Problem::parameter("the header Host stands there twice")),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Whether the head of a chunked request says nothing else about its length. hyper goes by the chunks and keeps a
+/// `Content-Length` to itself; a proxy before it may have gone by that, and then the two don't agree on what the next
+/// request is. A head that could not be seen by itself, since it came together with another request, may have one too.
+fn is_only_chunked(head: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    let has = |headers: &[httparse::Header<'_>], name: &str| {
+        headers.iter().any(|header| header.name.eq_ignore_ascii_case(name))
+    };
+    matches!(request.parse(head), Ok(httparse::Status::Complete(_)))
+        && has(request.headers, "transfer-encoding")
+        && !has(request.headers, "content-length")
+}
+
+/// A refusal, after which the connection ends: what comes next on it might be anything.
+fn refused(context: RequestContext, problem: Problem) -> Response {
+    let request_id = context.request_id_header();
+    let mut response = context.sync_scope(|| problem.into_response());
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, request_id);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    secure(headers);
+    response
+}
+
+/// The whole answer to a request whose head did not arrive in time, as bytes: hyper has no request to answer.
+pub(super) fn too_slow() -> Vec<u8> {
+    let context = RequestContext::fresh();
+    let problem = Problem::new(ProblemCode::RequestTooSlow);
+    let body = context.clone().sync_scope(|| serde_json::to_vec(&problem).unwrap_or_default());
+    let response = refused(context, problem);
+    let mut bytes = format!("HTTP/1.1 {}\r\ncontent-length: {}\r\n", response.status(), body.len()).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+enum Answer {
+    Called(axum::routing::future::RouteFuture<Infallible>),
+    Refused(Option<Response>),
+}
+
+pub(super) struct Routed {
+    answer: Answer,
+    answering: Option<Answering>,
+}
+
+impl Future for Routed {
+    type Output = Result<hyper::Response<AnsweredBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match &mut self.answer {
+            Answer::Called(future) => ready!(Pin::new(future).poll(cx)?),
+            Answer::Refused(response) => response.take().unwrap_or_default(),
+        };
+        let mut answering = self.answering.take();
+        if let Some(answering) = &mut answering {
+            answering.answered();
+        }
+        Poll::Ready(Ok(response.map(|body| AnsweredBody { body, _answering: answering })))
+    }
+}
+
+/// An answer's body, which knows when hyper has it whole: once that is written, the connection waits for the next request.
+pub(super) struct AnsweredBody {
+    body: Body,
+    _answering: Option<Answering>,
+}
+
+impl http_body::Body for AnsweredBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_and_a_length_don_t_go_together() {
+        for (head, good) in [
+            ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", true),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n", false),
+            ("POST / HTTP/1.1\r\ncontent-LENGTH: 4\r\ntransfer-encoding: chunked\r\n\r\n", false),
+            // in the body it is a body
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n14\r\nContent-Length: 4\r\n\r\n", true),
+            // not seen whole, not seen at all, another request's
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", false),
+            ("", false),
+            ("GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
+        ] {
+            assert_eq!(is_only_chunked(head.as_bytes()), good, "{head:?}");
+        }
+    }
+}
