@@ -178,7 +178,7 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
         true => traces::from(&settings.source, "primetrade").map_err(TelemetryError::from)?,
         false => None,
     };
-    let listeners = if is_server { Some(Listeners::bind(&settings.listen).await?) } else { None };
+    let listeners = if is_server { Some(Listeners::bind(&settings.listen, settings.tls()?).await?) } else { None };
     // Held as long as the server runs on the private Postgres.
     let mut server_lock = None;
     let opening = async {

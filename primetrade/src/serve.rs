@@ -12,7 +12,7 @@ use projector::{AdminApi, Projector};
 use query_api::{QueryApi, Replica, Sources};
 use service_kit::documents;
 use service_kit::health::{self, Check, Health, Lag};
-use service_kit::server::{self, EdgeSettings};
+use service_kit::server::{self, Door, EdgeSettings, Tls};
 use service_kit::service::{Background, all_of};
 use service_kit::telemetry::{self, TelemetryError};
 use service_kit::token::{RootSecret, Sealer};
@@ -65,7 +65,7 @@ pub enum ServeError {
 /// Where it listens.
 pub struct Listeners {
     /// The API.
-    pub api: TcpListener,
+    pub api: Door,
     /// livez, readyz and metrics, if they are apart.
     pub ops: Option<TcpListener>,
 }
@@ -75,12 +75,13 @@ impl Listeners {
     ///
     /// # Errors
     /// They are taken already, or cannot be.
-    pub async fn bind(listen: &service_kit::config::Listen) -> Result<Self, ServeError> {
+    pub async fn bind(listen: &service_kit::config::Listen, tls: Option<Tls>) -> Result<Self, ServeError> {
         let ops = match listen.ops_address {
             Some(address) => Some(bind(address, "PRIMETRADE_OPS_LISTEN").await?),
             None => None,
         };
-        Ok(Self { api: bind(listen.address, "--listen or PRIMETRADE_LISTEN").await?, ops })
+        let api = bind(listen.address, "--listen or PRIMETRADE_LISTEN").await?;
+        Ok(Self { api: Door::new(api, tls), ops })
     }
 }
 
@@ -151,7 +152,7 @@ pub async fn run(
     if let Some(projector) = projector {
         background.spawn("projector", projector.stopped());
     }
-    tracing::info!(address = %listeners.api.local_addr()?, "PrimeTrade answers");
+    tracing::info!(address = %listeners.api.address()?, "PrimeTrade answers");
     let serving = async {
         let api = server::serve(listeners.api, api, shutdown.clone());
         match listeners.ops.zip(ops) {

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use service_kit::config::{self, ConfigError, DatabaseUrls, Listen, Log, Origin, Source, VARIABLES, Variable};
 use service_kit::exposure;
-use service_kit::server::EdgeSettings;
+use service_kit::server::{EdgeSettings, Tls};
 use service_kit::token::RootSecret;
 
 use crate::privileges::{FILE_ON_STDIN, HANDED_DOWN};
@@ -123,6 +123,14 @@ impl Settings {
             log: Log::read(&source)?,
             source,
         })
+    }
+
+    /// How connections are encrypted; only a server needs the files.
+    ///
+    /// # Errors
+    /// One of them is missing or no good.
+    pub fn tls(&self) -> Result<Option<Tls>, ConfigError> {
+        Tls::read(&self.source)
     }
 
     /// Refuses to be reached by others with settings that are not fit for it.

@@ -63,6 +63,8 @@ pub const VARIABLES: &[Variable] = &[
         "authority of the brokers' certificates (PEM), default those of the machine",
     ),
     Variable::secret("PRIMETRADE_REDIS_URL", "services only"),
+    Variable::open("PRIMETRADE_TLS_CERT_FILE", None, "certificate and those above it (PEM): clients come by TLS"),
+    Variable::open("PRIMETRADE_TLS_KEY_FILE", None, "its key (PEM)"),
     Variable::open("PRIMETRADE_TRUSTED_PROXIES", None, "addresses or networks whose X-Forwarded-For is believed"),
     Variable::open("PRIMETRADE_CORS_ORIGINS", None, "origins that browsers may call from"),
     Variable::open("PRIMETRADE_RATE_LIMITS", Some("on"), "on or off"),

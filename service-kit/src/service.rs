@@ -37,7 +37,7 @@ use crate::interrupt::Interrupt;
 use crate::jwks::{self, Jwks};
 use crate::redis::Redis;
 use crate::revocations;
-use crate::server::{self, EdgeSettings};
+use crate::server::{self, Door, EdgeSettings, Tls};
 use crate::telemetry;
 use crate::token::RootSecret;
 use crate::traces;
@@ -259,6 +259,7 @@ where
     let metrics = telemetry::metrics().map_err(|error| Failure::Start(error.into()))?;
     let _traces = traces::from(&starting.source, name).map_err(|error| Failure::Start(error.into()))?;
     let edge = EdgeSettings::read(&starting.source).map_err(|error| Failure::Start(error.into()))?;
+    let tls = Tls::read(&starting.source).map_err(|error| Failure::Start(error.into()))?;
     starting.redis = starting.open_redis()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
     let built = tokio::select! {
@@ -281,7 +282,7 @@ where
     let listener = bind(listen.address).await?;
     tracing::info!(address = %listen.address, "{name} answers");
     let serving = async {
-        let api = server::serve(listener, api, closing.clone());
+        let api = server::serve(Door::new(listener, tls), api, closing.clone());
         match ops {
             Some((listener, ops)) => tokio::try_join!(api, server::serve(listener, ops, closing.clone())).map(drop),
             None => api.await,

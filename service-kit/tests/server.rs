@@ -7,13 +7,15 @@ use axum::Router;
 use axum::body::Body as RequestBody;
 use axum::extract::{Path, Request};
 use axum::http::header::{CONTENT_TYPE, ETAG};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::response::IntoResponse;
 use axum::routing::{any, get, post};
+use bytes::Bytes;
 use serde::Deserialize;
 use service_kit::body::JsonBody;
+use service_kit::config::Source;
 use service_kit::context::RequestContext;
-use service_kit::server::{self, Edge};
+use service_kit::server::{self, Door, Edge, Tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -41,6 +43,10 @@ async fn start() -> Server {
 }
 
 async fn start_with(edge: Edge) -> Server {
+    start_door(edge, None).await
+}
+
+async fn start_door(edge: Edge, tls: Option<Tls>) -> Server {
     let long = "{\"text\":\"".to_owned() + &"abc ".repeat(1000) + "\"}";
     let json = |etag: &'static str, content_type: &'static str, text: String| {
         get(move || async move {
@@ -75,7 +81,7 @@ async fn start_with(edge: Edge) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = listener.local_addr().expect("bound");
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(server::serve(listener, server::edge(router, edge), shutdown.clone()));
+    let task = tokio::spawn(server::serve(Door::new(listener, tls), server::edge(router, edge), shutdown.clone()));
     Server { address, shutdown, task }
 }
 
@@ -297,7 +303,277 @@ async fn a_stop_lets_requests_finish_and_closes_idle_connections_at_once() {
     assert!(TcpStream::connect(server.address).await.is_err());
 }
 
-/// All three at once, since each takes its ten seconds.
+#[tokio::test]
+async fn chunks_beside_a_length_are_refused_and_the_connection_ends() {
+    let server = start().await;
+    let json = "Host: x\r\nContent-Type: application/json\r\n";
+    let chunked = "e\r\n{\"title\": \"a\"}\r\n0\r\n\r\n";
+    let good =
+        format!("POST /tasks HTTP/1.1\r\n{json}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{chunked}");
+    assert_eq!(server.raw(&good).await.status, 200);
+    // the connection is not told to close, and closes; whatever comes after is never looked at
+    let smuggled = "GET /panic HTTP/1.1\r\nHost: x\r\n\r\n";
+    for both in [
+        "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n",
+        "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\nX: y\r\nCONTENT-LENGTH: 24\r\n",
+    ] {
+        let answer = server.raw(format!("POST /tasks HTTP/1.1\r\n{json}{both}\r\n{chunked}{smuggled}")).await;
+        assert_eq!((answer.status, answer.header("connection")), (400, Some("close")), "{both}");
+        assert_eq!(answer.problem()["code"], "bad-request");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert!(!String::from_utf8_lossy(&answer.body).contains("HTTP/1.1"), "{both}");
+    }
+    // after another request on the same connection it is seen as well
+    let mut stream = TcpStream::connect(server.address).await.expect("connects");
+    for _ in 0..3 {
+        stream
+            .write_all(format!("POST /tasks HTTP/1.1\r\n{json}Transfer-Encoding: chunked\r\n\r\n{chunked}").as_bytes())
+            .await
+            .expect("sends");
+        read_until(&mut stream, b"taken").await;
+    }
+    stream
+        .write_all(
+            format!("POST /tasks HTTP/1.1\r\n{json}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n{chunked}")
+                .as_bytes(),
+        )
+        .await
+        .expect("sends");
+    assert_eq!(read_answer(&mut stream).await.status, 400);
+    // two lengths, and what is no chunk
+    for bad in [
+        format!("POST /tasks HTTP/1.1\r\n{json}Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde"),
+        format!("POST /tasks HTTP/1.1\r\n{json}Transfer-Encoding: chunked, identity\r\n\r\n{chunked}"),
+        format!("POST /tasks HTTP/1.0\r\n{json}Transfer-Encoding: chunked\r\n\r\n{chunked}"),
+        format!("POST /tasks HTTP/1.1\r\n{json}Transfer-Encoding: chunked\r\n\r\nxyz\r\n"),
+        format!("POST /tasks HTTP/1.1\r\n{json}Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n"),
+    ] {
+        assert_eq!(server.raw(&bad).await.status, 400, "{bad}");
+    }
+}
+
+async fn read_until(stream: &mut TcpStream, end: &[u8]) {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end) {
+        let read = stream.read_buf(&mut bytes);
+        let count = tokio::time::timeout(Duration::from_secs(20), read).await.expect("in time").expect("reads");
+        assert!(count > 0, "{}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+/// A client of HTTP/2 without TLS, and what drives its connection.
+async fn h2_client(server: &Server) -> (h2::client::SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let stream = TcpStream::connect(server.address).await.expect("connects");
+    let (client, connection) = h2::client::handshake(stream).await.expect("speaks HTTP/2");
+    (client, tokio::spawn(connection))
+}
+
+fn h2_request(method: &str, path: &str) -> axum::http::Request<()> {
+    let request = axum::http::Request::builder().method(method).uri(format!("http://x{path}"));
+    request.header("content-type", "application/json").body(()).expect("a request")
+}
+
+async fn h2_body(response: axum::http::Response<h2::RecvStream>) -> Vec<u8> {
+    let (mut body, mut bytes) = (response.into_body(), Vec::new());
+    while let Some(data) = body.data().await {
+        let data = data.expect("data");
+        body.flow_control().release_capacity(data.len()).expect("released");
+        bytes.extend_from_slice(&data);
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn http2_by_prior_knowledge_is_answered_like_http1() {
+    let server = start().await;
+    let (client, connection) = h2_client(&server).await;
+    let mut client = client.ready().await.expect("ready");
+    let (answer, mut body) = client.send_request(h2_request("POST", "/tasks"), false).expect("sends");
+    body.send_data(Bytes::from_static(b"{\"title\":\"a\"}"), true).expect("sends");
+    let answer = answer.await.expect("an answer");
+    assert_eq!((answer.status(), answer.version()), (StatusCode::OK, Version::HTTP_2));
+    assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(h2_body(answer).await, b"taken");
+
+    let (answer, _) = client.send_request(h2_request("GET", "/nowhere"), true).expect("sends");
+    let answer = answer.await.expect("an answer");
+    assert_eq!(
+        (answer.status(), &answer.headers()["content-type"]),
+        (StatusCode::NOT_FOUND, &HeaderValue::from_static("application/problem+json"))
+    );
+    h2_body(answer).await;
+
+    // many at once, and a large one among them
+    let (large, _) = client.send_request(h2_request("GET", "/large"), true).expect("sends");
+    for _ in 0..20 {
+        client = client.ready().await.expect("ready");
+        let (answer, _) = client.send_request(h2_request("GET", "/tasks"), true).expect("sends");
+        assert_eq!(answer.await.expect("an answer").status(), StatusCode::OK);
+    }
+    assert_eq!(h2_body(large.await.expect("an answer")).await.len(), LARGE_BYTES);
+
+    // the end: what is being answered is answered, then the connection closes
+    client = client.ready().await.expect("ready");
+    let (slow, _) = client.send_request(h2_request("POST", "/slow"), true).expect("sends");
+    // answered after it: so the slow one has arrived
+    let (quick, _) = client.send_request(h2_request("GET", "/tasks"), true).expect("sends");
+    assert_eq!(quick.await.expect("an answer").status(), StatusCode::OK);
+    server.shutdown.cancel();
+    assert_eq!(slow.await.expect("an answer").status(), StatusCode::OK);
+    drop(client);
+    tokio::time::timeout(Duration::from_secs(20), connection)
+        .await
+        .expect("in time")
+        .expect("no panic")
+        .expect("closed");
+    tokio::time::timeout(Duration::from_secs(20), server.task)
+        .await
+        .expect("stops")
+        .expect("no panic")
+        .expect("no error");
+}
+
+#[tokio::test]
+async fn large_headers_over_http2_are_refused() {
+    let server = start().await;
+    let (client, _connection) = h2_client(&server).await;
+    for (bytes, status) in [(20_000, 200), (40_000, 431), (66_000, 431)] {
+        let mut client = client.clone().ready().await.expect("ready");
+        let mut request = h2_request("GET", "/tasks");
+        request.headers_mut().insert("x-long", HeaderValue::from_str(&"x".repeat(bytes)).expect("a value"));
+        let (answer, _) = client.send_request(request, true).expect("sends");
+        assert_eq!(answer.await.expect("an answer").status(), status, "{bytes}");
+    }
+}
+
+/// CVE-2023-44487: requests that are broken off as soon as they are made.
+#[tokio::test]
+async fn who_only_breaks_requests_off_is_cut_off() {
+    let server = start().await;
+    let (client, connection) = h2_client(&server).await;
+    let mut sent = 0_u32;
+    let attack = async {
+        let mut client = client;
+        while sent < 20_000 {
+            let Ok(ready) = client.ready().await else { return };
+            client = ready;
+            let Ok((answer, mut stream)) = client.send_request(h2_request("POST", "/longer"), true) else { return };
+            stream.send_reset(h2::Reason::CANCEL);
+            drop(answer);
+            sent += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), attack).await.expect("in time");
+    assert!(sent < 20_000, "never cut off");
+    let ended = tokio::time::timeout(Duration::from_secs(20), connection).await.expect("in time").expect("no panic");
+    ended.expect_err("the connection was cut off");
+    // and others go on
+    assert_eq!(server.get("/tasks", "").await.status, 200);
+}
+
+/// The same by who waits until they are being answered.
+#[tokio::test]
+async fn who_breaks_off_what_is_being_answered_is_cut_off_too() {
+    let server = start().await;
+    let (client, connection) = h2_client(&server).await;
+    let mut rounds = 0;
+    let attack = async {
+        let mut client = client;
+        while rounds < 100 {
+            let mut streams = Vec::new();
+            for _ in 0..50 {
+                let Ok(ready) = client.ready().await else { return };
+                client = ready;
+                let Ok(sent) = client.send_request(h2_request("POST", "/longer"), true) else { return };
+                streams.push(sent);
+            }
+            let Ok(ready) = client.ready().await else { return };
+            client = ready;
+            let Ok((answer, _)) = client.send_request(h2_request("GET", "/tasks"), true) else { return };
+            if answer.await.is_err() {
+                return;
+            }
+            for (_, stream) in &mut streams {
+                stream.send_reset(h2::Reason::CANCEL);
+            }
+            rounds += 1;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), attack).await.expect("in time");
+    assert!(rounds < 100, "never cut off");
+    // with an error or without: it is over
+    let _ = tokio::time::timeout(Duration::from_secs(20), connection).await.expect("in time").expect("no panic");
+    assert_eq!(server.get("/tasks", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn tls_with_http2_or_http1_and_strict_transport_security() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let dir = std::env::temp_dir().join(format!("service-kit-tls-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&dir).expect("a folder");
+    let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
+    std::fs::write(&cert_file, made.cert.pem()).expect("writes");
+    std::fs::write(&key_file, made.signing_key.serialize_pem()).expect("writes");
+    let file = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
+    let source = |cert: String, key: String| {
+        Source::from_pairs([("PRIMETRADE_TLS_CERT_FILE", cert), ("PRIMETRADE_TLS_KEY_FILE", key)])
+    };
+    // what is missing or no good is told by its name
+    for (cert, key, named) in [
+        (file(&cert_file), String::new(), "PRIMETRADE_TLS_KEY_FILE"),
+        (String::new(), file(&key_file), "PRIMETRADE_TLS_CERT_FILE"),
+        (file(&key_file), file(&key_file), "PRIMETRADE_TLS_CERT_FILE"),
+        (file(&cert_file), file(&cert_file), "PRIMETRADE_TLS_KEY_FILE"),
+        (file(&dir.join("missing")), file(&key_file), "PRIMETRADE_TLS_CERT_FILE"),
+    ] {
+        let error = Tls::read(&source(cert, key)).expect_err(named).to_string();
+        assert!(error.starts_with(named), "{error}");
+    }
+    let tls = Tls::read(&source(file(&cert_file), file(&key_file))).expect("good").expect("configured");
+    std::fs::remove_dir_all(&dir).expect("removes");
+
+    let server = start_door(Edge::default(), Some(tls)).await;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = |http1: bool| {
+        let authority = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).expect("a certificate");
+        let address = server.address;
+        let builder = reqwest::Client::builder().no_proxy().tls_certs_only([authority]).resolve("localhost", address);
+        let builder = if http1 { builder.http1_only() } else { builder };
+        builder.build().expect("a client")
+    };
+    let url = format!("https://localhost:{}/tasks", server.address.port());
+    let answer = client(true).get(&url).send().await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_11));
+    assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");
+    // by the same library as without TLS: what ALPN agrees on decides
+    let config = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into());
+    let config = config.with_safe_default_protocol_versions().expect("versions");
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("a certificate");
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(server.address).await.expect("connects");
+    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+    let stream = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream);
+    let (client, connection) = h2::client::handshake(stream.await.expect("TLS")).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut client = client.ready().await.expect("ready");
+    let (answer, _) = client.send_request(h2_request("GET", "/tasks"), true).expect("sends");
+    let answer = answer.await.expect("an answer");
+    assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");
+    assert_eq!(h2_body(answer).await, b"plain");
+
+    // who speaks without TLS is not answered
+    let mut plain = TcpStream::connect(server.address).await.expect("connects");
+    plain.write_all(b"GET /tasks HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(20), plain.read_to_end(&mut bytes)).await.expect("closed");
+    assert!(!bytes.starts_with(b"HTTP/"), "{bytes:?}");
+}
+
+/// All at once, since each takes its ten seconds.
 #[tokio::test]
 async fn a_connection_that_sends_no_headers_ends_after_10_s_and_one_that_is_being_answered_does_not() {
     let server = start().await;
@@ -312,6 +588,7 @@ async fn a_connection_that_sends_no_headers_ends_after_10_s_and_one_that_is_bein
             .expect("reads");
         (began.elapsed().as_secs(), rest)
     };
+    let (_client, http2) = h2_client(&server).await;
     let longer = async {
         let mut stream = TcpStream::connect(server.address).await.expect("connects");
         let request = b"POST /longer HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -326,8 +603,17 @@ async fn a_connection_that_sends_no_headers_ends_after_10_s_and_one_that_is_bein
         closed_after(b"GET /tasks HTTP/1.1\r\nHost: x\r\n\r\n"),
         longer
     );
-    assert!((9..13).contains(&nothing.0) && (9..13).contains(&half.0), "{} {}", nothing.0, half.0);
-    assert!((9..13).contains(&idle.0) && idle.1.starts_with(b"HTTP/1.1 200"), "{}", idle.0);
+    for (what, after_s) in [("nothing", nothing.0), ("half", half.0), ("idle", idle.0)] {
+        assert!((9..20).contains(&after_s), "{what}: {after_s} s");
+    }
+    assert_eq!(nothing.1, b"");
+    let answer = String::from_utf8(half.1).expect("ASCII");
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.ends_with('}'), "{answer}");
+    assert!(answer.contains("\"code\":\"request-too-slow\"") && answer.contains("connection: close"), "{answer}");
+    assert!(idle.1.starts_with(b"HTTP/1.1 200") && idle.1.ends_with(b"plain"), "{}", idle.0);
+    // HTTP/2 says goodbye
+    let ended = tokio::time::timeout(Duration::from_secs(20), http2).await.expect("closed").expect("no panic");
+    assert!(ended.is_ok(), "{ended:?}");
     assert_eq!(longer, 200);
 }
 

@@ -65,6 +65,14 @@ impl Door {
     pub fn new(listener: TcpListener, tls: Option<Tls>) -> Self {
         Self { listener, tls }
     }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
 }
 
 impl From<TcpListener> for Door {

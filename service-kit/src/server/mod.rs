@@ -23,5 +23,5 @@ mod socket;
 mod tls;
 
 pub use connection::{Door, serve};
-pub use tls::Tls;
 pub use edge::{COMPRESSED_FROM_BYTES, Edge, EdgeSettings, HEADER_BYTES_MAX, URI_BYTES_MAX, edge};
+pub use tls::Tls;
