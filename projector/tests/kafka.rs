@@ -384,6 +384,34 @@ async fn a_message_that_nobody_can_read_is_parked_and_everything_else_goes_on() 
     assert_equals_the_log(&database).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_read_of_an_event_that_is_there_holds_nobody_up_and_is_parked_once() {
+    let database = Database::create_for(Feed::Kafka).await;
+    let running = Running::start(&database, None).await;
+    let owner = owner_in(2, 5);
+    append(&database.pool, &[event(owner, 1, "TaskCreated", CREATED)]).await; // 1
+    let (partition, key, headers, payload) = broken(&database, "ce_type", None).await;
+    database.topic().publish(&database.pool).await;
+    caught_up(&database).await;
+    // as a relay sends it that has lost its lease and begins again, and broken this time
+    database.topic().put(partition, &key, headers, payload.as_bytes()).await;
+    database.append(&[renamed(owner, 1, "goes on")]).await; // 2
+    caught_up(&database).await;
+    let parked = "select count(*) from read_model.parked";
+    let of_no_task = "select count(*) from read_model.parked where position is null and message_offset = 1";
+    assert_eq!((database.number(parked).await, database.number(of_no_task).await), (1, 1));
+    assert_eq!(database.number("select version from read_model.task where title = 'goes on'").await, 2);
+    let before = rows(&database, 1).await;
+    // from the beginning once more
+    let read = "select coalesce(sum(next_offset), 0)::bigint from read_model.kafka_partition";
+    let all = database.number(read).await;
+    projector::forget_offsets(&database.pool, &database.topic().settings.topic).await.unwrap();
+    until("all is read again", || async { database.number(read).await == all }).await;
+    running.stop().await;
+    assert_eq!(database.number(parked).await, 1);
+    assert_eq!(rows(&database, 1).await, before);
+}
+
 /// A rebuild, which reads the log itself, would have nothing parked.
 async fn assert_equals_the_log_but_for_what_is_parked(database: &Database) {
     let report = projector::rebuild::verify(&database.pool, &database.tail(), |_| {}).await.unwrap();
