@@ -2,7 +2,8 @@
 //!
 //! A stream pulls: whenever its client can take more and there is more, it reads a page of events after the last one
 //! sent, from the history. Nothing is queued for it, so a slow client costs no memory and misses nothing; one that is
-//! gone resumes from the last id it saw. One poller for all streams of the process tells them how far there is to read.
+//! gone resumes from the last id it saw. One that takes next to nothing is told so and dropped, since it holds a place and
+//! a connection; one that takes nothing at all is dropped by the connection (`server`). One poller for all streams of the process tells them how far there is to read.
 
 mod events;
 mod hubs;
@@ -35,6 +36,10 @@ use hubs::Seat;
 
 /// How often a comment says that the stream lives.
 const COMMENT_EVERY_S: u64 = 15;
+/// A client may take so long for what it was given before it is asked for the next: some 100 KiB, buffers included.
+const TAKEN_S_MAX: u64 = 20;
+/// What a client that takes longer is told, last of all. It has the id to resume from.
+const TOO_SLOW: &[u8] = b": too slow, dropped; connect again with Last-Event-ID\nretry: 1000\n\n";
 /// When a page that could not be read is tried again.
 const RETRY_MS: u64 = 250;
 
@@ -51,7 +56,7 @@ pub(crate) async fn stream(
 ) -> Result<Response, Problem> {
     let live = Live::open(&app, principal, resume_from.map(|LastEventId(position)| position)).await?;
     let body = Body::from_stream(stream::unfold(live, |mut live| async move {
-        let chunk = live.next().await?;
+        let chunk = live.give().await?;
         Some((Ok::<_, Infallible>(chunk), live))
     }));
     let headers = [
@@ -68,7 +73,8 @@ pub(crate) fn described() -> Operation {
         .says(
             "Server-sent events: `id` is a revision, `event` a type, `data` the task after it (of `TaskDeleted`: its id and \
              version). The first message has only an id, where the stream begins. A comment every 15 s says that it lives. \
-             It ends with the token; connect again with `Last-Event-ID`, and nothing is missed.",
+             It ends with the token, and where a client is too slow to take what it is sent (a comment says so); connect \
+             again with `Last-Event-ID`, and nothing is missed.",
         )
         .account()
         .header("Last-Event-ID")
@@ -93,6 +99,17 @@ struct Live {
     /// What to send before anything else.
     greeting: Option<Bytes>,
     comments: Interval,
+    given: Given,
+}
+
+/// What the client was given.
+enum Given {
+    /// Something, then.
+    At(Instant),
+    /// Nothing yet.
+    Nothing,
+    /// The last word.
+    LastWord,
 }
 
 impl Live {
@@ -110,7 +127,24 @@ impl Live {
         let every = Duration::from_secs(COMMENT_EVERY_S);
         let mut comments = tokio::time::interval_at(Instant::now() + every, every);
         comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { app: app.clone(), principal, seat, position, greeting, comments })
+        Ok(Self { app: app.clone(), principal, seat, position, greeting, comments, given: Given::Nothing })
+    }
+
+    /// What to send next; None: the stream is over. Asked for once the client has taken what it was given before, or as
+    /// much of it that the rest fits into buffers.
+    async fn give(&mut self) -> Option<Bytes> {
+        match self.given {
+            Given::LastWord => return None,
+            Given::At(at) if at.elapsed() > Duration::from_secs(TAKEN_S_MAX) => {
+                self.given = Given::LastWord;
+                metrics::counter!("streams_dropped_total").increment(1);
+                return Some(Bytes::from_static(TOO_SLOW));
+            }
+            Given::At(_) | Given::Nothing => {}
+        }
+        let chunk = self.next().await?;
+        self.given = Given::At(Instant::now());
+        Some(chunk)
     }
 
     /// What to send next; None: the stream is over.
@@ -162,23 +196,40 @@ mod tests {
 
     use super::*;
 
+    fn waiting() -> Live {
+        let secret = RootSecret::new("a secret of at least thirty-two bytes".to_owned().into()).unwrap();
+        let pool = crate::connect(PgConnectOptions::new(), 1);
+        let stop = tokio_util::sync::CancellationToken::new();
+        let app = QueryApi::new(crate::Sources::of(pool), Sealer::new(&secret), None, stop);
+        let principal = Principal::detached(domain::OwnerId(uuid::Uuid::nil()), Role::User, 0);
+        let seat = app.hubs.sit_down(Owner::of(&principal)).unwrap();
+        let comments = tokio::time::interval_at(Instant::now(), Duration::from_secs(COMMENT_EVERY_S));
+        Live { app, principal, seat, position: 0, greeting: None, comments, given: Given::Nothing }
+    }
+
     /// A thousand of them idle: the connections' own buffers are what counts.
     #[tokio::test]
     async fn a_waiting_stream_is_small() {
-        let secret = RootSecret::new("a secret of at least thirty-two bytes".to_owned().into()).unwrap();
-        let pool = crate::connect(PgConnectOptions::new(), 1);
-        let app = QueryApi::new(
-            crate::Sources::of(pool),
-            Sealer::new(&secret),
-            None,
-            tokio_util::sync::CancellationToken::new(),
-        );
-        let principal = Principal::detached(domain::OwnerId(uuid::Uuid::nil()), Role::User, 0);
-        let seat = app.hubs.sit_down(Owner::of(&principal)).unwrap();
-        let comments = tokio::time::interval(Duration::from_secs(COMMENT_EVERY_S));
-        let mut live = Live { app, principal, seat, position: 0, greeting: None, comments };
+        let mut live = waiting();
         assert!(size_of::<Live>() <= 256, "{}", size_of::<Live>());
-        let next = live.next();
-        assert!(size_of_val(&next) <= 1024, "{}", size_of_val(&next));
+        let give = live.give();
+        assert!(size_of_val(&give) <= 1024, "{}", size_of_val(&give));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_too_long_is_told_and_dropped() {
+        let mut live = waiting();
+        live.greeting = Some(Bytes::from_static(b"id: 7\n\n"));
+        assert_eq!(live.give().await.unwrap(), "id: 7\n\n");
+        // it waits for events for as long as there are none, and takes its time within the limit
+        assert_eq!(live.give().await.unwrap(), ":\n\n");
+        tokio::time::advance(Duration::from_secs(TAKEN_S_MAX - 1)).await;
+        assert_eq!(live.give().await.unwrap(), ":\n\n");
+        tokio::time::advance(Duration::from_secs(COMMENT_EVERY_S)).await;
+        assert_eq!(live.give().await.unwrap(), ":\n\n");
+        tokio::time::advance(Duration::from_secs(TAKEN_S_MAX + 1)).await;
+        let last = live.give().await.unwrap();
+        assert!(last.starts_with(b": too slow") && last.ends_with(b"\n\n"), "{last:?}");
+        assert!(live.give().await.is_none());
     }
 }
