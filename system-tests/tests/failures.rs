@@ -149,6 +149,10 @@ async fn the_broker_is_killed_and_stopped() {
     let behind = services.commands[0].api().get("/metrics").send().await.expect(200);
     let lag = behind.text().lines().find_map(|line| line.strip_prefix("relay_lag_events ")?.parse::<f64>().ok());
     assert!(lag.is_some_and(|lag| lag > 0.0), "the relay's lag is shown: {lag:?}");
+    for process in services.commands.iter().chain(&services.projectors) {
+        let said = process.log().lines().filter(|line| line.contains("librdkafka")).count();
+        assert!((1..100).contains(&said), "what is wrong is said, and not again and again: {said} lines");
+    }
     kafka.restart().await;
     settled(&services, &ledger, load).await;
 }
