@@ -39,7 +39,7 @@ const STATISTICS_MS: &str = "5000";
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all of them are messages")]
 pub enum Received {
-    /// These partitions are ours now. They are read once it is answered from which offset (`None`: the beginning); those
+    /// These partitions are ours now, or none more, as when only how many there are has changed. They are read once it is answered from which offset (`None`: the beginning); those
     /// that are not answered for are not read.
     Assigned {
         /// Which.
@@ -274,9 +274,6 @@ impl Callbacks {
     /// Asks where the partitions begin. `None`: nobody answers.
     fn begin(&self, consumer: &BaseConsumer<Self>, partitions: Vec<i32>) -> Option<TopicPartitionList> {
         let mut list = TopicPartitionList::new();
-        if partitions.is_empty() {
-            return Some(list);
-        }
         let of = (0..METADATA_ATTEMPTS_MAX).find_map(|_| self.partitions(consumer))?;
         let (begin, begun) = oneshot::channel();
         self.sender.blocking_send(Received::Assigned { partitions, of, begin }).ok()?;

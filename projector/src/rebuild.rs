@@ -590,6 +590,10 @@ async fn switch(
             .await?;
         sqlx::query!("update read_model.kafka_partition set turn = turn + 1").execute(&mut *transaction).await?;
         if !same_log {
+            // The other log's publications have numbers of their own, and some of its messages were passed over.
+            sqlx::query!("update read_model.kafka_partition set next_offset = null, publication = 0")
+                .execute(&mut *transaction)
+                .await?;
             sqlx::query!("delete from read_model.kafka_position").execute(&mut *transaction).await?;
         }
         sqlx::query!(

@@ -14,6 +14,7 @@ use common::{
 use domain::OwnerId;
 use messaging::{Message, partition_of};
 use projector::Projector;
+use projector::rebuild::Options;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use sqlx::AssertSqlSafe;
 use tokio::sync::mpsc;
@@ -501,6 +502,45 @@ async fn another_number_of_partitions_is_mended_by_publishing_from_the_beginning
     append(&database.pool, &histories.next(300)).await;
     database.topic().republish(&database.pool, 1).await;
     let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    running.stop().await;
+    assert_exactly_once(&database).await;
+}
+
+/// Of two copies, the one that got the new partition knows how many there are; the other one must not undo that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_has_not_heard_of_another_number_of_partitions_takes_it_from_who_has() {
+    let database = Database::create_for(Feed::Kafka).await;
+    let mut histories = Histories::new(18, 12);
+    database.append(&histories.next(200)).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    database.execute("update read_model.kafka_partition set partitions = 6, turn = turn + 1").await;
+    let turns = "select sum(turn)::bigint from read_model.kafka_partition";
+    let before = database.number(turns).await;
+    database.append(&histories.next(200)).await;
+    caught_up(&database).await;
+    until("all are begun with again", || async { database.number(turns).await >= before + 5 }).await;
+    assert_eq!(database.number("select count(*) from read_model.kafka_partition where partitions <> 6").await, 0);
+    running.stop().await;
+    assert_exactly_once(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_restored_from_before_it_was_published_again_is_followed_after_a_rebuild() {
+    let database = Database::create_for(Feed::Kafka).await;
+    let mut histories = Histories::new(19, 12);
+    database.append(&histories.next(200)).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    running.stop().await;
+    // the read models were not restored, and had seen two publications more
+    database.execute("update read_model.kafka_partition set publication = 3").await;
+    database.execute("update event_store.log set log_id = gen_random_uuid()").await;
+    let report = projector::rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap();
+    assert!(report.switched);
+    let running = Running::start(&database, None).await;
+    database.append(&histories.next(200)).await;
     caught_up(&database).await;
     running.stop().await;
     assert_exactly_once(&database).await;

@@ -34,6 +34,8 @@ const PENDING_MESSAGES_MAX: usize = super::BATCH_EVENTS_MAX as usize;
 const MEND_MS: u64 = 2_000;
 /// Of a message that nobody can read, so much is kept.
 const PAYLOAD_CHARACTERS_MAX: usize = 10_000;
+/// Not a turn that any partition has.
+const NO_TURN: i64 = 0;
 /// So many of them are tried again at once.
 const RETRY_MESSAGES_MAX: i64 = 50;
 
@@ -312,10 +314,9 @@ impl Kafka {
     /// Follows with one connection to the database.
     async fn follow(&mut self, consumer: &mut Consumer) -> Result<End, sqlx::Error> {
         let mut connection = in_time(connection::for_batches(&self.follower.pool)).await?;
-        // Nobody knows what became of the last statement of the connection before this one.
-        self.look(&mut connection, consumer).await?;
-        let ours = self.partitions.keys().copied().collect();
-        self.begin_again(&mut connection, consumer, ours).await?;
+        // Nobody knows what became of the last statement of the connection before this one: all is begun with again.
+        self.partitions.values_mut().for_each(|partition| partition.turn = NO_TURN);
+        in_time(self.look(&mut connection, consumer)).await?;
         let mut looked = Instant::now();
         while !self.stop.is_cancelled() {
             let look_in = Duration::from_millis(STATUS_MS).saturating_sub(looked.elapsed());
@@ -339,7 +340,7 @@ impl Kafka {
             }
             while let Some(assigned) = self.assigned.front() {
                 let (partitions, of) = (assigned.partitions.clone(), assigned.of);
-                let begin = in_time(self.claim(&mut connection, &partitions, of)).await?;
+                let begin = in_time(self.claim(&mut connection, &partitions, Some(of))).await?;
                 if let Some(assigned) = self.assigned.pop_front() {
                     for partition in partitions {
                         if let Some(partition) = self.partitions.get_mut(&partition) {
@@ -450,12 +451,13 @@ impl Kafka {
         Ok(())
     }
 
-    /// Raises the turns of partitions that are assigned to us, and finds out where they begin.
+    /// Raises the turns of partitions that are assigned to us, and finds out where they begin. `of`: how many the topic
+    /// has, where that was just asked; what a copy remembers of it may be older than what another one has stored.
     async fn claim(
         &mut self,
         connection: &mut PgConnection,
         numbers: &[i32],
-        of: i32,
+        of: Option<i32>,
     ) -> Result<Vec<(i32, Option<i64>)>, sqlx::Error> {
         let mut transaction = connection.begin().await?;
         // Neither another feed nor another generation comes in between.
@@ -463,29 +465,32 @@ impl Kafka {
             .fetch_one(&mut *transaction)
             .await?;
         self.follower.check(projection.log_id, &projection.feed)?;
-        let moved = sqlx::query!(
-            "update read_model.kafka_partition set partitions = $2, turn = turn + 1 where topic = $1 and partitions <> $2",
-            &*self.topic,
-            of,
-        )
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        if moved > 0 {
-            warn!(topic = %self.topic, partitions = of, "the number of partitions has changed");
-            sqlx::query!("delete from read_model.kafka_position where topic = $1", &*self.topic)
-                .execute(&mut *transaction)
-                .await?;
+        if let Some(of) = of {
+            let moved = sqlx::query!(
+                "update read_model.kafka_partition set partitions = $2, turn = turn + 1, trouble = null
+                where topic = $1 and partitions <> $2",
+                &*self.topic,
+                of,
+            )
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+            if moved > 0 {
+                warn!(topic = %self.topic, partitions = of, "the number of partitions has changed");
+                sqlx::query!("delete from read_model.kafka_position where topic = $1", &*self.topic)
+                    .execute(&mut *transaction)
+                    .await?;
+            }
         }
         let rows = sqlx::query!(
             r#"
             insert into read_model.kafka_partition as p (topic, partition, partitions, turn)
             select $1, n.partition, $2, 1 from unnest($3::int[]) as n (partition) order by n.partition
             on conflict (topic, partition) do update set turn = p.turn + 1
-            returning partition, turn, next_offset, publication
+            returning partition, partitions, turn, next_offset, publication
             "#,
             &*self.topic,
-            of,
+            of.unwrap_or(self.of),
             numbers,
         )
         .fetch_all(&mut *transaction)
@@ -500,7 +505,7 @@ impl Kafka {
         .await?;
         transaction.commit().await?;
         self.generation = projection.live_generation;
-        self.of = of;
+        self.of = rows.first().map(|row| row.partitions).or(of).unwrap_or(self.of);
         let mut begin = Vec::with_capacity(rows.len());
         for row in rows {
             let positions = positions.iter().filter(|position| position.partition == row.partition);
@@ -529,7 +534,7 @@ impl Kafka {
         if partitions.is_empty() {
             return Ok(());
         }
-        for (partition, offset) in self.claim(connection, &partitions, self.of).await? {
+        for (partition, offset) in self.claim(connection, &partitions, None).await? {
             consumer.seek(partition, offset);
         }
         Ok(())
