@@ -14,6 +14,7 @@ use service_kit::health::{Check, Health, Lag};
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting, all_of};
 use service_kit::token::Sealer;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// As for `primetrade serve`: a command makes and frees some forty small things.
 #[global_allocator]
@@ -39,6 +40,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let stop = starting.background.stop.clone();
     let (identity, watching) = Identity::start(write.clone(), &starting.secret, store.shards(), stop.clone()).await?;
     starting.background.spawn("event store's appender", all_of(appenders, stop.clone()));
+    starting.background.spawn("look-out for another log", same_log(store.clone(), stop.clone()));
     starting.background.spawn("watch over keys and sessions", watching.map(drop));
     let publishing = identity.publish_ended_sessions(read.clone(), stop.clone());
     starting.background.spawn("publication of ended sessions", publishing);
@@ -58,6 +60,14 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         .merge(command_api::accounts::router(identity, starting.redis.clone()))
         .merge(documents::router());
     Ok(Built { api, verifier })
+}
+
+/// Ends early where the log is another one now: tokens and messages would name the old one.
+async fn same_log(store: EventStore, stop: CancellationToken) {
+    tokio::select! {
+        () = store.tail().exchanged(store.log_id()) => {}
+        () = stop.cancelled() => {}
+    }
 }
 
 /// Commands go on while Kafka is away: that is no reason to send them elsewhere.

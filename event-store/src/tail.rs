@@ -6,7 +6,13 @@ use domain::{OwnerId, StoredEvent, TaskId, Time};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tracing::error;
 use uuid::Uuid;
+
+/// How often it is looked whether it is still the same log.
+const EXCHANGED_MS: u64 = 1_000;
+/// An answer to that is waited for so long.
+const ANSWER_MS_MAX: u64 = 30_000;
 
 /// Reads the log. Cheap to clone.
 #[derive(Clone)]
@@ -70,6 +76,21 @@ impl TailReader {
     /// The database does not answer.
     pub async fn log_id(&self) -> Result<Uuid, sqlx::Error> {
         sqlx::query_scalar!("select log_id from event_store.log").fetch_one(&self.pool).await
+    }
+
+    /// Returns once the log has another id than this one: it was restored from a backup, or is another one altogether,
+    /// and what this process knows of it is of no use any more. Looked at every second; a database that is away says
+    /// nothing.
+    pub async fn exchanged(&self, known: Uuid) {
+        loop {
+            sleep(Duration::from_millis(EXCHANGED_MS)).await;
+            if let Ok(Ok(now)) = timeout(Duration::from_millis(ANSWER_MS_MAX), self.log_id()).await
+                && now != known
+            {
+                error!(%known, %now, "the log was exchanged; this process has to be started anew");
+                return;
+            }
+        }
     }
 
     /// Each shard with the position of its last event.

@@ -12,6 +12,7 @@ with_both_feeds!(
     three_projectors_on_one_database_apply_each_event_once,
     a_lost_connection_is_made_again,
     the_lag_is_told,
+    it_ends_where_the_log_is_exchanged_under_it,
 );
 
 async fn the_read_models_equal_the_fold_of_the_log(feed: Feed) {
@@ -171,4 +172,15 @@ async fn a_hole_in_the_log_stops_the_projection_before_it() {
     running.stop().await;
     assert_eq!(database.number(checkpoint).await, 10);
     assert_eq!(database.number("select count(*) from read_model.history").await, 10);
+}
+
+/// As by a restore from a backup: whoever starts it again has the new one.
+async fn it_ends_where_the_log_is_exchanged_under_it(feed: Feed) {
+    let database = Database::create_for(feed).await;
+    let running = Running::start(&database, None).await;
+    database.append(&Histories::new(8, 1).next(10)).await;
+    caught_up(&database).await;
+    database.execute("update event_store.log set log_id = gen_random_uuid()").await;
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), running.projector.stopped());
+    ended.await.expect("it ends by itself");
 }

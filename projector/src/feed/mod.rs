@@ -221,6 +221,13 @@ impl Starting {
         let stop = shutdown.child_token();
         let (troubles_sender, troubles) = watch::channel(Troubles::new());
         let mut tasks = JoinSet::new();
+        let (tail, log_id, stopping) = (follower.tail.clone(), follower.log_id, stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = tail.exchanged(log_id) => {}
+                () = stopping.cancelled() => {}
+            }
+        });
         tasks.spawn(lag::watch(follower.pool, follower.tail, self.lag_sender, stop.clone()));
         tasks.spawn(feed(stop.clone(), troubles_sender));
         let task = tokio::spawn(async move {
