@@ -64,8 +64,9 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
 
 /// Ends early where the log is another one now: tokens and messages would name the old one.
 async fn same_log(store: EventStore, stop: CancellationToken) {
+    let tail = store.tail();
     tokio::select! {
-        () = store.tail().exchanged(store.log_id()) => {}
+        () = tail.exchanged(store.log_id()) => {}
         () = stop.cancelled() => {}
     }
 }
