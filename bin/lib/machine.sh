@@ -67,6 +67,15 @@ need_python() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || install_package "Python" python3-venv python3 "python3 py3-pip" python python
 }
 
+# Node 18 or newer, and npm.
+need_node() {
+    { command -v node && command -v npm; } >/dev/null 2>&1 ||
+        install_package "Node" "nodejs npm" "nodejs npm" "nodejs npm" "nodejs npm" node
+    local have
+    have=$(node --version 2>/dev/null | sed -nE 's/^v([0-9]+).*/\1/p')
+    [ "${have:-0}" -ge 18 ] || die "the generated client needs Node 18 or newer, here is ${have:-none}"
+}
+
 # Java 17 or newer, and Kafka's broker as Maven Central has it.
 need_kafka() {
     command -v java >/dev/null 2>&1 ||

@@ -195,6 +195,7 @@ const START: &str = "Scalar.createApiReference('#app', {
   showDeveloperTools: 'never',
   hideClientButton: true,
   persistAuth: false,
+  authentication: { preferredSecurityScheme: 'access_token' },
 })
 ";
 

@@ -609,13 +609,9 @@ fn example(code: ProblemCode) -> Value {
 
 /// By name: headers of requests, and what pages take.
 fn parameters() -> Value {
-    let header = |name: &str, description: &str, schema: Value, example: &str| {
-        let parameter =
-            json!({"name": name, "in": "header", "description": description, "schema": schema, "example": example});
-        (name.to_owned(), parameter)
-    };
-    let query = |name: &str, description: &str, schema: Value| {
-        (name.to_owned(), json!({"name": name, "in": "query", "description": description, "schema": schema}))
+    let parameter = |place: &str, name: &str, description: &str, schema: Value| {
+        // without examples: what a client has to take from an earlier answer cannot be made up
+        (name.to_owned(), json!({"name": name, "in": place, "description": description, "schema": schema}))
     };
     let tags = json!({"type": "string", "pattern": TAGS});
     let text = json!({"type": "string"});
@@ -624,42 +620,47 @@ fn parameters() -> Value {
     });
     let limit = json!({"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT});
     Value::Object(Map::from_iter([
-        header(
+        parameter(
+            "header",
             "Idempotency-Key",
-            "Of the account's own choice. The same key and request again give the same answer, with \
+            "Of the account's own choice, such as a UUID. The same key and request again give the same answer, with \
              `Idempotent-Replayed: true`, and have no further effect; with another request it is refused. Kept for 24 hours \
              or more.",
             key,
-            "c2b7c1a0-first-try",
         ),
-        header("If-Match", "The versions of which the task must have one, as `ETag`s, or `*`.", tags.clone(), "\"3\""),
-        header("If-None-Match", "`ETag`s that the client has: 304 if one still stands.", tags, "\"3\""),
-        header(
+        parameter(
+            "header",
+            "If-Match",
+            "The versions of which the task must have one, as `ETag`s (`\"3\"`), or `*`.",
+            tags.clone(),
+        ),
+        parameter("header", "If-None-Match", "`ETag`s that the client has: 304 if one still stands.", tags),
+        parameter(
+            "header",
             "Consistency-Token",
             "Of an earlier answer: this one shows at least as much. It waits for at most 2 s.",
             text.clone(),
-            "EUVUpEm1Q7uiuYULn7xy6AAAAAAAAAAAAAFW44a0lI2I1D0HSzXYr7Bd",
         ),
-        header(
+        parameter(
+            "header",
             "Last-Event-ID",
             "The `id` of the last message that was seen, or a list's `revision`: what came after it follows.",
-            json!({"type": "integer", "minimum": 0}),
-            "17",
+            count(),
         ),
-        header(
+        parameter(
+            "header",
             "X-Request-Id",
             "Taken, and returned, if it has 1 to 128 characters of `A-Za-z0-9._-`; else one is made.",
             text.clone(),
-            "checkout-4711",
         ),
-        header(
+        parameter(
+            "header",
             "traceparent",
             "W3C trace context, carried through to the read models. A bad one is replaced.",
             text.clone(),
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ),
-        query("limit", "How many items at most.", limit),
-        query("cursor", "The `next_cursor` of the page before, with the same filters and sort.", text),
+        parameter("query", "limit", "How many items at most.", limit),
+        parameter("query", "cursor", "The `next_cursor` of the page before, with the same filters and sort.", text),
     ]))
 }
 

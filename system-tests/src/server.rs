@@ -137,6 +137,11 @@ pub fn command(dir: &Path, arguments: &[&str]) -> Command {
 
 /// Runs a prepared command to its end, within a deadline.
 pub async fn run(command: Command, input: &str) -> CliRun {
+    run_within(CLI_MS_MAX, command, input).await
+}
+
+/// The same with a deadline of its own.
+pub async fn run_within(ms_max: u64, command: Command, input: &str) -> CliRun {
     let mut command = tokio::process::Command::from(command);
     let mut child = command.kill_on_drop(true).spawn().expect("primetrade");
     let mut pipe = child.stdin.take().expect("piped");
@@ -146,9 +151,9 @@ pub async fn run(command: Command, input: &str) -> CliRun {
         drop(pipe);
         child.wait_with_output().await.expect("output")
     };
-    let output = tokio::time::timeout(Duration::from_millis(CLI_MS_MAX), finished)
+    let output = tokio::time::timeout(Duration::from_millis(ms_max), finished)
         .await
-        .unwrap_or_else(|_| panic!("not within {CLI_MS_MAX} ms: {command:?}"));
+        .unwrap_or_else(|_| panic!("not within {ms_max} ms: {command:?}"));
     CliRun {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -8,7 +8,9 @@ mod bad_input {
     pub mod table;
 
     mod command_line;
+    mod json;
     mod login;
     mod owners;
     mod tokens;
+    mod values;
 }

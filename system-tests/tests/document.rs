@@ -1,0 +1,93 @@
+//! The OpenAPI document from outside: a contract test that knows nothing but the document, a client made of it, and the
+//! pages that show it. (Every other test's answers are held against it, too: `system_tests::document`.)
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use system_tests::client::{Account, Api};
+use system_tests::cluster::{Cluster, unique};
+use system_tests::document;
+use system_tests::server::{Config, Server};
+use uuid::Uuid;
+
+async fn started() -> Server {
+    let cluster = Cluster::shared();
+    Server::start(Config::new(cluster.url(&cluster.create_database().await))).await
+}
+
+async fn admin(server: &Server) -> Account {
+    let (email, password) = (format!("admin-{}@example.com", unique()), "the admin's own password");
+    let arguments = ["user", "create", "--email", &email, "--name", "An Admin", "--admin", "--password-stdin"];
+    server.cli_with_input(&arguments, password).await.expect(0);
+    server.api().log_in(Uuid::nil(), &email, password).await
+}
+
+/// A script of `bin/lib`, on this server.
+async fn script(name: &str, arguments: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut command = Command::new(root.join("bin/lib").join(name));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = system_tests::server::run_within(SCRIPT_MS_MAX, command, "").await;
+    assert_eq!(run.code, 0, "{name}: {}\n{}", run.out, run.err);
+}
+
+/// Also on a machine where what it needs is to be installed first.
+const SCRIPT_MS_MAX: u64 = 900_000;
+
+#[tokio::test]
+async fn schemathesis_finds_nothing() {
+    let server = started().await;
+    let admin = admin(&server).await;
+    script("contract", &[server.api().base(), &admin.token]).await;
+    let log = server.log();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[tokio::test]
+async fn a_generated_client_works() {
+    let server = started().await;
+    script("generated-client", &[server.api().base()]).await;
+}
+
+#[tokio::test]
+async fn the_document_is_served_as_it_is_committed() {
+    let server = started().await;
+    let served = server.api().get("/openapi.json").send().await.expect(200).json();
+    let committed: Value = serde_json::from_str(include_str!("../../docs/openapi.json")).unwrap();
+    assert_eq!(served, committed);
+}
+
+/// What needs a token says 401 without one, as its description has it; what needs none does not.
+#[tokio::test]
+async fn who_may_call_what() {
+    let server = started().await;
+    let api: Api = server.api();
+    let mut asked = 0;
+    for (method, path, operation) in document::operations() {
+        let takes_token = operation["security"] != json!([]);
+        // what is only read, or refused before anything is done
+        if takes_token || method == "get" {
+            let path = path.replace("{id}", &Uuid::nil().to_string()).replace("{code}", "internal");
+            let path = path.replace("{file}", "start.js");
+            let answer = api.request(&method.to_uppercase(), &path).send().await;
+            assert_eq!(answer.status == 401, takes_token, "{method} {path}: {}", answer.text());
+            asked += 1;
+        }
+    }
+    assert!(asked > 25, "{asked} operations");
+}
+
+/// Codes lead to their pages, and nothing of a request gets into a page.
+#[tokio::test]
+async fn an_error_leads_to_its_explanation() {
+    let server = started().await;
+    let api = server.api();
+    let problem = api.get("/api/v1/tasks").send().await.problem(401);
+    let page = api.get(problem["type"].as_str().unwrap()).send().await.expect(200);
+    assert_eq!(page.must("Content-Type"), "text/html; charset=utf-8");
+    assert!(page.must("Content-Security-Policy").starts_with("default-src 'none'"));
+    assert!(page.text().contains(problem["title"].as_str().unwrap()), "{}", page.text());
+    let problem = api.get("/problems/%3Cscript%3Ealert(1)%3C%2Fscript%3E").send().await.problem(404);
+    assert!(!problem.to_string().contains("script"), "{problem}");
+}
