@@ -238,7 +238,7 @@ async fn a_bad_command_fails_alone() {
         let mut commands = Vec::new();
         for (index, id) in good.iter().enumerate() {
             commands.push(format!(r#"{{"type":"CreateTask","task_id":"{id}","title":"good"}}"#));
-            // NaN and a lone surrogate are no JSON at all: what a list cannot hold, a line can
+            // after NaN nobody knows where a list goes on; a line ends with its line
             if let Some((_, members, ..)) = bad.get(index).filter(|(name, ..)| as_lines || *name != "NaN") {
                 commands.push(format!(r#"{{"type":"CreateTask","task_id":"{}",{members}}}"#, Uuid::now_v7()));
             }
