@@ -176,7 +176,8 @@ run_postgres() {
             die "initdb failed"
         unprivileged rm "$dir/password"
     fi
-    exec_unprivileged "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200
+    exec_unprivileged "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 \
+        -c log_error_verbosity=terse # what a duplicate key is may be an e-mail address
 }
 
 # run_kafka DIR PORT CONTROLLER_PORT: one node, broker and controller in one, in the place of this shell; ready when its

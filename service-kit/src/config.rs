@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -511,6 +512,21 @@ pub fn check_forms(source: &Source) -> Result<(), ConfigError> {
     if let Some(broker) = source.list::<String>(BROKERS)?.iter().find(|broker| !is_host_and_port(broker)) {
         return Err(invalid(BROKERS, &format!("{broker}: it is host:port, with commas between")));
     }
+    for name in ["PRIMETRADE_KAFKA_PARTITIONS", "PRIMETRADE_KAFKA_REPLICATION", "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS"]
+    {
+        source.parsed::<NonZeroU16>(name)?;
+    }
+    for (name, taken) in [
+        ("PRIMETRADE_KAFKA_COMPRESSION", &["zstd", "lz4"][..]),
+        ("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]),
+        ("PRIMETRADE_KAFKA_SASL_MECHANISM", &["plain", "scram-sha-256", "scram-sha-512"]),
+    ] {
+        if let Some(value) = source.text(name)?
+            && !taken.contains(&value.to_ascii_lowercase().as_str())
+        {
+            return Err(invalid(name, &format!("it is one of {}", taken.join(", "))));
+        }
+    }
     const REDIS: &str = "PRIMETRADE_REDIS_URL";
     if let Some(url) = source.secret(REDIS)? {
         crate::redis::check_url(url.expose_secret()).map_err(|error| invalid(REDIS, &error))?;
@@ -706,6 +722,10 @@ mod tests {
             ),
             ("PRIMETRADE_REDIS_URL", &["redis://cache:6379/0", "redis://:word@cache"], &["cache:6379", "hunter2"]),
             ("PRIMETRADE_RATE_LIMITS", &["on", "off"], &["yes"]),
+            ("PRIMETRADE_KAFKA_PARTITIONS", &["1", "12"], &["0", "-1", "many", "70000"]),
+            ("PRIMETRADE_KAFKA_COMPRESSION", &["zstd", "lz4"], &["gzip"]),
+            ("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", &["plaintext", "SASL_SSL"], &["tls"]),
+            ("PRIMETRADE_KAFKA_SASL_MECHANISM", &["PLAIN", "SCRAM-SHA-512"], &["GSSAPI"]),
         ] {
             for value in good {
                 check(name, value).unwrap_or_else(|error| panic!("{name}={value}: {error}"));

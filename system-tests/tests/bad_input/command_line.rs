@@ -158,6 +158,40 @@ async fn configuration() {
     }
 }
 
+/// Each program by itself: an unknown setting, one that cannot be taken also where this program has no use for it, one in a
+/// file, and what is not fit to be reached by others.
+#[tokio::test]
+async fn configuration_of_the_services() {
+    let dir = temp_dir("services-config");
+    let file = dir.join("settings");
+    fs::write(&file, "PRIMETRADE_LISTN=127.0.0.1:1\n").unwrap();
+    for program in ["command-api", "query-api", "projector", "primetrade"] {
+        for (name, value, names) in [
+            ("PRIMETRADE_LISTN", "127.0.0.1:1", "PRIMETRADE_LISTN"),
+            ("PRIMETRADE_LISTEN", "nowhere", "PRIMETRADE_LISTEN"),
+            ("PRIMETRADE_KAFKA_PARTITIONS", "many", "PRIMETRADE_KAFKA_PARTITIONS"),
+            ("PRIMETRADE_CONFIG_FILE", file.to_str().unwrap(), "PRIMETRADE_LISTN"),
+            ("PRIMETRADE_CONFIG_FILE", "/nowhere/settings", "/nowhere/settings"),
+            ("PRIMETRADE_ALLOW_INSECURE", "everything", "PRIMETRADE_ALLOW_INSECURE"),
+            ("PRIMETRADE_LISTEN", "0.0.0.0:0", "plain-http"),
+        ] {
+            let mut command = std::process::Command::new(binary(program));
+            clean_environment(&mut command);
+            if program == "primetrade" {
+                command.arg("serve");
+            }
+            command
+                .env("PRIMETRADE_DATABASE_URL", format!("postgres://primetrade@127.0.0.1:{}/x", free_port()))
+                .env(name, value)
+                .current_dir(&dir)
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            clear(&system_tests::server::run(command, "").await, 2, names);
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_in_the_way_of_a_start() {
     let (server, _account) = started().await;
