@@ -141,7 +141,6 @@ fn write(id: &'static str, summary: &'static str) -> Operation {
     Operation::new(Tag::Commands, id, summary).account().header("Idempotency-Key").refuses(&[
         ProblemCode::RequestInFlight,
         ProblemCode::KeyReused,
-        ProblemCode::Unavailable,
         ProblemCode::Contended,
         ProblemCode::StreamUnreadable,
     ])

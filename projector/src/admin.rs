@@ -65,7 +65,7 @@ fn routes() -> Routes<AdminApi> {
 }
 
 fn described_as(id: &'static str, summary: &'static str) -> Operation {
-    Operation::new(Tag::Administration, id, summary).admin().refuses(&[ProblemCode::Unavailable])
+    Operation::new(Tag::Administration, id, summary).admin()
 }
 
 #[derive(Serialize)]

@@ -159,12 +159,7 @@ fn read(id: &'static str, summary: &'static str) -> Operation {
         .header("Consistency-Token")
         .header("If-None-Match")
         .empty(304, "The client has it.", &ANSWERED)
-        .refuses(&[
-            ProblemCode::InvalidConsistencyToken,
-            ProblemCode::Unavailable,
-            ProblemCode::NotCaughtUp,
-            ProblemCode::ProjectionParked,
-        ])
+        .refuses(&[ProblemCode::InvalidConsistencyToken, ProblemCode::NotCaughtUp, ProblemCode::ProjectionParked])
 }
 
 /// Headers that answers to reads have.

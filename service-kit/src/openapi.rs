@@ -201,20 +201,22 @@ enum Access {
     Admin,
 }
 
-/// What the edge may answer to any request.
-const OF_THE_EDGE: [ProblemCode; 7] = [
+/// What the edge, or a gateway before it, may answer to any request.
+const OF_THE_EDGE: [ProblemCode; 10] = [
+    ProblemCode::BadRequest,
     ProblemCode::InvalidParameter,
+    ProblemCode::RequestTooSlow,
     ProblemCode::UriTooLong,
     ProblemCode::UnsupportedContentEncoding,
     ProblemCode::RateLimited,
     ProblemCode::HeadersTooLarge,
     ProblemCode::Internal,
     ProblemCode::Overloaded,
+    ProblemCode::Unavailable,
 ];
 
 /// What every body may be refused for.
-const OF_A_BODY: [ProblemCode; 6] = [
-    ProblemCode::BadRequest,
+const OF_A_BODY: [ProblemCode; 5] = [
     ProblemCode::MalformedBody,
     ProblemCode::BodyTooSlow,
     ProblemCode::BodyTooLarge,

@@ -71,7 +71,7 @@ fn routes() -> Routes<Profiles> {
 
 /// What takes no token, or one of any role.
 fn described_as(id: &'static str, summary: &'static str) -> Operation {
-    Operation::new(Tag::Accounts, id, summary).refuses(&[ProblemCode::Unavailable])
+    Operation::new(Tag::Accounts, id, summary)
 }
 
 /// An account as it sees itself.

@@ -86,7 +86,7 @@ pub(crate) fn described() -> Operation {
             &json!({"type": "string"}),
             &json!("id: 17\n\nid: 18\nevent: TaskStarted\ndata: {\"id\":\"…\"}\n\n"),
         )
-        .refuses(&[ProblemCode::TooManyStreams, ProblemCode::Unavailable])
+        .refuses(&[ProblemCode::TooManyStreams])
 }
 
 /// One client's stream.
