@@ -201,7 +201,8 @@ async fn what_an_account_sees_of_itself_is_kept_under_its_own_version() {
     let of_another_time = [&value[..16], &of_bob[16..]].concat();
     for wrong in [of_bob, of_another_time, Vec::new(), value[..31].to_vec()] {
         keep(wrong).await;
-        assert_eq!(app.get(ME, &ann).await.text("name"), "Ann");
+        let me = app.get(ME, &ann).await;
+        assert_eq!((me.text("name"), me.text("email")), ("Ann".into(), "ann@x".into()));
     }
 
     // whoever changes it sees it changed, everywhere and at once
