@@ -61,7 +61,7 @@ pub enum Unreadable {
     BrokenData {
         /// The type's name.
         event_type: String,
-        /// What the parser said.
+        /// What the parser said, nothing of the data itself.
         reason: String,
     },
 }
@@ -134,7 +134,8 @@ impl StoredEvent {
         fn read<T: DeserializeOwned>(stored: &StoredEvent) -> Result<T, Unreadable> {
             serde_json::from_str(&stored.data).map_err(|error| Unreadable::BrokenData {
                 event_type: stored.event_type.clone(),
-                reason: error.to_string(),
+                // Its own words may quote the data.
+                reason: format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column()),
             })
         }
         Ok(match (self.event_type.as_str(), self.schema_version) {

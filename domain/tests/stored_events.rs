@@ -161,3 +161,10 @@ fn broken_data_is_not_guessed() {
         assert!(matches!(read, Err(Unreadable::BrokenData { .. })), "{event_type} {data}: {read:?}");
     }
 }
+
+#[test]
+fn what_cannot_be_read_is_not_quoted() {
+    let data = r#"{"title":"a","priority":"medium","tags":"a secret of mine"}"#;
+    let said = stored("TaskCreated", 1, data).decode().unwrap_err().to_string();
+    assert!(!said.contains("secret") && said.contains("column 58"), "{said}");
+}

@@ -163,6 +163,28 @@ impl TailReader {
         .map(|rows| rows.into_iter().map(|row| stored_event!(row)).collect())
     }
 
+    /// The events of a shard at these positions, in order, as far as there are some.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn read_at(&self, shard: i16, positions: &[i64]) -> Result<Vec<StoredEvent>, sqlx::Error> {
+        sqlx::query!(
+            r#"
+            select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
+                occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
+                command_id, correlation_id, traceparent, data
+            from event_store.event
+            where shard = $1 and position = any ($2)
+            order by position
+            "#,
+            shard,
+            positions,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map(|rows| rows.into_iter().map(|row| stored_event!(row)).collect())
+    }
+
     /// The events of a shard stream by stream, in the order of (owner, task, version), past `after`, at most
     /// `events_max`, and only those up to `position_until`: what stands there does not change any more.
     ///

@@ -20,8 +20,8 @@ use tracing::{info, warn};
 
 use crate::{KafkaSettings, Message, Unreadable, log};
 
-/// Messages that are read and wait to be taken. (librdkafka fetches ahead besides: at most [`PREFETCH_KIB_MAX`] for each
-/// partition.)
+/// Messages that are read and wait to be taken. (librdkafka fetches ahead besides: at most [`PREFETCH_KIB_MAX`] of all
+/// partitions together.)
 const QUEUE_MESSAGES_MAX: usize = 4_000;
 const PREFETCH_KIB_MAX: &str = "4096";
 const PREFETCH_MESSAGES: &str = "10000";
@@ -32,6 +32,8 @@ const HEARTBEAT_MS: &str = "2000";
 const POLL_MS: u64 = 50;
 /// A seek or a look at the topic may take so long.
 const BROKER_MS_MAX: u64 = 5_000;
+/// A broker that does not say within so long where a partition ends has not said it.
+const END_MS_MAX: u64 = 1_000;
 const METADATA_ATTEMPTS_MAX: u32 = 3;
 const STATISTICS_MS: &str = "5000";
 
@@ -63,8 +65,15 @@ pub enum Received {
     },
     /// What comes of this partition from here on is from where [`Consumer::seek`] said.
     Sought(i32),
-    /// Each partition with the offset after its last message, as far as it is known.
-    Ends(Vec<(i32, i64)>),
+    /// Each partition with the offset after its last message, as it was when something was fetched last: for a gauge.
+    Fetched(Vec<(i32, i64)>),
+    /// What the partition's broker answers to [`Consumer::ask_for_end`].
+    End {
+        /// Which.
+        partition: i32,
+        /// The offset after its last message.
+        end: i64,
+    },
     /// Something is wrong, and is tried again.
     Failing(String),
 }
@@ -72,6 +81,7 @@ pub enum Received {
 enum Command {
     Pause(i32),
     Seek(i32, Option<i64>),
+    End(i32),
 }
 
 /// A member of a group of consumers of the topic.
@@ -156,6 +166,11 @@ impl Consumer {
         self.command(Command::Seek(partition, offset));
     }
 
+    /// Asks the partition's broker where it ends: [`Received::End`]. There is no answer while it is away.
+    pub fn ask_for_end(&self, partition: i32) {
+        self.command(Command::End(partition));
+    }
+
     fn command(&self, command: Command) {
         // Where the thread has ended, `next` says so.
         let _ended = self.commands.send(command);
@@ -214,14 +229,29 @@ impl Polling {
     }
 
     fn obey(&mut self) {
+        // One that is away is waited for once, not for each partition.
+        let mut somebody_away = false;
         let mut commands = std::mem::take(&mut self.again);
         commands.extend(self.commands.try_iter());
         for command in commands {
-            let (Command::Pause(partition) | Command::Seek(partition, _)) = command;
+            let (Command::Pause(partition) | Command::Seek(partition, _) | Command::End(partition)) = command;
             let is_ours =
                 self.consumer.assignment().is_ok_and(|ours| ours.find_partition(&self.topic, partition).is_some());
             let done = match command {
                 _ if !is_ours => continue,
+                Command::End(_) if somebody_away => continue,
+                Command::End(partition) => {
+                    let limit = Duration::from_millis(END_MS_MAX);
+                    match self.consumer.fetch_watermarks(&self.topic, partition, limit) {
+                        Ok((_, end)) => {
+                            if self.sender.blocking_send(Received::End { partition, end }).is_err() {
+                                return;
+                            }
+                        }
+                        Err(_) => somebody_away = true,
+                    }
+                    continue;
+                }
                 Command::Pause(partition) => self.consumer.pause(&self.only(partition)),
                 Command::Seek(partition, offset) => self.seek(partition, offset),
             };
@@ -231,7 +261,7 @@ impl Polling {
                         return;
                     }
                 }
-                (Ok(()), Command::Pause(_)) => {}
+                (Ok(()), _) => {}
                 (Err(error), command) => {
                     info!(partition, %error, "a partition cannot be paused or sought yet; trying again");
                     std::thread::sleep(Duration::from_millis(POLL_MS));
@@ -305,7 +335,7 @@ impl ClientContext for Callbacks {
         let ends = topic.partitions.values().filter(|partition| partition.partition >= 0 && partition.hi_offset >= 0);
         let ends = ends.map(|partition| (partition.partition, partition.hi_offset)).collect();
         // Only a figure: where the queue is full, the next one will do.
-        let _full = self.sender.try_send(Received::Ends(ends));
+        let _full = self.sender.try_send(Received::Fetched(ends));
     }
 }
 

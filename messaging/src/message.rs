@@ -119,7 +119,7 @@ impl<'a> Found<'a> {
         for (name, expected) in [("ce_specversion", SPEC_VERSION), ("content-type", CONTENT_TYPE)] {
             let value = self.text(name)?;
             if value != expected {
-                return Err(format!("{name} is {value:?}, not {expected:?}"));
+                return Err(format!("{name} is not {expected:?}"));
             }
         }
         let (log_id, shard) = self.source()?;
@@ -208,7 +208,7 @@ impl<'a> Found<'a> {
     fn source(&self) -> Result<(Uuid, i16), String> {
         let source = self.text("ce_source")?;
         let parts = source.strip_prefix("/primetrade/").and_then(|rest| rest.split_once('/'));
-        let (log_id, shard) = parts.ok_or_else(|| format!("ce_source is not /primetrade/<log>/<shard>: {source:?}"))?;
+        let (log_id, shard) = parts.ok_or("ce_source is not /primetrade/<log>/<shard>")?;
         let named = |reason| format!("ce_source: {reason}");
         Ok((canonical(log_id).map_err(named)?, canonical(shard).map_err(named)?))
     }
@@ -232,8 +232,8 @@ fn text<'a>(name: &str, value: Option<&'a [u8]>) -> Result<&'a str, String> {
 
 /// Of the spellings of a number or an id only the one that we write.
 fn canonical<T: FromStr<Err: Display> + Display>(text: &str) -> Result<T, String> {
-    let value: T = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
-    if value.to_string() == text { Ok(value) } else { Err(format!("{text:?} is not how it is written")) }
+    let value: T = text.parse().map_err(|error: T::Err| error.to_string())?;
+    if value.to_string() == text { Ok(value) } else { Err("it is not how it is written".to_owned()) }
 }
 
 fn without_nul(text: &str) -> String {

@@ -204,8 +204,8 @@ fn watched(databases: &Databases, projector: Option<&Projector>) -> Health {
     health.register("read_models", move || check_read_models(read.clone()));
     if let Some(lag) = projector.map(Projector::lag) {
         health.lag(move || {
-            let projector::Lag { events, seconds } = *lag.borrow();
-            std::future::ready(Some(Lag { events, seconds }))
+            let lag = lag.borrow().map(|projector::Lag { events, seconds }| Lag { events, seconds });
+            std::future::ready(lag)
         });
     }
     health

@@ -426,6 +426,8 @@ pub struct OwnerStanding {
 pub struct Applied {
     /// The log.
     pub log_id: Uuid,
+    /// The name of the read models in Redis.
+    pub cache_id: Uuid,
     /// The generation that was written to: the live one.
     pub generation: i32,
     /// When they stood there, or earlier: before the transaction's last statement was sent.

@@ -16,6 +16,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::feed::in_time;
+
 const LOOK_MS: u64 = 1_000;
 
 /// How far the live projection is behind the log.
@@ -136,23 +138,24 @@ pub fn total(shards: &[ShardLag]) -> Lag {
     })
 }
 
-pub(crate) async fn watch(pool: PgPool, tail: TailReader, lag: watch::Sender<Lag>, stop: CancellationToken) {
+pub(crate) async fn watch(pool: PgPool, tail: TailReader, lag: watch::Sender<Option<Lag>>, stop: CancellationToken) {
     let mut failing = false;
     while !stop.is_cancelled() {
-        match look(&pool, &tail).await {
+        match in_time(look(&pool, &tail)).await {
             Ok(shards) => {
                 failing = false;
                 let now = total(&shards);
                 #[expect(clippy::cast_precision_loss, reason = "a gauge")]
                 metrics::gauge!("projector_lag_events").set(now.events as f64);
                 metrics::gauge!("projector_lag_seconds").set(now.seconds);
-                lag.send_replace(now);
+                lag.send_replace(Some(now));
             }
             Err(error) => {
                 if !failing {
                     warn!(%error, "the lag of the projection cannot be read");
                 }
                 failing = true;
+                lag.send_replace(None);
             }
         }
         tokio::select! {

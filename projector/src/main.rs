@@ -33,7 +33,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let projector = match KafkaSettings::read(&starting.source)? {
         Some(settings) => {
             let standings = starting.redis.clone().map(|redis| {
-                let (standings, writing) = projector::redis::start(redis, read.clone(), stop.clone());
+                let (standings, writing) = projector::redis::start(redis, stop.clone());
                 starting.background.spawn("standings to Redis", async {
                     if let Err(error) = writing.await {
                         tracing::error!(%error, "the writer of standings has died");
@@ -66,8 +66,8 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         })
     });
     starting.health.lag(move || {
-        let projector::Lag { events, seconds } = *lag.borrow();
-        std::future::ready(Some(Lag { events, seconds }))
+        let lag = lag.borrow().map(|projector::Lag { events, seconds }| Lag { events, seconds });
+        std::future::ready(lag)
     });
     Ok(Built { api: projector::router(admin), verifier })
 }

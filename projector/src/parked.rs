@@ -1,6 +1,8 @@
 //! Events that could not be applied, and those of the same stream that wait behind them, in order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::{OwnerId, StoredEvent, TaskId};
 use event_store::TailReader;
@@ -14,12 +16,19 @@ use crate::feed::is_due_to_content;
 const RETRY_EVENTS_MAX: i64 = 500;
 /// The most streams that are tried again before new events are looked at.
 const RETRY_STREAMS_MAX: i64 = 50;
+/// Once it has taken so long, the others are left for the next time.
+pub(crate) const RETRY_TIME_MAX: Duration = Duration::from_millis(100);
 const REASON_CHARACTERS_MAX: usize = 500;
 
 /// What is said of an error of the database.
 pub(crate) fn reason(error: &sqlx::Error) -> String {
     let text = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
-    text.chars().filter(|c| !c.is_control()).take(REASON_CHARACTERS_MAX).collect()
+    short(&text)
+}
+
+/// A reason as it is logged and stored.
+pub(crate) fn short(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_control()).take(REASON_CHARACTERS_MAX).collect()
 }
 
 /// What keeps everybody else from folding for a stream while it is tried again: the turn of what feeds it.
@@ -84,8 +93,8 @@ pub(crate) async fn due(
     Ok(streams.into_iter().map(|row| (row.shard, (OwnerId(row.owner_id), TaskId(row.task_id)))).collect())
 }
 
-/// Tries a stream again from its first parked event, in order. Returns where its owner stands then, if anything of it
-/// has changed.
+/// Tries the first parked events of a stream again, in order, in one transaction; those behind them are due then. Returns
+/// where its owner stands, if anything of it has changed.
 pub(crate) async fn retry(
     connection: &mut PgConnection,
     tail: &TailReader,
@@ -95,41 +104,21 @@ pub(crate) async fn retry(
     stream: Stream,
 ) -> Result<Option<OwnerStanding>, sqlx::Error> {
     let mut events_max = RETRY_EVENTS_MAX;
-    let mut standing = None;
     loop {
-        // As it is known here only once it is committed.
-        let mut raised = lane.clone();
-        match retry_stream(connection, tail, generation, &mut raised, shard, stream, events_max).await {
-            Ok(None) => return Ok(standing),
-            Ok(Some((retried, now))) => {
-                *lane = raised;
-                standing = now.or(standing);
-                if !matches!(retried, Retried::Some) {
-                    return Ok(standing);
-                }
-            }
-            Err(error) if is_due_to_content(&error) && events_max > 1 => events_max = 1,
+        match retry_some(connection, tail, generation, lane, shard, stream, events_max).await {
+            Err(error) if is_due_to_content(&error) && events_max > 1 => events_max /= 2,
             Err(error) if is_due_to_content(&error) => {
                 warn!(owner_id = %stream.0, task_id = %stream.1, %error, "a parked event still cannot be written");
                 keep_parked(connection, generation, stream, &reason(&error)).await?;
-                return Ok(standing);
+                return Ok(None);
             }
-            Err(error) => return Err(error),
+            retried => return retried,
         }
     }
 }
 
-enum Retried {
-    /// Nothing of the stream is parked any more.
-    All,
-    /// More of the stream is parked.
-    Some,
-    /// The first that is still parked failed again.
-    UpToAFailure,
-}
-
-/// `None`: the turn is somebody else's.
-async fn retry_stream(
+/// `None`: the turn is somebody else's, or the owner has no row.
+async fn retry_some(
     connection: &mut PgConnection,
     tail: &TailReader,
     generation: i32,
@@ -137,11 +126,12 @@ async fn retry_stream(
     shard: i16,
     stream: Stream,
     events_max: i64,
-) -> Result<Option<(Retried, Option<OwnerStanding>)>, sqlx::Error> {
+) -> Result<Option<OwnerStanding>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     sqlx::query!("set local synchronous_commit = on").execute(&mut *transaction).await?;
-    // Nobody else applies or retries from here on.
-    if !lane.lock(&mut transaction, generation).await? {
+    // Nobody else applies or retries from here on. As it is known here only once it is committed.
+    let mut raised = lane.clone();
+    if !raised.lock(&mut transaction, generation).await? {
         return Ok(None);
     }
     let rows = sqlx::query!(
@@ -159,9 +149,16 @@ async fn retry_stream(
     )
     .fetch_all(&mut *transaction)
     .await?;
+    // As they stand in the log now (they may have been mended), else as they were when they were parked.
+    let positions: Vec<i64> = rows.iter().map(|row| row.position).collect();
+    let in_log = tail.read_at(shard, &positions).await?;
+    let mut in_log: BTreeMap<i64, StoredEvent> = in_log.into_iter().map(|event| (event.position, event)).collect();
     let mut events = Vec::with_capacity(rows.len());
     for row in rows {
-        events.push(read_again(tail, shard, row.position, &row.event).await?);
+        events.push(match in_log.remove(&row.position) {
+            Some(event) => event,
+            None => serde_json::from_str(&row.event).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        });
     }
     let loaded = apply::load(&mut transaction, generation, None, &events.iter().collect::<Vec<_>>()).await?;
     let mut batch = Batch::new(loaded);
@@ -171,7 +168,7 @@ async fn retry_stream(
         match batch.fold_parked(event) {
             Ok(()) => done.push(event.position),
             Err(error) => {
-                failure = Some((event.position, error.to_string()));
+                failure = Some((event.position, short(&error.to_string())));
                 break;
             }
         }
@@ -191,7 +188,7 @@ async fn retry_stream(
         failure.as_ref().map_or((0, "more events of its stream are tried again"), |(p, r)| (*p, r));
     let goes_on = failure.is_none();
     // Whatever is parked now first of its stream is what the rest waits for.
-    let left = sqlx::query!(
+    sqlx::query!(
         r#"
         update read_model.parked as p
         set reason = case when p.position = f.position then $4 end,
@@ -210,8 +207,7 @@ async fn retry_stream(
         goes_on,
     )
     .execute(&mut *transaction)
-    .await?
-    .rows_affected();
+    .await?;
     let standing = sqlx::query!(
         r#"
         update read_model.owner as o
@@ -227,31 +223,17 @@ async fn retry_stream(
     .fetch_optional(&mut *transaction)
     .await?;
     transaction.commit().await?;
+    *lane = raised;
     info!(
         owner_id = %stream.0, task_id = %stream.1, applied = done.len(), failed_position = position,
         "parked events were tried again"
     );
-    let standing = standing.map(|row| OwnerStanding {
+    Ok(standing.map(|row| OwnerStanding {
         owner_id: stream.0,
         revision: row.revision,
         change_counter: row.change_counter,
         parked_position: row.parked_position,
-    });
-    let retried = match (left, goes_on) {
-        (0, _) => Retried::All,
-        (_, true) => Retried::Some,
-        (_, false) => Retried::UpToAFailure,
-    };
-    Ok(Some((retried, standing)))
-}
-
-/// The event as it stands in the log now (it may have been mended), else as it was when it was parked.
-async fn read_again(tail: &TailReader, shard: i16, position: i64, as_parked: &str) -> Result<StoredEvent, sqlx::Error> {
-    let found = tail.read_after(shard, position - 1, 1).await?;
-    if let Some(event) = found.into_iter().find(|event| event.position == position) {
-        return Ok(event);
-    }
-    serde_json::from_str(as_parked).map_err(|error| sqlx::Error::Decode(error.into()))
+    }))
 }
 
 async fn keep_parked(

@@ -14,7 +14,6 @@ use domain::Time;
 use metrics::{counter, gauge};
 use service_kit::clock;
 use service_kit::redis::Redis;
-use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -34,32 +33,28 @@ const OWNERS_WAITING_MAX: usize = 50_000;
 const OWNERS_AT_ONCE_MAX: usize = 500;
 /// When to try again what could not be written.
 const RETRY_MS: u64 = 50;
-/// When to ask again for the name of the read models.
-const NAME_RETRY_MS: u64 = 500;
 
 const SCRIPT: &str = include_str!("../../migrations/redis/standing.lua");
 
 /// Starts the writer. What is sent to it is written; a full queue is no reason to wait. It ends at `shutdown`, or when
 /// nobody can send any more, and then has tried to write what was sent before.
 #[must_use]
-pub fn start(redis: Redis, read_pool: PgPool, shutdown: CancellationToken) -> (mpsc::Sender<Applied>, JoinHandle<()>) {
+pub fn start(redis: Redis, shutdown: CancellationToken) -> (mpsc::Sender<Applied>, JoinHandle<()>) {
     let (sender, commits) = mpsc::channel(COMMITS_WAITING_MAX);
-    let writer = Writer { redis, pool: read_pool, name: None, waiting: HashMap::new() };
+    let writer = Writer { redis, waiting: HashMap::new() };
     (sender, tokio::spawn(writer.run(commits, shutdown)))
 }
 
 /// Of which read models: the first part of every key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Line {
+    cache_id: Uuid,
     log_id: Uuid,
     generation: i32,
 }
 
 struct Writer {
     redis: Redis,
-    pool: PgPool,
-    /// The read models' `cache_id`, and the line for which it was asked.
-    name: Option<(Line, Uuid)>,
     waiting: HashMap<Uuid, (Line, Time, OwnerStanding)>,
 }
 
@@ -87,9 +82,9 @@ impl Writer {
     }
 
     fn take(&mut self, applied: Applied) {
-        let Applied { log_id, generation, as_of, owners } = applied;
+        let Applied { log_id, cache_id, generation, as_of, owners } = applied;
         for owner in owners {
-            let newer = (Line { log_id, generation }, as_of, owner);
+            let newer = (Line { cache_id, log_id, generation }, as_of, owner);
             let entry = self.waiting.entry(owner.owner_id.0).or_insert(newer);
             // Commits of an owner come in their order, but for what two copies do at the same time.
             if entry.0 != newer.0 || (entry.2.change_counter, entry.1) < (owner.change_counter, as_of) {
@@ -108,8 +103,7 @@ impl Writer {
         self.waiting.retain(|_, (_, as_of, _)| *as_of > believed_since);
         while self.redis.is_up() && !self.waiting.is_empty() {
             let Some((line, earliest, owners)) = self.next_owners() else { break };
-            let Some(cache_id) = self.cache_id(line).await else { break };
-            if !self.write_owners(line, cache_id, earliest, &owners).await {
+            if !self.write_owners(line, earliest, &owners).await {
                 break;
             }
             for owner in owners {
@@ -132,12 +126,12 @@ impl Writer {
         Some((line, earliest, owners))
     }
 
-    async fn write_owners(&self, line: Line, cache_id: Uuid, earliest: Time, owners: &[Uuid]) -> bool {
+    async fn write_owners(&self, line: Line, earliest: Time, owners: &[Uuid]) -> bool {
         let mut keys = Vec::with_capacity(owners.len());
         let mut arguments = Vec::with_capacity(owners.len() + 1);
         arguments.push((earliest.timestamp_millis() + STANDING_MS_MAX).to_string());
         for (_, as_of, owner) in owners.iter().filter_map(|owner| self.waiting.get(owner)) {
-            keys.push(key(cache_id, line, owner.owner_id.0));
+            keys.push(key(line, owner.owner_id.0));
             arguments.push(value(owner, *as_of));
         }
         let written = self.redis.run_script(SCRIPT, &keys, &arguments).await.is_ok();
@@ -146,31 +140,10 @@ impl Writer {
         }
         written
     }
-
-    /// The read models' name in Redis, asked for again when the line has changed. None: not to be had now.
-    async fn cache_id(&mut self, line: Line) -> Option<Uuid> {
-        if let Some((known, cache_id)) = self.name
-            && known == line
-        {
-            return Some(cache_id);
-        }
-        let asked = sqlx::query_scalar!("select cache_id from read_model.projection").fetch_one(&self.pool);
-        match tokio::time::timeout(Duration::from_millis(NAME_RETRY_MS), asked).await {
-            Ok(Ok(cache_id)) => {
-                self.name = Some((line, cache_id));
-                Some(cache_id)
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the name of the read models cannot be read");
-                None
-            }
-            Err(_) => None,
-        }
-    }
 }
 
-fn key(cache_id: Uuid, line: Line, owner: Uuid) -> String {
-    let Line { log_id, generation } = line;
+fn key(line: Line, owner: Uuid) -> String {
+    let Line { cache_id, log_id, generation } = line;
     format!("primetrade:{}:{}:{generation}:standing:{}", cache_id.simple(), log_id.simple(), owner.simple())
 }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use common::admin::Admin;
+use common::topic::Topic;
 use common::{
     CREATED, Database, Event, Feed, Histories, Running, append, assert_equals_the_log, caught_up, event, rows, until,
 };
@@ -16,7 +17,9 @@ use messaging::{Message, partition_of};
 use projector::Projector;
 use projector::rebuild::Options;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rustix::process::Signal;
 use sqlx::AssertSqlSafe;
+use system_tests::kafka::Kafka;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -472,8 +475,26 @@ async fn where_owners_stand_is_told_after_each_transaction() {
         assert_eq!((applied.generation, applied.log_id), (1, database.tail().log_id().await.unwrap()));
         told.extend(applied.owners.into_iter().map(|standing| (standing.owner_id, standing)));
     }
+    // nothing that Redis holds is to be believed: another name
+    let name = "update read_model.projection set cache_id = gen_random_uuid() returning cache_id";
+    let name: Uuid = sqlx::query_scalar(name).fetch_one(&database.pool).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for version in 1.. {
+        database.append(&[renamed(one, 1, &version.to_string())]).await;
+        let applied = standings.recv().await.unwrap();
+        let is_named = applied.cache_id == name;
+        told.extend(applied.owners.into_iter().map(|standing| (standing.owner_id, standing)));
+        if is_named {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the new name is used");
+    }
+    caught_up(&database).await;
     stop.cancel();
     projector.stopped().await;
+    while let Ok(applied) = standings.try_recv() {
+        told.extend(applied.owners.into_iter().map(|standing| (standing.owner_id, standing)));
+    }
     let stored: Vec<(Uuid, i64, i64, Option<i64>)> = sqlx::query_as(
         "select owner_id, revision, change_counter, parked_position from read_model.owner order by owner_id",
     )
@@ -493,7 +514,7 @@ async fn another_number_of_partitions_is_mended_by_publishing_from_the_beginning
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     running.stop().await;
-    database.topic = Some(common::topic::Topic::create(&database.pool, 3).await);
+    database.topic = Some(Topic::create(&database.pool, 3).await);
     // the same name, so to say
     let (old, new) = ("update read_model.kafka_partition set topic = '", &database.topic().settings.topic);
     for table in [old, "update read_model.kafka_position set topic = '"] {
@@ -544,4 +565,49 @@ async fn a_log_restored_from_before_it_was_published_again_is_followed_after_a_r
     caught_up(&database).await;
     running.stop().await;
     assert_exactly_once(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_lost_are_not_missed_any_more_after_a_rebuild() {
+    let database = Database::create_for(Feed::Kafka).await;
+    let owner = owner_in(4, 5);
+    database.append(&[event(owner, 1, "TaskCreated", CREATED)]).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    append(&database.pool, &[event(owner, 1, "TaskStarted", "{}")]).await;
+    database.topic().publish_but(&database.pool, |_| true).await;
+    assert_eq!(mend(&running).await, 2);
+    let troubles = "select count(*) from read_model.kafka_partition where trouble is not null";
+    until("it is written down", || async { database.number(troubles).await == 1 }).await;
+    let report = projector::rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap();
+    assert!(report.switched);
+    until("nothing is wrong any more", || async {
+        running.projector.troubles().borrow().is_empty() && database.number(troubles).await == 0
+    })
+    .await;
+    running.stop().await;
+    assert_exactly_once(&database).await;
+}
+
+/// Whether something is lost only the broker can say: what it has acknowledged may just not have been fetched yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_broker_is_away_nothing_is_said_to_be_lost() {
+    let broker = Kafka::start();
+    let mut database = Database::create().await;
+    database.topic = Some(Topic::create_on(&broker.brokers(), &database.pool, 5).await);
+    let owner = owner_in(4, 5);
+    database.append(&[event(owner, 1, "TaskCreated", CREATED)]).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    broker.signal(Signal::STOP);
+    append(&database.pool, &[event(owner, 1, "TaskStarted", "{}")]).await;
+    database.topic().publish_but(&database.pool, |_| true).await;
+    let away = Instant::now();
+    while away.elapsed() < Duration::from_secs(14) {
+        assert_eq!(mend_of(&running), None, "after {:?}", away.elapsed());
+        sleep(Duration::from_millis(50)).await;
+    }
+    broker.signal(Signal::CONT);
+    assert_eq!(mend(&running).await, 2);
+    running.stop().await;
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Database, until};
+use common::until;
 use domain::OwnerId;
 use projector::{Applied, OwnerStanding};
 use rustix::process::Signal;
@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 struct World {
     server: Server,
-    database: Database,
     redis: Redis,
+    cache_id: Uuid,
     log_id: Uuid,
     shutdown: CancellationToken,
 }
@@ -28,8 +28,7 @@ impl World {
         let server = Server::start();
         let redis = Redis::connect(&server.url()).unwrap();
         redis.up().await;
-        let database = Database::create().await;
-        Self { server, database, redis, log_id: Uuid::new_v4(), shutdown: CancellationToken::new() }
+        Self { server, redis, cache_id: Uuid::new_v4(), log_id: Uuid::new_v4(), shutdown: CancellationToken::new() }
     }
 
     fn applied(&self, owner: Uuid, counter: i64) -> Applied {
@@ -39,20 +38,18 @@ impl World {
             change_counter: counter,
             parked_position: (counter % 2 == 0).then_some(7),
         };
-        Applied { log_id: self.log_id, generation: 1, as_of: clock::now(), owners: vec![owner] }
+        let Self { cache_id, log_id, .. } = *self;
+        Applied { log_id, cache_id, generation: 1, as_of: clock::now(), owners: vec![owner] }
     }
 
-    async fn key(&self, owner: Uuid) -> String {
-        let cache_id: Uuid = sqlx::query_scalar("select cache_id from read_model.projection")
-            .fetch_one(&self.database.pool)
-            .await
-            .unwrap();
-        format!("primetrade:{}:{}:1:standing:{}", cache_id.simple(), self.log_id.simple(), owner.simple())
+    fn key(&self, owner: Uuid) -> String {
+        let Self { cache_id, log_id, .. } = self;
+        format!("primetrade:{}:{}:1:standing:{}", cache_id.simple(), log_id.simple(), owner.simple())
     }
 
     /// Change counter, revision, parked position and owner, as docs/redis.md has them.
     async fn written(&self, owner: Uuid) -> Option<(i64, i64, Option<i64>, Uuid)> {
-        let value = self.redis.get(&self.key(owner).await).await.ok().flatten()?;
+        let value = self.redis.get(&self.key(owner)).await.ok().flatten()?;
         let text = String::from_utf8(value.to_vec()).unwrap();
         assert_eq!(text.len(), 96);
         let number = |at: usize| u64::from_str_radix(&text[16 * at..16 * at + 16], 16).unwrap();
@@ -65,8 +62,7 @@ impl World {
 #[tokio::test]
 async fn standings_are_written_forwards_only_also_when_they_come_again() {
     let world = World::new().await;
-    let (sender, writing) =
-        projector::redis::start(world.redis.clone(), world.database.pool.clone(), world.shutdown.clone());
+    let (sender, writing) = projector::redis::start(world.redis.clone(), world.shutdown.clone());
     let owner = Uuid::new_v4();
     sender.try_send(world.applied(owner, 5)).unwrap();
     until("it is written", || async { world.written(owner).await == Some((5, 105, None, owner)) }).await;
@@ -78,13 +74,13 @@ async fn standings_are_written_forwards_only_also_when_they_come_again() {
     assert_eq!(world.written(owner).await, Some((6, 106, Some(7), owner)));
     assert_eq!(world.written(other).await.unwrap().0, 1 << 40);
     // By another copy, which knows nothing of the first one.
-    let (second, _) = projector::redis::start(world.redis.clone(), world.database.pool.clone(), world.shutdown.clone());
+    let (second, _) = projector::redis::start(world.redis.clone(), world.shutdown.clone());
     second.try_send(world.applied(owner, 5)).unwrap();
     let last = Uuid::new_v4();
     second.try_send(world.applied(last, 1)).unwrap();
     until("it is written", || async { world.written(last).await.is_some() }).await;
     assert_eq!(world.written(owner).await.unwrap().0, 6);
-    let key = world.key(owner).await;
+    let key = world.key(owner);
     let ttl_ms: i64 = world.server.ask(&["PTTL", &key]).trim().parse().unwrap();
     assert!((1..=3_000).contains(&ttl_ms), "{ttl_ms}");
     // It is written once more when it comes again: the owner is seen to be there for longer.
@@ -102,7 +98,7 @@ async fn standings_are_written_forwards_only_also_when_they_come_again() {
 #[tokio::test]
 async fn a_redis_that_hangs_holds_nobody_up_and_gets_what_it_missed() {
     let world = World::new().await;
-    let (sender, _) = projector::redis::start(world.redis.clone(), world.database.pool.clone(), world.shutdown.clone());
+    let (sender, _) = projector::redis::start(world.redis.clone(), world.shutdown.clone());
     let owner = Uuid::new_v4();
     sender.try_send(world.applied(owner, 1)).unwrap();
     until("it is written", || async { world.written(owner).await.is_some() }).await;
@@ -119,7 +115,7 @@ async fn a_redis_that_hangs_holds_nobody_up_and_gets_what_it_missed() {
 #[tokio::test]
 async fn what_nobody_would_believe_any_more_is_not_written() {
     let world = World::new().await;
-    let (sender, _) = projector::redis::start(world.redis.clone(), world.database.pool.clone(), world.shutdown.clone());
+    let (sender, _) = projector::redis::start(world.redis.clone(), world.shutdown.clone());
     let (late, owner) = (Uuid::new_v4(), Uuid::new_v4());
     let mut applied = world.applied(late, 1);
     applied.as_of -= chrono::TimeDelta::milliseconds(3_001);

@@ -129,8 +129,9 @@ impl Applier {
                 }
                 break;
             }
-            warn_parked(event, &error);
-            batch.park(event, error.to_string());
+            let reason = parked::short(&error.to_string());
+            warn_parked(event, &reason);
+            batch.park(event, reason);
         }
         batch
     }
@@ -163,6 +164,7 @@ impl Applier {
     ) -> Result<Outcome, sqlx::Error> {
         let loaded = apply::load(connection, generation, source.checkpoint_of(), &[event]).await?;
         let Some(mark) = source.mark(generation, loaded.at, 1) else { return Ok(Outcome::Moved) };
+        let reason = parked::short(&reason);
         warn_parked(event, &reason);
         let mut batch = Batch::new(loaded);
         batch.park(event, reason);

@@ -30,6 +30,8 @@ use crate::{connection, lag};
 
 /// As many messages as events are applied at once, at most, are taken out of the queue.
 const PENDING_MESSAGES_MAX: usize = super::BATCH_EVENTS_MAX as usize;
+/// How often it is looked whether partitions that are read to their ends have everything.
+const ENDS_MS: u64 = 5_000;
 /// A partition that lacks messages is looked at again this often.
 const MEND_MS: u64 = 2_000;
 /// Of a message that nobody can read, so much is kept.
@@ -53,6 +55,8 @@ pub(super) struct Kafka {
     /// Assignments that are not answered yet.
     assigned: VecDeque<Assigned>,
     generation: i32,
+    /// The name of the read models in Redis.
+    cache_id: Uuid,
     /// The checkpoints: up to there the live generation has everything of a shard.
     base: Positions,
     partitions: BTreeMap<i32, Partition>,
@@ -60,7 +64,7 @@ pub(super) struct Kafka {
     of: i32,
     /// In the order in which they came; each of a partition that is being read.
     pending: VecDeque<Pending>,
-    /// Where the partitions end, not looked at yet.
+    /// Where brokers say that partitions end, not looked at yet.
     ends: Vec<(i32, i64)>,
     applier: Applier,
     lost_races: LostRaces,
@@ -90,8 +94,15 @@ struct Partition {
     place: Place,
     state: State,
     hole: Option<Hole>,
-    /// What seemed to be missing at its end when that was looked at last.
-    lacks: Option<Hole>,
+    /// What was published and not here when its broker was asked where it ends.
+    asked: Option<Hole>,
+}
+
+impl Partition {
+    /// Up to where it has everything of a shard.
+    fn here(&self, shard: i16, base: &Positions) -> i64 {
+        self.place.positions.get(&shard).max(base.get(&shard)).copied().unwrap_or(0)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -269,6 +280,7 @@ impl Kafka {
             troubles,
             assigned: VecDeque::new(),
             generation: 0,
+            cache_id: Uuid::nil(),
             base: Positions::new(),
             partitions: BTreeMap::new(),
             of: 1,
@@ -301,6 +313,7 @@ impl Kafka {
                 }
             };
             self.assigned.clear();
+            self.partitions.keys().for_each(|partition| show_lag(*partition, 0));
             self.partitions.clear();
             self.pending.clear();
             self.tell_troubles();
@@ -318,11 +331,16 @@ impl Kafka {
         self.partitions.values_mut().for_each(|partition| partition.turn = NO_TURN);
         in_time(self.look(&mut connection, consumer)).await?;
         let mut looked = Instant::now();
+        let mut looked_at_ends = Instant::now();
         while !self.stop.is_cancelled() {
             let look_in = Duration::from_millis(STATUS_MS).saturating_sub(looked.elapsed());
             if look_in.is_zero() {
                 in_time(self.look(&mut connection, consumer)).await?;
                 looked = Instant::now();
+            }
+            if looked_at_ends.elapsed() >= Duration::from_millis(ENDS_MS) {
+                in_time(self.look_at_ends(&mut connection, consumer)).await?;
+                looked_at_ends = Instant::now();
             }
             if self.pending.is_empty() && self.assigned.is_empty() {
                 tokio::select! {
@@ -355,7 +373,7 @@ impl Kafka {
                 self.apply(&mut connection, consumer).await?;
             }
             if !self.ends.is_empty() {
-                in_time(self.look_at_ends(&mut connection)).await?;
+                in_time(self.judge_ends(&mut connection)).await?;
             }
         }
         Ok(End::Stop)
@@ -366,6 +384,7 @@ impl Kafka {
             Received::Assigned { partitions, of, begin } => self.assigned.push_back(Assigned { partitions, of, begin }),
             Received::Revoked(partitions) => {
                 self.partitions.retain(|partition, _| !partitions.contains(partition));
+                partitions.iter().for_each(|partition| show_lag(*partition, 0));
                 self.pending.retain(|pending| !partitions.contains(&pending.partition));
                 self.tell_troubles();
             }
@@ -381,15 +400,13 @@ impl Kafka {
                     partition.state = State::Reading;
                 }
             }
-            Received::Ends(ends) => {
-                for (partition, end) in &ends {
-                    let Some(Partition { next_offset, .. }) = self.partitions.get(partition) else { continue };
-                    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-                    let lag = (end - next_offset.unwrap_or(0)).max(0) as f64;
-                    metrics::gauge!("projector_consumer_lag_messages", "partition" => partition.to_string()).set(lag);
+            Received::Fetched(ends) => {
+                for (number, end) in ends {
+                    let Some(partition) = self.partitions.get(&number) else { continue };
+                    show_lag(number, end - partition.next_offset.unwrap_or(0));
                 }
-                self.ends = ends;
             }
+            Received::End { partition, end } => self.ends.push((partition, end)),
             Received::Failing(error) => warn!(topic = %self.topic, error, "Kafka cannot be read; trying again"),
         }
     }
@@ -399,7 +416,7 @@ impl Kafka {
         let ours: Vec<i32> = self.partitions.keys().copied().collect();
         let status = sqlx::query!(
             r#"
-            select p.log_id, p.live_generation, p.feed,
+            select p.log_id, p.live_generation, p.feed, p.cache_id,
                 exists (
                     select from read_model.parked as k where k.generation = p.live_generation and k.retry_at is not null
                 ) as "retry!",
@@ -431,6 +448,7 @@ impl Kafka {
         .fetch_one(&mut *connection)
         .await?;
         self.follower.check(status.log_id, &status.feed)?;
+        self.cache_id = status.cache_id;
         self.base = status.shards.into_iter().zip(status.positions).collect();
         if status.live_generation != self.generation {
             info!(generation = status.live_generation, topic = %self.topic, "follows the topic");
@@ -486,12 +504,15 @@ impl Kafka {
             r#"
             insert into read_model.kafka_partition as p (topic, partition, partitions, turn)
             select $1, n.partition, $2, 1 from unnest($3::int[]) as n (partition) order by n.partition
-            on conflict (topic, partition) do update set turn = p.turn + 1
+            on conflict (topic, partition) do update
+                set turn = p.turn + 1, trouble = case when $4 then null else p.trouble end
             returning partition, partitions, turn, next_offset, publication
             "#,
             &*self.topic,
             of.unwrap_or(self.of),
             numbers,
+            // Whoever has it now finds what is wrong with it, if that still is.
+            of.is_some(),
         )
         .fetch_all(&mut *transaction)
         .await?;
@@ -516,7 +537,7 @@ impl Kafka {
             };
             let (turn, next_offset, state) = (row.turn, row.next_offset, State::Seeking);
             let hole = self.partitions.get(&row.partition).and_then(|partition| partition.hole);
-            let partition = Partition { turn, next_offset, place, state, hole, lacks: None };
+            let partition = Partition { turn, next_offset, place, state, hole, asked: None };
             self.partitions.insert(row.partition, partition);
             begin.push((row.partition, row.next_offset));
         }
@@ -560,8 +581,8 @@ impl Kafka {
         }
         match plan.then {
             Then::More => Ok(()),
-            Then::Unreadable => self.put_aside(connection, consumer).await,
-            Then::Hole(partition, hole) => self.stop_at(connection, consumer, partition, hole).await,
+            Then::Unreadable => in_time(self.put_aside(connection, consumer)).await,
+            Then::Hole(partition, hole) => in_time(self.stop_at(connection, consumer, partition, hole)).await,
         }
     }
 
@@ -596,7 +617,8 @@ impl Kafka {
     fn tell(&self, as_of: Time, owners: Vec<OwnerStanding>) {
         self.follower.hint();
         let Some(standings) = self.standings.as_ref().filter(|_| !owners.is_empty()) else { return };
-        let applied = Applied { log_id: self.follower.log_id, generation: self.generation, as_of, owners };
+        let (log_id, cache_id, generation) = (self.follower.log_id, self.cache_id, self.generation);
+        let applied = Applied { log_id, cache_id, generation, as_of, owners };
         // Who listens keeps a cache of what ends by itself within seconds.
         if standings.try_send(applied).is_err() {
             metrics::counter!("projector_standings_dropped_total").increment(1);
@@ -680,31 +702,55 @@ impl Kafka {
         self.complain(connection, number, hole).await
     }
 
-    /// Messages that are lost are noticed when one comes that follows on them; where none comes, here: all that there is
-    /// in the partition is read, and the relay has put more there, some time ago.
-    async fn look_at_ends(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    /// Messages that are lost are noticed when one comes that follows on them; where none comes, here: of a partition
+    /// that has not everything that the relay says is published there, its broker is asked where it ends. One that is
+    /// away says nothing, and nothing is concluded.
+    async fn look_at_ends(&mut self, connection: &mut PgConnection, consumer: &Consumer) -> Result<(), sqlx::Error> {
         let published = self.follower.tail.published().await?;
-        for (number, end) in std::mem::take(&mut self.ends) {
-            let is_pending = self.pending.iter().any(|pending| pending.partition == number);
-            let Some(partition) = self.partitions.get_mut(&number) else { continue };
-            let is_at_end = !is_pending && partition.next_offset.unwrap_or(0) >= end;
-            let lacking = published.iter().filter(|of| *of.topic == *self.topic).find_map(|of| {
-                let (_, missing) = *of.last_positions.iter().find(|(partition, _)| *partition == number)?;
-                let after =
-                    partition.place.positions.get(&of.shard).max(self.base.get(&of.shard)).copied().unwrap_or(0);
+        let mut mended = Vec::new();
+        for (number, partition) in &mut self.partitions {
+            if partition.state != State::Reading || self.pending.iter().any(|pending| pending.partition == *number) {
+                continue;
+            }
+            partition.asked = published.iter().filter(|of| *of.topic == *self.topic).find_map(|of| {
+                let (_, missing) = *of.last_positions.iter().find(|(partition, _)| partition == number)?;
+                let after = partition.here(of.shard, &self.base);
                 let hole = Hole { shard: of.shard, after, missing, publication: of.publication };
                 (missing > after).then_some(hole)
             });
-            let before = std::mem::replace(&mut partition.lacks, lacking);
-            match (partition.state, lacking) {
-                (State::Reading, Some(hole)) if is_at_end && before == lacking => {
-                    self.complain(connection, number, hole).await?;
-                }
-                (State::Reading, None) => {
-                    partition.hole = None;
-                    self.tell_troubles();
-                }
-                _ => {}
+            if partition.asked.is_some() {
+                consumer.ask_for_end(*number);
+            } else if partition.hole.take().is_some() {
+                mended.push((*number, partition.turn));
+            }
+        }
+        for (number, turn) in mended {
+            info!(topic = %self.topic, partition = number, "the partition is mended");
+            sqlx::query!(
+                "update read_model.kafka_partition set trouble = null
+                where topic = $1 and partition = $2 and turn = $3",
+                &*self.topic,
+                number,
+                turn,
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        self.tell_troubles();
+        Ok(())
+    }
+
+    /// What was published before a broker was asked, and is not here though all is read up to the end that it said, is
+    /// not in the partition.
+    async fn judge_ends(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        for (number, end) in std::mem::take(&mut self.ends) {
+            let is_pending = self.pending.iter().any(|pending| pending.partition == number);
+            let Some(partition) = self.partitions.get_mut(&number) else { continue };
+            let Some(asked) = partition.asked.take() else { continue };
+            let after = partition.here(asked.shard, &self.base);
+            let is_at_end = !is_pending && partition.next_offset.unwrap_or(0) >= end;
+            if partition.state == State::Reading && is_at_end && after < asked.missing {
+                self.complain(connection, number, Hole { after, ..asked }).await?;
             }
         }
         Ok(())
@@ -759,7 +805,11 @@ impl Kafka {
 
     /// Tries again what an administrator asked for, where it is of a partition of ours.
     async fn retry(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let began = Instant::now();
         for (shard, stream) in parked::due(connection, self.generation, None).await? {
+            if began.elapsed() >= parked::RETRY_TIME_MAX {
+                break;
+            }
             let number = partition_of(stream.0, self.of);
             let Some(partition) = self.partitions.get_mut(&number) else { continue };
             let mut lane = Lane::Partition { topic: self.topic.clone(), partition: number, turn: partition.turn };
@@ -800,8 +850,7 @@ impl Kafka {
             let Some(partition) = self.partitions.get(&message.partition) else { continue };
             let is_complete = published.iter().filter(|of| *of.topic == *self.topic).all(|of| {
                 let last = of.last_positions.iter().find(|(number, _)| *number == message.partition);
-                let here = partition.place.positions.get(&of.shard).max(self.base.get(&of.shard)).copied();
-                last.is_none_or(|(_, last)| *last <= here.unwrap_or(0))
+                last.is_none_or(|(_, last)| *last <= partition.here(of.shard, &self.base))
             });
             if is_complete {
                 sqlx::query!("delete from read_model.parked where id = $1", message.id)
@@ -816,6 +865,13 @@ impl Kafka {
         }
         Ok(())
     }
+}
+
+/// How many messages of a partition of ours are not applied yet.
+fn show_lag(partition: i32, messages: i64) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    let lag = messages.max(0) as f64;
+    metrics::gauge!("projector_consumer_lag_messages", "partition" => partition.to_string()).set(lag);
 }
 
 /// The group of the projector's copies.

@@ -52,7 +52,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Projector {
     applied: watch::Receiver<u64>,
-    lag: watch::Receiver<Lag>,
+    lag: watch::Receiver<Option<Lag>>,
     troubles: watch::Receiver<Troubles>,
     task: JoinHandle<()>,
 }
@@ -92,9 +92,9 @@ impl Projector {
         self.applied.clone()
     }
 
-    /// How far the live projection is behind the log; looked at every second.
+    /// How far the live projection is behind the log; looked at every second. `None`: that is not known.
     #[must_use]
-    pub fn lag(&self) -> watch::Receiver<Lag> {
+    pub fn lag(&self) -> watch::Receiver<Option<Lag>> {
         self.lag.clone()
     }
 
@@ -197,14 +197,14 @@ impl Follower {
 /// What a projector that is being started tells.
 struct Starting {
     applied: watch::Receiver<u64>,
-    lag: watch::Receiver<Lag>,
-    lag_sender: watch::Sender<Lag>,
+    lag: watch::Receiver<Option<Lag>>,
+    lag_sender: watch::Sender<Option<Lag>>,
 }
 
 async fn prepare(pool: PgPool, tail: TailReader, feed: Feed) -> Result<(Follower, Starting), StartError> {
     let log_id = tail.log_id().await?;
     let (applied_sender, applied) = watch::channel(0);
-    let (lag_sender, lag) = watch::channel(Lag::default());
+    let (lag_sender, lag) = watch::channel(None);
     let follower = Follower { pool, tail, log_id, feed, applied: applied_sender };
     follower.take_over().await?;
     Ok((follower, Starting { applied, lag, lag_sender }))
@@ -296,7 +296,7 @@ pub(crate) fn events_within(bytes_max: usize, events: &[StoredEvent]) -> i64 {
 }
 
 /// An answer of a database that does not hang.
-async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+pub(crate) async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     let answer = tokio::time::timeout(Duration::from_millis(ANSWER_MS_MAX), answer);
     answer.await.unwrap_or_else(|_| Err(sqlx::Error::Protocol("the database does not answer".to_owned())))
 }

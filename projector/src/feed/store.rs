@@ -95,9 +95,9 @@ impl Shard {
 
     /// Follows with one connection, until it is to stop.
     async fn follow(&mut self) -> Result<(), sqlx::Error> {
-        let mut connection = connection::for_batches(&self.follower.pool).await?;
+        let mut connection = in_time(connection::for_batches(&self.follower.pool)).await?;
         let mut tail = self.follower.tail.clone();
-        self.look_at_status(&mut connection).await?;
+        in_time(self.look_at_status(&mut connection)).await?;
         let mut looked = Instant::now();
         // Read while the batch before it was written.
         let mut ahead: Option<Vec<StoredEvent>> = None;
@@ -182,7 +182,11 @@ impl Shard {
             }
             self.position = position;
             if status.retry {
+                let began = Instant::now();
                 for (shard, stream) in parked::due(connection, self.generation, Some(self.shard)).await? {
+                    if began.elapsed() >= parked::RETRY_TIME_MAX {
+                        break;
+                    }
                     let (tail, lane) = (&self.follower.tail, &mut Lane::Shard(shard));
                     parked::retry(connection, tail, self.generation, lane, shard, stream).await?;
                 }

@@ -28,10 +28,15 @@ impl Topic {
     /// Makes a topic, and says so in the event store, as the relay would.
     pub async fn create(pool: &PgPool, partitions: i32) -> Self {
         let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS names a broker for tests");
+        Self::create_on(&brokers, pool, partitions).await
+    }
+
+    /// The same on a broker of the test's own.
+    pub async fn create_on(brokers: &str, pool: &PgPool, partitions: i32) -> Self {
         let topic = format!("test-{}", Uuid::new_v4().simple());
         let partitions = partitions.to_string();
         let source = Source::from_pairs([
-            ("PRIMETRADE_KAFKA_BROKERS", brokers.as_str()),
+            ("PRIMETRADE_KAFKA_BROKERS", brokers),
             ("PRIMETRADE_KAFKA_TOPIC", &topic),
             ("PRIMETRADE_KAFKA_PARTITIONS", &partitions),
         ]);
