@@ -225,4 +225,40 @@ mod tests {
         assert_eq!((of("correlation_id"), of("owner_id")), ("r-1".into(), owner.to_string().into()));
         assert_eq!((of("count"), of("message")), (3.into(), "inside {}".into()));
     }
+
+    /// The names in a source file that are said where something is counted.
+    fn named(source: &str) -> Vec<&str> {
+        let mut names = Vec::new();
+        for kind in ["counter", "gauge", "histogram"] {
+            let called = format!("{kind}!(");
+            let said = source.split(called.as_str()).skip(1);
+            names.extend(said.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next()));
+        }
+        names
+    }
+
+    #[test]
+    fn every_metric_is_in_the_document() {
+        let document = include_str!("../../docs/metrics.md");
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let (mut folders, mut count) = (vec![root.clone()], 0);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+                let (path, name) = (entry.path(), entry.file_name());
+                // each crate's sources, not its tests
+                if path.is_dir() {
+                    if folder != root || path.join("src").is_dir() {
+                        folders.push(if folder == root { path.join("src") } else { path });
+                    }
+                } else if name.to_string_lossy().ends_with(".rs") {
+                    for metric in named(&std::fs::read_to_string(&path).unwrap()) {
+                        count += 1;
+                        let is_there = document.contains(&format!("`{metric}`"));
+                        assert!(is_there, "{metric} of {} is not in docs/metrics.md", path.display());
+                    }
+                }
+            }
+        }
+        assert!(count > 50, "{count} metrics found");
+    }
 }
