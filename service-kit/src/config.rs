@@ -773,7 +773,7 @@ mod tests {
             .map(|(name, _)| name)
             .filter(|name| !name.contains(' '))
             .collect();
-        let of_compose_alone = ["POSTGRES_PASSWORD", "GATEWAY_ADDRESS"];
+        let of_compose_alone = ["POSTGRES_PASSWORD", "GATEWAY_ADDRESS", "NETWORK_PREFIX"];
         let there_are = VARIABLES.iter().map(|variable| variable.name).chain(of_compose_alone).collect();
         assert_eq!(named, there_are);
     }

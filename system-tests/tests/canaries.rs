@@ -242,6 +242,34 @@ async fn with_the_database_in_disorder(api: &Api, canaries: &Canaries, database:
     rename("alter table identity.elsewhere rename to account").await;
 }
 
+/// The operator's doors: what they print is to be seen by who stands beside, and may be kept.
+async fn by_the_command_line(server: &Server, canaries: &Canaries) {
+    let Canaries { password, wrong_password, email, title, .. } = canaries;
+    let lines = [
+        json!({"type": "CreateTask", "task_id": Uuid::now_v7(), "title": title, "tags": [title]}).to_string(),
+        json!({"type": "CreateTask", "task_id": Uuid::now_v7(), "title": format!("{title}\0")}).to_string(),
+        json!({"type": "CreateTask", "task_id": title, "title": title}).to_string(),
+        json!({"type": title, "task_id": Uuid::now_v7()}).to_string(),
+        json!({"type": "CreateTask", "task_id": Uuid::now_v7(), "title": title, "priority": title}).to_string(),
+        format!("{{\"title\":\"{title}\""),
+        title.clone(),
+    ];
+    let import = server.cli_with_input(&["import", "-", "--owner", email, "--json"], &lines.join("\n")).await.expect(1);
+    assert_eq!(import.json()["succeeded"], 1, "{import:?}");
+    canaries.absent("what import says", &format!("{}{}", import.out, import.err));
+    let other = format!("other-{}@example.com", Uuid::new_v4().simple());
+    for (input, arguments) in [
+        (password, vec!["user", "create", "--email", &other, "--password-stdin"]),
+        (wrong_password, vec!["user", "password", "--email", &other, "--password-stdin"]),
+        (&format!("{password}{}", "x".repeat(300)), vec!["user", "password", "--email", &other, "--password-stdin"]),
+        (password, vec!["config"]),
+        (password, vec!["doctor"]),
+    ] {
+        let run = server.cli_with_input(&arguments, input).await;
+        canaries.absent(arguments[0], &format!("{}{}", run.out, run.err));
+    }
+}
+
 async fn one_process(format: &str) {
     let collector = Collector::default();
     let endpoint = collector.start().await;
@@ -254,6 +282,7 @@ async fn one_process(format: &str) {
     let (api, canaries) = (server.api(), Canaries::new());
     let database = pool(server.database_url()).await;
     every_door(&api, &canaries).await;
+    by_the_command_line(&server, &canaries).await;
     with_the_database_in_disorder(&api, &canaries, &database).await;
     server.caught_up().await;
     canaries.absent("traces", &collector.text("GET /api/v1/stream").await);
