@@ -22,6 +22,7 @@ use metrics::counter;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use service_kit::clock;
+use service_kit::context;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
@@ -626,7 +627,8 @@ impl Turns {
                 Err(_) => {
                     let wait_max = Duration::from_millis(TURN_WAIT_MS_MAX);
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + wait_max);
-                    timeout_at(deadline, lock.turn.lock()).await.map_err(|_| {
+                    let turn = timeout_at(deadline, lock.turn.lock());
+                    context::waiting(turn).await.map_err(|_| {
                         let taken_for = lock.taken_for.load(Ordering::Relaxed);
                         if same_lock.contains(&taken_for) { Busy::Equal } else { Busy::Other }
                     })?

@@ -2,15 +2,15 @@
 //! in stays fast.
 //!
 //! The right number is not known beforehand: it hangs on the machine, on Postgres, on what is asked for. So it is looked
-//! for. While requests are answered within [`SLOW_MS`] and there is need for more of them at once, the limit grows. When
-//! too many are slow, it becomes what is answered in that time at the present rate (Little's law): whoever is let in
-//! then is through after about so long. As long as less than half of the limit is used nothing is learned from it.
+//! for, from [`AT_ONCE_MAX`] down. When too many answers take longer than [`SLOW_MS`], the limit becomes what is answered
+//! in that time at the present rate (Little's law): whoever is let in then is through after about so long. While none of
+//! it is slow and there is need for more, it grows again.
 //!
-//! A request that waits for something that is no work (a slow client's body, events that are not applied yet) gives up
-//! its place meanwhile: [`crate::context::waiting`].
+//! A request that waits for something that is no work (a slow client's body, events that are not applied yet, its turn
+//! behind an equal one) gives up its place meanwhile: [`crate::context::waiting`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge};
@@ -22,10 +22,12 @@ const SLOW_PERCENT_MAX: u32 = 5;
 /// How often the limit is thought over.
 const WINDOW_MS: u64 = 100;
 const STALE_MS: u64 = 3 * WINDOW_MS;
+/// So many of these in a row have to say that there is too much: a burst is none.
+const SLOW_WINDOWS: u32 = 2;
 /// The limit is never below this, so that a few slow requests don't keep others out.
 const AT_ONCE_MIN: u32 = 64;
-const AT_ONCE_FIRST: u32 = 256;
-const AT_ONCE_MAX: u32 = 2_048;
+/// Where it begins, too: a client with many connections is let in until it is seen that this is too much.
+const AT_ONCE_MAX: u32 = 1_024;
 
 /// What a process has to do. Clones share it.
 #[derive(Clone)]
@@ -35,11 +37,13 @@ struct Inner {
     at_once: AtomicU32,
     at_once_max: AtomicU32,
     began: Instant,
-    /// Of the window: when it began (milliseconds after `began`), answers, slow ones, whether half of the limit was used.
+    /// Of the window: when it began (milliseconds after `began`), answers, slow ones, the most at once.
     window_ms: AtomicU64,
     answered: AtomicU32,
     slow: AtomicU32,
-    pressed: AtomicBool,
+    peak: AtomicU32,
+    /// Windows in a row that were too slow.
+    slow_windows: AtomicU32,
     shed: Counter,
     shown: Gauge,
     shown_max: Gauge,
@@ -49,12 +53,13 @@ impl Default for Load {
     fn default() -> Self {
         Self(Arc::new(Inner {
             at_once: AtomicU32::new(0),
-            at_once_max: AtomicU32::new(AT_ONCE_FIRST),
+            at_once_max: AtomicU32::new(AT_ONCE_MAX),
             began: Instant::now(),
             window_ms: AtomicU64::new(0),
             answered: AtomicU32::new(0),
             slow: AtomicU32::new(0),
-            pressed: AtomicBool::new(false),
+            peak: AtomicU32::new(0),
+            slow_windows: AtomicU32::new(0),
             shed: metrics::counter!("requests_shed_total"),
             shown: metrics::gauge!("requests_at_once"),
             shown_max: metrics::gauge!("requests_at_once_max"),
@@ -81,12 +86,12 @@ pub(crate) struct Aside(Load);
 impl Load {
     /// A place, unless there is too much to do.
     pub fn enter(&self) -> Option<Place> {
-        let Inner { at_once, at_once_max, pressed, shed, .. } = &*self.0;
+        let Inner { at_once, at_once_max, peak, shed, .. } = &*self.0;
         let now = at_once.fetch_add(1, Ordering::Relaxed) + 1;
         let max = at_once_max.load(Ordering::Relaxed);
         // looked at first: a write that changes nothing would still take the cache line from the other cores
-        if now * 2 > max && !pressed.load(Ordering::Relaxed) {
-            pressed.store(true, Ordering::Relaxed);
+        if now > peak.load(Ordering::Relaxed) {
+            peak.store(now, Ordering::Relaxed);
         }
         if now <= max {
             return Some(Place(self.clone()));
@@ -94,7 +99,7 @@ impl Load {
         at_once.fetch_sub(1, Ordering::Relaxed);
         shed.increment(1);
         // also when nobody is answered any more
-        self.think_over();
+        self.think_over(self.now_ms());
         None
     }
 
@@ -109,12 +114,15 @@ impl Load {
         if took > Duration::from_millis(SLOW_MS) {
             self.0.slow.fetch_add(1, Ordering::Relaxed);
         }
-        self.think_over();
+        self.think_over(self.now_ms());
     }
 
-    fn think_over(&self) {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn think_over(&self, now_ms: u64) {
         let inner = &*self.0;
-        let now_ms = u64::try_from(inner.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let window_ms = inner.window_ms.load(Ordering::Relaxed);
         let since_ms = now_ms.saturating_sub(window_ms);
         if since_ms < WINDOW_MS
@@ -124,10 +132,14 @@ impl Load {
         }
         let answered = inner.answered.swap(0, Ordering::Relaxed);
         let slow = inner.slow.swap(0, Ordering::Relaxed);
-        let pressed = inner.pressed.swap(false, Ordering::Relaxed);
+        let peak = inner.peak.swap(0, Ordering::Relaxed);
         let max = inner.at_once_max.load(Ordering::Relaxed);
         // after a pause it says nothing about the rate
-        let next = if since_ms > STALE_MS { max } else { next_max(max, Window { since_ms, answered, slow, pressed }) };
+        let window = Window { since_ms, answered, slow, peak };
+        let is_slow = since_ms <= STALE_MS && window.is_slow();
+        let slow_windows = if is_slow { inner.slow_windows.load(Ordering::Relaxed) + 1 } else { 0 };
+        inner.slow_windows.store(slow_windows, Ordering::Relaxed);
+        let next = if slow_windows >= SLOW_WINDOWS { window.shrunk(max) } else { window.grown(max) };
         inner.at_once_max.store(next, Ordering::Relaxed);
         inner.shown.set(inner.at_once.load(Ordering::Relaxed));
         inner.shown_max.set(next);
@@ -164,22 +176,29 @@ struct Window {
     since_ms: u64,
     answered: u32,
     slow: u32,
-    /// Whether at least half of the limit was used.
-    pressed: bool,
+    /// The most at once.
+    peak: u32,
 }
 
-fn next_max(max: u32, window: Window) -> u32 {
-    let Window { since_ms, answered, slow, pressed } = window;
-    if !pressed {
-        return max;
+impl Window {
+    /// Whether too many were slow, and not for another reason than that there were many.
+    fn is_slow(self) -> bool {
+        self.peak > AT_ONCE_MIN && u64::from(self.slow) * 100 > u64::from(self.answered) * u64::from(SLOW_PERCENT_MAX)
     }
-    if u64::from(slow) * 100 > u64::from(answered) * u64::from(SLOW_PERCENT_MAX) {
-        let answered_in_time = u64::from(answered) * SLOW_MS / since_ms.max(1);
-        u32::try_from(answered_in_time).unwrap_or(max).min(max).max(AT_ONCE_MIN)
-    } else if answered > 0 {
-        (max + max / 8).min(AT_ONCE_MAX)
-    } else {
-        max
+
+    /// What is answered in time at this rate.
+    fn shrunk(self, max: u32) -> u32 {
+        let in_time = u64::from(self.answered) * SLOW_MS / self.since_ms.max(1);
+        u32::try_from(in_time).unwrap_or(max).min(max).max(AT_ONCE_MIN)
+    }
+
+    /// A bit more, where there is need for it.
+    fn grown(self, max: u32) -> u32 {
+        if self.peak > max - max / 4 && self.answered > 0 && !self.is_slow() {
+            (max + max / 8).min(AT_ONCE_MAX)
+        } else {
+            max
+        }
     }
 }
 
@@ -187,12 +206,10 @@ fn next_max(max: u32, window: Window) -> u32 {
 mod tests {
     use super::*;
 
-    const QUIET: Window = Window { since_ms: WINDOW_MS, answered: 50, slow: 50, pressed: false };
-
     #[test]
     fn so_many_at_once_and_no_more() {
         let load = Load::default();
-        let mut places: Vec<Place> = (0..AT_ONCE_FIRST).map(|_| load.enter().expect("a place")).collect();
+        let mut places: Vec<Place> = (0..AT_ONCE_MAX).map(|_| load.enter().expect("a place")).collect();
         assert!(load.enter().is_none());
         places.pop();
         let last = load.enter().expect("one was given up");
@@ -206,29 +223,58 @@ mod tests {
         assert_eq!(load.0.at_once.load(Ordering::Relaxed), 0);
     }
 
+    const BUSY: Window = Window { since_ms: WINDOW_MS, answered: 300, slow: 0, peak: 1_000 };
+
     #[test]
     fn the_limit_becomes_what_is_answered_in_time() {
-        let overloaded = |answered, slow| next_max(1_000, Window { answered, slow, pressed: true, ..QUIET });
-        assert_eq!(overloaded(300, 100), 300);
-        assert_eq!(overloaded(300, 16), 300);
-        // never so low that a few slow ones keep all others out, never higher than before
-        assert_eq!(overloaded(10, 10), AT_ONCE_MIN);
-        assert_eq!(overloaded(5_000, 4_000), 1_000);
-        // one in twenty may be slow
-        assert_eq!(overloaded(300, 15), 1_125);
+        assert_eq!(BUSY.shrunk(1_000), 300);
         // over a longer time, by the rate
-        let window = Window { since_ms: 10 * WINDOW_MS, answered: 3_000, slow: 3_000, pressed: true };
-        assert_eq!(next_max(1_000, window), 300);
+        assert_eq!(Window { since_ms: 2 * WINDOW_MS, ..BUSY }.shrunk(1_000), 150);
+        // never so low that a few slow ones keep all others out, never higher than before
+        assert_eq!(Window { answered: 10, ..BUSY }.shrunk(1_000), AT_ONCE_MIN);
+        assert_eq!(Window { answered: 5_000, ..BUSY }.shrunk(1_000), 1_000);
+    }
+
+    #[test]
+    fn one_in_twenty_may_be_slow_and_so_may_a_few() {
+        assert!(!Window { slow: 15, ..BUSY }.is_slow());
+        assert!(Window { slow: 16, ..BUSY }.is_slow());
+        assert!(!Window { slow: 300, peak: AT_ONCE_MIN, ..BUSY }.is_slow());
     }
 
     #[test]
     fn it_grows_with_the_need_and_only_then() {
         let mut max = AT_ONCE_MIN;
         for _ in 0..100 {
-            max = next_max(max, Window { answered: 100, slow: 0, pressed: true, ..QUIET });
+            max = Window { peak: max, ..BUSY }.grown(max);
         }
         assert_eq!(max, AT_ONCE_MAX);
-        assert_eq!(next_max(300, QUIET), 300, "slow requests that are few don't matter");
-        assert_eq!(next_max(300, Window { answered: 0, slow: 0, pressed: true, ..QUIET }), 300);
+        assert_eq!(Window { peak: 200, ..BUSY }.grown(300), 300, "there is no need");
+        assert_eq!(Window { answered: 0, ..BUSY }.grown(300), 300, "nothing was learned");
+        assert_eq!(Window { slow: 16, ..BUSY }.grown(300), 300, "slow");
+    }
+
+    #[test]
+    fn a_burst_is_let_in_and_what_lasts_is_not() {
+        let load = Load::default();
+        let places: Vec<Place> = (0..500).map(|_| load.enter().expect("a place")).collect();
+        let max = || load.0.at_once_max.load(Ordering::Relaxed);
+        // thirty slow answers in each window
+        let window = |end_ms: u64| {
+            load.0.peak.store(500, Ordering::Relaxed);
+            for n in 1..=30 {
+                load.0.answered.fetch_add(1, Ordering::Relaxed);
+                load.0.slow.fetch_add(1, Ordering::Relaxed);
+                load.think_over(if n == 30 { end_ms } else { end_ms - WINDOW_MS });
+            }
+        };
+        window(1_000); // after a pause: says nothing
+        window(1_100);
+        assert_eq!(max(), AT_ONCE_MAX, "a burst");
+        window(1_200);
+        assert_eq!(max(), AT_ONCE_MIN, "30 in 100 ms are fewer than the least");
+        assert!(load.enter().is_none());
+        drop(places);
+        load.enter().expect("all is done");
     }
 }

@@ -11,6 +11,7 @@ mod bad_input {
     mod json;
     mod login;
     mod owners;
+    mod raw_http;
     mod tokens;
     mod values;
 }

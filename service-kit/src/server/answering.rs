@@ -52,7 +52,11 @@ impl hyper::service::Service<hyper::Request<Incoming>> for RouterService {
 
 /// What is said here and not in the edge, since only what comes over a wire has it.
 fn check(request: &hyper::Request<Incoming>, waiting: &Waiting) -> Result<(), Problem> {
-    let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    let encoding = single(request.headers(), &TRANSFER_ENCODING)?;
+    let is_chunked = encoding.is_some();
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err(Problem::new(ProblemCode::BadRequest).detail("the one Transfer-Encoding that is taken is chunked"));
+    }
     if request.version() < Version::HTTP_2 && waiting.look_at_head(|head| is_chunked && !is_only_chunked(head)) {
         let detail = "Transfer-Encoding and Content-Length don't go together, nor do chunks behind another request";
         return Err(Problem::new(ProblemCode::BadRequest).detail(detail));
