@@ -25,7 +25,7 @@ const STALE_MS: u64 = 3 * WINDOW_MS;
 /// So many of these in a row have to say that there is too much: a burst is none.
 const SLOW_WINDOWS: u32 = 2;
 /// The limit is never below this, so that a few slow requests don't keep others out.
-const AT_ONCE_MIN: u32 = 64;
+const AT_ONCE_MIN: u32 = 32;
 /// Where it begins, too: a client with many connections is let in until it is seen that this is too much.
 const AT_ONCE_MAX: u32 = 1_024;
 
@@ -272,7 +272,7 @@ mod tests {
         window(1_100);
         assert_eq!(max(), AT_ONCE_MAX, "a burst");
         window(1_200);
-        assert_eq!(max(), AT_ONCE_MIN, "30 in 100 ms are fewer than the least");
+        assert_eq!(max(), AT_ONCE_MIN, "30 in 100 ms: fewer than the least");
         assert!(load.enter().is_none());
         drop(places);
         load.enter().expect("all is done");

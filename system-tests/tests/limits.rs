@@ -55,11 +55,11 @@ async fn one_client_may_ask_for_so_much() {
 }
 
 /// Connections, many more than are let in at once.
-const CLIENTS: u32 = 640;
+const CLIENTS: u32 = 400;
 /// At once while it is found out how much can be served.
 const CLIENTS_ALONE: u32 = 32;
 const ALONE_MS: u64 = 3_000;
-const OVERLOAD_MS: u64 = 10_000;
+const OVERLOAD_MS: u64 = 9_000;
 /// In which the server finds out how much is too much.
 const LEARNING_MS: u64 = 3_000;
 const TIMES_TOO_MUCH: f64 = 10.0;
@@ -99,10 +99,15 @@ async fn ten_times_too_much_is_turned_away_and_the_rest_stays_fast() {
     let unexpected = answers.iter().find(|(_, _, status)| ![201, 503].contains(status));
     assert!(unexpected.is_none(), "{unexpected:?}: {figures}");
     assert!(shed > 0 && accepted > 0, "{figures}");
-    // The machine is the clients' too: what is fast is told by how fast it is without them.
-    let fast = Duration::from_millis(250).max(alone_p99 * 6);
-    assert!(percentile(of(201), 0.99) < fast, "accepted: {fast:?}: {figures}");
-    assert!(percentile(of(503), 0.5) < percentile(of(201), 0.5), "turned away later than done: {figures}");
+    // The machine is the clients' too, and without optimisation a refusal costs a fair share of what it refuses: then
+    // every step of a request waits for the refusals of a round. What is fast is told by how long such a round takes.
+    let (shed_p50, accepted_p99) = (percentile(of(503), 0.5), percentile(of(201), 0.99));
+    let is_optimised = !cfg!(debug_assertions);
+    let round = if is_optimised { Duration::ZERO } else { shed_p50 };
+    let fast = Duration::from_millis(250).max(round * 10).max(alone_p99 * 2);
+    assert!(accepted_p99 < fast, "accepted: {fast:?}: {figures}");
+    assert!(shed_p50 < percentile(of(201), 0.5), "turned away later than done: {figures}");
+    assert!(!is_optimised || shed_p50 < Duration::from_millis(50), "turned away slowly: {figures}");
     assert!(grown_mib < 100, "{figures}");
 
     // and soon afterwards it is as it was
