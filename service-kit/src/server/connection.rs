@@ -349,7 +349,8 @@ async fn linger(mut stream: Stream, time_max: Duration) {
         if stream.shutdown().await.is_err() {
             return;
         }
-        let mut buffer = [0; 8 << 10];
+        // not of the connection's own size, which an idle one has too
+        let mut buffer = vec![0; 8 << 10];
         let mut bytes = 0;
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             bytes += count;
@@ -360,4 +361,21 @@ async fn linger(mut stream: Stream, time_max: Duration) {
     };
     // whether the client closed in time does not matter
     let _ = timeout(time_max, lingering).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thousand idle streams: what hyper keeps for each is enough.
+    #[tokio::test]
+    async fn a_connection_is_small() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let client = TcpStream::connect(listener.local_addr().expect("bound"));
+        let (_client, accepted) = tokio::join!(client, listener.accept());
+        let (stream, from) = accepted.expect("accepts");
+        let stop = Stop { stopping: Arc::default(), drain: CancellationToken::new(), cut: CancellationToken::new() };
+        let size = size_of_val(&connection(stream, from, None, Router::new(), stop));
+        assert!(size <= 2_048, "{size}");
+    }
 }
