@@ -63,6 +63,8 @@ mod error;
 
 /// How long a connection may be waited for before a read is turned away.
 const CONNECTION_WAIT_MS_MAX: u64 = 3_000;
+/// How long the end of each pool is waited for.
+const CLOSE_MS_MAX: u64 = 1_000;
 /// Connections that are made at the start and kept ready.
 const CONNECTIONS_KEPT: u32 = 4;
 /// A generation that never is: what is only to be planned finds nothing there.
@@ -96,11 +98,12 @@ impl Sources {
         Self { primary, replica: None, redis: None }
     }
 
-    /// Closes the pools.
+    /// Closes the pools. Connections that hang, or are being made to a database that is away, are not waited for.
     pub async fn close(&self) {
-        self.primary.close().await;
+        let limit = std::time::Duration::from_millis(CLOSE_MS_MAX);
+        let _hanging = tokio::time::timeout(limit, self.primary.close()).await;
         if let Some(replica) = &self.replica {
-            replica.pool().close().await;
+            let _hanging = tokio::time::timeout(limit, replica.pool().close()).await;
         }
     }
 }

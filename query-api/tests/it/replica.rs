@@ -266,3 +266,14 @@ async fn a_replica_that_hangs_holds_nobody_up_and_is_read_again_afterwards() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_replica_that_is_away_is_not_waited_for_at_the_end() {
+    let world = World::new().await;
+    let nowhere = PgConnectOptions::new().host("127.0.0.1").port(1);
+    let replica = Some(Replica::new(query_api::connect(nowhere, CONNECTIONS)));
+    let sources = Sources { primary: world.pool(None), replica, redis: None };
+    // Until then nobody has begun to connect.
+    world.send(&world.process(sources.clone(), true), Uuid::new_v4(), "/api/v1/tasks", &[]).await.ok();
+    tokio::time::timeout(Duration::from_secs(60), sources.close()).await.expect("an end");
+}
