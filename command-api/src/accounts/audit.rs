@@ -1,8 +1,6 @@
 //! `GET /api/v1/users/audit`, for admins: who did what to accounts, sessions and keys, from where, when.
 
 use axum::extract::{OriginalUri, State};
-use axum::http::StatusCode;
-use axum::http::header::LINK;
 use axum::response::Response;
 use domain::{OwnerId, format_time};
 use identity::audit::{Act, Filter};
@@ -11,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_kit::auth::Admin;
 use service_kit::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, one_of, page_of, reference, time, whole};
-use service_kit::page::{Limit, next_link};
-use service_kit::problem::{Problem, ProblemCode};
+use service_kit::page::Limit;
+use service_kit::problem::Problem;
 use service_kit::query::StrictQuery;
 use uuid::Uuid;
 
-use super::{answer, described_as, problem};
+use super::pages::PageOf;
+use super::{described_as, problem};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,12 +81,6 @@ impl From<AuditEvent> for Shown {
     }
 }
 
-#[derive(Serialize)]
-struct Page {
-    items: Vec<Shown>,
-    next_cursor: Option<String>,
-}
-
 /// Audit events, newest first.
 pub(super) async fn list(
     State(identity): State<Identity>,
@@ -96,34 +89,15 @@ pub(super) async fn list(
     StrictQuery(params): StrictQuery<Params>,
 ) -> Result<Response, Problem> {
     let (filter, binding) = (params.filter()?, params.binding());
-    let sealer = identity.sealer();
-    let before = match &params.cursor {
-        Some(cursor) => {
-            let payload = sealer.open_cursor(cursor, principal.owner, &binding).ok();
-            let id = payload.and_then(|payload| Uuid::from_slice(&payload).ok());
-            Some(id.ok_or_else(|| Problem::new(ProblemCode::InvalidCursor))?)
-        }
-        None => None,
-    };
+    let (sealer, reader) = (identity.sealer(), principal.owner);
+    let page = PageOf { sealer, reader, binding: &binding, uri: &uri, limit: params.limit };
+    let before = page.begins_behind(params.cursor.as_deref())?;
     // a page is no more to be told than the list that it belongs to
     if before.is_none() {
         identity.accounts().tell_read(Act::AuditRead, principal.session).await.map_err(problem)?;
     }
-    let size = usize::from(params.limit);
-    // one more than asked for tells whether there is another page
-    let events = identity.accounts().audit_events(&filter, before, i64::from(params.limit) + 1).await;
-    let mut events = events.map_err(problem)?;
-    let more = events.len() > size;
-    events.truncate(size);
-    let last = events.last().filter(|_| more).map(|event| event.id);
-    let next_cursor = last.map(|id| sealer.seal_cursor(principal.owner, &binding, id.as_bytes()));
-    let link = next_cursor.as_ref().and_then(|cursor| next_link(uri.path(), uri.query(), cursor));
-    let items = events.into_iter().map(Shown::from).collect();
-    let mut response = answer(StatusCode::OK, &Page { items, next_cursor });
-    if let Some(link) = link {
-        response.headers_mut().insert(LINK, link);
-    }
-    Ok(response)
+    let events = identity.accounts().audit_events(&filter, before, page.rows_max()).await.map_err(problem)?;
+    Ok(page.answer::<_, Shown>(events, |event| event.id))
 }
 
 pub(super) fn described() -> Operation {

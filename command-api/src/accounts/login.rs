@@ -12,7 +12,7 @@ use service_kit::limits::RateLimits;
 use service_kit::openapi::{Operation, count, reference, whole};
 use service_kit::problem::{Problem, ProblemCode};
 
-use super::{Mistakes, described_as, not_stored, problem, value};
+use super::{InvalidFields, described_as, not_stored, problem, value};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,7 +38,7 @@ pub(super) async fn login(
 
 /// What cannot be looked up is refused; what could not have been registered is only wrong.
 fn parse(body: &Credentials) -> Result<(Email, Password), Problem> {
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = InvalidFields::default();
     let email = mistakes.take("/email", Email::lenient(&body.email));
     let password = mistakes.take("/password", Password::lenient(&body.password));
     mistakes.or(email.zip(password))

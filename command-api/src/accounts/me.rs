@@ -13,7 +13,7 @@ use service_kit::openapi::{Operation, reference};
 use service_kit::problem::{Problem, ProblemCode};
 
 use super::profile::Profiles;
-use super::{Mistakes, OwnAccount, account_example, answer, described_as, problem, value};
+use super::{InvalidFields, OwnAccount, account_example, answer, described_as, problem, value};
 
 /// The account of the access token.
 pub(super) async fn show(State(profiles): State<Profiles>, principal: Principal) -> Result<impl IntoResponse, Problem> {
@@ -33,7 +33,7 @@ pub(super) async fn rename(
     principal: Principal,
     MergePatch(body, _): MergePatch<Patch>,
 ) -> Result<Response, Problem> {
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = InvalidFields::default();
     let name = mistakes.take("/name", Name::parse(&body.name));
     let name = mistakes.or(name)?;
     let account = identity.accounts().rename(principal.owner, &name).await.map_err(problem)?;

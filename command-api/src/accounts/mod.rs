@@ -5,6 +5,7 @@ mod jwks;
 mod login;
 mod logout;
 mod me;
+mod pages;
 mod password;
 mod profile;
 mod refresh;
@@ -182,9 +183,9 @@ fn not_stored(mut response: Response) -> Response {
 
 /// All that is wrong with a body, told together.
 #[derive(Default)]
-struct Mistakes(Option<Problem>);
+struct InvalidFields(Option<Problem>);
 
-impl Mistakes {
+impl InvalidFields {
     /// The value, or a mistake noted for its field.
     fn take<T>(&mut self, pointer: &'static str, value: Result<T, Invalid>) -> Option<T> {
         match value {

@@ -11,7 +11,7 @@ use service_kit::limits::RateLimits;
 use service_kit::openapi::{Operation, reference};
 use service_kit::problem::{Problem, ProblemCode};
 
-use super::{Mistakes, described_as, problem, value};
+use super::{InvalidFields, described_as, problem, value};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,7 +27,7 @@ pub(super) async fn change(
     limits: RateLimits,
     JsonBody(body, _): JsonBody<Change>,
 ) -> Result<StatusCode, Problem> {
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = InvalidFields::default();
     let current = mistakes.take("/current", Password::lenient(&body.current));
     let new = mistakes.take("/new", Password::parse(&body.new));
     let (current, new) = mistakes.or(current.zip(new))?;

@@ -11,7 +11,7 @@ use service_kit::body::JsonBody;
 use service_kit::openapi::{Operation, reference};
 use service_kit::problem::{Problem, ProblemCode};
 
-use super::{Mistakes, OwnAccount, account_example, answer, described_as, problem, value};
+use super::{InvalidFields, OwnAccount, account_example, answer, described_as, problem, value};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +31,7 @@ pub(super) async fn register(
 }
 
 fn parse(body: &Registration) -> Result<NewAccount, Problem> {
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = InvalidFields::default();
     let email = mistakes.take("/email", Email::parse(&body.email));
     let password = mistakes.take("/password", Password::parse(&body.password));
     let name = mistakes.take("/name", Name::parse(&body.name));

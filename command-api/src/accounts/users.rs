@@ -2,7 +2,6 @@
 
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
-use axum::http::header::LINK;
 use axum::response::Response;
 use domain::OwnerId;
 use identity::audit::Act;
@@ -12,11 +11,11 @@ use serde_json::{Value, json};
 use service_kit::auth::{Admin, Role};
 use service_kit::body::MergePatch;
 use service_kit::openapi::{Operation, page_of, reference, whole};
-use service_kit::page::{Limit, next_link};
+use service_kit::page::Limit;
 use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::{PathId, StrictQuery};
-use uuid::Uuid;
 
+use super::pages::PageOf;
 use super::{OwnAccount, account_example, account_members, answer, described_as, problem};
 
 /// What cursors of this list are bound to besides the admin.
@@ -44,12 +43,6 @@ impl From<Account> for ListedAccount {
     }
 }
 
-#[derive(Serialize)]
-struct Page {
-    items: Vec<ListedAccount>,
-    next_cursor: Option<String>,
-}
-
 /// All accounts, oldest first.
 pub(super) async fn list(
     State(identity): State<Identity>,
@@ -57,30 +50,12 @@ pub(super) async fn list(
     OriginalUri(uri): OriginalUri,
     StrictQuery(params): StrictQuery<Params>,
 ) -> Result<Response, Problem> {
-    let sealer = identity.sealer();
-    let after = match params.cursor {
-        Some(cursor) => {
-            let payload = sealer.open_cursor(&cursor, principal.owner, BINDING).ok();
-            let id = payload.and_then(|payload| Uuid::from_slice(&payload).ok());
-            Some(OwnerId(id.ok_or_else(|| Problem::new(ProblemCode::InvalidCursor))?))
-        }
-        None => None,
-    };
+    let (sealer, reader) = (identity.sealer(), principal.owner);
+    let page = PageOf { sealer, reader, binding: BINDING, uri: &uri, limit: params.limit };
+    let after = page.begins_behind(params.cursor.as_deref())?.map(OwnerId);
     identity.accounts().tell_read(Act::AccountsRead, principal.session).await.map_err(problem)?;
-    let size = usize::from(params.limit);
-    // one more than asked for tells whether there is another page
-    let mut accounts = identity.accounts().list(after, i64::from(params.limit) + 1).await.map_err(problem)?;
-    let more = accounts.len() > size;
-    accounts.truncate(size);
-    let last = accounts.last().filter(|_| more).map(|account| account.id.0);
-    let next_cursor = last.map(|id| sealer.seal_cursor(principal.owner, BINDING, id.as_bytes()));
-    let link = next_cursor.as_ref().and_then(|cursor| next_link(uri.path(), uri.query(), cursor));
-    let items = accounts.into_iter().map(ListedAccount::from).collect();
-    let mut response = answer(StatusCode::OK, &Page { items, next_cursor });
-    if let Some(link) = link {
-        response.headers_mut().insert(LINK, link);
-    }
-    Ok(response)
+    let accounts = identity.accounts().list(after, page.rows_max()).await.map_err(problem)?;
+    Ok(page.answer::<_, ListedAccount>(accounts, |account| account.id.0))
 }
 
 #[derive(Deserialize)]
