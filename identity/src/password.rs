@@ -26,8 +26,8 @@ pub struct Hasher(Arc<Inner>);
 
 struct Inner {
     argon2: Argon2<'static>,
-    running: Semaphore,
-    waiting: Semaphore,
+    running: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     /// What an unknown address is verified against, so that it takes the same time.
     nobody: String,
 }
@@ -45,8 +45,8 @@ impl Hasher {
         let cores = available_parallelism().map_or(1, usize::from);
         Ok(Self(Arc::new(Inner {
             argon2,
-            running: Semaphore::new(cores),
-            waiting: Semaphore::new(cores + WAITING_MAX),
+            running: Arc::new(Semaphore::new(cores)),
+            waiting: Arc::new(Semaphore::new(cores + WAITING_MAX)),
             nobody,
         })))
     }
@@ -94,10 +94,15 @@ impl Hasher {
         work: impl FnOnce(&Inner) -> T + Send + 'static,
     ) -> Result<T, IdentityError> {
         let inner = self.0.clone();
-        let _place = self.0.waiting.try_acquire().map_err(|_| IdentityError::Overloaded)?;
+        let place = inner.waiting.clone().try_acquire_owned().map_err(|_| IdentityError::Overloaded)?;
         // neither semaphore is ever closed
-        let _core = self.0.running.acquire().await.map_err(internal)?;
-        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(internal)
+        let core = inner.running.clone().acquire_owned().await.map_err(internal)?;
+        let working = tokio::task::spawn_blocking(move || {
+            // kept to the end also where nobody waits for it any more: a client that goes away stops no hash
+            let _held = (place, core);
+            work(&inner)
+        });
+        working.await.map_err(internal)
     }
 }
 
@@ -144,6 +149,22 @@ mod tests {
         let known = fastest(Some(hash)).await;
         let unknown = fastest(None).await;
         assert!(unknown * 4 > known && known * 4 > unknown, "known {known:?}, unknown {unknown:?}");
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_keeps_its_place() {
+        let hasher = Hasher::new().expect("starts");
+        let cores = hasher.0.running.available_permits();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        {
+            let mut working = std::pin::pin!(hasher.run(move |_| ended.recv().is_err()));
+            assert!(futures_util::poll!(&mut working).is_pending());
+        }
+        assert_eq!(hasher.0.running.available_permits(), cores - 1);
+        assert_eq!(hasher.0.waiting.available_permits(), cores + WAITING_MAX - 1);
+        drop(end);
+        let all = u32::try_from(cores).expect("a number of cores");
+        drop(hasher.0.running.acquire_many(all).await.expect("never closed"));
     }
 
     #[tokio::test]

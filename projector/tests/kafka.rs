@@ -231,7 +231,9 @@ async fn a_hole_stops_its_partition_only_and_says_what_mends_it() {
     let before = database.number(turn).await;
     until("it was looked at again", || async { database.number(turn).await >= before + 2 }).await;
     assert_eq!(database.number(applied).await, 4);
-    assert_eq!(mend(&running).await, from);
+    // from no sooner than what has come everywhere meanwhile, and from no later than the hole
+    let from_now = mend(&running).await;
+    assert!((from..=3).contains(&from_now), "{from} {from_now}");
 
     database.topic().republish(&database.pool, from).await;
     caught_up(&database).await;

@@ -7,7 +7,8 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::extract::FromRequestParts;
@@ -44,8 +45,8 @@ pub struct RequestContext {
     client: Option<IpAddr>,
     /// What it takes a place of, while it is being worked upon.
     load: Option<Load>,
-    /// Set once it has waited for something that is no work.
-    waited: OnceLock<()>,
+    /// Set once it has waited for something that is no work: whether it does.
+    waited: OnceLock<Arc<AtomicBool>>,
     /// Whose request it is, once that is known; for logs.
     owner: OnceLock<OwnerId>,
 }
@@ -212,13 +213,8 @@ pub(crate) fn client_of_current() -> Option<IpAddr> {
 /// Waits for something that is no work of this process: a body that comes slowly, or events that are not applied yet. The
 /// request in progress gives up its place among those that are worked upon for as long.
 pub async fn waiting<F: Future>(awaited: F) -> F::Output {
-    let load = CURRENT.try_with(|context| {
-        let load = context.load.clone()?;
-        // Set before, most likely.
-        let _ = context.waited.set(());
-        Some(load)
-    });
-    let _away = load.ok().flatten().map(Load::step_aside);
+    let aside = CURRENT.try_with(|context| context.load.as_ref()?.step_aside(context.waited.get_or_init(Arc::default)));
+    let _aside = aside.ok().flatten();
     awaited.await
 }
 

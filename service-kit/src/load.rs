@@ -10,7 +10,7 @@
 //! behind an equal one) gives up its place meanwhile: [`crate::context::waiting`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge};
@@ -81,7 +81,10 @@ pub struct Place(Load);
 
 /// A place that somebody has stepped out of; taken again when it is dropped.
 #[must_use = "the place is taken again when it is dropped"]
-pub(crate) struct Aside(Load);
+pub(crate) struct Aside {
+    load: Load,
+    is_aside: Arc<AtomicBool>,
+}
 
 impl Load {
     /// A place, unless there is too much to do.
@@ -103,9 +106,14 @@ impl Load {
         None
     }
 
-    pub(crate) fn step_aside(self) -> Aside {
+    /// Gives up a request's place for a while. None where it is given up already: a request that waits for many things at
+    /// the same time has one place to give.
+    pub(crate) fn step_aside(&self, is_aside: &Arc<AtomicBool>) -> Option<Aside> {
+        if is_aside.swap(true, Ordering::Relaxed) {
+            return None;
+        }
         self.0.at_once.fetch_sub(1, Ordering::Relaxed);
-        Aside(self)
+        Some(Aside { load: self.clone(), is_aside: is_aside.clone() })
     }
 
     /// An answer after so long.
@@ -166,7 +174,8 @@ impl Drop for Place {
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        self.0.0.at_once.fetch_add(1, Ordering::Relaxed);
+        self.load.0.at_once.fetch_add(1, Ordering::Relaxed);
+        self.is_aside.store(false, Ordering::Relaxed);
     }
 }
 
@@ -215,7 +224,9 @@ mod tests {
         let last = load.enter().expect("one was given up");
         assert!(load.enter().is_none());
         // who waits for something else is in nobody's way, and has its place again afterwards
-        let aside = last.load().step_aside();
+        let is_aside = Arc::default();
+        let aside = last.load().step_aside(&is_aside);
+        assert!(last.load().step_aside(&is_aside).is_none(), "it has but one place to give");
         places.push(load.enter().expect("somebody waits"));
         drop(aside);
         assert!(load.enter().is_none());

@@ -16,6 +16,8 @@ use crate::cluster::unique;
 use crate::document;
 
 const REQUEST_MS_MAX: u64 = 30_000;
+/// How long a connection is kept without a request.
+const IDLE_MS_MAX: u64 = 4_000;
 
 /// Where requests go, and a connection pool.
 #[derive(Clone, Debug)]
@@ -67,6 +69,8 @@ impl Api {
             .no_proxy()
             .tcp_nodelay(true)
             .timeout(Duration::from_millis(REQUEST_MS_MAX))
+            // before the server ends an idle connection: a request on one that is being closed has no answer
+            .pool_idle_timeout(Duration::from_millis(IDLE_MS_MAX))
             .build()
             .expect("HTTP client");
         Api { routes: Arc::new(routes), http }

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -203,10 +204,14 @@ impl Drop for Stack {
     }
 }
 
-/// A port whose neighbours that a stack takes are free too.
+/// A port whose neighbours that a stack takes are free too. No other stack of this process is given any of them.
 fn free_ports() -> u16 {
-    (0..1_000)
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().expect("ports");
+    let port = (0..1_000)
         .map(|_| free_port())
         .find(|port| PORTS.iter().all(|offset| TcpListener::bind(("127.0.0.1", port + offset)).is_ok()))
-        .expect("free ports")
+        .expect("free ports");
+    while free_port().wrapping_sub(port) < PORTS.iter().copied().max().unwrap_or(0) {}
+    port
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -29,6 +30,8 @@ const PARSER_BUFFER_BYTES_MAX: usize = 128 << 10;
 /// With what a service waits before and after it: 10 s from SIGTERM to the end.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 10_000;
+/// Open files that are left to everything else.
+const OTHER_FILES: u64 = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After an answer to a request whose body was not read, what still comes is read for so long, so that the client gets
 /// to see the answer instead of a reset.
@@ -82,7 +85,19 @@ impl From<TcpListener> for Door {
     }
 }
 
-/// Serves until `shutdown`, then drains for at most 5 s.
+/// What is open beyond this is not accepted before another one is closed.
+fn connections_max() -> usize {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return CONNECTIONS_MAX };
+    let left = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(CONNECTIONS_MAX);
+    left.clamp(1, CONNECTIONS_MAX)
+}
+
+/// Serves until `shutdown`, then drains for at most 5 s. As many files may be open from here on as the system lets this
+/// process have: a connection is one.
 ///
 /// # Errors
 /// When the listener has no address. An error of one connection ends that connection only; a failing `accept` is tried
@@ -93,7 +108,7 @@ pub async fn serve(door: impl Into<Door>, router: Router, shutdown: Cancellation
     // turned into its final form here rather than for each request
     let router = router.with_state(());
     let stop = Stop { stopping: Arc::default(), drain: CancellationToken::new(), cut: CancellationToken::new() };
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(connections_max()));
     let connections = TaskTracker::new();
     let open = metrics::gauge!("http_connections");
     let accepting = async {

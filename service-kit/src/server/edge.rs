@@ -283,7 +283,8 @@ impl Rules {
         }
         let elapsed = exchange.context.arrived().elapsed();
         exchange.route.record(status, elapsed);
-        if let Some(place) = exchange.place.filter(|_| !exchange.context.has_waited()) {
+        // what was refused says nothing about how long work takes
+        if let Some(place) = exchange.place.filter(|_| !exchange.context.has_waited() && !status.is_client_error()) {
             place.answered(elapsed);
         }
         if traces::is_on() {
