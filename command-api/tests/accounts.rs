@@ -421,6 +421,9 @@ async fn an_admin_reads_the_audit_events() {
         assert_eq!((refused.status, refused.code()), (400, code), "{query}");
     }
     assert_eq!(app.send(Method::PATCH, path, &admin, Some(json!({}))).await.status, 405);
+    // each page that was shown, this one included
+    let reads = app.get(&format!("{path}?act=audit-read"), &admin).await;
+    assert_eq!(acts(&reads), ["audit-read"; 5]);
     app.stop().await;
 }
 

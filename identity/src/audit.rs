@@ -19,21 +19,56 @@ use uuid::Uuid;
 
 use crate::error::IdentityError;
 
-/// How long routine events are kept, in days.
-pub const ROUTINE_DAYS: i32 = 30;
-/// How long the others are, in days.
-pub const KEPT_DAYS: i32 = 400;
-/// At most so many are kept, of the routine ones and of the others; beyond it the oldest go.
+/// At most so many of a class are kept; beyond it the oldest go.
 pub const EVENTS_MAX: i64 = 1_000_000;
-/// How many are deleted at a time.
-const SWEPT_MAX: i64 = 10_000;
+/// How many of a class are deleted at a time.
+pub const SWEPT_MAX: i64 = 10_000;
 
 /// How often what was done at other services is fetched.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(1);
 const COLLECT_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// By whom an event can be caused, and so how often. Each class has its own time and number ([`EVENTS_MAX`]): whoever
+/// floods one of them pushes out nothing of the classes before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// By admins and the operator.
+    Administration,
+    /// By who has an account, and rarely.
+    Account,
+    /// By who has an account or knows of one, all the time.
+    Routine,
+    /// By anybody.
+    Anybody,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Administration, Self::Account, Self::Routine, Self::Anybody];
+
+    /// The name that it is stored by.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Administration => "administration",
+            Self::Account => "account",
+            Self::Routine => "routine",
+            Self::Anybody => "anybody",
+        }
+    }
+
+    /// For how many days its events are kept.
+    #[must_use]
+    pub const fn days(self) -> i32 {
+        match self {
+            Self::Administration | Self::Account => 400,
+            Self::Routine | Self::Anybody => 30,
+        }
+    }
+}
+
 macro_rules! acts {
-    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $routine:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $class:ident;)*) => {
         /// What is told about.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Act {
@@ -50,10 +85,9 @@ macro_rules! acts {
                 match self { $(Act::$name => $text,)* }
             }
 
-            /// Whether it happens all the time: kept for [`ROUTINE_DAYS`] instead of [`KEPT_DAYS`].
-            #[must_use]
-            pub const fn is_routine(self) -> bool {
-                match self { $(Act::$name => $routine,)* }
+            /// Its class, unless [`Class::Anybody`] caused it.
+            const fn class(self) -> Class {
+                match self { $(Act::$name => Class::$class,)* }
             }
 
             /// The act of this name.
@@ -67,39 +101,39 @@ macro_rules! acts {
 
 acts! {
     /// An account was registered, or made by the operator.
-    AccountCreated = "account-created", false;
+    AccountCreated = "account-created", Administration;
     /// A session began.
-    LoginSucceeded = "login-succeeded", true;
+    LoginSucceeded = "login-succeeded", Routine;
     /// Wrong password, unknown address (then there is no account), or a disabled account (then that is the detail).
-    LoginFailed = "login-failed", true;
+    LoginFailed = "login-failed", Routine;
     /// A refresh token was spent for new tokens.
-    SessionRefreshed = "session-refreshed", true;
+    SessionRefreshed = "session-refreshed", Routine;
     /// A spent refresh token was used again, which ended its session.
-    RefreshTokenReused = "refresh-token-reused", false;
+    RefreshTokenReused = "refresh-token-reused", Account;
     /// A session was ended by who had begun it.
-    LoggedOut = "logged-out", true;
+    LoggedOut = "logged-out", Routine;
     /// The account changed its password.
-    PasswordChanged = "password-changed", false;
+    PasswordChanged = "password-changed", Account;
     /// It tried to, with a wrong current one.
-    PasswordChangeRefused = "password-change-refused", false;
+    PasswordChangeRefused = "password-change-refused", Account;
     /// The operator set a password.
-    PasswordSet = "password-set", false;
+    PasswordSet = "password-set", Administration;
     /// An account got another role; which, is the detail.
-    RoleChanged = "role-changed", false;
+    RoleChanged = "role-changed", Administration;
     /// An account may not log in any more.
-    AccountDisabled = "account-disabled", false;
+    AccountDisabled = "account-disabled", Administration;
     /// It may again.
-    AccountEnabled = "account-enabled", false;
+    AccountEnabled = "account-enabled", Administration;
     /// There is a new signing key; its id is the detail.
-    KeysRotated = "keys-rotated", false;
+    KeysRotated = "keys-rotated", Administration;
     /// An admin read the list of accounts.
-    AccountsRead = "accounts-read", true;
+    AccountsRead = "accounts-read", Routine;
     /// An admin read these events.
-    AuditRead = "audit-read", true;
+    AuditRead = "audit-read", Routine;
     /// An admin read what is parked.
-    ParkedRead = "parked-read", true;
+    ParkedRead = "parked-read", Routine;
     /// An admin had a parked event tried again; which, is the detail.
-    ParkedRetried = "parked-retried", false;
+    ParkedRetried = "parked-retried", Administration;
 }
 
 /// Who did it.
@@ -197,14 +231,18 @@ impl Entry {
             Some(context) => context.owner().map_or(Actor::Anonymous, Actor::Account),
             None => Actor::Operator,
         });
+        let class = match (self.act, actor, self.account) {
+            (Act::AccountCreated, Actor::Account(_), _) | (Act::LoginFailed, _, None) => Class::Anybody,
+            _ => self.act.class(),
+        };
         sqlx::query!(
-            "insert into identity.audit_event (id, occurred_at, act, routine, actor_type, actor_id, account_id, session_id,
+            "insert into identity.audit_event (id, occurred_at, act, class, actor_type, actor_id, account_id, session_id,
                                                client_address, trace_id, detail)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::inet, $10, $11)",
             clock::new_id(),
             clock::now(),
             self.act.as_str(),
-            self.act.is_routine(),
+            class.as_str(),
             actor.kind(),
             actor.id().map(|id| id.0),
             self.account.map(|id| id.0),
@@ -270,27 +308,30 @@ pub(crate) async fn list(
     Ok(event.collect())
 }
 
-/// Deletes what is too old, or more than `events_max` of a kind; at most a bounded number at a time.
+/// Deletes what is too old, or more than `events_max` of a class; of each class at most [`SWEPT_MAX`], and gives back
+/// whether it was so many of any.
 ///
 /// # Errors
 /// The database.
-pub async fn sweep(pool: &PgPool, events_max: i64) -> Result<(), sqlx::Error> {
-    for (routine, days) in [(true, ROUTINE_DAYS), (false, KEPT_DAYS)] {
-        sqlx::query!(
+pub async fn sweep(pool: &PgPool, events_max: i64) -> Result<bool, sqlx::Error> {
+    let mut more = false;
+    for class in Class::ALL {
+        let swept = sqlx::query!(
             "delete from identity.audit_event where id in (
                  select id from identity.audit_event
-                 where routine = $1 and (occurred_at < now() - make_interval(days => $2) or id <= (
-                     select id from identity.audit_event where routine = $1 order by id desc offset $3 limit 1))
+                 where class = $1 and (occurred_at < now() - make_interval(days => $2) or id <= (
+                     select id from identity.audit_event where class = $1 order by id desc offset $3 limit 1))
                  order by id limit $4)",
-            routine,
-            days,
+            class.as_str(),
+            class.days(),
             events_max,
             SWEPT_MAX
         )
         .execute(pool)
         .await?;
+        more |= swept.rows_affected() >= SWEPT_MAX.unsigned_abs();
     }
-    Ok(())
+    Ok(more)
 }
 
 /// Fetches what admins did at the services without this database, each second, until `shutdown`.
@@ -335,13 +376,13 @@ async fn fetch(pool: &PgPool, read_pool: &PgPool) -> Result<(), sqlx::Error> {
 
 async fn store(pool: &PgPool, act: &AdminAct) -> Result<(), sqlx::Error> {
     let stored = sqlx::query!(
-        "insert into identity.audit_event (id, occurred_at, act, routine, actor_type, actor_id, account_id, session_id,
+        "insert into identity.audit_event (id, occurred_at, act, class, actor_type, actor_id, account_id, session_id,
                                            client_address, trace_id, detail)
          values ($1, $2, $3, $4, 'account', $5, null, $6, $7::text::inet, $8, $9) on conflict (id) do nothing",
         act.id,
         act.occurred_at,
         act.act,
-        Act::parse(&act.act).is_some_and(Act::is_routine),
+        Act::parse(&act.act).map_or(Class::Administration, Act::class).as_str(),
         act.actor_id,
         act.session_id,
         act.client.map(|client| client.to_string()),

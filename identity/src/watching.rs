@@ -25,7 +25,7 @@ use crate::values::Password;
 
 /// How often the database is asked for ended sessions and keys: well within the 5 s that a revocation may take.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Sessions whose refresh token has expired are deleted this often, and so many at a time.
+/// Old sessions and audit events are deleted this often, so many at a time; with each look while there are more.
 const SWEEP_EVERY_LOOKS: u32 = 600;
 const SWEPT_SESSIONS_MAX: i64 = 10_000;
 /// An ended session is told about for so much longer than its tokens live.
@@ -223,6 +223,7 @@ impl Identity {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks: u32 = 0;
         let mut failing = false;
+        let mut more = false;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -231,32 +232,35 @@ impl Identity {
             looks = looks.wrapping_add(1);
             let looked = tokio::select! {
                 () = shutdown.cancelled() => return,
-                looked = self.look(looks.is_multiple_of(SWEEP_EVERY_LOOKS)) => looked,
+                looked = self.look(more || looks.is_multiple_of(SWEEP_EVERY_LOOKS)) => looked,
             };
             match looked {
-                Ok(()) if failing => tracing::info!("ended sessions and keys are seen again"),
-                Ok(()) => {}
+                Ok(_) if failing => tracing::info!("ended sessions and keys are seen again"),
+                Ok(_) => {}
                 Err(ref error) if !failing => tracing::warn!(%error, "ended sessions and keys cannot be looked for"),
                 Err(_) => {}
             }
             failing = looked.is_err();
+            more = looked.unwrap_or(false);
         }
     }
 
-    async fn look(&self, sweep: bool) -> Result<(), sqlx::Error> {
+    /// Gives back whether there is more to sweep.
+    async fn look(&self, sweep: bool) -> Result<bool, sqlx::Error> {
         self.look_for_ended_sessions_once().await?;
         self.look_for_keys().await?;
-        if sweep {
-            // a day more, so that a late use of a token is still told apart
-            sqlx::query!(
-                "delete from identity.session where id in (
-                     select id from identity.session where refresh_expires_at < now() - interval '1 day' limit $1)",
-                SWEPT_SESSIONS_MAX
-            )
-            .execute(self.pool())
-            .await?;
-            audit::sweep(self.pool(), audit::EVENTS_MAX).await?;
+        if !sweep {
+            return Ok(false);
         }
-        Ok(())
+        // a day more, so that a late use of a token is still told apart
+        let swept = sqlx::query!(
+            "delete from identity.session where id in (
+                 select id from identity.session where refresh_expires_at < now() - interval '1 day' limit $1)",
+            SWEPT_SESSIONS_MAX
+        )
+        .execute(self.pool())
+        .await?;
+        let more_events = audit::sweep(self.pool(), audit::EVENTS_MAX).await?;
+        Ok(more_events || swept.rows_affected() >= SWEPT_SESSIONS_MAX.unsigned_abs())
     }
 }

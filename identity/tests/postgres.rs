@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use identity::audit::{self, Act, Actor, Filter};
+use identity::audit::{self, Act, Actor, Class, Filter};
 use identity::{
     AccountChange, Accounts, Email, Identity, IdentityError, Name, NewAccount, Password, StartError, Tokens,
 };
@@ -581,40 +581,73 @@ async fn what_cannot_be_written_down_does_not_happen() {
 #[tokio::test]
 async fn audit_events_are_kept_for_a_bounded_time_and_number() {
     let database = Database::create().await;
-    let identity = database.start().await;
-    let insert = async |act: Act, days: i32, number: i32| {
+    let insert = async |class: Class, days: i32, number: i64| {
         sqlx::query(
-            "insert into identity.audit_event (id, occurred_at, act, routine, actor_type)
-             select gen_random_uuid(), now() - make_interval(days => $3), $1, $2, 'operator' from generate_series(1, $4)",
+            "insert into identity.audit_event (id, occurred_at, act, class, actor_type)
+             select gen_random_uuid(), now() - make_interval(days => $2), 'x', $1, 'operator' from generate_series(1, $3)",
         )
-        .bind(act.as_str())
-        .bind(act.is_routine())
+        .bind(class.as_str())
         .bind(days)
         .bind(number)
         .execute(&database.pool)
         .await
         .expect("inserts");
     };
-    insert(Act::LoginFailed, audit::ROUTINE_DAYS + 1, 3).await;
-    insert(Act::LoginFailed, audit::ROUTINE_DAYS - 1, 2).await;
-    insert(Act::RoleChanged, audit::KEPT_DAYS + 1, 3).await;
-    insert(Act::RoleChanged, audit::ROUTINE_DAYS + 1, 2).await;
-    let kept = async |events_max: i64| {
-        audit::sweep(&database.pool, events_max).await.expect("sweeps");
-        let mut acts: Vec<_> = audited_acts(&identity).await;
-        acts.sort();
-        acts
+    let kept = async || {
+        let count = "select count(*) from identity.audit_event where class = $1";
+        let count = async |class: Class| sqlx::query_scalar(count).bind(class.as_str()).fetch_one(&database.pool).await;
+        let mut counts: Vec<i64> = Vec::new();
+        for class in Class::ALL {
+            counts.push(count(class).await.expect("counts"));
+        }
+        counts
     };
-    assert_eq!(kept(100).await, ["login-failed", "login-failed", "role-changed", "role-changed"]);
-    // a flood of what happens all the time does not push out what is rare
-    insert(Act::LoginFailed, 0, 50).await;
-    let after = kept(10).await;
-    assert_eq!(after.iter().filter(|act| *act == "login-failed").count(), 10);
-    assert_eq!(after.iter().filter(|act| *act == "role-changed").count(), 2);
+    for (class, number) in Class::ALL.into_iter().zip([2, 3, 4, 5]) {
+        insert(class, class.days() + 1, 7).await;
+        insert(class, class.days() - 1, number).await;
+    }
+    assert!(!audit::sweep(&database.pool, 100).await.expect("sweeps"));
+    assert_eq!(kept().await, [2, 3, 4, 5]);
+    // a flood of one class pushes out nothing of another, and is swept until it is within its bounds
+    let flood = audit::SWEPT_MAX + 50;
+    insert(Class::Anybody, 0, flood).await;
+    assert!(audit::sweep(&database.pool, 10).await.expect("sweeps"), "there is more");
+    assert_eq!(kept().await, [2, 3, 4, 55]);
+    assert!(!audit::sweep(&database.pool, 10).await.expect("sweeps"));
+    assert_eq!(kept().await, [2, 3, 4, 10]);
     database.drop().await;
 }
 
-async fn audited_acts(identity: &Identity) -> Vec<String> {
-    let events = identity.accounts().audit_events(&Filter::default(), None, 1000).await.expect("events");
-    events.into_iter().map(|event| event.act).collect()
+/// What needs no account, what needs one, what needs an admin's: a flood of one pushes out nothing of another.
+#[tokio::test]
+async fn an_audit_event_is_of_the_class_of_those_who_can_cause_it() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let request = || RequestContext::fresh();
+    identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    request().scope(identity.accounts().create(new_account("bob@x", Role::User))).await.expect("made");
+    for address in ["nobody@x", "ann@x"] {
+        request().scope(identity.login(&email(address), password("wrong horse"))).await.expect_err("wrong");
+    }
+    let first = request().scope(login(&identity, "ann@x")).await;
+    request().scope(refresh(&identity, &first)).await.expect("refreshes");
+    request().scope(refresh(&identity, &first)).await.expect_err("spent");
+    identity::keys::rotate(&database.pool, &secret_of(SECRET)).await.expect("rotates");
+    let rows: Vec<(String, String)> = sqlx::query_as("select act, class from identity.audit_event order by id")
+        .fetch_all(&database.pool)
+        .await
+        .expect("events");
+    let rows: Vec<_> = rows.iter().map(|(act, class)| (act.as_str(), class.as_str())).collect();
+    let expected = [
+        ("account-created", "administration"),
+        ("account-created", "anybody"),
+        ("login-failed", "anybody"),
+        ("login-failed", "routine"),
+        ("login-succeeded", "routine"),
+        ("session-refreshed", "routine"),
+        ("refresh-token-reused", "account"),
+        ("keys-rotated", "administration"),
+    ];
+    assert_eq!(rows, expected);
+    database.drop().await;
 }

@@ -92,10 +92,7 @@ pub(super) async fn list(
     let (sealer, reader) = (identity.sealer(), principal.owner);
     let page = PageOf { sealer, reader, binding: &binding, uri: &uri, limit: params.limit };
     let before = page.begins_behind(params.cursor.as_deref())?;
-    // a page is no more to be told than the list that it belongs to
-    if before.is_none() {
-        identity.accounts().tell_read(Act::AuditRead, principal.session).await.map_err(problem)?;
-    }
+    identity.accounts().tell_read(Act::AuditRead, principal.session).await.map_err(problem)?;
     let events = identity.accounts().audit_events(&filter, before, page.rows_max()).await.map_err(problem)?;
     Ok(page.answer::<_, Shown>(events, |event| event.id))
 }
@@ -107,7 +104,7 @@ pub(super) fn described() -> Operation {
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "detail": null,
     });
     described_as("listAuditEvents", "Who did what to accounts, sessions and keys, newest first")
-        .says("Reading the first page is an event, too.")
+        .says("Reading them is an event, too.")
         .admin()
         .query("account", "Done to this account or by it.", json!({"type": "string", "format": "uuid"}))
         .query("act", "Any of these.", one_of(&Act::ALL.iter().map(|act| act.as_str()).collect::<Vec<_>>()))

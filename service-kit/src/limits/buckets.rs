@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,9 +70,15 @@ pub(super) struct Bucket {
     state: InMemoryState,
     /// Admitted here and not told to the other copies yet; below 0 where more was given back.
     owed: AtomicI32,
+    /// See [`Open`].
+    open: AtomicU32,
 }
 
 impl Bucket {
+    fn new(key: Key) -> Self {
+        Self { key, state: InMemoryState::default(), owed: AtomicI32::new(0), open: AtomicU32::new(0) }
+    }
+
     /// Moves the time at which all will be there again.
     fn replace(&self, next: impl Fn(u64) -> u64) {
         let replace =
@@ -95,6 +101,19 @@ impl Bucket {
     }
 }
 
+/// Something spent that is perhaps given back in a moment.
+pub(super) struct Open {
+    bucket: Arc<Bucket>,
+    /// Whether there were others when this one was made.
+    pub beside_others: bool,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.bucket.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Where governor keeps its numbers. Clones share them.
 #[derive(Clone)]
 struct Store(Arc<Stored>);
@@ -108,8 +127,7 @@ struct Stored {
 
 impl Store {
     fn bucket(&self, key: &Key) -> Arc<Bucket> {
-        let made = || Ok(Arc::new(Bucket { key: *key, state: InMemoryState::default(), owed: AtomicI32::new(0) }));
-        match self.0.buckets.get_or_insert_with::<_, Infallible>(key, made) {
+        match self.0.buckets.get_or_insert_with::<_, Infallible>(key, || Ok(Arc::new(Bucket::new(*key)))) {
             Ok(bucket) => bucket,
             Err(never) => match never {},
         }
@@ -180,7 +198,14 @@ impl Buckets {
         }
     }
 
-    /// As if one had not been taken.
+    /// Before one is taken that may be given back.
+    pub fn open(&self, key: &Key) -> Open {
+        let bucket = self.store.bucket(key);
+        let beside_others = bucket.open.fetch_add(1, Ordering::AcqRel) > 0;
+        Open { bucket, beside_others }
+    }
+
+    /// As if one had not been taken. To be told while it is [`Open`] still.
     pub fn give_back(&self, key: &Key) {
         let bucket = self.store.bucket(key);
         bucket.replace(|until| until.saturating_sub(self.interval_ns).max(1));

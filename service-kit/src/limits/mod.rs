@@ -26,7 +26,7 @@ use metrics::{Counter, counter};
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
-use self::buckets::{Buckets, Key, Ticks};
+use self::buckets::{Buckets, Key, Open, Ticks};
 use crate::context;
 use crate::problem::{Problem, ProblemCode};
 use crate::redis::Redis;
@@ -182,15 +182,17 @@ impl RateLimits {
     /// once are no way around.
     ///
     /// # Errors
-    /// 429 when this address has tried too many wrong ones for this account lately.
+    /// 429 when this address has tried too many wrong ones for this account lately, or has so many looked at just now:
+    /// then it may come again in a second.
     pub fn password_attempt(&self, account: &[u8]) -> Result<Attempt, Problem> {
         let Some(limits) = &self.0 else { return Ok(Attempt(None)) };
         // without an address: from no request
         let Some(address) = context::client_of_current() else { return Ok(Attempt(None)) };
         let pair = limits.pair(address, account);
+        let open = limits.wrong_passwords.buckets.open(&pair);
         match limits.wrong_passwords.spend(pair) {
-            Ok(_) => Ok(Attempt(Some((limits.clone(), pair)))),
-            Err(one) => Err(Standing::of(one.left).refusal(one.retry_after_s)),
+            Ok(_) => Ok(Attempt(Some(Looking { limits: limits.clone(), pair, _open: open }))),
+            Err(one) => Err(Standing::of(one.left).refusal(if open.beside_others { 1 } else { one.retry_after_s })),
         }
     }
 
@@ -337,13 +339,19 @@ impl Standing {
 
 /// A password that is being looked at; dropped without another word it was wrong.
 #[must_use = "it counts as a wrong password until was_not_wrong is told"]
-pub struct Attempt(Option<(Arc<Limits>, Key)>);
+pub struct Attempt(Option<Looking>);
+
+struct Looking {
+    limits: Arc<Limits>,
+    pair: Key,
+    _open: Open,
+}
 
 impl Attempt {
     /// It was right, or nobody could say.
     pub fn was_not_wrong(self) {
-        if let Some((limits, pair)) = self.0 {
-            limits.wrong_passwords.buckets.give_back(&pair);
+        if let Some(looking) = self.0 {
+            looking.limits.wrong_passwords.buckets.give_back(&looking.pair);
         }
     }
 }
@@ -470,8 +478,22 @@ mod tests {
     async fn many_passwords_at_once_are_no_way_around() {
         let limits = limits();
         let context = crate::context::RequestContext::fresh().from_client(address(1));
-        let attempts = context.scope(async { (0..50).filter_map(|_| limits.password_attempt(b"a").ok()).collect() });
-        let attempts: Vec<Attempt> = attempts.await;
+        let retry_after_s = |problem: Problem| {
+            let response = axum::response::IntoResponse::into_response(problem);
+            let text = response.headers()[axum::http::header::RETRY_AFTER].to_str().expect("ASCII").to_owned();
+            text.parse::<u32>().expect("seconds")
+        };
+        let many = async { (0..50).map(|_| limits.password_attempt(b"a")).collect::<Vec<_>>() };
+        let (attempts, refusals): (Vec<_>, Vec<_>) =
+            context.clone().scope(many).await.into_iter().partition(Result::is_ok);
+        let attempts: Vec<Attempt> = attempts.into_iter().filter_map(Result::ok).collect();
         assert_eq!(attempts.len(), WRONG_PASSWORDS.quota as usize);
+        // they may turn out to be right ones
+        let waits: Vec<u32> = refusals.into_iter().filter_map(Result::err).map(retry_after_s).collect();
+        assert!(waits.len() == 45 && waits.iter().all(|wait| *wait == 1), "{waits:?}");
+        // they do not
+        drop(attempts);
+        let refused = context.scope(async { limits.password_attempt(b"a").err() }).await.expect("refused");
+        assert!(retry_after_s(refused) > 1);
     }
 }
