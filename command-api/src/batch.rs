@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use service_kit::body::{BATCH_BYTES_MAX, read_body, require_media_type};
 use service_kit::context::waiting;
+use service_kit::load::turned_away;
 use service_kit::openapi::{EXAMPLE_ID, Operation, count, reference, whole};
 use service_kit::problem::{Problem, ProblemCode};
 use sha2::{Digest, Sha256};
@@ -31,7 +32,9 @@ use crate::{answer, split, write};
 /// How many commands a batch has at most.
 pub const COMMANDS_MAX: usize = 10_000;
 /// How many batches are carried out at the same time; others wait for their turn, and take no place from single commands.
-pub(crate) const AT_ONCE_MAX: usize = 8;
+pub(crate) const AT_ONCE_MAX: u32 = 8;
+/// How many of them may be one account's, so that others have their turn whatever it sends.
+pub(crate) const AT_ONCE_EACH_MAX: u32 = 4;
 /// How long one waits for its turn, in milliseconds.
 const TURN_WAIT_MS_MAX: u64 = 10_000;
 /// How long an equal batch that is under way is waited for, in milliseconds. Longer than a lease lasts.
@@ -54,8 +57,9 @@ pub(crate) async fn batch(
     if attempt.expected.is_some() {
         return Err(Problem::parameter("If-Match is for one task; a command of a batch has expected_version"));
     }
-    let turn = waiting(timeout(Duration::from_millis(TURN_WAIT_MS_MAX), api.batches.acquire())).await;
-    let Ok(_turn) = turn else { return Err(Problem::new(ProblemCode::Overloaded)) };
+    let turn = api.batches.take(attempt.principal.owner, 1);
+    let turn = waiting(timeout(Duration::from_millis(TURN_WAIT_MS_MAX), turn)).await;
+    let Ok(_turn) = turn else { return Err(turned_away()) };
     let lines = parse(body.commands()?).await;
     let Some(key) = &attempt.key else {
         let results = carry_out(&api, &attempt, lines).await;

@@ -48,15 +48,14 @@ mod split;
 /// The answer to what was accepted.
 mod answer;
 
-use std::sync::Arc;
-
 use axum::Router;
+use domain::OwnerId;
 use event_store::EventStore;
 use metrics::counter;
 use service_kit::openapi::{Described, Operation, Routes, Tag};
 use service_kit::problem::{Problem, ProblemCode};
+use service_kit::shares::Shares;
 use service_kit::token::Sealer;
-use tokio::sync::Semaphore;
 
 use crate::answer::Answer;
 use crate::attempt::Attempt;
@@ -69,14 +68,18 @@ pub struct CommandApi {
     executor: Executor,
     sealer: Sealer,
     /// Turns of batches.
-    batches: Arc<Semaphore>,
+    batches: Shares<OwnerId>,
 }
 
 impl CommandApi {
     /// Commands go to `store`; `sealer` makes the consistency tokens of the answers.
     #[must_use]
     pub fn new(store: EventStore, sealer: Sealer) -> Self {
-        Self { executor: Executor::new(store), sealer, batches: Arc::new(Semaphore::new(batch::AT_ONCE_MAX)) }
+        Self {
+            executor: Executor::new(store),
+            sealer,
+            batches: Shares::new(batch::AT_ONCE_MAX, batch::AT_ONCE_EACH_MAX),
+        }
     }
 
     /// What carries out the commands.

@@ -19,7 +19,7 @@ use service_kit::auth::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier}
 use service_kit::clock;
 use service_kit::server::{self, Edge};
 use service_kit::token::{RootSecret, Sealer};
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::watch;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -646,6 +646,39 @@ async fn equal_batches_at_two_copies_are_not_carried_out_at_once(pool: PgPool) {
     let completed = "select count(*) from event_store.event where type = 'TaskCompleted'";
     let completed: i64 = sqlx::query_scalar(completed).fetch_one(&pool).await.unwrap();
     assert_eq!(completed, 0, "what was answered 409 is not in the store");
+}
+
+#[sqlx::test(migrations = false)]
+async fn one_account_s_batches_leave_turns_to_others(pool: PgPool) {
+    const TURNS_EACH: usize = 4;
+    let client = Client::new(&pool).await;
+    let wrong = json!([{"type": "NoSuchCommand"}]);
+    // apart from the pool, of which each batch that is held takes one
+    let mut lock = PgConnection::connect_with(&pool.connect_options()).await.unwrap();
+    sqlx::raw_sql("begin; lock table event_store.batch_answer in share mode").execute(&mut lock).await.unwrap();
+    let held = join_all((0..TURNS_EACH).map(|n| {
+        let (client, body) = (&client, json!({ "commands": wrong }).to_string());
+        async move {
+            let key = n.to_string();
+            client.send(Method::POST, "/api/v1/commands", &[JSON, ("idempotency-key", &key)], body).await
+        }
+    }));
+    let meanwhile = async {
+        assert!(waiting_to_keep_an_answer(&pool, TURNS_EACH as i64, SURELY).await);
+        let other = client.account();
+        let others = async {
+            assert_eq!(other.batch(wrong.clone()).await.status, 200);
+            assert_eq!(client.verb(&Uuid::new_v4().to_string(), "start").await.status, 404, "no batch");
+        };
+        let (one_more, others) = tokio::join!(client.batch(wrong.clone()), tokio::time::timeout(SURELY, others));
+        assert_eq!((one_more.status, one_more.code()), (503, "overloaded"));
+        assert!(one_more.header(RETRY_AFTER).is_some());
+        others.expect("in time");
+        sqlx::raw_sql("commit").execute(&mut lock).await.unwrap();
+    };
+    let (held, ()) = tokio::join!(held, meanwhile);
+    assert!(held.iter().all(|answer| answer.status == 200), "{held:?}");
+    assert_eq!(client.batch(wrong.clone()).await.status, 200);
 }
 
 #[sqlx::test(migrations = false)]

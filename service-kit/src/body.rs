@@ -3,7 +3,7 @@
 //! - [`JsonBody<T>`]`(value, bytes)`: `application/json` of at most 1 MiB. The last argument of a handler.
 //! - [`MergePatch<T>`]: the same, `application/merge-patch+json` too.
 //! - [`EmptyBody`]: no body or `{}`.
-//! - [`read_body`]: any body up to a size, for the batch.
+//! - [`read_body`]: any body up to a size, for the batch. Large ones wait until there is room for them in memory.
 //! - [`parse_json`]: what the extractors do, for a part of a body (a command, a line).
 //!
 //! `T` is a plain serde struct with `#[serde(deny_unknown_fields)]`; how a value fails decides between 400 and 422:
@@ -12,6 +12,7 @@
 //! range) are 422 `invalid-fields`. Both carry the pointer where it is known, and never the value.
 
 use std::pin::pin;
+use std::sync::LazyLock;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,10 +24,14 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use crate::context;
 use crate::headers::single;
+use crate::limits::Key;
+use crate::load;
 use crate::problem::{Problem, ProblemCode};
+use crate::shares::{Share, Shares};
 
 /// The largest body but a batch, in bytes.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
@@ -34,6 +39,16 @@ pub const BODY_BYTES_MAX: usize = 1 << 20;
 pub const BATCH_BYTES_MAX: usize = 16 << 20;
 /// A body must have arrived within this time.
 pub const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A body takes room from so many bytes on. Until then it is no more than what its connection takes anyway.
+const FREE_BYTES_MAX: usize = 16 << 10;
+/// Room in the process for bodies, from before they arrive until they are dropped, in bytes.
+const ROOM_BYTES: u32 = 128 << 20;
+/// How much of it one client gets at most, an account, or an address without one, in bytes: two batches of the largest
+/// size, or many smaller ones.
+const ROOM_BYTES_EACH_MAX: u32 = 32 << 20;
+/// How long one waits for room.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Of a body that is too large, as much is read and thrown away, so that the client sees the answer and not a reset.
 const DISCARDED_BYTES_MAX: usize = 64 << 20;
@@ -116,7 +131,7 @@ pub fn require_media_type(headers: &HeaderMap, taken: &[&'static str]) -> Result
 /// The whole body of a request.
 ///
 /// # Errors
-/// 413 beyond `bytes_max`, 408 after 30 s, 400 when it breaks off.
+/// 413 beyond `bytes_max`, 408 after 30 s, 400 when it breaks off, 503 where there is no room for it for 10 s.
 pub async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
     let too_large = || {
         let limit =
@@ -138,7 +153,7 @@ pub async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Prob
         match futures_util::poll!(&mut collecting) {
             Poll::Ready(collected) => collected,
             Poll::Pending => {
-                let arriving = tokio::time::timeout(BODY_TIME_MAX, collecting);
+                let arriving = timeout(BODY_TIME_MAX, collecting);
                 context::waiting(arriving).await.unwrap_or(Err(Broken::TooSlow))
             }
         }
@@ -149,6 +164,7 @@ pub async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Prob
             discard(body).await;
             Err(too_large())
         }
+        Err(Broken::NoRoom) => Err(load::turned_away()),
         Err(Broken::TooSlow) => Err(Problem::new(ProblemCode::BodyTooSlow)),
         Err(Broken::Off) => Err(Problem::new(ProblemCode::BadRequest).detail("the body broke off or is badly framed")),
     }
@@ -156,6 +172,7 @@ pub async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Prob
 
 enum Broken {
     TooLarge,
+    NoRoom,
     TooSlow,
     Off,
 }
@@ -165,6 +182,12 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 async fn collect(body: &mut Body, bytes_max: usize, announced: Option<u64>) -> Result<Bytes, Broken> {
+    // what was announced is no more than the limit here
+    let announced = announced.and_then(|length| usize::try_from(length).ok());
+    let mut room = match announced {
+        Some(length) if length > FREE_BYTES_MAX => Some(room(length).await?),
+        Some(_) | None => None,
+    };
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -173,21 +196,51 @@ async fn collect(body: &mut Body, bytes_max: usize, announced: Option<u64>) -> R
         if length > bytes_max {
             return Err(Broken::TooLarge);
         }
+        if length > FREE_BYTES_MAX && room.is_none() {
+            // it does not say how long it will be
+            room = Some(self::room(bytes_max).await?);
+        }
         if first.is_empty() && rest.is_empty() {
             // a small body is one frame: taken as it is
             first = data;
             continue;
         }
         if rest.is_empty() {
-            // what was announced is no more than the limit here
-            let capacity = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0).min(64 << 10);
-            rest.reserve(capacity.max(length));
+            rest.reserve(announced.unwrap_or(0).max(length));
             rest.extend_from_slice(&first);
             first = Bytes::new();
         }
         rest.extend_from_slice(&data);
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    let bytes = if rest.is_empty() { first } else { rest.freeze() };
+    Ok(match room {
+        Some(mut room) => {
+            room.shrink(bytes.len());
+            Bytes::from_owner(Roomy { bytes, _room: room })
+        }
+        None => bytes,
+    })
+}
+
+/// What a process can spare is one number, however many listeners it has.
+static ROOM: LazyLock<Shares<Key>> = LazyLock::new(|| Shares::new(ROOM_BYTES, ROOM_BYTES_EACH_MAX));
+
+/// Room for so many bytes of the request in progress.
+async fn room(bytes: usize) -> Result<Share<Key>, Broken> {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    timeout(ROOM_WAIT_MAX, ROOM.take(context::key_of_current(), bytes)).await.map_err(|_| Broken::NoRoom)
+}
+
+/// A body, and the room that it takes until the last part of it is dropped.
+struct Roomy {
+    bytes: Bytes,
+    _room: Share<Key>,
+}
+
+impl AsRef<[u8]> for Roomy {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 async fn discard(mut body: Body) {
@@ -201,7 +254,7 @@ async fn discard(mut body: Body) {
         }
     };
     // whether all of it came does not matter
-    let _ = tokio::time::timeout(DISCARD_TIME_MAX, discarding).await;
+    let _ = timeout(DISCARD_TIME_MAX, discarding).await;
 }
 
 /// One JSON object, strictly; see the top of the module for what fails how.
@@ -293,10 +346,14 @@ fn escape(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::net::IpAddr;
+
     use axum::http::HeaderValue;
     use uuid::Uuid;
 
     use super::*;
+    use crate::context::RequestContext;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -444,5 +501,41 @@ mod tests {
         let problem = read_body(Request::new(body), 10).await.expect_err("never comes");
         assert_eq!(problem.status(), 408);
         assert_eq!(began.elapsed().as_secs(), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_client_s_bodies_take_no_more_than_its_part_of_the_room() {
+        let arrives = async |from: u8, bytes: usize, is_announced: bool| {
+            let parts = vec![b'1'; bytes];
+            let parts: Vec<_> =
+                parts.chunks(4_096).map(|part| Ok::<_, Infallible>(Bytes::copy_from_slice(part))).collect();
+            let mut request = Request::new(Body::from_stream(futures_util::stream::iter(parts)));
+            if is_announced {
+                request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+            }
+            let context = RequestContext::fresh().from_client(IpAddr::from([198, 51, 100, from]));
+            context.scope(read_body(request, BATCH_BYTES_MAX)).await.map_err(|problem| problem.status().as_u16())
+        };
+        let length = |arrived: &Result<Bytes, u16>| arrived.as_ref().map(Bytes::len).map_err(|status| *status);
+        let (small, medium) = (FREE_BYTES_MAX, FREE_BYTES_MAX + 1);
+        let (whole, other) = (arrives(1, BATCH_BYTES_MAX, true).await, arrives(1, BATCH_BYTES_MAX, true).await);
+        let (whole, other) = (whole.expect("there is room"), other.expect("for two"));
+        let began = tokio::time::Instant::now();
+        for is_announced in [true, false] {
+            assert_eq!(length(&arrives(1, medium, is_announced).await), Err(503));
+            assert_eq!(length(&arrives(1, small, is_announced).await), Ok(small));
+            assert_eq!(length(&arrives(2, BATCH_BYTES_MAX, is_announced).await), Ok(BATCH_BYTES_MAX), "another client");
+        }
+        assert_eq!(began.elapsed(), 2 * ROOM_WAIT_MAX);
+        // until nothing of it is kept any more
+        let part = whole.slice(..1);
+        drop(whole);
+        assert_eq!(length(&arrives(1, medium, true).await), Err(503));
+        drop(part);
+        assert_eq!(length(&arrives(1, medium, true).await), Ok(medium));
+        drop(other);
+        // one that does not say how long it will be takes no more in the end than it is
+        let held = [arrives(1, medium, false).await, arrives(1, medium, false).await];
+        assert_eq!(held.each_ref().map(length), [Ok(medium), Ok(medium)]);
     }
 }

@@ -15,6 +15,9 @@ pub mod limits;
 /// How much is worked upon at once.
 pub mod load;
 
+/// What there is only so much of, and each client's part of it.
+pub mod shares;
+
 /// Request id, trace id and `traceparent` of the request in progress.
 pub mod context;
 

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use metrics::{Counter, Gauge};
+use metrics::{Gauge, counter};
+
+use crate::problem::{Problem, ProblemCode};
 
 /// An answer that takes longer is a sign of too much to do.
 const SLOW_MS: u64 = 100;
@@ -28,6 +30,13 @@ const SLOW_WINDOWS: u32 = 2;
 const AT_ONCE_MIN: u32 = 32;
 /// Where it begins, too: a client with many connections is let in until it is seen that this is too much.
 const AT_ONCE_MAX: u32 = 1_024;
+
+/// The answer to who is turned away.
+#[must_use]
+pub fn turned_away() -> Problem {
+    counter!("requests_shed_total").increment(1);
+    Problem::new(ProblemCode::Overloaded)
+}
 
 /// What a process has to do. Clones share it.
 #[derive(Clone)]
@@ -44,13 +53,14 @@ struct Inner {
     peak: AtomicU32,
     /// Windows in a row that were too slow.
     slow_windows: AtomicU32,
-    shed: Counter,
     shown: Gauge,
     shown_max: Gauge,
 }
 
 impl Default for Load {
     fn default() -> Self {
+        // shown from the beginning
+        counter!("requests_shed_total").increment(0);
         Self(Arc::new(Inner {
             at_once: AtomicU32::new(0),
             at_once_max: AtomicU32::new(AT_ONCE_MAX),
@@ -60,7 +70,6 @@ impl Default for Load {
             slow: AtomicU32::new(0),
             peak: AtomicU32::new(0),
             slow_windows: AtomicU32::new(0),
-            shed: metrics::counter!("requests_shed_total"),
             shown: metrics::gauge!("requests_at_once"),
             shown_max: metrics::gauge!("requests_at_once_max"),
         }))
@@ -89,7 +98,7 @@ pub(crate) struct Aside {
 impl Load {
     /// A place, unless there is too much to do.
     pub fn enter(&self) -> Option<Place> {
-        let Inner { at_once, at_once_max, peak, shed, .. } = &*self.0;
+        let Inner { at_once, at_once_max, peak, .. } = &*self.0;
         let now = at_once.fetch_add(1, Ordering::Relaxed) + 1;
         let max = at_once_max.load(Ordering::Relaxed);
         // looked at first: a write that changes nothing would still take the cache line from the other cores
@@ -100,7 +109,6 @@ impl Load {
             return Some(Place(self.clone()));
         }
         at_once.fetch_sub(1, Ordering::Relaxed);
-        shed.increment(1);
         // also when nobody is answered any more
         self.think_over(self.now_ms());
         None

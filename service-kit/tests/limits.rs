@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::extract::Path;
 use axum::http::{Method, Request, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -26,6 +27,7 @@ fn edge(limits: RateLimits) -> Router {
     let router = Router::new()
         .route("/api/v1/tasks", get(|| async { "tasks" }))
         .route("/api/v1/auth/login", post(|| async { "tokens" }))
+        .route("/slow/{ms}", get(|Path(ms): Path<u64>| tokio::time::sleep(Duration::from_millis(ms))))
         .route("/livez", get(|| async { "lives" }));
     let proxies = TrustedProxies::new(vec!["127.0.0.1".parse().expect("a network")]);
     server::edge(router, Edge { limits, proxies, ..Edge::default() }).with_state(())
@@ -98,6 +100,39 @@ async fn off_is_off() {
         let response = ask(&router, Method::GET, "/api/v1/tasks", "192.0.2.1").await;
         assert_eq!(response.status(), StatusCode::OK);
         assert!(!response.headers().contains_key("ratelimit-policy"));
+    }
+}
+
+/// A refusal takes next to no time, and there may be any number of them. They must not hide that everything else takes
+/// too long.
+#[tokio::test]
+async fn refusals_do_not_hide_that_there_is_too_much_to_do() {
+    const AT_ONCE: u64 = 40;
+    let router = edge(limits());
+    let slow = (0..AT_ONCE).map(|n| {
+        let (router, path) = (router.clone(), format!("/slow/{}", 110 + n));
+        Box::pin(async move {
+            // fewer than an address may ask for
+            for _ in 0..ADDRESS.quota {
+                if ask(&router, Method::GET, &path, &format!("203.0.113.{n}")).await.status() == 503 {
+                    return;
+                }
+            }
+            panic!("never turned away");
+        })
+    });
+    until_refused(&router, Method::GET, "/api/v1/tasks", "192.0.2.1", ADDRESS.quota).await;
+    let flood = async {
+        loop {
+            for _ in 0..100 {
+                ask(&router, Method::GET, "/api/v1/tasks", "192.0.2.1").await;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = futures_util::future::select_all(slow) => {}
+        () = flood => {}
     }
 }
 

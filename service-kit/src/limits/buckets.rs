@@ -25,7 +25,7 @@ const OWING_MAX: usize = 10_000;
 
 /// An address, an account, or what stands for a pair of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key(pub [u8; 16]);
+pub(crate) struct Key(pub [u8; 16]);
 
 impl Key {
     /// IPv6 by /64: so much is one client's own.

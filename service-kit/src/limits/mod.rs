@@ -26,7 +26,8 @@ use metrics::{Counter, counter};
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
-use self::buckets::{Buckets, Key, Open, Ticks};
+pub(crate) use self::buckets::Key;
+use self::buckets::{Buckets, Open, Ticks};
 use crate::context;
 use crate::problem::{Problem, ProblemCode};
 use crate::redis::Redis;

@@ -35,7 +35,7 @@ use crate::context::{RequestContext, X_REQUEST_ID};
 use crate::headers::single;
 use crate::health::Draining;
 use crate::limits::{Asking, RateLimits, Standing};
-use crate::load::{Load, Place};
+use crate::load::{self, Load, Place};
 use crate::problem::{Problem, ProblemCode};
 use crate::token::RootSecret;
 use crate::traces::{self, Finished, Kind};
@@ -160,7 +160,7 @@ impl Rules {
     fn admit(&self, request: &mut Request, exchange: &mut Exchange) -> Result<(), Problem> {
         let kind = exchange.route.kind;
         if kind == RouteKind::Ordinary {
-            let place = self.load.enter().ok_or_else(|| Problem::new(ProblemCode::Overloaded))?;
+            let place = self.load.enter().ok_or_else(load::turned_away)?;
             exchange.context.working(place.load());
             exchange.place = Some(place);
         }

@@ -1,0 +1,167 @@
+//! Something of which a process has so much and no more. Any one client gets a part of it at most, so that the rest is
+//! there for others; among those who wait it goes in turn.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What there is, and what of it each client has. Clones share it.
+#[derive(Debug)]
+pub struct Shares<K: Copy + Eq + Hash>(Arc<Inner<K>>);
+
+#[derive(Debug)]
+struct Inner<K> {
+    all: Arc<Semaphore>,
+    each_max: u32,
+    /// Those who have something or wait for it.
+    clients: Mutex<HashMap<K, Client>>,
+}
+
+#[derive(Debug)]
+struct Client {
+    askers: usize,
+    part: Arc<Semaphore>,
+}
+
+/// So much of it, until it is dropped.
+#[must_use = "it is given back when it is dropped"]
+#[derive(Debug)]
+pub struct Share<K: Copy + Eq + Hash> {
+    of_all: OwnedSemaphorePermit,
+    of_part: OwnedSemaphorePermit,
+    _asker: Asker<K>,
+}
+
+/// One that has something or waits for it, until it is dropped.
+#[derive(Debug)]
+struct Asker<K: Copy + Eq + Hash> {
+    shares: Shares<K>,
+    client: K,
+}
+
+impl<K: Copy + Eq + Hash> Shares<K> {
+    /// So much in all, and at most so much for each client.
+    #[must_use]
+    pub fn new(all: u32, each_max: u32) -> Self {
+        let all = Arc::new(Semaphore::new(all as usize));
+        Self(Arc::new(Inner { all, each_max, clients: Mutex::default() }))
+    }
+
+    /// Waits for so much of it, or for a client's whole part where that is less. How long, the caller has to bound.
+    pub async fn take(&self, client: K, amount: u32) -> Share<K> {
+        let amount = amount.min(self.0.each_max);
+        let (asker, part) = self.asker(client);
+        // first what is the client's own, so that it waits for itself there and stands in nobody's way here
+        let of_part = permits(part, amount).await;
+        let of_all = permits(self.0.all.clone(), amount).await;
+        Share { of_all, of_part, _asker: asker }
+    }
+
+    fn asker(&self, client: K) -> (Asker<K>, Arc<Semaphore>) {
+        let mut clients = self.clients();
+        let new = || Client { askers: 0, part: Arc::new(Semaphore::new(self.0.each_max as usize)) };
+        let found = clients.entry(client).or_insert_with(new);
+        found.askers += 1;
+        (Asker { shares: self.clone(), client }, found.part.clone())
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<K, Client>> {
+        self.0.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// From a semaphore that nobody closes.
+async fn permits(semaphore: Arc<Semaphore>, amount: u32) -> OwnedSemaphorePermit {
+    match semaphore.acquire_many_owned(amount).await {
+        Ok(permits) => permits,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+impl<K: Copy + Eq + Hash> Share<K> {
+    /// Gives back what is beyond `amount`.
+    pub fn shrink(&mut self, amount: usize) {
+        for permits in [&mut self.of_all, &mut self.of_part] {
+            let beyond = permits.num_permits().saturating_sub(amount);
+            drop(permits.split(beyond));
+        }
+    }
+}
+
+impl<K: Copy + Eq + Hash> Clone for Shares<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Drop for Asker<K> {
+    fn drop(&mut self) {
+        let mut clients = self.shares.clients();
+        if let Some(client) = clients.get_mut(&self.client) {
+            client.askers -= 1;
+            if client.askers == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_client_gets_its_part_and_the_rest_is_there_for_others() {
+        let shares = Shares::new(10, 4);
+        let now = |client, amount| shares.take(client, amount).now_or_never();
+        let held = now("a", 4).expect("there is enough");
+        assert!(now("a", 1).is_none(), "more than its part");
+        let all = [held, now("b", 4).expect("another client"), now("c", 2).expect("what is left")];
+        assert!(now("d", 1).is_none(), "there is no more");
+        drop(all);
+        let _whole_part = now("d", 100).expect("all was given back");
+        assert!(now("d", 1).is_none(), "and no more than its part");
+    }
+
+    #[test]
+    fn what_is_not_needed_is_given_back() {
+        let shares = Shares::new(8, 8);
+        let mut share = shares.take("a", 8).now_or_never().expect("there is enough");
+        share.shrink(3);
+        assert!(shares.take("b", 6).now_or_never().is_none());
+        assert!(shares.take("a", 6).now_or_never().is_none());
+        let rest = [shares.take("a", 3).now_or_never(), shares.take("b", 2).now_or_never()];
+        assert!(rest.iter().all(Option::is_some));
+        share.shrink(5);
+        drop((share, rest));
+        assert!(shares.take("b", 8).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_itself_stands_in_nobody_s_way() {
+        let shares = Shares::new(4, 2);
+        let first = shares.take("a", 2).await;
+        let mut waits = Box::pin(shares.take("a", 2));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        let _other = shares.take("b", 2).now_or_never().expect("nobody is before it");
+        drop(first);
+        drop(waits.await);
+    }
+
+    #[tokio::test]
+    async fn who_has_nothing_and_waits_for_nothing_is_forgotten() {
+        let shares = Shares::new(2, 2);
+        let held = shares.take("a", 2).await;
+        let mut gives_up = Box::pin(shares.take("b", 1));
+        assert!(futures_util::poll!(&mut gives_up).is_pending());
+        assert_eq!(shares.clients().len(), 2);
+        drop(gives_up);
+        assert_eq!(shares.clients().len(), 1);
+        drop(held);
+        assert_eq!(shares.clients().len(), 0);
+    }
+}
