@@ -131,6 +131,7 @@ pub async fn run(
     };
 
     let health = watched(databases, projector.as_ref());
+    let proxies = edge.proxies.clone();
     let edge = edge.edge(identity.verifier(), secret, health.draining());
     let ops = health::router(health, Some(telemetry::metrics()?));
     let collecting = identity.collect_admin_acts(databases.read.clone(), stop.clone());
@@ -154,7 +155,7 @@ pub async fn run(
     }
     tracing::info!(address = %listeners.api.address()?, "PrimeTrade answers");
     let serving = async {
-        let api = server::serve(listeners.api, api, shutdown.clone());
+        let api = server::serve(listeners.api.behind(proxies), api, shutdown.clone());
         match listeners.ops.zip(ops) {
             Some((listener, router)) => {
                 tokio::try_join!(api, server::serve(listener, router, shutdown.clone())).map(drop)

@@ -3,7 +3,7 @@
 //! A proxy appends the address it sees to `X-Forwarded-For`, so only what stands right of the first address that nobody
 //! trusted has vouched for can be believed: the client is the right-most entry that is not a trusted proxy itself.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName};
@@ -48,7 +48,7 @@ impl TrustedProxies {
         Self(networks.into())
     }
 
-    fn contain(&self, address: IpAddr) -> bool {
+    pub(crate) fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 
@@ -80,6 +80,14 @@ impl TrustedProxies {
             }
         }
         nearest
+    }
+}
+
+/// What is one client's own: of IPv6 a /64, by its first address.
+pub(crate) fn of_one_client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+        address @ IpAddr::V4(_) => address,
     }
 }
 

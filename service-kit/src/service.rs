@@ -259,6 +259,7 @@ where
     let metrics = telemetry::metrics().map_err(|error| Failure::Start(error.into()))?;
     let _traces = traces::from(&starting.source, name).map_err(|error| Failure::Start(error.into()))?;
     let edge = EdgeSettings::read(&starting.source).map_err(|error| Failure::Start(error.into()))?;
+    let proxies = edge.proxies.clone();
     let tls = Tls::read(&starting.source).map_err(|error| Failure::Start(error.into()))?;
     starting.redis = starting.open_redis()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
@@ -282,7 +283,7 @@ where
     let listener = bind(listen.address).await?;
     tracing::info!(address = %listen.address, "{name} answers");
     let serving = async {
-        let api = server::serve(Door::new(listener, tls), api, closing.clone());
+        let api = server::serve(Door::new(listener, tls).behind(proxies), api, closing.clone());
         match ops {
             Some((listener, ops)) => tokio::try_join!(api, server::serve(listener, ops, closing.clone())).map(drop),
             None => api.await,

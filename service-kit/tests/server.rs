@@ -1,6 +1,10 @@
 //! The edge and the server over a real socket, spoken to in plain bytes.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,6 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::response::IntoResponse;
 use axum::routing::{any, get, post};
 use bytes::Bytes;
+use futures_util::stream;
 use serde::Deserialize;
 use service_kit::body::JsonBody;
 use service_kit::config::Source;
@@ -34,6 +39,8 @@ struct Body {
 
 struct Server {
     address: SocketAddr,
+    /// One more for each live stream.
+    held: Arc<()>,
     shutdown: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
@@ -58,6 +65,8 @@ async fn start_door(edge: Edge, tls: Option<Tls>) -> Server {
             (headers, text).into_response()
         })
     };
+    let holding = Arc::new(());
+    let held = holding.clone();
     let router = Router::new()
         .route("/tasks", get(|| async { "plain" }).post(|JsonBody(..): JsonBody<Body>| async { "taken" }))
         .route("/number/{n}", get(|Path(_): Path<u32>| async { "number" }))
@@ -75,6 +84,16 @@ async fn start_door(edge: Edge, tls: Option<Tls>) -> Server {
         .route("/events", json("", "text/event-stream", long))
         .route("/short", json("", "application/json", "{}".into()))
         .route("/page", json("", "text/html; charset=utf-8", "<p>".into()))
+        .route(
+            "/live",
+            get(move || async move {
+                let every = tokio::time::interval(Duration::from_secs(15));
+                RequestBody::from_stream(stream::unfold((every, held), |(mut every, held)| async {
+                    every.tick().await;
+                    Some((Ok::<_, Infallible>(":\n\n"), (every, held)))
+                }))
+            }),
+        )
         .route("/large", get(|| async { vec![b'x'; LARGE_BYTES] }))
         .route("/longer", post(|| async { tokio::time::sleep(Duration::from_secs(11)).await }))
         .route("/slow", post(|| async { tokio::time::sleep(Duration::from_millis(300)).await }));
@@ -82,7 +101,7 @@ async fn start_door(edge: Edge, tls: Option<Tls>) -> Server {
     let address = listener.local_addr().expect("bound");
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(server::serve(Door::new(listener, tls), server::edge(router, edge), shutdown.clone()));
-    Server { address, shutdown, task }
+    Server { address, held: holding, shutdown, task }
 }
 
 struct Answer {
@@ -341,6 +360,17 @@ async fn chunks_beside_a_length_are_refused_and_the_connection_ends() {
         .await
         .expect("sends");
     assert_eq!(read_answer(&mut stream).await.status, 400);
+    // also where the second request begins behind the first one, and the rest of it looks like a whole one
+    let mut stream = TcpStream::connect(server.address).await.expect("connects");
+    let behind = "GET /tasks HTTP/1.1\r\nHost: x\r\n\r\nPOST /tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nX: ";
+    stream.write_all(behind.as_bytes()).await.expect("sends");
+    read_until(&mut stream, b"plain").await;
+    stream
+        .write_all(format!("POST /tasks HTTP/1.1\r\n{json}Transfer-Encoding: chunked\r\n\r\n{chunked}").as_bytes())
+        .await
+        .expect("sends");
+    let answer = read_answer(&mut stream).await;
+    assert_eq!((answer.status, answer.header("connection")), (400, Some("close")));
     // two lengths, and what is no chunk
     for bad in [
         format!("POST /tasks HTTP/1.1\r\n{json}Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde"),
@@ -597,24 +627,169 @@ async fn a_connection_that_sends_no_headers_ends_after_10_s_and_one_that_is_bein
         stream.write_all(request).await.expect("sends");
         read_answer(&mut stream).await.status
     };
-    let (nothing, half, idle, longer) = tokio::join!(
-        closed_after(b""),
-        closed_after(b"GET /tasks HTTP/1.1\r\nHost:"),
-        closed_after(b"GET /tasks HTTP/1.1\r\nHost: x\r\n\r\n"),
-        longer
-    );
-    for (what, after_s) in [("nothing", nothing.0), ("half", half.0), ("idle", idle.0)] {
+    let (nothing, half, longer) =
+        tokio::join!(closed_after(b""), closed_after(b"GET /tasks HTTP/1.1\r\nHost:"), longer);
+    for (what, after_s) in [("nothing", nothing.0), ("half", half.0)] {
         assert!((9..20).contains(&after_s), "{what}: {after_s} s");
     }
     assert_eq!(nothing.1, b"");
     let answer = String::from_utf8(half.1).expect("ASCII");
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.ends_with('}'), "{answer}");
     assert!(answer.contains("\"code\":\"request-too-slow\"") && answer.contains("connection: close"), "{answer}");
-    assert!(idle.1.starts_with(b"HTTP/1.1 200") && idle.1.ends_with(b"plain"), "{}", idle.0);
     // HTTP/2 says goodbye
     let ended = tokio::time::timeout(Duration::from_secs(20), http2).await.expect("closed").expect("no panic");
     assert!(ended.is_ok(), "{ended:?}");
     assert_eq!(longer, 200);
+}
+
+/// Waits by the machine's clock. Meanwhile the runtime has something to do, so that its own clock, once it is stopped,
+/// moves only by `advance`, and not whenever a socket is waited for.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let (began, mut what) = (std::time::Instant::now(), pin!(what));
+    poll_fn(|cx| {
+        let polled = what.as_mut().poll(cx);
+        if polled.is_pending() {
+            assert!(began.elapsed() < Duration::from_secs(60), "in time");
+            cx.waker().wake_by_ref();
+        }
+        polled
+    })
+    .await
+}
+
+async fn pass_s(seconds: u64) {
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test]
+async fn between_requests_a_connection_may_be_idle_for_a_minute() {
+    tokio::time::pause();
+    let server = soon(start()).await;
+    let ask = b"GET /tasks HTTP/1.1\r\nHost: x\r\n\r\n";
+    let asked = async |stream: &mut TcpStream| {
+        stream.write_all(ask).await.expect("sends");
+        read_until(stream, b"plain").await;
+    };
+    let connect = async || TcpStream::connect(server.address).await.expect("connects");
+    let (mut idle, mut slow) = (soon(connect()).await, soon(connect()).await);
+    soon(asked(&mut idle)).await;
+    soon(asked(&mut slow)).await;
+    pass_s(55).await;
+    soon(asked(&mut idle)).await;
+    // a head that has begun has ten seconds, as the first one
+    soon(slow.write_all(&ask[..20])).await.expect("sends");
+    let mut answer = Vec::new();
+    let refused = async { while slow.read_buf(&mut answer).await.expect("reads") > 0 {} };
+    let mut refused = pin!(refused);
+    for _ in 0..3 {
+        // not before it was seen, and looked at now and then
+        soon(asked(&mut idle)).await;
+        pass_s(10).await;
+    }
+    soon(refused.as_mut()).await;
+    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+    pass_s(45).await;
+    soon(asked(&mut idle)).await;
+    pass_s(61).await;
+    let mut rest = Vec::new();
+    soon(idle.read_to_end(&mut rest)).await.expect("closed");
+    assert_eq!(rest, b"");
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_told_to_go_after_a_minute() {
+    tokio::time::pause();
+    let server = soon(start()).await;
+    let stream = soon(TcpStream::connect(server.address)).await.expect("connects");
+    let (client, mut connection) = soon(h2::client::handshake(stream)).await.expect("speaks HTTP/2");
+    let mut pings = connection.ping_pong().expect("the first");
+    let connection = tokio::spawn(connection);
+    let mut client = soon(client.ready()).await.expect("ready");
+    let (answer, _) = client.send_request(h2_request("GET", "/tasks"), true).expect("sends");
+    assert_eq!(soon(h2_body(soon(answer).await.expect("an answer"))).await, b"plain");
+    for _ in 0..6 {
+        pass_s(9).await;
+        soon(pings.ping(h2::Ping::opaque())).await.expect("it goes on");
+    }
+    pass_s(9).await;
+    drop(client);
+    soon(connection).await.expect("no panic").expect("closed in order");
+}
+
+/// A client whose answers have a window of so many bytes, which it never opens further by itself.
+async fn narrow_client(
+    server: &Server,
+    window_bytes: u32,
+) -> (h2::client::SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let stream = TcpStream::connect(server.address).await.expect("connects");
+    let builder = h2::client::Builder::new().initial_window_size(window_bytes).handshake(stream);
+    let (client, connection) = builder.await.expect("speaks HTTP/2");
+    (client, tokio::spawn(connection))
+}
+
+/// Until the connection ends; a request is answered every five seconds. For how many seconds it went on.
+async fn ask_to_the_end(mut client: h2::client::SendRequest<Bytes>) -> u64 {
+    for seconds in (0..).step_by(5) {
+        let asked = async {
+            client = client.clone().ready().await.ok()?;
+            let (answer, _) = client.send_request(h2_request("GET", "/short"), true).ok()?;
+            let answer = answer.await.ok()?;
+            answer.into_body().data().await?.ok()
+        };
+        match soon(asked).await {
+            Some(body) => assert_eq!(body, "{}"),
+            None => return seconds,
+        }
+        assert!(seconds < 600, "never cut off");
+        pass_s(5).await;
+    }
+    unreachable!("it ends")
+}
+
+#[tokio::test]
+async fn who_opens_no_window_over_http2_is_given_up_also_if_other_answers_are_taken() {
+    tokio::time::pause();
+    let server = soon(start()).await;
+    for path in ["/large", "/weak", "/live"] {
+        let (mut client, connection) = soon(narrow_client(&server, 2)).await;
+        let (answer, _) = client.send_request(h2_request("GET", path), true).expect("sends");
+        let answer = soon(answer).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let ended_s = ask_to_the_end(client).await;
+        // a live stream gives something now and then; it is looked every ten seconds
+        assert!((30..=60).contains(&ended_s), "{path}: {ended_s} s");
+        let _ = soon(connection).await.expect("no panic");
+        drop(answer);
+    }
+    // and nothing is kept
+    soon(async {
+        while Arc::strong_count(&server.held) > 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_takes_an_answer_slowly_over_http2_gets_all_of_it() {
+    tokio::time::pause();
+    let server = soon(start()).await;
+    let (client, _connection) = soon(h2_client(&server)).await;
+    let mut client = soon(client.ready()).await.expect("ready");
+    let (answer, _) = client.send_request(h2_request("GET", "/large"), true).expect("sends");
+    let mut body = soon(answer).await.expect("an answer").into_body();
+    let (mut bytes, mut taken) = (0, 0);
+    while let Some(data) = soon(body.data()).await {
+        let length = data.expect("data").len();
+        bytes += length;
+        taken += length;
+        if taken >= 60_000 {
+            pass_s(9).await;
+            body.flow_control().release_capacity(taken).expect("released");
+            taken = 0;
+        }
+    }
+    assert_eq!(bytes, LARGE_BYTES);
 }
 
 /// Asks for the large answer and reads it in steps of half a second, with a pause after the first of them. Returns how

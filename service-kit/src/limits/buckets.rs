@@ -17,6 +17,7 @@ use governor::{Quota, RateLimiter};
 use quick_cache::sync::Cache;
 
 use super::Policy;
+use crate::client_address::of_one_client;
 
 /// Clients of which one policy is remembered, about 150 bytes each. One that is forgotten begins anew.
 const BUCKETS_MAX: usize = 50_000;
@@ -28,15 +29,10 @@ const OWING_MAX: usize = 10_000;
 pub(crate) struct Key(pub [u8; 16]);
 
 impl Key {
-    /// IPv6 by /64: so much is one client's own.
     pub fn of_address(address: IpAddr) -> Self {
-        match address.to_canonical() {
+        match of_one_client(address) {
             IpAddr::V4(address) => Self(address.to_ipv6_mapped().octets()),
-            IpAddr::V6(address) => {
-                let mut octets = address.octets();
-                octets[8..].fill(0);
-                Self(octets)
-            }
+            IpAddr::V6(address) => Self(address.octets()),
         }
     }
 

@@ -23,6 +23,11 @@ use crate::problem::{Problem, ProblemCode};
 
 /// More than hyper takes.
 const HEADERS_MAX: usize = 128;
+/// Of HTTP/2: hyper gives on a whole part as soon as the client's window has room for its first byte, and asks for the
+/// next one once there is room again.
+const PART_BYTES_MAX: usize = 16 << 10;
+/// The last part of an answer, after which nobody knows whether the client takes it.
+const LAST_PART_BYTES_MAX: usize = 1 << 10;
 
 /// hyper calls the router directly.
 #[derive(Clone)]
@@ -39,6 +44,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for RouterService {
 
     fn call(&self, mut request: hyper::Request<Incoming>) -> Routed {
         let answering = self.waiting.answer();
+        let in_parts = request.version() == Version::HTTP_2;
         let answer = match check(&request, &self.waiting) {
             Ok(()) => {
                 request.extensions_mut().insert(self.peer);
@@ -46,7 +52,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for RouterService {
             }
             Err(problem) => Answer::Refused(Some(refused(RequestContext::from_headers(request.headers()), problem))),
         };
-        Routed { answer, answering: Some(answering) }
+        Routed { answer, answering: Some(answering), in_parts }
     }
 }
 
@@ -57,7 +63,9 @@ fn check(request: &hyper::Request<Incoming>, waiting: &Waiting) -> Result<(), Pr
     if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
         return Err(Problem::new(ProblemCode::BadRequest).detail("the one Transfer-Encoding that is taken is chunked"));
     }
-    if request.version() < Version::HTTP_2 && waiting.look_at_head(|head| is_chunked && !is_only_chunked(head)) {
+    let headers = request.headers().len();
+    if request.version() < Version::HTTP_2 && waiting.look_at_head(|head| is_chunked && !is_only_chunked(head, headers))
+    {
         let detail = "Transfer-Encoding and Content-Length don't go together, nor do chunks behind another request";
         return Err(Problem::new(ProblemCode::BadRequest).detail(detail));
     }
@@ -71,14 +79,16 @@ fn check(request: &hyper::Request<Incoming>, waiting: &Waiting) -> Result<(), Pr
 
 /// Whether the head of a chunked request says nothing else about its length. hyper goes by the chunks and keeps a
 /// `Content-Length` to itself; a proxy before it may have gone by that, and then the two don't agree on what the next
-/// request is. A head that could not be seen by itself, since it came together with another request, may have one too.
-fn is_only_chunked(head: &[u8]) -> bool {
+/// request is. A head that could not be seen by itself, since it came together with another request, may have one too; so
+/// may one whose beginning came with another request, which has more headers than were seen.
+fn is_only_chunked(head: &[u8], headers_parsed: usize) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let has = |headers: &[httparse::Header<'_>], name: &str| {
         headers.iter().any(|header| header.name.eq_ignore_ascii_case(name))
     };
     matches!(request.parse(head), Ok(httparse::Status::Complete(_)))
+        && request.headers.len() == headers_parsed
         && has(request.headers, "transfer-encoding")
         && !has(request.headers, "content-length")
 }
@@ -120,6 +130,7 @@ enum Answer {
 pub(super) struct Routed {
     answer: Answer,
     answering: Option<Answering>,
+    in_parts: bool,
 }
 
 impl Future for Routed {
@@ -134,14 +145,19 @@ impl Future for Routed {
         if let Some(answering) = &mut answering {
             answering.answered();
         }
-        Poll::Ready(Ok(response.map(|body| AnsweredBody { body, _answering: answering })))
+        let in_parts = self.in_parts;
+        Poll::Ready(Ok(response.map(|body| AnsweredBody { body, answering, in_parts, rest: Bytes::new() })))
     }
 }
 
-/// An answer's body, which knows when hyper has it whole: once that is written, the connection waits for the next request.
+/// An answer's body, which knows when hyper has it whole: once that is written, the connection waits for the next
+/// request. Of HTTP/2 it also tells when the client takes none of it.
 pub(super) struct AnsweredBody {
     body: Body,
-    _answering: Option<Answering>,
+    answering: Option<Answering>,
+    in_parts: bool,
+    /// What it gave and hyper has not got yet.
+    rest: Bytes,
 }
 
 impl http_body::Body for AnsweredBody {
@@ -152,16 +168,42 @@ impl http_body::Body for AnsweredBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let this = &mut *self;
+        if !this.in_parts {
+            return Pin::new(&mut this.body).poll_frame(cx);
+        }
+        if let Some(answering) = &mut this.answering {
+            answering.taken();
+        }
+        if this.rest.is_empty() {
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                ended => return Poll::Ready(ended),
+            }
+        }
+        if let Some(answering) = &mut this.answering {
+            answering.gave();
+        }
+        Poll::Ready(Some(Ok(http_body::Frame::data(next_part(&mut this.rest)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
+    /// Asked for before the first part, while there is no rest.
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
     }
+}
+
+/// The last part fits into the window as a whole once there is room for the one before it, but for so much.
+fn next_part(rest: &mut Bytes) -> Bytes {
+    let bytes = if rest.len() <= LAST_PART_BYTES_MAX { rest.len() } else { (rest.len() - 1).min(PART_BYTES_MAX) };
+    rest.split_to(bytes)
 }
 
 #[cfg(test)]
@@ -170,18 +212,20 @@ mod tests {
 
     #[test]
     fn chunks_and_a_length_don_t_go_together() {
-        for (head, good) in [
-            ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", true),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n", false),
-            ("POST / HTTP/1.1\r\ncontent-LENGTH: 4\r\ntransfer-encoding: chunked\r\n\r\n", false),
+        for (head, headers, good) in [
+            ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 2, true),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n", 1, false),
+            ("POST / HTTP/1.1\r\ncontent-LENGTH: 4\r\ntransfer-encoding: chunked\r\n\r\n", 1, false),
             // in the body it is a body
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n14\r\nContent-Length: 4\r\n\r\n", true),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n14\r\nContent-Length: 4\r\n\r\n", 1, true),
             // not seen whole, not seen at all, another request's
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", false),
-            ("", false),
-            ("GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", 1, false),
+            ("", 1, false),
+            ("GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 1, false),
+            // a header's value until here
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 2, false),
         ] {
-            assert_eq!(is_only_chunked(head.as_bytes()), good, "{head:?}");
+            assert_eq!(is_only_chunked(head.as_bytes(), headers), good, "{head:?}");
         }
     }
 }

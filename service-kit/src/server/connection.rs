@@ -21,15 +21,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answering::{RouterService, too_slow};
-use super::socket::{HEADER_TIME_MAX, Socket, Stream, Waiting};
+use super::guests::Guests;
+use super::socket::{Deadline, HEADER_TIME_MAX, Socket, Stream, Waiting};
 use super::tls::{Tls, speaks_http2};
-use crate::client_address::Peer;
+use crate::client_address::{Peer, TrustedProxies};
 
 /// Beyond this the parser itself refuses, without a body.
 const PARSER_BUFFER_BYTES_MAX: usize = 128 << 10;
 /// With what a service waits before and after it: 10 s from SIGTERM to the end.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 10_000;
+/// Of one address, and at most a quarter of all.
+const ADDRESS_CONNECTIONS_MAX: usize = 256;
 /// Open files that are left to everything else.
 const OTHER_FILES: u64 = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -60,13 +63,21 @@ const PONG_TIME_MAX: Duration = Duration::from_secs(10);
 pub struct Door {
     listener: TcpListener,
     tls: Option<Tls>,
+    proxies: TrustedProxies,
 }
 
 impl Door {
     /// With TLS or without.
     #[must_use]
     pub fn new(listener: TcpListener, tls: Option<Tls>) -> Self {
-        Self { listener, tls }
+        Self { listener, tls, proxies: TrustedProxies::default() }
+    }
+
+    /// These may have more connections than another address: their clients come over them.
+    #[must_use]
+    pub fn behind(mut self, proxies: TrustedProxies) -> Self {
+        self.proxies = proxies;
+        self
     }
 
     /// Where it is.
@@ -85,15 +96,31 @@ impl From<TcpListener> for Door {
     }
 }
 
-/// What is open beyond this is not accepted before another one is closed.
-fn connections_max() -> usize {
+/// Lets this process have as many open files as the system allows it, of which a connection is one; how many that is.
+fn raise_open_files() -> Option<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
-    let Some(files) = getrlimit(Resource::Nofile).current else { return CONNECTIONS_MAX };
-    let left = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(CONNECTIONS_MAX);
-    left.clamp(1, CONNECTIONS_MAX)
+    getrlimit(Resource::Nofile).current
+}
+
+/// Connections at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    /// What comes beyond is accepted once another one is closed.
+    connections_max: usize,
+    /// What comes beyond is closed.
+    address_connections_max: u32,
+}
+
+impl Room {
+    fn within(files: Option<u64>) -> Self {
+        let left = files.and_then(|files| usize::try_from(files.saturating_sub(OTHER_FILES)).ok());
+        let connections_max = left.unwrap_or(CONNECTIONS_MAX).clamp(1, CONNECTIONS_MAX);
+        let of_address = (connections_max / 4).clamp(1, ADDRESS_CONNECTIONS_MAX);
+        Self { connections_max, address_connections_max: u32::try_from(of_address).unwrap_or(u32::MAX) }
+    }
 }
 
 /// Serves until `shutdown`, then drains for at most 5 s. As many files may be open from here on as the system lets this
@@ -103,26 +130,36 @@ fn connections_max() -> usize {
 /// When the listener has no address. An error of one connection ends that connection only; a failing `accept` is tried
 /// again.
 pub async fn serve(door: impl Into<Door>, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    let Door { listener, tls } = door.into();
+    serve_in(Room::within(raise_open_files()), door.into(), router, shutdown).await
+}
+
+async fn serve_in(room: Room, door: Door, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    let Door { listener, tls, proxies } = door;
     listener.local_addr()?;
     // turned into its final form here rather than for each request
     let router = router.with_state(());
     let stop = Stop { stopping: Arc::default(), drain: CancellationToken::new(), cut: CancellationToken::new() };
-    let permits = Arc::new(Semaphore::new(connections_max()));
+    let permits = Arc::new(Semaphore::new(room.connections_max));
+    let guests = Guests::new(room.address_connections_max, proxies);
     let connections = TaskTracker::new();
     let open = metrics::gauge!("http_connections");
+    let refused = metrics::counter!("http_connections_refused_total");
     let accepting = async {
         loop {
             // the semaphore is never closed
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, from)) => {
+                    let Some(guest) = guests.enter(from.ip()) else {
+                        refused.increment(1);
+                        continue;
+                    };
                     let (router, stop, open, tls) = (router.clone(), stop.clone(), open.clone(), tls.clone());
                     connections.spawn(async move {
                         open.increment(1.0);
                         connection(stream, from, tls, router, stop).await;
                         open.decrement(1.0);
-                        drop(permit);
+                        drop((permit, guest));
                     });
                 }
                 Err(error) => {
@@ -235,7 +272,7 @@ async fn speak_http1(stream: Stream, service: RouterService, stop: Stop) {
         Ok(ended @ (Ended::Served | Ended::Late)) => {
             let mut stream = connection.into_parts().io.into_inner().into_stream();
             if ended == Ended::Late {
-                if !waiting.has_begun() || waiting.is_unread() {
+                if !waiting.has_begun() {
                     return;
                 }
                 let answering = async { stream.write_all(&too_slow()).await };
@@ -302,9 +339,9 @@ impl Connection for http2::Connection<TokioIo<Socket>, RouterService, TokioExecu
 enum Ended {
     /// By the client, or after the last answer.
     Served,
-    /// The client was too slow.
+    /// No request came in time.
     Late,
-    /// It abuses us, or the process ends.
+    /// The client abuses us or takes nothing of what it is given, or the process ends.
     Cut,
 }
 
@@ -312,7 +349,7 @@ enum Ended {
 async fn drive<C: Connection>(mut connection: Pin<&mut C>, waiting: &Waiting, stop: &Stop) -> hyper::Result<Ended> {
     let mut drained = pin!(stop.drain.cancelled());
     let mut cut = pin!(stop.cut.cancelled());
-    let mut alarm = pin!(tokio::time::sleep_until(waiting.deadline().unwrap_or_else(Instant::now)));
+    let mut alarm = pin!(tokio::time::sleep_until(waiting.deadline().map_or_else(Instant::now, Deadline::at)));
     let (mut registered, mut draining, mut told_to_go) = (false, false, false);
     poll_fn(|cx| {
         // polled once so that they wake this task; from then on a flag tells, which is all that a request pays
@@ -338,19 +375,26 @@ async fn drive<C: Connection>(mut connection: Pin<&mut C>, waiting: &Waiting, st
         while served.is_pending() && alarm.is_elapsed() {
             let now = Instant::now();
             let mut deadline = waiting.deadline();
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                if !C::SAYS_GOODBYE || told_to_go || waiting.is_unread() {
+            match deadline.filter(|deadline| deadline.at() <= now) {
+                Some(Deadline::Reader(_)) => {
+                    metrics::counter!("http_connections_unread_total").increment(1);
+                    return Poll::Ready(Ok(Ended::Cut));
+                }
+                Some(Deadline::Headers(_)) if !C::SAYS_GOODBYE || told_to_go => {
                     return Poll::Ready(Ok(Ended::Late));
                 }
-                told_to_go = true;
-                waiting.begin();
-                deadline = waiting.deadline();
-                connection.as_mut().graceful_shutdown();
-                served = connection.as_mut().poll(cx).map_ok(|()| Ended::Served);
+                Some(Deadline::Headers(_)) => {
+                    told_to_go = true;
+                    waiting.headers_begin();
+                    deadline = waiting.deadline();
+                    connection.as_mut().graceful_shutdown();
+                    served = connection.as_mut().poll(cx).map_ok(|()| Ended::Served);
+                }
+                None => {}
             }
             // what it waits for may be another thing by then, with an earlier deadline
             let look_again = now + HEADER_TIME_MAX;
-            alarm.as_mut().reset(deadline.map_or(look_again, |deadline| deadline.min(look_again)));
+            alarm.as_mut().reset(deadline.map_or(look_again, |deadline| deadline.at().min(look_again)));
             let _ = alarm.as_mut().poll(cx);
         }
         served
@@ -392,5 +436,55 @@ mod tests {
         let stop = Stop { stopping: Arc::default(), drain: CancellationToken::new(), cut: CancellationToken::new() };
         let size = size_of_val(&connection(stream, from, None, Router::new(), stop));
         assert!(size <= 2_048, "{size}");
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_connections_as_files_can_be_open() {
+        let room = |connections_max, address_connections_max| Room { connections_max, address_connections_max };
+        for (files, expected) in [
+            (None, room(10_000, 256)),
+            (Some(1 << 20), room(10_000, 256)),
+            (Some(4_096), room(3_840, 256)),
+            (Some(1_024), room(768, 192)),
+            (Some(257), room(1, 1)),
+            (Some(64), room(1, 1)),
+        ] {
+            assert_eq!(Room::within(files), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_system_allows() {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let fewer = Rlimit { current: Some(maximum.unwrap_or(1_000).min(1_000) - 1), maximum };
+        setrlimit(Resource::Nofile, fewer).expect("fewer");
+        assert_eq!(raise_open_files(), maximum);
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
+    }
+
+    /// The clock jumps while nothing happens, so what does not happen is soon known.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_too_many_is_answered_once_another_one_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("bound");
+        let router = Router::new().route("/", axum::routing::get(|| async { "here" }));
+        let room = Room { connections_max: 2, address_connections_max: 1 };
+        let _serving = tokio::spawn(serve_in(room, listener.into(), router, CancellationToken::new()));
+        let ask = async || {
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+            stream
+        };
+        async fn answered(stream: &mut TcpStream) -> bool {
+            let mut first = [0; 12];
+            let read = timeout(Duration::from_secs(5), stream.read_exact(&mut first)).await;
+            read.is_ok_and(|read| read.is_ok() && &first == b"HTTP/1.1 200")
+        }
+        let (mut first, mut second) = (ask().await, ask().await);
+        assert!(answered(&mut first).await && answered(&mut second).await);
+        let mut third = ask().await;
+        assert!(!answered(&mut third).await);
+        drop(first);
+        assert!(answered(&mut third).await);
     }
 }

@@ -11,14 +11,15 @@
 //! the limits on address and headers, no encoded bodies, the `Verifier` for [`crate::auth`], a panic turned into a 500,
 //! bare error answers of the framework turned into problems, security headers, CORS, compression, metrics by route.
 //!
-//! What [`serve`] does: HTTP/1 and HTTP/2, with TLS where it is configured; headers within 10 s, an answer for as long as
-//! the client takes some of it every 30 s, a bounded number of connections, no Nagle delay, and a drain on shutdown: idle
-//! connections close at once, requests in progress get 5 s. A live stream has to end by itself (it knows the shutdown
-//! token), else it holds the drain up to its end.
+//! What [`serve`] does: HTTP/1 and HTTP/2, with TLS where it is configured; headers within 10 s, 60 s between requests, an
+//! answer for as long as the client takes some of it every 30 s, a bounded number of connections in all and from each
+//! address, no Nagle delay, and a drain on shutdown: idle connections close at once, requests in progress get 5 s. A live
+//! stream has to end by itself (it knows the shutdown token), else it holds the drain up to its end.
 
 mod answering;
 mod connection;
 mod edge;
+mod guests;
 mod socket;
 mod tls;
 

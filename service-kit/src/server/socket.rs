@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,10 +12,13 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-/// For the headers of a request, from when the connection was made or the answer before them was written.
+/// For the headers of a request: of a connection's first one from when it was made, else from their first byte.
 pub(super) const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Between an answer and the next request.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a client may take nothing of an answer that waits for it. Each step of a client that does read is a good part
-/// of the socket's buffer, so that it cannot hold a connection with a byte now and then.
+/// of the socket's buffer, so that it cannot hold a connection with a byte now and then. Of HTTP/2 this holds for each
+/// answer, since each has a window of its own that the client opens or not.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Of a request's head, so much is kept to be looked at: more than is taken.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -24,21 +27,39 @@ const HEAD_BYTES_KEPT: usize = 1 << 10;
 /// Requests that a client may break off on one connection before they are answered, beyond as many as were answered.
 const ABANDONED_MAX: u32 = 100;
 
-/// What a connection waits for, the headers of a request or a client that reads, and since when. The time-outs are these
-/// two numbers for each connection, looked at by one timer that is seldom set: hyper's own sets and clears a timer for
-/// each request, which costs a tenth of an empty request.
+/// What a connection waits for, the headers of a request or a client that reads, and until when. The time-outs are a few
+/// numbers for each connection, looked at by one timer that is seldom set: hyper's own sets and clears a timer for each
+/// request, which costs a tenth of an empty request. Times are in milliseconds after `opened`, plus one.
 pub(super) struct Waiting {
     opened: Instant,
     /// Requests that are being answered; of HTTP/1 at most one.
     answering: AtomicU32,
-    /// For headers, while nothing is being answered. Milliseconds after `opened`, plus one.
-    since_ms: AtomicU64,
-    /// For the client to read: since it last took something, in the same way; 0 while nothing waits to be written.
+    /// When the headers of the next request have to be there, while nothing is being answered.
+    headers_due_ms: AtomicU64,
+    /// Since when the client has taken nothing from the socket; 0 while nothing waits to be written.
     unread_since_ms: AtomicU64,
+    /// Of HTTP/2, each answer of which a part waits for the client to open its window: since when; 0: a free slot.
+    untaken_since_ms: Mutex<Vec<u64>>,
     answered: AtomicU32,
     abandoned: AtomicU32,
     /// Of HTTP/1, what has come since the last answer: the next request's head.
     head: Mutex<Vec<u8>>,
+}
+
+/// When a connection has waited for too long …
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deadline {
+    /// … for the headers of a request.
+    Headers(Instant),
+    /// … for the client to take what it is given.
+    Reader(Instant),
+}
+
+impl Deadline {
+    pub fn at(self) -> Instant {
+        let (Self::Headers(at) | Self::Reader(at)) = self;
+        at
+    }
 }
 
 impl Waiting {
@@ -46,8 +67,9 @@ impl Waiting {
         Self {
             opened: Instant::now(),
             answering: AtomicU32::new(0),
-            since_ms: AtomicU64::new(1),
+            headers_due_ms: AtomicU64::new(after(1, HEADER_TIME_MAX)),
             unread_since_ms: AtomicU64::new(0),
+            untaken_since_ms: Mutex::default(),
             answered: AtomicU32::new(0),
             abandoned: AtomicU32::new(0),
             head: Mutex::default(),
@@ -59,23 +81,24 @@ impl Waiting {
     }
 
     /// For the next request, from now on.
-    pub fn begin(&self) {
-        self.since_ms.store(self.now_ms(), Ordering::Relaxed);
+    fn begin(&self) {
+        self.headers_due_ms.store(after(self.now_ms(), IDLE_TIME_MAX), Ordering::Relaxed);
+    }
+
+    /// Its headers, from now on.
+    pub fn headers_begin(&self) {
+        self.headers_due_ms.store(after(self.now_ms(), HEADER_TIME_MAX), Ordering::Relaxed);
     }
 
     /// A request has come.
     pub fn answer(self: &Arc<Self>) -> Answering {
         self.answering.fetch_add(1, Ordering::Relaxed);
-        Answering { waiting: self.clone(), answered: false }
+        Answering { waiting: self.clone(), answered: false, untaken: None }
     }
 
     /// The client has taken something, or begins to be waited for.
     fn unread(&self) {
         self.unread_since_ms.store(self.now_ms(), Ordering::Relaxed);
-    }
-
-    pub fn is_unread(&self) -> bool {
-        self.unread_since_ms.load(Ordering::Relaxed) != 0
     }
 
     /// All that waited is written: only now does the wait for the next request begin.
@@ -84,16 +107,20 @@ impl Waiting {
         self.begin();
     }
 
-    /// When it has waited for too long; `None` while a request is being answered.
-    pub fn deadline(&self) -> Option<Instant> {
-        let after = |ms: &AtomicU64, time_max| {
-            let since_ms = ms.load(Ordering::Relaxed).checked_sub(1)?;
-            Some(self.opened + Duration::from_millis(since_ms) + time_max)
-        };
-        after(&self.unread_since_ms, WRITE_TIME_MAX).or_else(|| {
-            let idle = self.answering.load(Ordering::Relaxed) == 0;
-            idle.then(|| after(&self.since_ms, HEADER_TIME_MAX)).flatten()
-        })
+    /// When it has waited for too long; `None` while a request is being answered and the client takes what it is given.
+    pub fn deadline(&self) -> Option<Deadline> {
+        let at = |ms: u64| self.opened + Duration::from_millis(ms - 1);
+        let unread = self.unread_since_ms.load(Ordering::Relaxed);
+        let untaken = self.untaken();
+        if let Some(since) = untaken.iter().copied().chain([unread]).filter(|since| *since != 0).min() {
+            return Some(Deadline::Reader(at(after(since, WRITE_TIME_MAX))));
+        }
+        let idle = self.answering.load(Ordering::Relaxed) == 0;
+        idle.then(|| Deadline::Headers(at(self.headers_due_ms.load(Ordering::Relaxed))))
+    }
+
+    fn untaken(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.untaken_since_ms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether requests are made only to be broken off (HTTP/2 rapid reset).
@@ -107,6 +134,10 @@ impl Waiting {
             return;
         }
         let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        // the first one's time runs since the connection was made
+        if head.is_empty() && self.answered.load(Ordering::Relaxed) > 0 {
+            self.headers_begin();
+        }
         let room = HEAD_BYTES_MAX.saturating_sub(head.len());
         head.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
@@ -128,10 +159,16 @@ impl Waiting {
     }
 }
 
+fn after(ms: u64, time: Duration) -> u64 {
+    ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// A request that is being answered, until it is dropped.
 pub(super) struct Answering {
     waiting: Arc<Waiting>,
     answered: bool,
+    /// Which slot of `untaken_since_ms` it has.
+    untaken: Option<usize>,
 }
 
 impl Answering {
@@ -139,10 +176,32 @@ impl Answering {
     pub fn answered(&mut self) {
         self.answered = true;
     }
+
+    /// A part of the answer waits for the client to take it.
+    pub fn gave(&mut self) {
+        let now_ms = self.waiting.now_ms();
+        let mut slots = self.waiting.untaken();
+        let slot = slots.iter().position(|since| *since == 0).unwrap_or(slots.len());
+        match slots.get_mut(slot) {
+            Some(since) => *since = now_ms,
+            None => slots.push(now_ms),
+        }
+        self.untaken = Some(slot);
+    }
+
+    /// It has, or never will.
+    pub fn taken(&mut self) {
+        if let Some(slot) = self.untaken.take()
+            && let Some(since) = self.waiting.untaken().get_mut(slot)
+        {
+            *since = 0;
+        }
+    }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
+        self.taken();
         let count = if self.answered { &self.waiting.answered } else { &self.waiting.abandoned };
         count.fetch_add(1, Ordering::Relaxed);
         self.waiting.begin();
