@@ -63,7 +63,12 @@ pub const VARIABLES: &[Variable] = &[
         None,
         "authority of the brokers' certificates (PEM), default those of the machine",
     ),
-    Variable::secret("PRIMETRADE_REDIS_URL", "services only"),
+    Variable::secret("PRIMETRADE_REDIS_URL", "services only; rediss:// for TLS"),
+    Variable::open(
+        "PRIMETRADE_REDIS_CA_FILE",
+        None,
+        "authority of Redis' certificate (PEM), default those of the machine",
+    ),
     Variable::open("PRIMETRADE_TLS_CERT_FILE", None, "certificate and those above it (PEM): clients come by TLS"),
     Variable::open("PRIMETRADE_TLS_KEY_FILE", None, "its key (PEM)"),
     Variable::open("PRIMETRADE_TRUSTED_PROXIES", None, "addresses or networks whose X-Forwarded-For is believed"),
@@ -527,10 +532,7 @@ pub fn check_forms(source: &Source) -> Result<(), ConfigError> {
             return Err(invalid(name, &format!("it is one of {}", taken.join(", "))));
         }
     }
-    const REDIS: &str = "PRIMETRADE_REDIS_URL";
-    if let Some(url) = source.secret(REDIS)? {
-        crate::redis::check_url(url.expose_secret()).map_err(|error| invalid(REDIS, &error))?;
-    }
+    crate::redis::Address::read(source)?;
     Ok(())
 }
 
@@ -720,7 +722,11 @@ mod tests {
                 &["kafka:9092", "one:9092,two:9092", "[::1]:9092"],
                 &["kafka", "kafka:", "kafka:0", "kafka:70000", "http://kafka:9092", ":9092", "one:9092 two:9092"],
             ),
-            ("PRIMETRADE_REDIS_URL", &["redis://cache:6379/0", "redis://:word@cache"], &["cache:6379", "hunter2"]),
+            (
+                "PRIMETRADE_REDIS_URL",
+                &["redis://cache:6379/0", "redis://:word@cache", "rediss://cache:6379"],
+                &["cache:6379", "hunter2", "rediss://:hunter2@cache:6379#insecure"],
+            ),
             ("PRIMETRADE_RATE_LIMITS", &["on", "off"], &["yes"]),
             ("PRIMETRADE_KAFKA_PARTITIONS", &["1", "12"], &["0", "-1", "many", "70000"]),
             ("PRIMETRADE_KAFKA_COMPRESSION", &["zstd", "lz4"], &["gzip"]),

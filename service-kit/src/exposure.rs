@@ -101,7 +101,9 @@ impl FromStr for Insecure {
     }
 }
 
-/// Refuses to be reached by others with an insecure setting that nobody has asked for.
+/// Refuses to be reached by others with an insecure setting that nobody has asked for. Only the address of the API
+/// counts: no password, token or task comes by that of operations, and whoever moves figures to an address asks for them
+/// to be seen there.
 ///
 /// # Errors
 /// Names the first such setting, and what allows it.
@@ -172,6 +174,11 @@ mod tests {
                 assert_eq!(refused(inside, settings), None, "{insecure}");
             }
         }
+        // the address of operations is none of a client's
+        let ops = ("PRIMETRADE_OPS_LISTEN", "0.0.0.0:9080");
+        assert_eq!(refused("127.0.0.1:8080", &[ops]), None);
+        let error = refused("0.0.0.0:8080", &[GOOD, ("PRIMETRADE_OPS_LISTEN", "127.0.0.1:9080")]);
+        assert!(error.expect("plain").contains("plain-http"));
         let cert = ("PRIMETRADE_TLS_CERT_FILE", "cert.pem");
         assert_eq!(refused("0.0.0.0:8080", &[GOOD, cert]), None);
         assert_eq!(refused("0.0.0.0:8080", &[GOOD, PROXY, ("PRIMETRADE_CORS_ORIGINS", "https://app.example")]), None);

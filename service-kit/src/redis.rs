@@ -17,10 +17,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use metrics::{counter, gauge, histogram};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, Pipeline, RedisError, TlsCertificates, Value};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use uuid::Uuid;
+
+use crate::config::{ConfigError, Source, invalid};
 
 /// The longest that a call takes, in milliseconds.
 pub const CALL_MS_MAX: u64 = 50;
@@ -58,7 +63,7 @@ struct Link {
 
 /// The URL is not one of a Redis. (What it says is not repeated: it may hold a password.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not the URL of a Redis, as redis://host:6379/0")]
+#[error("not the URL of a Redis, as redis://host:6379/0, or rediss://host:6379/0 for TLS")]
 pub struct BadUrl;
 
 /// There is no answer from Redis: it is away, slow, or was exchanged a moment ago. Do without.
@@ -77,25 +82,66 @@ pub struct Entry {
     pub ttl_ms: u64,
 }
 
-/// Whether it is the URL of a Redis.
-///
-/// # Errors
-/// It is not.
-pub fn check_url(url: &str) -> Result<(), BadUrl> {
-    Client::open(url).map(drop).map_err(|_| BadUrl)
+/// Where a Redis is, and how to reach it.
+#[derive(Clone)]
+pub struct Address(Client);
+
+impl Address {
+    /// `PRIMETRADE_REDIS_URL`, where it is set, and `PRIMETRADE_REDIS_CA_FILE`.
+    ///
+    /// # Errors
+    /// The URL is none of a Redis; the file has no certificates, or is of no use.
+    pub fn read(source: &Source) -> Result<Option<Self>, ConfigError> {
+        const URL: &str = "PRIMETRADE_REDIS_URL";
+        const CA: &str = "PRIMETRADE_REDIS_CA_FILE";
+        let Some(url) = source.secret(URL)? else { return Ok(None) };
+        let address = Self::parse(url.expose_secret()).map_err(|error| invalid(URL, &error))?;
+        let Some(path) = source.text(CA)? else { return Ok(Some(address)) };
+        if !matches!(address.0.get_connection_info().addr(), ConnectionAddr::TcpTls { .. }) {
+            return Err(invalid(CA, &format!("it is of use only where {URL} begins with rediss://")));
+        }
+        let pem = std::fs::read(&path).map_err(|error| invalid(CA, &format!("cannot read {path}: {error}")))?;
+        let none = || invalid(CA, &"it is to be certificates (PEM)");
+        address.certified_by(pem).ok_or_else(none).map(Some)
+    }
+
+    /// One whose certificate, if it needs any, is by an authority that the machine knows.
+    ///
+    /// # Errors
+    /// It is not the URL of a Redis.
+    pub fn parse(url: &str) -> Result<Self, BadUrl> {
+        let client = Client::open(url).map_err(|_| BadUrl)?;
+        match client.get_connection_info().addr() {
+            // `#insecure`: without a look at the certificate
+            ConnectionAddr::TcpTls { insecure: true, .. } => Err(BadUrl),
+            _ => Ok(Self(client)),
+        }
+    }
+
+    /// By one of these authorities instead; none where there are none.
+    fn certified_by(&self, pem: Vec<u8>) -> Option<Self> {
+        CertificateDer::pem_slice_iter(&pem).next()?.ok()?;
+        let authorities = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+        Client::build_with_tls(self.0.get_connection_info().clone(), authorities).ok().map(Self)
+    }
 }
 
 impl Redis {
-    /// A handle; the connection is made in the background, and made again whenever it is lost. Needs a Tokio runtime.
+    /// The same by an address without more settings.
     ///
     /// # Errors
-    /// The URL cannot be read.
+    /// It is not the URL of a Redis.
     pub fn connect(url: &str) -> Result<Self, BadUrl> {
-        let client = Client::open(url).map_err(|_| BadUrl)?;
+        Address::parse(url).map(Self::at)
+    }
+
+    /// A handle; the connection is made in the background, and made again whenever it is lost. Needs a Tokio runtime.
+    #[must_use]
+    pub fn at(Address(client): Address) -> Self {
         let inner = Arc::new(Inner { link: watch::Sender::new(None) });
         gauge!("redis_up").set(0.0);
         tokio::spawn(keep_open(client, Arc::downgrade(&inner), inner.link.subscribe()));
-        Ok(Self(inner))
+        Self(inner)
     }
 
     /// Whether calls are let through.

@@ -22,7 +22,6 @@ use std::time::Duration;
 
 use axum::Router;
 use clap::Parser;
-use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::{Id, JoinSet};
@@ -35,7 +34,7 @@ use crate::exposure;
 use crate::health::{self, Check, Health};
 use crate::interrupt::Interrupt;
 use crate::jwks::{self, Jwks};
-use crate::redis::Redis;
+use crate::redis::{Address, Redis};
 use crate::revocations;
 use crate::server::{self, Door, EdgeSettings, Tls};
 use crate::telemetry;
@@ -174,9 +173,8 @@ impl Starting {
     }
 
     fn open_redis(&self) -> Result<Option<Redis>, StartError> {
-        const NAME: &str = "PRIMETRADE_REDIS_URL";
-        let Some(url) = self.source.secret(NAME)? else { return Ok(None) };
-        let redis = Redis::connect(url.expose_secret()).map_err(|error| config::invalid(NAME, &error))?;
+        let Some(address) = Address::read(&self.source)? else { return Ok(None) };
+        let redis = Redis::at(address);
         let shown = redis.clone();
         self.health.register("redis", move || {
             let detail = if shown.is_up() { "answers" } else { "is away or slow: done without" };

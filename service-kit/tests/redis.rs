@@ -1,10 +1,17 @@
 //! The handle to a Redis, with a real one that hangs, dies and comes back.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use service_kit::redis::{BadUrl, CALL_MS_MAX, Entry, NotAvailable, Redis};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use service_kit::config::Source;
+use service_kit::redis::{Address, BadUrl, CALL_MS_MAX, Entry, NotAvailable, Redis};
 use system_tests::redis::Redis as Server;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
     let deadline = Instant::now() + Duration::from_secs(15);
@@ -32,6 +39,70 @@ async fn what_is_set_is_got() {
     assert_eq!(redis.settled_values(&keys, 3_600_000).await, Err(NotAvailable), "not there for an hour");
     let script = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
     assert_eq!(redis.run_script(script, &keys[..1], &["2".to_owned()]).await, Ok(Some(3)));
+}
+
+/// TLS in front of a Redis: gives its port, and the file of the authority that its certificate is by.
+async fn behind_tls(server: &Server) -> (u16, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+    let ca_file = system_tests::cluster::temp_dir("redis-tls").join("ca.pem");
+    std::fs::write(&ca_file, made.cert.pem()).expect("writes");
+    let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).expect("a key");
+    let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into());
+    let config = config.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
+    let config = config.with_single_cert(vec![made.cert.der().clone()], key).expect("a certificate");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+    let port = listener.local_addr().expect("an address").port();
+    let redis = server.url().replace("redis://", "");
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, redis) = (acceptor.clone(), redis.clone());
+            tokio::spawn(async move {
+                let mut client = acceptor.accept(client).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut TcpStream::connect(redis).await?).await
+            });
+        }
+    });
+    (port, ca_file)
+}
+
+#[tokio::test]
+async fn tls_with_a_certificate_that_is_looked_at() {
+    let server = Server::start();
+    let (port, ca_file) = behind_tls(&server).await;
+    let read = |url: String, ca_file: &str| {
+        Address::read(&Source::from_pairs([("PRIMETRADE_REDIS_URL", &*url), ("PRIMETRADE_REDIS_CA_FILE", ca_file)]))
+    };
+    let ca = ca_file.to_str().expect("UTF-8");
+    let redis = Redis::at(read(format!("rediss://127.0.0.1:{port}/0"), ca).expect("good").expect("set"));
+    eventually("it is reached", async || redis.is_up()).await;
+    redis.set(entry("tls", "1")).await.expect("set");
+    assert_eq!(server.ask(&["GET", "tls"]).trim(), "1");
+
+    // an authority that nobody has named, and another host than the certificate's
+    let (_, other) = behind_tls(&server).await;
+    let strangers = [
+        Redis::connect(&format!("rediss://127.0.0.1:{port}")).expect("a URL"),
+        Redis::at(
+            read(format!("rediss://127.0.0.1:{port}"), other.to_str().expect("UTF-8")).expect("good").expect("set"),
+        ),
+        Redis::at(read(format!("rediss://localhost:{port}"), ca).expect("good").expect("set")),
+    ];
+    for stranger in strangers {
+        let up = tokio::time::timeout(Duration::from_secs(2), stranger.up()).await;
+        assert!(up.is_err(), "its certificate was not looked at");
+    }
+
+    std::fs::write(&ca_file, "nothing").expect("writes");
+    for (url, ca_file, named) in [
+        ("rediss://cache", ca, "PRIMETRADE_REDIS_CA_FILE"),
+        ("rediss://cache", "/not/there.pem", "PRIMETRADE_REDIS_CA_FILE"),
+        ("redis://cache", ca, "PRIMETRADE_REDIS_CA_FILE"),
+        ("rediss://cache#insecure", "", "PRIMETRADE_REDIS_URL"),
+    ] {
+        let error = read(url.to_owned(), ca_file).err().expect("refused").to_string();
+        assert!(error.starts_with(named), "{error}");
+    }
 }
 
 #[tokio::test]

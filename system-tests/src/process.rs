@@ -80,9 +80,12 @@ impl Process {
     /// Asks it to stop (SIGTERM) and gives the exit status.
     pub async fn terminate(&self) -> ExitStatus {
         self.signal(Signal::TERM);
-        let status =
-            until("the server stops after SIGTERM", Duration::from_millis(STOP_MS_MAX), || async { self.try_wait() })
-                .await;
+        self.ended().await
+    }
+
+    /// Waits until it has ended, by itself or because it was asked to, and gives the exit status.
+    pub async fn ended(&self) -> ExitStatus {
+        let status = until("the server ends", Duration::from_millis(STOP_MS_MAX), || async { self.try_wait() }).await;
         if let Some(child) = self.child.lock().expect("child").take() {
             reaper::gone(child.id());
         }

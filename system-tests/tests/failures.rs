@@ -1,6 +1,7 @@
 //! The services, with what they stand on killed, paused, wiped and brought back under load. Each test ends with the same
 //! question: does everything hold that always holds?
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use system_tests::kafka::Kafka;
 use system_tests::ledger::{Ledger, Load};
 use system_tests::process::Process;
 use system_tests::redis::Redis;
+use system_tests::server::cli;
 use system_tests::services::{PARTITIONS, Parts, Services};
 use system_tests::wait::until;
 use uuid::Uuid;
@@ -477,4 +479,30 @@ async fn two_copies_append_to_one_shard() {
     here.settle().await;
     there.settle().await;
     services.everything_holds(&[&here, &there]).await;
+}
+
+/// A log that was restored from a backup has another id. A copy that knew the former one ends, for it would go on naming
+/// that in tokens and messages; started anew it knows this one.
+#[tokio::test]
+async fn the_log_is_exchanged() {
+    let cluster = Cluster::shared();
+    let url = cluster.url(&cluster.create_database().await);
+    cli(Path::new("/"), Some(&url), &["migrate"], "").await.expect(0);
+    let copy = Process::start("command-api", Vec::new(), vec![("PRIMETRADE_DATABASE_URL".to_owned(), url.clone())]);
+    copy.ready().await;
+    let account = copy.api().account().await;
+    let create = async || {
+        let create = account.request("POST", TASKS).json(&json!({"title": "kept"}));
+        create.send().await.expect(201).must("Consistency-Token").to_owned()
+    };
+    let before = create().await;
+    // it begins with the log's id: 16 bytes, in base64
+    assert_eq!(create().await[..21], before[..21]);
+    let pool = pool(&url).await;
+    sqlx::query("update event_store.log set log_id = gen_random_uuid()").execute(&pool).await.expect("another log");
+    assert_eq!(copy.ended().await.code(), Some(1), "not as if it had been asked to");
+    assert!(copy.log().contains("the log was exchanged"), "{}", copy.log_tail());
+    copy.restart().await;
+    assert_ne!(create().await[..21], before[..21]);
+    pool.close().await;
 }
