@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::headers::IfNoneMatch;
 use crate::openapi::{Described, Operation, Routes, Tag};
+use crate::packed::Packed;
 use crate::problem::{Problem, ProblemCode};
 
 /// The document of all services, as [`crate::openapi::document`] makes it of their parts; a test of `primetrade` says
@@ -120,7 +121,7 @@ pub fn problems_page() -> String {
 
 /// A file of this binary, with what tells it from that of another version.
 struct Asset {
-    body: Bytes,
+    body: Packed,
     media_type: HeaderValue,
     etag: HeaderValue,
 }
@@ -132,25 +133,27 @@ impl Asset {
         // weak: it may be compressed
         let etag = format!("W/\"{:016x}\"", u64::from_be_bytes(first));
         let etag = HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("W/\"\""));
-        Self { body, media_type: HeaderValue::from_static(media_type), etag }
+        Self { body: Packed::new(body), media_type: HeaderValue::from_static(media_type), etag }
     }
 
-    fn answer(&self, has: Option<&IfNoneMatch>) -> Response {
+    async fn answer(&self, request: &HeaderMap, has: Option<&IfNoneMatch>) -> Response {
         let validators = [(CACHE_CONTROL, CACHE), (ETAG, self.etag.clone())];
         if has.is_some_and(|has| self.etag.to_str().is_ok_and(|etag| has.matches(etag))) {
             return (StatusCode::NOT_MODIFIED, validators).into_response();
         }
-        (validators, [(CONTENT_TYPE, self.media_type.clone())], self.body.clone()).into_response()
+        let mut response = self.body.answer(request).await;
+        response.headers_mut().insert(CONTENT_TYPE, self.media_type.clone());
+        (validators, response).into_response()
     }
 }
 
-async fn openapi(has: Option<IfNoneMatch>) -> Response {
+async fn openapi(headers: HeaderMap, has: Option<IfNoneMatch>) -> Response {
     static ASSET: LazyLock<Asset> = LazyLock::new(|| {
         // without the indentation that the file has for its readers
         let document = serde_json::from_str::<Value>(OPENAPI).map(|document| document.to_string());
         Asset::new(Bytes::from(document.unwrap_or_default()), "application/json")
     });
-    ASSET.answer(has.as_ref())
+    ASSET.answer(&headers, has.as_ref()).await
 }
 
 fn openapi_described() -> Operation {
@@ -200,6 +203,7 @@ const START: &str = "Scalar.createApiReference('#app', {
 ";
 
 async fn reference_file(
+    headers: HeaderMap,
     has: Option<IfNoneMatch>,
     file: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
@@ -209,8 +213,8 @@ async fn reference_file(
     });
     static STARTED: LazyLock<Asset> = LazyLock::new(|| Asset::new(Bytes::from_static(START.as_bytes()), JAVASCRIPT));
     match file.as_ref().map(|Path(file)| file.as_str()) {
-        Ok("scalar.js") => Ok(SCALAR.answer(has.as_ref())),
-        Ok("start.js") => Ok(STARTED.answer(has.as_ref())),
+        Ok("scalar.js") => Ok(SCALAR.answer(&headers, has.as_ref()).await),
+        Ok("start.js") => Ok(STARTED.answer(&headers, has.as_ref()).await),
         Ok(_) | Err(_) => Err(Problem::new(ProblemCode::NotFound)),
     }
 }
@@ -241,7 +245,7 @@ mod tests {
     use super::*;
     use crate::server::{Edge, edge};
 
-    async fn get(path: &str) -> (StatusCode, axum::http::HeaderMap, String) {
+    async fn get(path: &str) -> (StatusCode, HeaderMap, String) {
         let request = Request::get(path).body(Body::empty()).expect("a request");
         let response = edge(router(), Edge::default()).oneshot(request).await.expect("never fails");
         let (parts, body) = response.into_parts();
@@ -305,6 +309,21 @@ mod tests {
             assert!(body.contains("Scalar") || body.contains("createApiReference"), "{source}");
         }
         assert!(!page.contains("http:") && !page.contains("https:") && !page.contains(" on"), "{page}");
+    }
+
+    #[tokio::test]
+    async fn who_takes_gzip_gets_what_was_compressed_for_all() {
+        let asked = async |accepts: &str| {
+            let request = Request::get("/openapi.json").header("accept-encoding", accepts).body(Body::empty());
+            let answer = edge(router(), Edge::default()).oneshot(request.expect("a request")).await;
+            let (parts, body) = answer.expect("never fails").into_parts();
+            assert_eq!(parts.headers.get_all("vary").iter().count(), 1);
+            (parts.headers.get("content-encoding").cloned(), body.collect().await.expect("a body").to_bytes().len())
+        };
+        let (gzip, packed_bytes) = asked("br, gzip").await;
+        let (none, plain_bytes) = asked("br").await;
+        assert_eq!((gzip.as_ref().map(HeaderValue::as_bytes), none), (Some(&b"gzip"[..]), None));
+        assert!(packed_bytes < plain_bytes / 4, "{packed_bytes} of {plain_bytes}");
     }
 
     #[tokio::test]

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Checks run side by side, each for at most 2 s, and what they say is kept for half a second, so that `/readyz`, which
-//! needs no token, cannot be used to press the database.
+//! needs no token, cannot be used to press the database. Nor does `/metrics` cost more the more it is asked for: it is
+//! written and compressed at most ten times a second, and all who ask meanwhile share the bytes.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
@@ -29,10 +30,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::openapi::{Described, Operation, Routes, Tag, count, reference, whole};
+use crate::packed::Packed;
 use crate::problem::{Problem, ProblemCode};
 
 const CHECK_TIME_MAX: Duration = Duration::from_secs(2);
 const KEPT_FOR: Duration = Duration::from_millis(500);
+const METRICS_KEPT_FOR: Duration = Duration::from_millis(100);
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,7 +206,7 @@ impl Health {
 
 /// `/livez`, `/readyz` and `/metrics`, which shows nothing without a handle.
 pub fn router(health: Health, metrics: Option<PrometheusHandle>) -> Router {
-    routes().router.with_state(Ops { health, metrics })
+    routes().router.with_state(Ops { health, metrics: metrics.map(|handle| Arc::new(Metrics::new(handle))) })
 }
 
 /// What the document says about them.
@@ -215,7 +218,28 @@ pub fn described() -> Described {
 #[derive(Clone)]
 struct Ops {
     health: Health,
-    metrics: Option<PrometheusHandle>,
+    metrics: Option<Arc<Metrics>>,
+}
+
+struct Metrics {
+    handle: PrometheusHandle,
+    last: Mutex<Option<(Instant, Arc<Packed>)>>,
+}
+
+impl Metrics {
+    fn new(handle: PrometheusHandle) -> Self {
+        Self { handle, last: Mutex::default() }
+    }
+
+    fn shown(&self) -> Arc<Packed> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, shown)) = last.as_ref().filter(|(at, _)| at.elapsed() < METRICS_KEPT_FOR) {
+            return shown.clone();
+        }
+        let shown = Arc::new(Packed::new(self.handle.render().into()));
+        *last = Some((Instant::now(), shown.clone()));
+        shown
+    }
 }
 
 fn routes() -> Routes<Ops> {
@@ -306,17 +330,23 @@ async fn readyz(State(ops): State<Ops>) -> Response {
     }
 }
 
-async fn show_metrics(State(ops): State<Ops>) -> Result<Response, Problem> {
-    let handle = ops.metrics.ok_or_else(|| Problem::new(ProblemCode::NotFound))?;
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8")),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    Ok((headers, handle.render()).into_response())
+async fn show_metrics(State(ops): State<Ops>, request: HeaderMap) -> Result<Response, Problem> {
+    let metrics = ops.metrics.ok_or_else(|| Problem::new(ProblemCode::NotFound))?;
+    let mut response = metrics.shown().answer(&request).await;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tower::ServiceExt;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -333,6 +363,38 @@ mod tests {
         assert_eq!(readiness.checks["good"].status, "ok");
         assert_eq!(readiness.checks["hangs"].status, "failed");
         assert_eq!(readiness.lag.map(|lag| lag.events), Some(3));
+    }
+
+    #[tokio::test]
+    async fn who_is_not_ready_says_when_to_ask_again() {
+        let health = Health::new();
+        let ready = async || {
+            let request = Request::get("/readyz").body(Body::empty()).expect("a request");
+            router(health.clone(), None).oneshot(request).await.expect("never fails")
+        };
+        let answer = ready().await;
+        assert_eq!((answer.status(), answer.headers().get(RETRY_AFTER)), (StatusCode::OK, None));
+        health.drain();
+        let answer = ready().await;
+        let again = HeaderValue::from_static("1");
+        assert_eq!(
+            (answer.status(), answer.headers().get(RETRY_AFTER)),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(&again))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn metrics_are_written_now_and_then_whoever_asks() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let shown = Metrics::new(recorder.handle());
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let first = shown.shown();
+        metrics::counter!("counted_total").increment(1);
+        assert!(Arc::ptr_eq(&first, &shown.shown()));
+        tokio::time::advance(METRICS_KEPT_FOR).await;
+        let second = shown.shown().answer(&HeaderMap::new()).await.into_body();
+        let text = second.collect().await.expect("a body").to_bytes();
+        assert!(text.windows(15).any(|part| part == b"counted_total 1"), "{text:?}");
     }
 
     #[tokio::test]

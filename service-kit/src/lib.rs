@@ -42,6 +42,8 @@ pub mod page;
 /// `/livez`, `/readyz`, `/metrics`.
 pub mod health;
 
+mod packed;
+
 /// The OpenAPI document, from what routes say about themselves.
 pub mod openapi;
 

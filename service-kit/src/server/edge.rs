@@ -36,6 +36,7 @@ use crate::headers::single;
 use crate::health::Draining;
 use crate::limits::{Asking, RateLimits, Standing};
 use crate::load::{self, Load, Place};
+use crate::packed::Chosen;
 use crate::problem::{Problem, ProblemCode};
 use crate::token::RootSecret;
 use crate::traces::{self, Finished, Kind};
@@ -377,11 +378,12 @@ fn as_problem(response: Response) -> Response {
     Response::from_parts(problem, body)
 }
 
-/// Text of a known size from 1 KiB on, that has no strong entity tag and is not encoded yet.
+/// Text of a known size from 1 KiB on, that has no strong entity tag and whose encoding nobody has chosen yet.
 fn is_compressible(response: &Response) -> bool {
     let headers = response.headers();
     response.body().size_hint().exact().is_some_and(|bytes| bytes >= COMPRESSED_FROM_BYTES)
         && !headers.contains_key(CONTENT_ENCODING)
+        && response.extensions().get::<Chosen>().is_none()
         && headers.get(ETAG).is_none_or(|etag| etag.as_bytes().starts_with(b"W/"))
         && headers.get(CONTENT_TYPE).is_some_and(|value| {
             let value = value.as_bytes();
