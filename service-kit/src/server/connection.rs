@@ -130,17 +130,24 @@ impl Room {
 /// When the listener has no address. An error of one connection ends that connection only; a failing `accept` is tried
 /// again.
 pub async fn serve(door: impl Into<Door>, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    serve_in(Room::within(raise_open_files()), door.into(), router, shutdown).await
+    let (room, mut door) = (Room::within(raise_open_files()), door.into());
+    let guests = Guests::new(room.address_connections_max, std::mem::take(&mut door.proxies));
+    serve_guests(room.connections_max, &guests, door, router, shutdown).await
 }
 
-async fn serve_in(room: Room, door: Door, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    let Door { listener, tls, proxies } = door;
+async fn serve_guests(
+    connections_max: usize,
+    guests: &Arc<Guests>,
+    door: Door,
+    router: Router,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let Door { listener, tls, .. } = door;
     listener.local_addr()?;
     // turned into its final form here rather than for each request
     let router = router.with_state(());
     let stop = Stop { stopping: Arc::default(), drain: CancellationToken::new(), cut: CancellationToken::new() };
-    let permits = Arc::new(Semaphore::new(room.connections_max));
-    let guests = Guests::new(room.address_connections_max, proxies);
+    let permits = Arc::new(Semaphore::new(connections_max));
     let connections = TaskTracker::new();
     let open = metrics::gauge!("http_connections");
     let refused = metrics::counter!("http_connections_refused_total");
@@ -462,29 +469,66 @@ mod tests {
         assert_eq!(getrlimit(Resource::Nofile).current, maximum);
     }
 
-    /// The clock jumps while nothing happens, so what does not happen is soon known.
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_too_many_is_answered_once_another_one_is_closed() {
+    const CLIENT_TIME_MAX: Duration = Duration::from_secs(30);
+
+    struct Client(TcpStream);
+
+    impl Client {
+        /// Sends a request, and does not wait for its answer.
+        async fn ask(address: SocketAddr) -> Self {
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            // a connection that is refused may be closed by now
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            Self(stream)
+        }
+
+        /// The beginning of what comes within a time; nothing if the connection was closed.
+        async fn answer(&mut self, time_max: Duration) -> Option<Vec<u8>> {
+            let mut first = vec![0; 12];
+            match timeout(time_max, self.0.read_exact(&mut first)).await {
+                Ok(Ok(_)) => Some(first),
+                Ok(Err(_)) => Some(Vec::new()),
+                Err(_) => None,
+            }
+        }
+
+        async fn is_answered(&mut self) -> bool {
+            self.answer(CLIENT_TIME_MAX).await.is_some_and(|answer| answer == b"HTTP/1.1 200")
+        }
+    }
+
+    async fn serving(connections_max: usize, guests: Arc<Guests>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
         let router = Router::new().route("/", axum::routing::get(|| async { "here" }));
-        let room = Room { connections_max: 2, address_connections_max: 1 };
-        let _serving = tokio::spawn(serve_in(room, listener.into(), router, CancellationToken::new()));
-        let ask = async || {
-            let mut stream = TcpStream::connect(address).await.expect("connects");
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
-            stream
-        };
-        async fn answered(stream: &mut TcpStream) -> bool {
-            let mut first = [0; 12];
-            let read = timeout(Duration::from_secs(5), stream.read_exact(&mut first)).await;
-            read.is_ok_and(|read| read.is_ok() && &first == b"HTTP/1.1 200")
-        }
-        let (mut first, mut second) = (ask().await, ask().await);
-        assert!(answered(&mut first).await && answered(&mut second).await);
-        let mut third = ask().await;
-        assert!(!answered(&mut third).await);
+        tokio::spawn(async move {
+            serve_guests(connections_max, &guests, listener.into(), router, CancellationToken::new()).await
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_is_answered_once_another_one_is_closed() {
+        let address = serving(2, Guests::new(1, TrustedProxies::default())).await;
+        let (mut first, mut second) = (Client::ask(address).await, Client::ask(address).await);
+        assert!(first.is_answered().await && second.is_answered().await);
+        let mut third = Client::ask(address).await;
+        assert_eq!(third.answer(Duration::from_millis(300)).await, None);
         drop(first);
-        assert!(answered(&mut third).await);
+        assert!(third.is_answered().await);
+    }
+
+    #[tokio::test]
+    async fn one_too_many_of_an_address_is_closed() {
+        let address = serving(10, Guests::counting_all(2)).await;
+        let (mut first, mut second) = (Client::ask(address).await, Client::ask(address).await);
+        assert!(first.is_answered().await && second.is_answered().await);
+        assert_eq!(Client::ask(address).await.answer(CLIENT_TIME_MAX).await.expect("closed"), b"");
+        drop(first);
+        let until = Instant::now() + CLIENT_TIME_MAX;
+        while !Client::ask(address).await.is_answered().await {
+            assert!(Instant::now() < until, "there is room again");
+        }
+        drop(second);
     }
 }

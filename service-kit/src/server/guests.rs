@@ -11,6 +11,7 @@ use crate::client_address::{TrustedProxies, of_one_client};
 pub(super) struct Guests {
     connections_max: u32,
     proxies: TrustedProxies,
+    counts_loopback: bool,
     connections: Mutex<HashMap<IpAddr, u32>>,
 }
 
@@ -23,13 +24,20 @@ pub(super) struct Guest {
 
 impl Guests {
     pub fn new(connections_max: u32, proxies: TrustedProxies) -> Arc<Self> {
-        Arc::new(Self { connections_max, proxies, connections: Mutex::default() })
+        Arc::new(Self { connections_max, proxies, counts_loopback: false, connections: Mutex::default() })
+    }
+
+    /// All are counted, so that a test can be refused.
+    #[cfg(test)]
+    pub fn counting_all(connections_max: u32) -> Arc<Self> {
+        let proxies = TrustedProxies::default();
+        Arc::new(Self { connections_max, proxies, counts_loopback: true, connections: Mutex::default() })
     }
 
     /// One more; none where the address has as many as it may.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Guest> {
         let address = address.to_canonical();
-        let counts = !address.is_loopback() && !self.proxies.contain(address);
+        let counts = (self.counts_loopback || !address.is_loopback()) && !self.proxies.contain(address);
         let counted = counts.then(|| of_one_client(address));
         if let Some(address) = counted {
             let mut connections = self.connections();
