@@ -29,6 +29,8 @@ pub mod client;
 
 pub mod raw_http;
 
+pub mod flood;
+
 pub mod proxy;
 
 pub mod ledger;

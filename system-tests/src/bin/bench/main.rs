@@ -24,6 +24,8 @@ pub struct Plan {
     pub growth: bool,
     /// Events of the grown store.
     pub grown_events: i64,
+    /// Length of the overload.
+    pub overload_seconds: u64,
     /// How long a snapshot is held open.
     pub snapshot_seconds: u64,
     /// Events that the relay publishes and the projector reads.
@@ -43,6 +45,7 @@ impl Plan {
             visible_seconds: 30,
             growth: false,
             grown_events: 5_000_000,
+            overload_seconds: 30,
             snapshot_seconds: 60,
             published_events: 300_000,
             only: Vec::new(),
@@ -57,6 +60,7 @@ impl Plan {
             many_tasks: 20_000,
             visible_seconds: 8,
             grown_events: 500_000,
+            overload_seconds: 8,
             snapshot_seconds: 10,
             published_events: 96_000,
             ..self
@@ -70,7 +74,7 @@ impl Plan {
 }
 
 const USAGE: &str = "bench [--quick] [--growth] [--json FILE] [--only PART,PART…]
-parts: append bulk projector lists visible snapshot services";
+parts: append bulk projector lists visible snapshot overload streams services";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,6 +1,8 @@
 //! What is measured, in order.
 
+mod overload;
 mod services;
+mod streams;
 
 use std::fs;
 use std::process::{Child, Command};
@@ -61,6 +63,12 @@ pub async fn all(plan: &Plan) -> bool {
     }
     if plan.has("projector") || plan.has("lists") || plan.has("visible") {
         bench.live().await;
+    }
+    if plan.has("overload") {
+        bench.overload().await;
+    }
+    if plan.has("streams") {
+        bench.streams().await;
     }
     if plan.has("services") {
         bench.services().await;
