@@ -17,6 +17,7 @@ use service_kit::context::waiting;
 use service_kit::load::turned_away;
 use service_kit::openapi::{EXAMPLE_ID, Operation, count, reference, whole};
 use service_kit::problem::{Problem, ProblemCode};
+use service_kit::shares::Share;
 use sha2::{Digest, Sha256};
 use tokio::task::yield_now;
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -57,15 +58,13 @@ pub(crate) async fn batch(
     if attempt.expected.is_some() {
         return Err(Problem::parameter("If-Match is for one task; a command of a batch has expected_version"));
     }
-    let turn = api.batches.take(attempt.principal.owner, 1);
-    let turn = waiting(timeout(Duration::from_millis(TURN_WAIT_MS_MAX), turn)).await;
-    let Ok(_turn) = turn else { return Err(turned_away()) };
+    let owner = attempt.principal.owner;
+    let turn = turn(&api, owner).await?;
     let lines = parse(body.commands()?).await;
     let Some(key) = &attempt.key else {
         let results = carry_out(&api, &attempt, lines).await;
         return Ok(api.answer(&attempt).batch(results.body, results.revision, false));
     };
-    let owner = attempt.principal.owner;
     let command_id = command_id_of_key(key);
     let fingerprint = fingerprint(&lines);
     let store = api.executor.store();
@@ -76,16 +75,24 @@ pub(crate) async fn batch(
     bind(&api, &attempt, Identity { command_id, fingerprint })
         .await
         .map_err(|refused| refusal::problem(refused, IdentityFrom::IdempotencyKey))?;
+    // An equal one may be under way: who waits for it is in nobody's way, and keeps no more than what was sent.
+    drop((turn, lines));
     let lease = Lease { store, owner, command_id, holder: new_id() };
     if let Some(kept) = lease.take_or_answer(true).await? {
         return replay(&api, &attempt, fingerprint, kept);
     }
-    let results = lease.renewed_during(carry_out(&api, &attempt, lines)).await;
-    if results.unfinished {
+    let carried_out = async {
+        let _turn = self::turn(&api, owner).await?;
+        Ok(carry_out(&api, &attempt, parse(body.commands()?).await).await)
+    };
+    let results = match lease.renewed_during(carried_out).await {
+        Ok(results) if !results.unfinished => results,
         // The same request again replays what succeeded and decides the rest.
-        lease.release().await;
-        return Ok(api.answer(&attempt).batch(results.body, results.revision, false));
-    }
+        unfinished => {
+            lease.release().await;
+            return unfinished.map(|results| api.answer(&attempt).batch(results.body, results.revision, false));
+        }
+    };
     let own = BatchAnswer { fingerprint, body: results.body };
     // Where it is not known whether it was kept: what was done is done; asked again, it is replayed command by command.
     let kept = store.keep_batch_answer(owner, command_id, lease.holder, &own).await;
@@ -98,6 +105,12 @@ pub(crate) async fn batch(
         tracing::warn!(%error, "old batch answers were not forgotten");
     }
     Ok(api.answer(&attempt).batch(own.body, results.revision, false))
+}
+
+/// Waits for a turn among the batches.
+async fn turn(api: &CommandApi, owner: OwnerId) -> Result<Share<OwnerId>, Problem> {
+    let taken = timeout(Duration::from_millis(TURN_WAIT_MS_MAX), api.batches.take(owner, 1));
+    waiting(taken).await.map_err(|_| turned_away())
 }
 
 pub(crate) fn described() -> Operation {
@@ -221,7 +234,7 @@ impl Lease<'_> {
             if Instant::now() >= deadline {
                 return Err(in_flight());
             }
-            sleep(Duration::from_millis(EQUAL_LOOK_MS)).await;
+            waiting(sleep(Duration::from_millis(EQUAL_LOOK_MS))).await;
         }
     }
 

@@ -28,6 +28,8 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
+use crate::batch::AT_ONCE_MAX;
+
 /// How often a command is decided again after somebody else changed its task in between.
 const DECISIONS_MAX: usize = 20;
 /// How long commands wait for equal ones, and again for their task, in milliseconds.
@@ -39,7 +41,9 @@ const OUTCOMES_MAX: usize = 65_536;
 /// After so many commands decided in one go, others get a turn.
 const DECIDED_BETWEEN_YIELDS: usize = 256;
 /// How many streams of one batch are under way at a time.
-const STREAMS_IN_FLIGHT_MAX: usize = 1_024;
+const STREAMS_IN_FLIGHT_MAX: usize = 256;
+// All batches together leave half of each queue of the store to single commands.
+const _: () = assert!(AT_ONCE_MAX as usize * STREAMS_IN_FLIGHT_MAX <= event_store::QUEUE_MAX / 2);
 
 /// The identity under which a command takes effect at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

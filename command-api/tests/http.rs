@@ -614,11 +614,16 @@ impl AnswersHeld {
 /// Until so many batches have their answers, and cannot keep them: their statements wait for the lock on the table.
 /// False: not within `time`.
 async fn waiting_to_keep_an_answer(pool: &PgPool, batches: i64, time: Duration) -> bool {
+    waiting_for_a_lock(pool, "%insert into event_store.batch_answer%", batches, time).await
+}
+
+/// Until so many of these statements wait for a lock. False: not within `time`.
+async fn waiting_for_a_lock(pool: &PgPool, statement: &str, count: i64, time: Duration) -> bool {
     let waiting = "select count(*) from pg_stat_activity
-        where datname = current_database() and wait_event_type = 'Lock' and query like '%insert into event_store.batch_answer%'";
+        where datname = current_database() and wait_event_type = 'Lock' and query like $1";
     let mut looks = tokio::time::interval(Duration::from_millis(10));
     let looking = async {
-        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool).await.unwrap() < batches {
+        while sqlx::query_scalar::<_, i64>(waiting).bind(statement).fetch_one(pool).await.unwrap() < count {
             looks.tick().await;
         }
     };
@@ -655,7 +660,7 @@ async fn one_account_s_batches_leave_turns_to_others(pool: PgPool) {
     let wrong = json!([{"type": "NoSuchCommand"}]);
     // apart from the pool, of which each batch that is held takes one
     let mut lock = PgConnection::connect_with(&pool.connect_options()).await.unwrap();
-    sqlx::raw_sql("begin; lock table event_store.batch_answer in share mode").execute(&mut lock).await.unwrap();
+    sqlx::raw_sql("begin; lock table event_store.batch_answer").execute(&mut lock).await.unwrap();
     let held = join_all((0..TURNS_EACH).map(|n| {
         let (client, body) = (&client, json!({ "commands": wrong }).to_string());
         async move {
@@ -664,7 +669,8 @@ async fn one_account_s_batches_leave_turns_to_others(pool: PgPool) {
         }
     }));
     let meanwhile = async {
-        assert!(waiting_to_keep_an_answer(&pool, TURNS_EACH as i64, SURELY).await);
+        let statement = "%from event_store.batch_answer%";
+        assert!(waiting_for_a_lock(&pool, statement, TURNS_EACH as i64, SURELY).await);
         let other = client.account();
         let others = async {
             assert_eq!(other.batch(wrong.clone()).await.status, 200);
@@ -702,24 +708,44 @@ async fn a_batch_is_taken_over_from_who_died_and_who_only_slept_answers_the_same
     assert_eq!(sleeper.named("idempotent-replayed"), Some("true"));
 }
 
-#[sqlx::test(migrations = false)]
-async fn an_equal_batch_under_way_for_over_10_s_is_409(pool: PgPool) {
-    let client = Client::new(&pool).await;
-    let body = json!({"commands": [{"type": "CreateTask", "task_id": Uuid::new_v4(), "title": "x"}]}).to_string();
-    let headers = [JSON, ("idempotency-key", "b")];
-    // Bound by an attempt that another copy is still busy with.
-    let bound = client.send(Method::POST, "/api/v1/commands", &headers, body.clone()).await;
-    assert_eq!(bound.status, 200);
+/// As if each batch so far was bound by an attempt that another copy is still busy with.
+async fn hold_every_lease(pool: &PgPool) {
     sqlx::raw_sql(
         "delete from event_store.batch_answer;
          insert into event_store.batch_lease (owner_id, command_id, holder, expires_at)
          select owner_id, command_id, gen_random_uuid(), now() + interval '1 hour' from event_store.command where version = 0",
     )
-    .execute(&pool)
+    .execute(pool)
     .await
     .unwrap();
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_equal_batch_under_way_for_over_10_s_is_409(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let body = json!({"commands": [{"type": "CreateTask", "task_id": Uuid::new_v4(), "title": "x"}]}).to_string();
+    let headers = [JSON, ("idempotency-key", "b")];
+    let bound = client.send(Method::POST, "/api/v1/commands", &headers, body.clone()).await;
+    assert_eq!(bound.status, 200);
+    hold_every_lease(&pool).await;
     let refused = client.send(Method::POST, "/api/v1/commands", &headers, body).await;
     assert_eq!((refused.status, refused.code()), (409, "request-in-flight"));
+}
+
+#[sqlx::test(migrations = false)]
+async fn who_waits_for_an_equal_batch_has_no_turn(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let body = json!({"commands": [{"type": "CreateTask", "task_id": Uuid::new_v4(), "title": "x"}]}).to_string();
+    let headers = [JSON, ("idempotency-key", "b")];
+    assert_eq!(client.send(Method::POST, "/api/v1/commands", &headers, body.clone()).await.status, 200);
+    hold_every_lease(&pool).await;
+    // more than an account has turns
+    let equal = join_all((0..5).map(|_| client.send(Method::POST, "/api/v1/commands", &headers, body.clone())));
+    tokio::select! {
+        biased;
+        equal = equal => panic!("before the other: {equal:?}"),
+        other = client.batch(json!([{"type": "NoSuchCommand"}])) => assert_eq!(other.status, 200),
+    }
 }
 
 #[sqlx::test(migrations = false)]

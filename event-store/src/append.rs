@@ -14,8 +14,6 @@ use uuid::Uuid;
 use crate::connection::{Lane, is_about_values};
 use crate::{EventStore, Unavailable};
 
-/// How many units wait for an appender at most.
-pub(crate) const QUEUE_UNITS_MAX: usize = 4_096;
 /// How many events a batch has at most, but for one unit that has more by itself.
 const BATCH_EVENTS_MAX: usize = 1_000;
 /// How long a batch is tried again, while the database is away or by halves, in milliseconds.

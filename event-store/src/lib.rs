@@ -32,6 +32,9 @@ pub use lookup::{Looked, Outcome};
 pub use publication::Publication;
 pub use tail::{Published, TailReader};
 
+/// How many appends of a shard, and how many lookups, wait at most; one more is [`Unavailable::Busy`].
+pub const QUEUE_MAX: usize = 4_096;
+
 /// The database does not answer, or the queue is full. Whether a command that was under way took effect is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
@@ -84,11 +87,11 @@ impl EventStore {
         let mut tasks = JoinSet::new();
         let mut appenders = HashMap::new();
         for (shard, _) in reader.heads().await? {
-            let (sender, receiver) = mpsc::channel(append::QUEUE_UNITS_MAX);
+            let (sender, receiver) = mpsc::channel(QUEUE_MAX);
             tasks.spawn(append::run(shard, connection::Lane::new(&pool), receiver, wake_sender.clone()));
             appenders.insert(shard, sender);
         }
-        let (lookups, receiver) = mpsc::channel(lookup::QUEUE_REQUESTS_MAX);
+        let (lookups, receiver) = mpsc::channel(QUEUE_MAX);
         tasks.spawn(lookup::run(connection::Lane::new(&pool), receiver));
         Ok((Self { pool, log_id, appenders: Arc::new(appenders), lookups, wake }, tasks))
     }

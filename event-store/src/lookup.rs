@@ -14,8 +14,6 @@ use crate::connection::{Lane, is_about_values};
 use crate::tail::stored_event;
 use crate::{EventStore, Unavailable};
 
-/// How many lookups wait at most.
-pub(crate) const QUEUE_REQUESTS_MAX: usize = 4_096;
 /// How many lookups go into one round trip at most.
 const BATCH_REQUESTS_MAX: usize = 512;
 /// How many events of one stream a lookup returns at most.

@@ -11,6 +11,7 @@
 //! none may be, and whatever a `Deserialize` refuses by itself (`Error::custom`, an unknown variant, a number out of
 //! range) are 422 `invalid-fields`. Both carry the pointer where it is known, and never the value.
 
+use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::LazyLock;
 use std::task::Poll;
@@ -42,10 +43,10 @@ pub const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A body takes room from so many bytes on. Until then it is no more than what its connection takes anyway.
 const FREE_BYTES_MAX: usize = 16 << 10;
-/// Room in the process for bodies, from before they arrive until they are dropped, in bytes.
+/// Room in the process for bodies, as they arrive and until they are dropped, in bytes.
 const ROOM_BYTES: u32 = 128 << 20;
-/// How much of it one client gets at most, an account, or an address without one, in bytes: two batches of the largest
-/// size, or many smaller ones.
+/// How much of it all bodies from one address (IPv6: /64) get at most, in bytes: two batches of the largest size, or many
+/// smaller ones. An account is free, an address is not.
 const ROOM_BYTES_EACH_MAX: u32 = 32 << 20;
 /// How long one waits for room.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -164,7 +165,10 @@ pub async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Prob
             discard(body).await;
             Err(too_large())
         }
-        Err(Broken::NoRoom) => Err(load::turned_away()),
+        Err(Broken::NoRoom) => {
+            discard(body).await;
+            Err(load::turned_away())
+        }
         Err(Broken::TooSlow) => Err(Problem::new(ProblemCode::BodyTooSlow)),
         Err(Broken::Off) => Err(Problem::new(ProblemCode::BadRequest).detail("the body broke off or is badly framed")),
     }
@@ -184,8 +188,9 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 async fn collect(body: &mut Body, bytes_max: usize, announced: Option<u64>) -> Result<Bytes, Broken> {
     // what was announced is no more than the limit here
     let announced = announced.and_then(|length| usize::try_from(length).ok());
+    let expected = announced.unwrap_or(bytes_max);
     let mut room = match announced {
-        Some(length) if length > FREE_BYTES_MAX => Some(room(length).await?),
+        Some(length) if length > FREE_BYTES_MAX => Some(Room::begin(length).await?),
         Some(_) | None => None,
     };
     let mut first = Bytes::new();
@@ -196,9 +201,16 @@ async fn collect(body: &mut Body, bytes_max: usize, announced: Option<u64>) -> R
         if length > bytes_max {
             return Err(Broken::TooLarge);
         }
-        if length > FREE_BYTES_MAX && room.is_none() {
-            // it does not say how long it will be
-            room = Some(self::room(bytes_max).await?);
+        if length > FREE_BYTES_MAX {
+            let room = match &mut room {
+                Some(room) => room,
+                None => room.insert(Room::begin(expected).await?),
+            };
+            if room.bytes() < length {
+                // as it comes, so that who announces much and sends little takes little from others
+                room.grow((2 * length).clamp(length, expected)).await?;
+                rest.reserve(room.bytes().saturating_sub(rest.len()));
+            }
         }
         if first.is_empty() && rest.is_empty() {
             // a small body is one frame: taken as it is
@@ -206,7 +218,7 @@ async fn collect(body: &mut Body, bytes_max: usize, announced: Option<u64>) -> R
             continue;
         }
         if rest.is_empty() {
-            rest.reserve(announced.unwrap_or(0).max(length));
+            rest.reserve(length);
             rest.extend_from_slice(&first);
             first = Bytes::new();
         }
@@ -215,7 +227,7 @@ async fn collect(body: &mut Body, bytes_max: usize, announced: Option<u64>) -> R
     let bytes = if rest.is_empty() { first } else { rest.freeze() };
     Ok(match room {
         Some(mut room) => {
-            room.shrink(bytes.len());
+            room.0.shrink(bytes.len());
             Bytes::from_owner(Roomy { bytes, _room: room })
         }
         None => bytes,
@@ -225,16 +237,31 @@ async fn collect(body: &mut Body, bytes_max: usize, announced: Option<u64>) -> R
 /// What a process can spare is one number, however many listeners it has.
 static ROOM: LazyLock<Shares<Key>> = LazyLock::new(|| Shares::new(ROOM_BYTES, ROOM_BYTES_EACH_MAX));
 
-/// Room for so many bytes of the request in progress.
-async fn room(bytes: usize) -> Result<Share<Key>, Broken> {
-    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-    timeout(ROOM_WAIT_MAX, ROOM.take(context::key_of_current(), bytes)).await.map_err(|_| Broken::NoRoom)
+/// Room for a body of the request in progress.
+struct Room(Share<Key>);
+
+impl Room {
+    /// Of its client's part as much as the body may come to; of the whole nothing yet.
+    async fn begin(bytes: usize) -> Result<Self, Broken> {
+        let client = Key::of_address(context::client_of_current().unwrap_or(Ipv4Addr::UNSPECIFIED.into()));
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        timeout(ROOM_WAIT_MAX, ROOM.begin(client, bytes)).await.map(Self).map_err(|_| Broken::NoRoom)
+    }
+
+    async fn grow(&mut self, bytes: usize) -> Result<(), Broken> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        timeout(ROOM_WAIT_MAX, self.0.grow(bytes)).await.map_err(|_| Broken::NoRoom)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.amount()
+    }
 }
 
 /// A body, and the room that it takes until the last part of it is dropped.
 struct Roomy {
     bytes: Bytes,
-    _room: Share<Key>,
+    _room: Room,
 }
 
 impl AsRef<[u8]> for Roomy {
@@ -350,6 +377,7 @@ mod tests {
     use std::net::IpAddr;
 
     use axum::http::HeaderValue;
+    use futures_util::StreamExt;
     use uuid::Uuid;
 
     use super::*;
@@ -537,5 +565,32 @@ mod tests {
         // one that does not say how long it will be takes no more in the end than it is
         let held = [arrives(1, medium, false).await, arrives(1, medium, false).await];
         assert_eq!(held.each_ref().map(length), [Ok(medium), Ok(medium)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_announces_much_and_sends_little_takes_little_from_others() {
+        let sends = async |from: u8, body: Body| {
+            let mut request = Request::new(body);
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(BATCH_BYTES_MAX));
+            let context = RequestContext::fresh().from_client(IpAddr::from([203, 0, 113, from]));
+            context.scope(read_body(request, BATCH_BYTES_MAX)).await.map_err(|problem| problem.status().as_u16())
+        };
+        let little = || {
+            let first = Bytes::from(vec![b'1'; 2 * FREE_BYTES_MAX]);
+            let first = futures_util::stream::iter([Ok::<_, Infallible>(first)]);
+            Body::from_stream(first.chain(futures_util::stream::pending()))
+        };
+        let clients = 2 * (ROOM_BYTES / ROOM_BYTES_EACH_MAX) as u8;
+        // two each: all of its part
+        let dripping = (0..2 * clients).map(|n| sends(n % clients, little()));
+        let others = async {
+            for n in clients..2 * clients {
+                let whole = sends(n, Body::from(vec![b'1'; BATCH_BYTES_MAX])).await;
+                assert_eq!(whole.map(|body| body.len()), Ok(BATCH_BYTES_MAX));
+            }
+            assert_eq!(sends(0, Body::from(vec![b'1'; BATCH_BYTES_MAX])).await, Err(503), "its part is taken");
+        };
+        let (dripped, ()) = tokio::join!(futures_util::future::join_all(dripping), others);
+        assert!(dripped.iter().all(|body| *body == Err(408)), "too slow");
     }
 }

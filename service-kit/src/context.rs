@@ -17,7 +17,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use domain::OwnerId;
 use uuid::Uuid;
 
-use crate::limits::Key;
 use crate::load::Load;
 use crate::traces::Place;
 
@@ -209,17 +208,6 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
 /// The client of the request in progress.
 pub(crate) fn client_of_current() -> Option<IpAddr> {
     CURRENT.try_with(RequestContext::client).ok().flatten()
-}
-
-/// Whose the request in progress is, as far as that is known: an account's, or an address'. All that is done outside of one
-/// is one client's.
-pub(crate) fn key_of_current() -> Key {
-    let key = |context: &RequestContext| match (context.owner(), context.client) {
-        (Some(owner), _) => Key::of_account(owner),
-        (None, Some(address)) => Key::of_address(address),
-        (None, None) => Key([0; 16]),
-    };
-    CURRENT.try_with(key).unwrap_or(Key([0; 16]))
 }
 
 /// Waits for something that is no work of this process: a body that comes slowly, or events that are not applied yet. The

@@ -51,11 +51,18 @@ impl<K: Copy + Eq + Hash> Shares<K> {
 
     /// Waits for so much of it, or for a client's whole part where that is less. How long, the caller has to bound.
     pub async fn take(&self, client: K, amount: u32) -> Share<K> {
-        let amount = amount.min(self.0.each_max);
-        let (asker, part) = self.asker(client);
         // first what is the client's own, so that it waits for itself there and stands in nobody's way here
-        let of_part = permits(part, amount).await;
-        let of_all = permits(self.0.all.clone(), amount).await;
+        let mut share = self.begin(client, amount).await;
+        share.grow(amount).await;
+        share
+    }
+
+    /// Waits for so much of a client's own part, and takes nothing of what there is for all before the share
+    /// [grows](Share::grow).
+    pub async fn begin(&self, client: K, amount: u32) -> Share<K> {
+        let (asker, part) = self.asker(client);
+        let of_part = permits(part, amount.min(self.0.each_max)).await;
+        let of_all = permits(self.0.all.clone(), 0).await;
         Share { of_all, of_part, _asker: asker }
     }
 
@@ -81,6 +88,20 @@ async fn permits(semaphore: Arc<Semaphore>, amount: u32) -> OwnedSemaphorePermit
 }
 
 impl<K: Copy + Eq + Hash> Share<K> {
+    /// Waits until it is so much, though no more than it was begun with.
+    pub async fn grow(&mut self, amount: u32) {
+        let held = self.of_all.num_permits();
+        let more = (amount as usize).min(self.of_part.num_permits()).saturating_sub(held);
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        self.of_all.merge(permits(self.of_all.semaphore().clone(), more).await);
+    }
+
+    /// How much it is.
+    #[must_use]
+    pub fn amount(&self) -> usize {
+        self.of_all.num_permits()
+    }
+
     /// Gives back what is beyond `amount`.
     pub fn shrink(&mut self, amount: usize) {
         for permits in [&mut self.of_all, &mut self.of_part] {
@@ -139,6 +160,18 @@ mod tests {
         share.shrink(5);
         drop((share, rest));
         assert!(shares.take("b", 8).now_or_never().is_some());
+    }
+
+    #[test]
+    fn what_has_only_begun_is_there_for_others() {
+        let shares = Shares::new(4, 4);
+        let mut begun = shares.begin("a", 4).now_or_never().expect("its own part");
+        assert!(shares.begin("a", 1).now_or_never().is_none(), "all of which it has");
+        let other = shares.take("b", 3).now_or_never().expect("nothing is taken yet");
+        assert_eq!((begun.grow(1).now_or_never(), begun.amount()), (Some(()), 1));
+        assert_eq!((begun.grow(2).now_or_never(), begun.amount()), (None, 1));
+        drop(other);
+        assert_eq!((begun.grow(100).now_or_never(), begun.amount()), (Some(()), 4));
     }
 
     #[tokio::test]
