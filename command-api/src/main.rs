@@ -55,6 +55,8 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     }
 
     starting.health.register("event_store", move || database::check(write.clone()));
+    let sessions = identity.clone();
+    starting.health.register("sessions", move || std::future::ready(sessions.check()));
     let verifier = identity.verifier();
     let api = command_api::router(CommandApi::new(store, Sealer::new(&starting.secret)))
         .merge(command_api::accounts::router(identity, starting.redis.clone()))

@@ -375,6 +375,10 @@ async fn fetch(pool: &PgPool, read_pool: &PgPool) -> Result<(), sqlx::Error> {
 }
 
 async fn store(pool: &PgPool, act: &AdminAct) -> Result<(), sqlx::Error> {
+    let known = Act::parse(&act.act);
+    if known.is_none() {
+        tracing::error!(act = act.act, "an admin did what has no name here; is this program older than the others?");
+    }
     let stored = sqlx::query!(
         "insert into identity.audit_event (id, occurred_at, act, class, actor_type, actor_id, account_id, session_id,
                                            client_address, trace_id, detail)
@@ -382,7 +386,7 @@ async fn store(pool: &PgPool, act: &AdminAct) -> Result<(), sqlx::Error> {
         act.id,
         act.occurred_at,
         act.act,
-        Act::parse(&act.act).map_or(Class::Administration, Act::class).as_str(),
+        known.map_or(Class::Administration, Act::class).as_str(),
         act.actor_id,
         act.session_id,
         act.client.map(|client| client.to_string()),
@@ -391,7 +395,7 @@ async fn store(pool: &PgPool, act: &AdminAct) -> Result<(), sqlx::Error> {
     )
     .execute(pool)
     .await?;
-    if let Some(known) = Act::parse(&act.act).filter(|_| stored.rows_affected() == 1) {
+    if let Some(known) = known.filter(|_| stored.rows_affected() == 1) {
         counter!("audit_events_total", "act" => known.as_str()).increment(1);
     }
     Ok(())
@@ -407,5 +411,7 @@ mod tests {
             assert_eq!(Act::parse(act.as_str()), Some(*act));
         }
         assert_eq!(Act::parse("login"), None);
+        assert_eq!(Act::parse(admin_acts::PARKED_READ), Some(Act::ParkedRead));
+        assert_eq!(Act::parse(admin_acts::PARKED_RETRIED), Some(Act::ParkedRetried));
     }
 }

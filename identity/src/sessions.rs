@@ -81,21 +81,14 @@ impl Identity {
             self.accounts().tell(failed).await?;
             return Err(IdentityError::Disabled);
         }
-        let mut password_hash = account.password_hash.clone();
-        if self.hasher().is_outdated(&password_hash) {
-            let new_hash = self.hasher().hash(password).await?;
-            let updated = sqlx::query!(
-                "update identity.account set password_hash = $3 where id = $1 and password_hash = $2",
-                account.id,
-                password_hash,
-                new_hash
-            )
-            .execute(self.pool())
-            .await?;
-            if updated.rows_affected() == 1 {
-                password_hash = new_hash;
+        let password_hash = match self.rehashed(account.id, &account.password_hash, password).await {
+            Ok(new_hash) => new_hash.unwrap_or_else(|| account.password_hash.clone()),
+            // the next login will
+            Err(error) => {
+                tracing::warn!(%error, "a password could not be hashed anew");
+                account.password_hash.clone()
             }
-        }
+        };
         let session = clock::new_id();
         let refresh_token = self.refresh_tokens().make(session);
         let now = clock::now();
@@ -125,6 +118,23 @@ impl Identity {
         let subject =
             Subject { owner: OwnerId(account.id), session, role: role_of(&account.role)?, shard: account.shard };
         self.tokens(&subject, refresh_token, now)
+    }
+
+    /// A password's hash with the parameters of today, where it had others.
+    async fn rehashed(&self, account: Uuid, hash: &str, password: Password) -> Result<Option<String>, IdentityError> {
+        if !self.hasher().is_outdated(hash) {
+            return Ok(None);
+        }
+        let new_hash = self.hasher().hash(password).await?;
+        let updated = sqlx::query!(
+            "update identity.account set password_hash = $3 where id = $1 and password_hash = $2",
+            account,
+            hash,
+            new_hash
+        )
+        .execute(self.pool())
+        .await?;
+        Ok((updated.rows_affected() == 1).then_some(new_hash))
     }
 
     /// Spends a refresh token for new tokens of the same session. `arrived` is when the request did.
@@ -197,7 +207,7 @@ impl Identity {
                 let reused = Entry::of(Act::RefreshTokenReused).account(OwnerId(session.account_id));
                 reused.session(sent.session).write(&mut transaction).await?;
                 transaction.commit().await?;
-                self.look_for_ended_sessions().await?;
+                self.look_for_ended_sessions().await;
                 Ok(IdentityError::InvalidRefreshToken)
             }
             None => Ok(IdentityError::InvalidRefreshToken),
@@ -222,7 +232,8 @@ impl Identity {
             logged_out.write(&mut transaction).await?;
         }
         transaction.commit().await?;
-        self.look_for_ended_sessions().await
+        self.look_for_ended_sessions().await;
+        Ok(())
     }
 
     fn tokens(&self, subject: &Subject, refresh: RefreshToken, now: Time) -> Result<Tokens, IdentityError> {

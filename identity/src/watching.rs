@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::OwnerId;
 use service_kit::auth::{Keys, Revoked, Verifier};
+use service_kit::database::in_time;
+use service_kit::health::Check;
 use service_kit::revocations;
 use service_kit::token::{RootSecret, Sealer};
 use sqlx::PgPool;
@@ -25,6 +27,10 @@ use crate::values::Password;
 
 /// How often the database is asked for ended sessions and keys: well within the 5 s that a revocation may take.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A look that takes longer, its turn included, is given up and tried again.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
+/// Without a good look for so long, `/readyz` says so: from then on somebody may be let in who should not be.
+const LOOKED_S_MAX: u64 = 5;
 /// Old sessions and audit events are deleted this often, so many at a time; with each look while there are more.
 const SWEEP_EVERY_LOOKS: u32 = 600;
 const SWEPT_SESSIONS_MAX: i64 = 10_000;
@@ -46,6 +52,8 @@ struct Inner {
     revoked: watch::Sender<Arc<Revoked>>,
     /// The public keys last seen, and a lock: looks are told in the order in which they were made.
     looking: Mutex<Vec<(String, [u8; 32])>>,
+    /// When ended sessions were last seen.
+    looked: watch::Sender<Instant>,
     verifier: Verifier,
 }
 
@@ -76,6 +84,7 @@ impl Identity {
             keys,
             revoked,
             looking: Mutex::default(),
+            looked: watch::Sender::new(Instant::now()),
             verifier: Verifier::new(keys_seen, revoked_seen),
         }));
         identity.look_for_keys().await?;
@@ -112,6 +121,15 @@ impl Identity {
         audit::collect(self.pool().clone(), read_pool, shutdown)
     }
 
+    /// For `/readyz`: whether ended sessions are seen.
+    #[must_use]
+    pub fn check(&self) -> Check {
+        match self.0.looked.borrow().elapsed().as_secs() {
+            0..=LOOKED_S_MAX => Check::ok("ended ones are seen"),
+            seconds => Check::failed(format!("ended ones have not been seen for {seconds} s")),
+        }
+    }
+
     /// The public keys as a JSON Web Key Set.
     #[must_use]
     pub fn jwks(&self) -> Arc<[u8]> {
@@ -136,7 +154,7 @@ impl Identity {
     /// As there.
     pub async fn change(&self, id: OwnerId, change: AccountChange) -> Result<Account, IdentityError> {
         let account = self.0.accounts.change(id, change).await?;
-        self.look_for_ended_sessions().await?;
+        self.look_for_ended_sessions().await;
         Ok(account)
     }
 
@@ -152,7 +170,8 @@ impl Identity {
         new: Password,
     ) -> Result<(), IdentityError> {
         self.0.accounts.change_password(id, session, current, new).await?;
-        self.look_for_ended_sessions().await
+        self.look_for_ended_sessions().await;
+        Ok(())
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -173,11 +192,14 @@ impl Identity {
 
     /// Asks for ended sessions now, after a change of one's own. What was changed stands: where the question fails, the
     /// next look finds it.
-    pub(crate) async fn look_for_ended_sessions(&self) -> Result<(), IdentityError> {
-        if let Err(error) = self.look_for_ended_sessions_once().await {
+    pub(crate) async fn look_for_ended_sessions(&self) {
+        if let Err(error) = self.look_for_ended_sessions_in_time().await {
             tracing::warn!(%error, "ended sessions could not be looked for at once");
         }
-        Ok(())
+    }
+
+    async fn look_for_ended_sessions_in_time(&self) -> Result<(), sqlx::Error> {
+        in_time(LOOK_TIME_MAX, self.look_for_ended_sessions_once()).await
     }
 
     async fn look_for_ended_sessions_once(&self) -> Result<(), sqlx::Error> {
@@ -196,6 +218,7 @@ impl Identity {
             }
             changed
         });
+        self.0.looked.send_replace(Instant::now());
         Ok(())
     }
 
@@ -247,8 +270,8 @@ impl Identity {
 
     /// Gives back whether there is more to sweep.
     async fn look(&self, sweep: bool) -> Result<bool, sqlx::Error> {
-        self.look_for_ended_sessions_once().await?;
-        self.look_for_keys().await?;
+        self.look_for_ended_sessions_in_time().await?;
+        in_time(LOOK_TIME_MAX, self.look_for_keys()).await?;
         if !sweep {
             return Ok(false);
         }

@@ -83,9 +83,9 @@ async fn refresh(identity: &Identity, tokens: &Tokens) -> Result<Tokens, Identit
 }
 
 /// Until the condition holds, at most 5 s: the time within which a revocation must be seen everywhere.
-async fn within_5_s(what: &str, mut condition: impl FnMut() -> bool) {
+async fn within_5_s(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
-    while !condition() {
+    while !condition().await {
         assert!(began.elapsed() < Duration::from_secs(5), "not within 5 s: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -136,13 +136,23 @@ async fn a_hash_with_other_parameters_is_made_anew_at_login() {
         .execute(&database.pool)
         .await
         .expect("set");
+    let hash = async || {
+        let select = "select password_hash from identity.account where id = $1";
+        let hash = sqlx::query_scalar::<_, String>(select).bind(account.id.0).fetch_one(&database.pool).await;
+        hash.expect("there")
+    };
+    // a favour, which no login fails for
+    for statement in [
+        "create function identity.refuse() returns trigger language plpgsql as 'begin raise exception ''no''; end'",
+        "create trigger refuse before update on identity.account for each row execute function identity.refuse()",
+    ] {
+        sqlx::query(statement).execute(&database.pool).await.expect("made");
+    }
     login(&identity, "ann@x").await;
-    let hash: String = sqlx::query_scalar("select password_hash from identity.account where id = $1")
-        .bind(account.id.0)
-        .fetch_one(&database.pool)
-        .await
-        .expect("there");
-    assert!(hash.contains("m=19456,t=2,p=1"), "{hash}");
+    assert_eq!(hash().await, weak);
+    sqlx::query("drop trigger refuse on identity.account").execute(&database.pool).await.expect("dropped");
+    login(&identity, "ann@x").await;
+    assert!(hash().await.contains("m=19456,t=2,p=1"), "{}", hash().await);
     login(&identity, "ann@x").await;
     database.drop().await;
 }
@@ -242,7 +252,7 @@ async fn a_logout_is_seen_here_at_once_and_elsewhere_within_5_s() {
 
     here.logout(session).await.expect("logs out");
     assert!(principal(&here, &tokens).is_none());
-    within_5_s("logout elsewhere", || principal(&elsewhere, &tokens).is_none()).await;
+    within_5_s("logout elsewhere", async || principal(&elsewhere, &tokens).is_none()).await;
     tokio::time::timeout(Duration::from_secs(1), stream.ended()).await.expect("a stream elsewhere ends");
     assert!(refresh(&elsewhere, &tokens).await.is_err());
     assert!(principal(&elsewhere, &stays).is_some());
@@ -269,7 +279,7 @@ async fn a_changed_password_ends_the_other_sessions() {
     refresh(&identity, &own).await.expect("goes on");
 
     identity.accounts().set_password(account.id, password("operator's")).await.expect("sets");
-    within_5_s("password set by the operator", || principal(&identity, &own).is_none()).await;
+    within_5_s("password set by the operator", async || principal(&identity, &own).is_none()).await;
     database.drop().await;
 }
 
@@ -352,7 +362,7 @@ async fn a_rotated_key_takes_over_while_the_old_one_is_still_good() {
     assert!(copies.iter().all(|copy| principal(copy, &old).is_some()));
 
     let kid = identity::keys::rotate(&database.pool, &secret_of(SECRET)).await.expect("rotates");
-    within_5_s("both keys shown", || copies.iter().all(|copy| keys(copy) == Some(2))).await;
+    within_5_s("both keys shown", async || copies.iter().all(|copy| keys(copy) == Some(2))).await;
     assert!(!kid_of(&login(identity, "ann@x").await).contains(&kid), "not before every verifier has seen it");
 
     // its time has come
@@ -377,7 +387,7 @@ async fn a_rotated_key_takes_over_while_the_old_one_is_still_good() {
         .execute(&database.pool)
         .await
         .expect("set");
-    within_5_s("the old key ends", || copies.iter().all(|copy| principal(copy, &old).is_none())).await;
+    within_5_s("the old key ends", async || copies.iter().all(|copy| principal(copy, &old).is_none())).await;
     assert!(copies.iter().all(|copy| principal(copy, &new).is_some() && keys(copy) == Some(1)));
     database.drop().await;
 }
@@ -425,6 +435,48 @@ async fn accounts_are_listed_in_pages() {
     assert_eq!(seen, ["0@x", "1@x", "2@x", "3@x", "4@x"]);
     let renamed = accounts.rename(after.expect("some"), &Name::parse("Bob").expect("a name")).await.expect("renames");
     assert_eq!((renamed.name.as_str(), renamed.email.as_str()), ("Bob", "4@x"));
+    database.drop().await;
+}
+
+/// A look that hangs holds up nobody: neither who logs out, nor that it is seen.
+#[tokio::test]
+async fn a_look_that_hangs_is_given_up() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let first = login(&identity, "ann@x").await;
+    let second = login(&identity, "ann@x").await;
+    let mut hanging = database.pool.begin().await.expect("begins");
+    let lock = async |table: &'static str, hanging: &mut sqlx::PgTransaction<'_>| {
+        sqlx::query(AssertSqlSafe(format!("lock table identity.{table} in access exclusive mode")))
+            .execute(&mut **hanging)
+            .await
+            .expect("locks");
+        // until a look waits for it
+        let waiting = "select count(*) from pg_locks where not granted and relation::regclass::text = $1";
+        within_5_s("a look hangs", async || {
+            let table = format!("identity.{table}");
+            sqlx::query_scalar::<_, i64>(waiting).bind(table).fetch_one(&database.pool).await.expect("locks") > 0
+        })
+        .await;
+    };
+    lock("signing_key", &mut hanging).await;
+    for tokens in [first, second] {
+        let session = principal(&identity, &tokens).expect("good").session;
+        let logout = tokio::time::timeout(Duration::from_secs(10), identity.logout(session));
+        logout.await.expect("in time").expect("logs out");
+        within_5_s("a session ends", async || principal(&identity, &tokens).is_none()).await;
+    }
+    assert!(identity.check().ok);
+    // and where ended sessions cannot be seen at all, it is said
+    lock("session", &mut hanging).await;
+    let began = Instant::now();
+    while identity.check().ok {
+        assert!(began.elapsed() < Duration::from_secs(30), "not told");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    hanging.rollback().await.expect("rolls back");
+    within_5_s("seen again", async || identity.check().ok).await;
     database.drop().await;
 }
 

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use rdkafka::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
-use service_kit::config::{ConfigError, Source, invalid};
+use service_kit::config::{ConfigError, KAFKA_PARTITIONS_MAX, KAFKA_REPLICATION_MAX, Source, invalid};
 
-const PARTITIONS_MAX: i32 = 1_000;
 const TOPIC_LENGTH_MAX: usize = 249;
 
 /// How Kafka is reached, and how the topic is to be made where it is missing.
@@ -74,8 +73,8 @@ impl KafkaSettings {
                 &"letters, digits, dots, hyphens and underscores, at most 249 of them",
             ));
         }
-        let replication = count(source, "PRIMETRADE_KAFKA_REPLICATION", 1, i32::from(i16::MAX))?;
-        let min_insync_replicas = count(source, "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS", 1, i32::from(i16::MAX))?;
+        let replication = source.count("PRIMETRADE_KAFKA_REPLICATION", 1, KAFKA_REPLICATION_MAX)?;
+        let min_insync_replicas = source.count("PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS", 1, KAFKA_REPLICATION_MAX)?;
         if min_insync_replicas > replication {
             return Err(invalid(
                 "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS",
@@ -90,7 +89,7 @@ impl KafkaSettings {
         Ok(Some(Self {
             brokers,
             topic,
-            partitions: count(source, "PRIMETRADE_KAFKA_PARTITIONS", 12, PARTITIONS_MAX)?,
+            partitions: source.count("PRIMETRADE_KAFKA_PARTITIONS", 12, KAFKA_PARTITIONS_MAX)?,
             replication,
             min_insync_replicas,
             compression,
@@ -191,11 +190,6 @@ impl Compression {
     }
 }
 
-fn count(source: &Source, name: &str, default: i32, max: i32) -> Result<i32, ConfigError> {
-    let value = source.parsed(name)?.unwrap_or(default);
-    if (1..=max).contains(&value) { Ok(value) } else { Err(invalid(name, &format!("it must be 1 to {max}"))) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,6 +259,26 @@ mod tests {
         ] {
             let said = refused(&pairs);
             assert!(said.starts_with(name), "{said}");
+        }
+    }
+
+    /// What has no use for Kafka checks the settings too, by `check_forms`: it takes no other ones.
+    #[test]
+    fn what_is_refused_here_is_refused_by_all_programs() {
+        for (name, good, bad) in [
+            ("PRIMETRADE_KAFKA_PARTITIONS", &["1", "1000"][..], &["0", "1001", "many"][..]),
+            ("PRIMETRADE_KAFKA_REPLICATION", &["32767"], &["0", "32768"]),
+            ("PRIMETRADE_KAFKA_COMPRESSION", &["zstd", "lz4"], &["ZSTD", "gzip"]),
+            ("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", &["plaintext", "SSL"], &["tls"]),
+        ] {
+            for (values, is_good) in [(good, true), (bad, false)] {
+                for value in values {
+                    let pair = [(name, *value)];
+                    assert_eq!(read(&pair).is_ok(), is_good, "{name}={value}");
+                    let forms = service_kit::config::check_forms(&Source::from_pairs(pair));
+                    assert_eq!(forms.is_ok(), is_good, "{name}={value}");
+                }
+            }
         }
     }
 

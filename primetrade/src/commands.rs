@@ -66,7 +66,8 @@ pub async fn rotate_keys(databases: &Databases, secret: &RootSecret) -> Result<R
     let kid = identity::keys::rotate(&databases.write, secret).await?;
     Ok(Report::good(
         format!(
-            "A new signing key was made: {kid}. It takes over within minutes; the old one is shown until its last tokens have expired."
+            "A new signing key was made: {kid}. It takes over in {} s; the old one is shown until its last tokens have expired.",
+            identity::keys::OVERLAP_S
         ),
         json!({ "kid": kid }),
     ))

@@ -131,6 +131,8 @@ pub async fn run(
     };
 
     let health = watched(databases, projector.as_ref());
+    let sessions = identity.clone();
+    health.register("sessions", move || std::future::ready(sessions.check()));
     let proxies = edge.proxies.clone();
     let edge = edge.edge(identity.verifier(), secret, health.draining());
     let ops = health::router(health, Some(telemetry::metrics()?));

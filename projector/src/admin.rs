@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_kit::admin_acts;
 use service_kit::auth::Admin;
+use service_kit::body::EmptyBody;
 use service_kit::openapi::{
     Described, EXAMPLE_ID, EXAMPLE_TIME, Operation, Routes, Tag, count, page_of, reference, time, whole,
 };
@@ -367,7 +368,7 @@ async fn parked(
             .ok_or_else(|| Problem::new(ProblemCode::InvalidCursor))?,
     };
     let mut connection = api.pool.acquire().await.map_err(unavailable)?;
-    admin_acts::record(&mut connection, &principal, "parked-read", None).await.map_err(unavailable)?;
+    admin_acts::record(&mut connection, &principal, admin_acts::PARKED_READ, None).await.map_err(unavailable)?;
     drop(connection);
     let limit = usize::from(query.limit);
     let mut rows = sqlx::query!(
@@ -441,6 +442,7 @@ async fn retry(
     State(api): State<AdminApi>,
     PathId(id): PathId,
     StrictQuery(Nothing {}): StrictQuery<Nothing>,
+    EmptyBody(_): EmptyBody,
 ) -> Result<impl IntoResponse, Problem> {
     let mut transaction = api.pool.begin().await.map_err(unavailable)?;
     let row = sqlx::query!(
@@ -458,7 +460,7 @@ async fn retry(
     .map_err(unavailable)?
     .ok_or_else(|| Problem::new(ProblemCode::NotFound))?;
     let detail = id.to_string();
-    let recorded = admin_acts::record(&mut transaction, &principal, "parked-retried", Some(&detail)).await;
+    let recorded = admin_acts::record(&mut transaction, &principal, admin_acts::PARKED_RETRIED, Some(&detail)).await;
     recorded.map_err(unavailable)?;
     transaction.commit().await.map_err(unavailable)?;
     Ok((StatusCode::ACCEPTED, Json(Retry { id, retry_at: format_time(row.retry_at) })))
@@ -467,6 +469,7 @@ async fn retry(
 fn retry_described() -> Operation {
     described_as("retryParked", "Tries a parked event again")
         .path_id("The `id` of the list.")
+        .empty_body()
         .json(202, "It will be tried.", &[], &reference("Retry"), &json!({"id": EXAMPLE_ID, "retry_at": EXAMPLE_TIME}))
         .refuses(&[ProblemCode::NotFound])
 }

@@ -12,6 +12,11 @@ use crate::auth::Principal;
 use crate::clock;
 use crate::context::RequestContext;
 
+/// An admin read what is parked.
+pub const PARKED_READ: &str = "parked-read";
+/// An admin had a parked event tried again.
+pub const PARKED_RETRIED: &str = "parked-retried";
+
 /// How many are taken at once.
 const TAKEN_MAX: i64 = 500;
 

@@ -38,6 +38,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock;
+use crate::context;
 use crate::headers::single;
 use crate::jwks::Refetch;
 use crate::problem::{Problem, ProblemCode};
@@ -359,7 +360,7 @@ impl Verifier {
         if self.0.keys.borrow().by_kid.contains_key(&kid) {
             return false;
         }
-        refetch.wait().await;
+        context::waiting(refetch.wait()).await;
         true
     }
 

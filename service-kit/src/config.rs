@@ -14,8 +14,8 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -28,6 +28,11 @@ use crate::token::{RootSecret, SECRET_LENGTH_MIN};
 
 /// Names the file that [`Source::add_file`] reads, where no flag does.
 pub const CONFIG_FILE: &str = "PRIMETRADE_CONFIG_FILE";
+
+/// The greatest `PRIMETRADE_KAFKA_PARTITIONS`.
+pub const KAFKA_PARTITIONS_MAX: i32 = 1_000;
+/// The greatest `PRIMETRADE_KAFKA_REPLICATION` and `PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS`.
+pub const KAFKA_REPLICATION_MAX: i32 = i16::MAX as i32;
 
 /// Every variable there is; another one that begins with `PRIMETRADE_` is a mistake that [`Source::check_names`] tells.
 pub const VARIABLES: &[Variable] = &[
@@ -160,6 +165,8 @@ pub enum ConfigError {
 #[derive(Clone, Default)]
 pub struct Source {
     variables: BTreeMap<String, String>,
+    /// Variables whose values are no text.
+    unreadable: Vec<String>,
     file: BTreeMap<String, String>,
     flags: BTreeMap<String, String>,
 }
@@ -194,8 +201,20 @@ impl Source {
     /// The environment of this process.
     #[must_use]
     pub fn from_env() -> Self {
-        let text = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Self { variables: text.collect(), ..Self::default() }
+        Self::of_variables(std::env::vars_os())
+    }
+
+    fn of_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
+        let mut source = Self::default();
+        for (name, value) in variables {
+            // a name that is no text is none of ours
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(source.variables.insert(name, value)),
+                Err(_) => source.unreadable.push(name),
+            }
+        }
+        source
     }
 
     /// Given variables, for tests.
@@ -225,8 +244,9 @@ impl Source {
         self.flags.insert(name.to_owned(), value.into());
     }
 
-    /// Refuses a variable that begins with `PRIMETRADE_`, or anything in the file, that is none of [`VARIABLES`]: a
-    /// misspelt setting would otherwise be ignored in silence. `more` are the names of the program's own.
+    /// Refuses a variable that begins with `PRIMETRADE_`, or anything in the file, that is none of [`VARIABLES`], and one
+    /// of these whose value is no text: a setting would otherwise be ignored in silence. `more` are the names of the
+    /// program's own, which it reads by itself.
     ///
     /// # Errors
     /// Names the first one.
@@ -242,7 +262,11 @@ impl Source {
                 return Err(ConfigError::Unknown { name: name.clone(), suggestion: near.map(|(_, name)| name) });
             }
         }
-        Ok(())
+        let ours = |name: &&String| {
+            let known = VARIABLES.iter().any(|variable| variable.name == *name);
+            (known || name.starts_with("PRIMETRADE_")) && !more.contains(&name.as_str())
+        };
+        self.unreadable.iter().find(ours).map_or(Ok(()), |name| Err(invalid(name, &"its value is not text (UTF-8)")))
     }
 
     /// The value of a variable, or the content of the file that `<name>_FILE` names (its last line break taken off).
@@ -281,6 +305,15 @@ impl Source {
     /// When it cannot be read as one.
     pub fn parsed<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, ConfigError> {
         self.text(name)?.map(|text| text.trim().parse().map_err(|e| invalid(name, &e))).transpose()
+    }
+
+    /// A number from 1 to `max`.
+    ///
+    /// # Errors
+    /// When it is none, or beyond.
+    pub fn count(&self, name: &str, default: i32, max: i32) -> Result<i32, ConfigError> {
+        let value = self.parsed(name)?.unwrap_or(default);
+        if (1..=max).contains(&value) { Ok(value) } else { Err(invalid(name, &format!("it must be 1 to {max}"))) }
     }
 
     /// A value that is never shown.
@@ -510,20 +543,26 @@ pub fn check_forms(source: &Source) -> Result<(), ConfigError> {
         if let Some(url) = source.text(name)?
             && !is_http_url(&url)
         {
-            return Err(invalid(name, &"it is a URL that begins with http:// or https://"));
+            return Err(invalid(name, &"it is a URL that begins with http:// or https://, without user and password"));
         }
     }
     const BROKERS: &str = "PRIMETRADE_KAFKA_BROKERS";
     if let Some(broker) = source.list::<String>(BROKERS)?.iter().find(|broker| !is_host_and_port(broker)) {
         return Err(invalid(BROKERS, &format!("{broker}: it is host:port, with commas between")));
     }
-    for name in ["PRIMETRADE_KAFKA_PARTITIONS", "PRIMETRADE_KAFKA_REPLICATION", "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS"]
-    {
-        source.parsed::<NonZeroU16>(name)?;
+    for (name, max) in [
+        ("PRIMETRADE_KAFKA_PARTITIONS", KAFKA_PARTITIONS_MAX),
+        ("PRIMETRADE_KAFKA_REPLICATION", KAFKA_REPLICATION_MAX),
+        ("PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS", KAFKA_REPLICATION_MAX),
+    ] {
+        source.count(name, 1, max)?;
+    }
+    const COMPRESSION: &str = "PRIMETRADE_KAFKA_COMPRESSION";
+    if !matches!(source.text(COMPRESSION)?.as_deref(), None | Some("zstd" | "lz4")) {
+        return Err(invalid(COMPRESSION, &"it is either zstd or lz4"));
     }
     for (name, taken) in [
-        ("PRIMETRADE_KAFKA_COMPRESSION", &["zstd", "lz4"][..]),
-        ("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]),
+        ("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"][..]),
         ("PRIMETRADE_KAFKA_SASL_MECHANISM", &["plain", "scram-sha-256", "scram-sha-512"]),
     ] {
         if let Some(value) = source.text(name)?
@@ -538,7 +577,10 @@ pub fn check_forms(source: &Source) -> Result<(), ConfigError> {
 
 fn is_http_url(text: &str) -> bool {
     text.parse::<Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(|authority| !authority.host().is_empty())
+            // it is shown, and logged
+            && !text.contains('@')
     })
 }
 
@@ -710,12 +752,12 @@ mod tests {
             (
                 "PRIMETRADE_JWKS_URL",
                 &["http://127.0.0.1:8081/.well-known/jwks.json", "https://id.example/keys"],
-                &["id.example/keys", "ftp://id.example", "http://", "keys"],
+                &["id.example/keys", "ftp://id.example", "http://", "keys", "https://me:hunter2@id.example/keys"],
             ),
             (
                 "OTEL_EXPORTER_OTLP_ENDPOINT",
                 &["http://collector:4318", "https://otel.example/v1"],
-                &["collector:4318", "grpc://collector:4317", "yes please"],
+                &["collector:4318", "grpc://collector:4317", "yes please", "https://hunter2@otel.example"],
             ),
             (
                 "PRIMETRADE_KAFKA_BROKERS",
@@ -728,8 +770,9 @@ mod tests {
                 &["cache:6379", "hunter2", "rediss://:hunter2@cache:6379#insecure"],
             ),
             ("PRIMETRADE_RATE_LIMITS", &["on", "off"], &["yes"]),
-            ("PRIMETRADE_KAFKA_PARTITIONS", &["1", "12"], &["0", "-1", "many", "70000"]),
-            ("PRIMETRADE_KAFKA_COMPRESSION", &["zstd", "lz4"], &["gzip"]),
+            ("PRIMETRADE_KAFKA_PARTITIONS", &["1", "1000"], &["0", "-1", "many", "1001"]),
+            ("PRIMETRADE_KAFKA_REPLICATION", &["1", "32767"], &["0", "32768"]),
+            ("PRIMETRADE_KAFKA_COMPRESSION", &["zstd", "lz4"], &["gzip", "ZSTD"]),
             ("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", &["plaintext", "SASL_SSL"], &["tls"]),
             ("PRIMETRADE_KAFKA_SASL_MECHANISM", &["PLAIN", "SCRAM-SHA-512"], &["GSSAPI"]),
         ] {
@@ -768,6 +811,21 @@ mod tests {
         source(&[("PRIMETRADE_SECRET_FILE", "x"), ("PATH", "x"), ("PRIMETRADE_OWN", "x")])
             .check_names(&["PRIMETRADE_OWN"])
             .expect("all known");
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_told() {
+        use std::os::unix::ffi::OsStringExt;
+        let check = |name: &str, more: &[&str]| {
+            let variable = (OsString::from(name), OsString::from_vec(vec![0xff]));
+            Source::of_variables([variable].into_iter()).check_names(more)
+        };
+        for name in ["PRIMETRADE_RATE_LIMITS", "PRIMETRADE_SECRET_FILE", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+            let error = check(name, &[]).expect_err("no text").to_string();
+            assert!(error.starts_with(name) && error.contains("UTF-8"), "{error}");
+        }
+        check("PRIMETRADE_OWN", &["PRIMETRADE_OWN"]).expect("read otherwise");
+        check("LESSOPEN", &[]).expect("none of ours");
     }
 
     #[test]

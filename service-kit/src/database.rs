@@ -216,6 +216,17 @@ pub fn pool(connections_max: u32, options: PgConnectOptions) -> PgPool {
         .connect_lazy_with(options.disable_statement_logging())
 }
 
+/// At most so long: a connection that is silently gone, or a lock that nobody gives up, is an error as any other.
+///
+/// # Errors
+/// As `work`, and [`sqlx::Error::PoolTimedOut`] where it was not done in time.
+pub async fn in_time<T>(
+    time_max: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(time_max, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
 /// Waits at most `wait` until somebody (`primetrade migrate`) has brought the schema to where this program has it.
 ///
 /// # Errors

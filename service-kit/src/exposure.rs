@@ -90,7 +90,7 @@ impl fmt::Display for Insecure {
 
 /// It is the name of no insecure setting.
 #[derive(Debug, thiserror::Error)]
-#[error("there is plain-http, no-rate-limits, weak-secret, any-origin, any-proxy")]
+#[error("there is {}", Insecure::ALL.map(Insecure::as_str).join(", "))]
 pub struct NoSuchName;
 
 impl FromStr for Insecure {
@@ -188,5 +188,10 @@ mod tests {
     fn a_name_that_there_is_not_is_told_everywhere() {
         let error = refused("127.0.0.1:1", &[("PRIMETRADE_ALLOW_INSECURE", "everything")]).expect("no such name");
         assert!(error.starts_with("PRIMETRADE_ALLOW_INSECURE: everything"), "{error}");
+        let allow = crate::config::VARIABLES.iter().find(|variable| variable.name == ALLOW).expect("a setting");
+        for text in [&*error, allow.about, include_str!("../../.env.example")] {
+            let named = Insecure::ALL.into_iter().filter(|insecure| text.contains(insecure.as_str()));
+            assert_eq!(named.count(), Insecure::ALL.len(), "{text}");
+        }
     }
 }

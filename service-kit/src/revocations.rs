@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::auth::Revoked;
+use crate::database::in_time;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A look or a change that takes longer is given up and tried again.
@@ -48,7 +49,7 @@ pub async fn publish(
         if news.is_empty() {
             continue;
         }
-        match in_time(write(&read_pool, &news, known_for)).await {
+        match in_time(STATEMENT_TIME_MAX, write(&read_pool, &news, known_for)).await {
             Ok(()) => {
                 published.clone_from(&ended.0);
                 if failing {
@@ -88,7 +89,7 @@ pub async fn follow(
     read_pool: PgPool,
     shutdown: CancellationToken,
 ) -> Result<(watch::Receiver<Arc<Revoked>>, impl Future<Output = ()> + Send), sqlx::Error> {
-    let (sender, receiver) = watch::channel(Arc::new(in_time(look(&read_pool)).await?));
+    let (sender, receiver) = watch::channel(Arc::new(in_time(STATEMENT_TIME_MAX, look(&read_pool)).await?));
     let following = async move {
         let mut tick = interval(LOOK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -98,7 +99,7 @@ pub async fn follow(
                 () = shutdown.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            match in_time(look(&read_pool)).await {
+            match in_time(STATEMENT_TIME_MAX, look(&read_pool)).await {
                 Ok(seen) => {
                     sender.send_if_modified(|known| {
                         let changed = **known != seen;
@@ -127,8 +128,4 @@ pub async fn follow(
 async fn look(pool: &PgPool) -> Result<Revoked, sqlx::Error> {
     let ended = sqlx::query_scalar!("select session_id from read_model.ended_session where known_until > now()");
     Ok(Revoked(ended.fetch_all(pool).await?.into_iter().collect()))
-}
-
-async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    timeout(STATEMENT_TIME_MAX, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }

@@ -39,11 +39,7 @@ pub(super) fn described() -> Operation {
             &json!({"refresh_token": "Xm2lNn0JbO3yqk5v4vZ1fQ"}),
         )
         .json(200, "New tokens.", &["Cache-Control"], &reference("Tokens"), &login::answer_example())
-        .refuses(&[
-            ProblemCode::InvalidRefreshToken,
-            ProblemCode::AccountDisabled,
-            ProblemCode::RefreshInFlight,
-        ])
+        .refuses(&[ProblemCode::InvalidRefreshToken, ProblemCode::RefreshInFlight])
 }
 
 pub(super) fn schema() -> Value {
