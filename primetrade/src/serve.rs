@@ -26,7 +26,7 @@ use crate::postgres::{PostgresError, Private};
 
 const QUERY_CONNECTIONS_MAX: u32 = 16;
 /// How long background tasks may take to write what is under way, once nobody asks any more.
-const BACKGROUND_STOP_MS_MAX: u64 = 5_000;
+const BACKGROUND_STOP_MS_MAX: u64 = 2_500;
 
 /// Why the server could not start, or had to end.
 #[derive(Debug, thiserror::Error)]

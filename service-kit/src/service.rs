@@ -11,7 +11,7 @@
 //!
 //! The end, at SIGTERM: `/readyz` says 503 and each answer closes its connection, while everything is still answered, so
 //! that whoever sends requests here sends them elsewhere; then no connection is accepted any more and what is being
-//! answered is waited for; then the background tasks end. A second signal ends it at once.
+//! answered is waited for; then the background tasks end. It takes at most 10 s. A second signal ends it at once.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -47,7 +47,19 @@ pub const DEPENDENCY_WAIT: Duration = Duration::from_secs(60);
 /// which the gateway keeps an idle connection.
 const LAME_DUCK_MS: u64 = 1_500;
 /// How long background tasks may take to write what is under way, once nobody asks any more.
-const BACKGROUND_STOP_MS_MAX: u64 = 3_500;
+const BACKGROUND_STOP_MS_MAX: u64 = 2_000;
+/// What is left on the runtime's threads is not waited for longer.
+const RUNTIME_STOP_MS_MAX: u64 = 500;
+/// From SIGTERM to the end, on a machine that has time for it.
+const STOP_MS_MAX: u128 = 10_000;
+const _: () = assert!(
+    STOP_MS_MAX
+        > LAME_DUCK_MS as u128
+            + server::DRAIN_TIME_MAX.as_millis()
+            + BACKGROUND_STOP_MS_MAX as u128
+            + traces::LAST_TIME_MAX.as_millis()
+            + RUNTIME_STOP_MS_MAX as u128
+);
 
 /// Exit status of what could not run.
 const COULD_NOT_RUN: u8 = 2;
@@ -236,7 +248,7 @@ where
         Err(error) => return told(&Failure::Start(error.into())),
     };
     let ended = runtime.block_on(live(name, port, build));
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_millis(RUNTIME_STOP_MS_MAX));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => told(&failure),

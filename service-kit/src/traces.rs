@@ -24,7 +24,7 @@ use crate::config::Source;
 /// How long sending a batch of spans may take.
 const SEND_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the last ones may take when the process ends.
-const LAST_TIME_MAX: Duration = Duration::from_secs(2);
+pub(crate) const LAST_TIME_MAX: Duration = Duration::from_millis(500);
 
 static EXPORT: OnceLock<Export> = OnceLock::new();
 

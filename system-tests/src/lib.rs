@@ -7,6 +7,8 @@
 
 pub mod wait;
 
+pub mod slowness;
+
 pub mod reaper;
 
 pub mod cluster;

@@ -15,7 +15,8 @@ use crate::reaper;
 use crate::wait::until;
 
 const READY_MS_MAX: u64 = 60_000;
-const STOP_MS_MAX: u64 = 20_000;
+/// What a service may take.
+const STOP_MS_MAX: u64 = 10_000;
 
 /// Shared by all copies on one database: tokens and cursors of one are good at the other.
 pub const SECRET: &str = "5f2c8a17d3b94e60a1c7f8e2d4b6093c5f2c8a17d3b94e60a1c7f8e2d4b6093c";

@@ -91,3 +91,17 @@ impl Drop for Redis {
         self.kill();
     }
 }
+
+/// All keys like this `pattern`, with their values: what is there now, as bytes.
+pub fn keys_and_values(url: &str, pattern: &str) -> Vec<(String, Vec<u8>)> {
+    let ask = |command: &[&str]| {
+        let mut output = Command::new("redis-cli").args(["-u", url]).args(command).output().expect("redis-cli").stdout;
+        // what redis-cli adds
+        output.pop();
+        output
+    };
+    let keys = String::from_utf8(ask(&["KEYS", pattern])).expect("keys are text");
+    let with_value = |key: &str| (key.to_owned(), ask(&["GET", key]));
+    // a key whose time is over by now has no value any more
+    keys.lines().filter(|key| !key.is_empty()).map(with_value).filter(|(_, value)| !value.is_empty()).collect()
+}

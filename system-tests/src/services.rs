@@ -1,6 +1,6 @@
 //! The services, two copies of each, on a Postgres, a Kafka and a Redis of the test's choice.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::Value;
-use sqlx::Row;
+use sqlx::{PgPool, Row};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
@@ -18,13 +18,15 @@ use crate::client::{Account, Api, Routes};
 use crate::cluster::{Cluster, pool};
 use crate::ledger::Ledger;
 use crate::process::Process;
+use crate::redis::keys_and_values;
 use crate::server::{CliRun, cli, command, run};
-use crate::wait::until;
+use crate::wait::{until, until_right};
 
 /// Few, so that each has its share of a small load.
 pub const PARTITIONS: i32 = 4;
 const ANSWER_MS_MAX: u64 = 10_000;
 const CAUGHT_UP_MS_MAX: u64 = 60_000;
+const REDIS_RIGHT_MS_MAX: u64 = 30_000;
 
 /// What the services run on.
 #[derive(Clone, Debug)]
@@ -90,6 +92,13 @@ fn base(process: &Process) -> String {
     format!("http://{}", process.address())
 }
 
+/// Of a service that has its keys from this copy of `command-api`.
+fn reading_variables(parts: &Parts, keys: &Process) -> Vec<(String, String)> {
+    let mut variables = parts.variables();
+    variables.push(("PRIMETRADE_JWKS_URL".to_owned(), format!("{}/.well-known/jwks.json", base(keys))));
+    variables
+}
+
 impl Services {
     /// Migrates the database, starts all and waits until all are ready.
     pub async fn start(parts: Parts) -> Services {
@@ -97,8 +106,7 @@ impl Services {
         cli(Path::new("/"), Some(&parts.database_url), &["migrate"], "").await.expect(0);
         let start = |program, variables: Vec<(String, String)>| Process::start(program, Vec::new(), variables);
         let commands = [(); 2].map(|()| start("command-api", parts.variables()));
-        let mut variables = parts.variables();
-        variables.push(("PRIMETRADE_JWKS_URL".to_owned(), format!("{}/.well-known/jwks.json", base(&commands[0]))));
+        let variables = reading_variables(&parts, &commands[0]);
         let projectors = [(); 2].map(|()| start("projector", variables.clone()));
         let queries = [(); 2].map(|()| start("query-api", variables.clone()));
         let services = Services { parts, commands, projectors, queries, _turn: turn };
@@ -170,6 +178,7 @@ impl Services {
                 self.reads_are_the_tables(ledger.account(), query).await;
             }
         }
+        self.redis_is_the_tables(ledgers).await;
         until("no lag", Duration::from_millis(CAUGHT_UP_MS_MAX), || async {
             for projector in &self.projectors {
                 if projector.lag_events().await? > 0 {
@@ -226,6 +235,87 @@ impl Services {
         let counted: i64 = stats["by_status"].as_object().expect("by_status").values().filter_map(Value::as_i64).sum();
         assert_eq!(usize::try_from(counted).expect("a count"), tables.len(), "{stats}");
     }
+
+    /// Where owners stand by Redis is where they stand by the tables, and what it keeps of their answers is what a copy
+    /// answers that has no Redis. (Redis may be behind for some seconds, so it is asked until it is right.)
+    async fn redis_is_the_tables(&self, ledgers: &[&Ledger]) {
+        let mut variables = reading_variables(&self.parts, &self.commands[0]);
+        variables.retain(|(name, _)| name != "PRIMETRADE_REDIS_URL");
+        let without = Process::start("query-api", Vec::new(), variables);
+        without.ready().await;
+        let pool = pool(&self.parts.database_url).await;
+        // asked by nobody before: a copy does not offer again what it has kept itself, and Redis may have been emptied
+        let random = Uuid::new_v4().as_u128();
+        let from = chrono::Utc::now().date_naive() - chrono::Days::new((random % 300) as u64 + 1);
+        let paths = [format!("/api/v1/tasks?limit={}", 100 + random % 100), format!("/api/v1/stats?from={from}")];
+        until_right(Duration::from_millis(REDIS_RIGHT_MS_MAX), || async {
+            let mut answers = Vec::new();
+            for account in ledgers.iter().map(|ledger| ledger.account()) {
+                for (number, path) in paths.iter().enumerate() {
+                    for query in &self.queries {
+                        account.at(query.api()).read(path).await.expect(200);
+                    }
+                    answers.push((account.id, number, account.at(without.api()).read(path).await.expect(200).body));
+                }
+            }
+            redis_says(&self.parts.redis_url, &pool, &answers).await
+        })
+        .await;
+        pool.close().await;
+    }
+}
+
+/// What is wrong with what Redis says, if anything: of where owners stand, and of these answers (owner, which, body).
+async fn redis_says(url: &str, pool: &PgPool, answers: &[(Uuid, usize, Vec<u8>)]) -> Result<(), String> {
+    let cache: Uuid =
+        sqlx::query_scalar("select cache_id from read_model.projection").fetch_one(pool).await.expect("id");
+    let rows = sqlx::query(
+        "select p.live_generation, o.owner_id, o.change_counter, o.revision, o.parked_position \
+         from read_model.projection p join read_model.owner o on o.generation = p.live_generation",
+    );
+    let rows = rows.fetch_all(pool).await.expect("owners");
+    let number = |number: i64| u64::try_from(number).expect("not negative");
+    // as in migrations/redis/standing.lua, but for when it was so
+    let tables: HashMap<Uuid, (i32, i64, [u64; 3])> = rows
+        .iter()
+        .map(|row| {
+            let parked = row.get::<Option<i64>, _>("parked_position").map_or(u64::MAX, number);
+            let counter = row.get::<i64, _>("change_counter");
+            let standing = [number(counter) + 1, number(row.get("revision")), parked];
+            (row.get("owner_id"), (row.get("live_generation"), counter, standing))
+        })
+        .collect();
+    let kept = |what: &str| keys_and_values(url, &format!("primetrade:{}:*:{what}", cache.simple()));
+    let mut standing_of = HashSet::new();
+    for (key, value) in kept("standing:*") {
+        let (line, owner) = key.split_once(":standing:").expect("as it was asked for");
+        let owner: Uuid = owner.parse().expect("an owner's id");
+        let Some((generation, _, expected)) = tables.get(&owner) else {
+            return Err(format!("{key}: no such owner in the tables"));
+        };
+        let value = String::from_utf8_lossy(&value);
+        let digits = |at: usize| u64::from_str_radix(value.get(16 * at..16 * (at + 1)).unwrap_or_default(), 16).ok();
+        let found = [digits(0), digits(2), digits(3)];
+        if !line.ends_with(&format!(":{generation}"))
+            || value.get(64..) != Some(owner.simple().to_string().as_str())
+            || found != expected.map(Some)
+        {
+            return Err(format!("{key} is {value}: {found:?}, in the tables {expected:?}"));
+        }
+        standing_of.insert(owner);
+    }
+    for (owner, which, body) in answers {
+        if !standing_of.contains(owner) {
+            return Err(format!("Redis does not know where {owner} stands"));
+        }
+        let Some((_, counter, _)) = tables.get(owner) else { return Err(format!("{owner} is in no table")) };
+        let of_now = kept(&format!("answer:*:{}:{counter:x}:*", owner.simple()));
+        if !of_now.iter().any(|(_, value)| value.ends_with(body)) {
+            let body = String::from_utf8_lossy(body);
+            return Err(format!("Redis does not keep answer {which} of {owner} as it is read: {body:.300}"));
+        }
+    }
+    Ok(())
 }
 
 /// Reads a topic from its beginning to its end: the versions of each stream in the last publication, each as it first

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use tokio::io::{AsyncBufReadExt, BufReader};
+
 use crate::client::Api;
 use crate::cluster::{free_port, temp_dir};
 use crate::process::{binary, clean_environment};
@@ -55,6 +57,24 @@ impl Stack {
     /// `bin/stack` with these arguments.
     pub async fn stack(&self, arguments: &[&str], input: &str) -> CliRun {
         run(self.command(arguments), input).await
+    }
+
+    /// Follows a part's log, as `bin/stack logs` does, until this is in it.
+    pub async fn logs_until(&self, part: &str, text: &str) {
+        let mut command = tokio::process::Command::from(self.command(&["logs", part]));
+        let mut following = command.stderr(Stdio::null()).kill_on_drop(true).spawn().expect("bin/stack logs");
+        let mut lines = BufReader::new(following.stdout.take().expect("piped")).lines();
+        let found = async {
+            while let Some(line) = lines.next_line().await.expect("text") {
+                if line.contains(text) {
+                    return;
+                }
+            }
+            panic!("bin/stack logs has ended");
+        };
+        let found = tokio::time::timeout(Duration::from_secs(20), found).await;
+        assert!(found.is_ok(), "not shown by bin/stack logs: {text}");
+        following.kill().await.expect("killed");
     }
 
     /// The command line on the stack's databases.

@@ -25,6 +25,22 @@ where
     }
 }
 
+/// The same for what says what is not yet right; panics with the last of that.
+pub async fn until_right<F, Fut>(deadline: Duration, mut ask: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<(), String>>,
+{
+    let started = Instant::now();
+    let mut tick = interval(Duration::from_millis(POLL_MS));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Err(wrong) = ask().await else { return };
+        assert!(started.elapsed() < deadline, "not within {deadline:?}: {wrong}");
+    }
+}
+
 /// The same on a thread that runs no async code: for what has to be ready before a runtime is.
 pub fn until_blocking<T>(what: &str, deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();

@@ -1,62 +1,78 @@
 //! The services behind their gateway: restarted one after the other under load, killed, and told of ended sessions.
 
+use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use system_tests::check::everything_holds_in;
-use system_tests::client::{Account, Api};
+use system_tests::client::{Account, Api, Request};
 use system_tests::ledger::{Ledger, Load};
+use system_tests::raw_http;
 use system_tests::stack::{COPIES, Stack};
 use system_tests::wait::until;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 const TASKS: &str = "/api/v1/tasks";
+/// A machine with much to do may take so long for an answer.
+const SOON: Duration = Duration::from_secs(30);
 /// How long an ended session may be known nowhere else.
 const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Clients that read through the gateway until they are told to stop.
-struct Readers {
+/// Clients that ask the gateway again and again until they are told to stop.
+struct Clients {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<Vec<String>>>,
 }
 
-impl Readers {
-    fn start(account: &Account, count: usize) -> Readers {
+impl Clients {
+    fn start(account: &Account, count: usize, status: u16, ask: fn(&Account, usize) -> Request) -> Clients {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let reader = |number: usize| {
-            let reader = account.at(Api::new(account.api.base()));
+        let client = |number: usize| {
+            let client = account.at(Api::new(account.api.base()));
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
             tokio::spawn(async move {
                 let mut failed = Vec::new();
                 while !stop.load(Ordering::SeqCst) {
-                    let path = [TASKS, "/api/v1/stats", "/api/v1/auth/me"][number % 3];
-                    match reader.request("GET", path).try_send().await {
-                        Ok(answer) if answer.status == 200 => {
+                    match ask(&client, number).try_send().await {
+                        Ok(answer) if answer.status == status => {
                             answered.fetch_add(1, Ordering::SeqCst);
                         }
-                        Ok(answer) => failed.push(format!("{path}: {} {}", answer.status, answer.text())),
-                        Err(error) => failed.push(format!("{path}: {error:?}")),
+                        Ok(answer) => failed.push(format!("{} {}", answer.status, answer.text())),
+                        Err(error) => failed.push(format!("{error:?}")),
                     }
                 }
                 failed
             })
         };
-        let tasks = (0..count).map(reader).collect();
-        Readers { stop, answered, tasks }
+        let tasks = (0..count).map(client).collect();
+        Clients { stop, answered, tasks }
     }
 
-    /// What was not answered 200.
-    async fn stop(self) -> Vec<String> {
+    fn readers(account: &Account, count: usize) -> Clients {
+        const PATHS: [&str; 3] = [TASKS, "/api/v1/stats", "/api/v1/auth/me"];
+        Clients::start(account, count, 200, |account, number| account.request("GET", PATHS[number % PATHS.len()]))
+    }
+
+    /// Without a key: nobody sends such a write a second time.
+    fn writers(account: &Account, count: usize) -> Clients {
+        Clients::start(account, count, 201, |account, _| account.request("POST", TASKS).json(&json!({"title": "once"})))
+    }
+
+    /// How many were answered as they should be, and what else came.
+    async fn stop(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::SeqCst);
         let mut failed = Vec::new();
         for task in self.tasks {
-            failed.extend(task.await.expect("reader"));
+            failed.extend(task.await.expect("a client"));
         }
-        assert!(self.answered.load(Ordering::SeqCst) > 100, "the readers were answered");
-        failed
+        let answered = self.answered.load(Ordering::SeqCst);
+        assert!(answered > 100, "{answered} requests were answered");
+        (answered, failed)
     }
 }
 
@@ -78,7 +94,9 @@ async fn a_rolling_restart_of_everything_fails_no_request() {
     let stack = Stack::start().await;
     let ledger = Ledger::new(stack.api().account().await);
     let load = Load::start(&ledger, 6);
-    let readers = Readers::start(ledger.account(), 6);
+    let readers = Clients::readers(ledger.account(), 6);
+    let unkeyed = stack.api().account().await;
+    let writers = Clients::writers(&unkeyed, 2);
     progress(&ledger, 100).await;
     let before: Vec<String> = COPIES.iter().map(|copy| stack.pid_text(copy)).collect();
     stack.stack(&["restart"], "").await.expect(0);
@@ -87,10 +105,20 @@ async fn a_rolling_restart_of_everything_fails_no_request() {
     }
     progress(&ledger, 100).await;
     load.stop().await;
-    let failed = readers.stop().await;
+    let (_, failed) = readers.stop().await;
     assert!(failed.is_empty(), "{} reads failed: {:?}", failed.len(), &failed[..failed.len().min(5)]);
+    let (written, failed) = writers.stop().await;
+    let gateway = stack.log("gateway");
+    assert!(
+        failed.is_empty(),
+        "{} unkeyed writes failed: {:?} {gateway}",
+        failed.len(),
+        &failed[..failed.len().min(5)]
+    );
     assert_eq!(ledger.unknown(), 0, "writes failed: {}", stack.log("gateway"));
     settled(&stack, &ledger).await;
+    let stats = unkeyed.request("GET", "/api/v1/stats").send().await.expect(200).json();
+    assert_eq!(stats["by_status"]["pending"], written, "each unkeyed write has one effect: {stats}");
 }
 
 /// Reads, and writes with a key, do not notice that a copy is killed; nothing of the others is lost or doubled.
@@ -99,7 +127,7 @@ async fn killed_copies_are_started_again() {
     let stack = Stack::start().await;
     let ledger = Ledger::new(stack.api().account().await);
     let load = Load::start(&ledger, 6);
-    let readers = Readers::start(ledger.account(), 3);
+    let readers = Clients::readers(ledger.account(), 3);
     for copy in COPIES {
         progress(&ledger, 50).await;
         stack.kill(copy).await;
@@ -107,7 +135,7 @@ async fn killed_copies_are_started_again() {
         stack.up().await;
     }
     load.stop().await;
-    let failed = readers.stop().await;
+    let (_, failed) = readers.stop().await;
     assert!(failed.is_empty(), "{} reads failed: {:?}", failed.len(), &failed[..failed.len().min(5)]);
     ledger.settle().await;
     ledger.replay(100).await;
@@ -115,11 +143,83 @@ async fn killed_copies_are_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn up_and_status_keys_and_ended_sessions() {
+async fn a_stack_as_its_operator_and_its_clients_see_it() {
     let stack = Stack::start().await;
     up_twice_changes_nothing(&stack).await;
+    operations_are_not_for_the_outside(&stack).await;
+    clients_are_known_by_their_address(&stack).await;
     ended_sessions_are_known_everywhere(&stack).await;
     keys_are_known_while_nobody_shows_them(&stack).await;
+    down_ends_everything_and_keeps_the_data(&stack).await;
+}
+
+async fn operations_are_not_for_the_outside(stack: &Stack) {
+    let gateway = stack.api();
+    let ask = async |authority: &str, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        raw_http::exchange(authority, request.as_bytes(), SOON).await
+    };
+    for (path, said) in [("livez", "200 OK"), ("readyz", "\"status\":\"ready\""), ("metrics", "# TYPE")] {
+        for copy in COPIES {
+            let answer = ask(stack.ops(copy).authority(), &format!("/{path}")).await;
+            assert!(answer.contains(said), "{copy} {path}: {answer:.300}");
+        }
+        let encoded: String = path.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        for spelled in ["/{}", "/{}?x=1", "//{}", "/{}/", "/./{}", "/x/../{}", "/{encoded}"] {
+            let path = spelled.replace("{}", path).replace("{encoded}", &encoded);
+            let answer = ask(gateway.authority(), &path).await;
+            assert_eq!(raw_http::status(&answer), 404, "{path}: {answer:.300}");
+            assert!(answer.contains("application/problem+json"), "{path}: {answer:.300}");
+        }
+    }
+    let docs = ask(gateway.authority(), "/docs").await;
+    assert!(docs.starts_with("HTTP/1.1 200") && docs.contains("text/html"), "{docs:.300}");
+}
+
+/// By the one from which they reached the gateway, whatever they say of themselves.
+async fn clients_are_known_by_their_address(stack: &Stack) {
+    let account = stack.api().account().await;
+    let body = json!({"email": account.email, "password": "not this one"}).to_string();
+    let login = format!(
+        "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.7\r\nX-Real-IP: 198.51.100.8\r\n\
+         Forwarded: for=198.51.100.9\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    // none of the trusted proxies, as 127.0.0.1 is
+    let client = Ipv4Addr::new(127, 0, 0, 2);
+    let answer = raw_http::exchange_from(client, stack.api().authority(), login.as_bytes(), SOON).await;
+    assert_eq!(raw_http::status(&answer), 401, "{answer:.500}");
+    let (email, password) = (format!("admin-{}@example.com", Uuid::new_v4().simple()), "the admin's own password");
+    let create = ["user", "create", "--email", &email, "--admin", "--password-stdin"];
+    stack.cli_with_input(&create, password).await.expect(0);
+    let admin = stack.api().log_in(Uuid::nil(), &email, password).await;
+    let audit = format!("/api/v1/users/audit?act=login-failed&account={}", account.id);
+    let page = admin.request("GET", &audit).send().await.expect(200).json();
+    assert_eq!(page["items"].as_array().map(Vec::len), Some(1), "{page}");
+    assert_eq!(page["items"][0]["client_address"], client.to_string(), "{page}");
+}
+
+async fn down_ends_everything_and_keeps_the_data(stack: &Stack) {
+    let parts = || ["postgres", "redis", "kafka", "gateway"].into_iter().chain(COPIES);
+    stack.logs_until("query-api-2", "query-api answers").await;
+    let account = stack.api().account().await;
+    let task = account.create(json!({"title": "kept"})).await;
+    let pids: Vec<String> = parts().map(|part| stack.pid_text(part)).collect();
+    stack.stack(&["down"], "").await.expect(0);
+    for (part, pid) in parts().zip(pids) {
+        let number = pid.lines().next().expect("a process number");
+        assert!(!Path::new("/proc").join(number).exists(), "{part} still runs");
+    }
+    let status = stack.stack(&["status"], "").await.expect(1);
+    for part in parts() {
+        let line = status.out.lines().find(|line| line.starts_with(part)).expect("a line");
+        assert!(line.contains("stopped"), "{line}");
+    }
+    stack.stack(&["down"], "").await.expect(0);
+    stack.up().await;
+    let again = stack.api().log_in(account.id, &account.email, &account.password).await;
+    assert_eq!(again.task(task).await["title"], "kept");
 }
 
 async fn up_twice_changes_nothing(stack: &Stack) {

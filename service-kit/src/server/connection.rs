@@ -28,8 +28,8 @@ use crate::client_address::{Peer, TrustedProxies};
 
 /// Beyond this the parser itself refuses, without a body.
 const PARSER_BUFFER_BYTES_MAX: usize = 128 << 10;
-/// With what a service waits before and after it: 10 s from SIGTERM to the end.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// A part of a service's time to stop: see `service`.
+pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 10_000;
 /// Of one address, and at most a quarter of all.
 const ADDRESS_CONNECTIONS_MAX: usize = 256;

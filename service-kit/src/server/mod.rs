@@ -23,6 +23,7 @@ mod guests;
 mod socket;
 mod tls;
 
+pub(crate) use connection::DRAIN_TIME_MAX;
 pub use connection::{Door, serve};
 pub use edge::{COMPRESSED_FROM_BYTES, Edge, EdgeSettings, HEADER_BYTES_MAX, URI_BYTES_MAX, edge};
 pub use tls::Tls;
