@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -22,8 +23,7 @@ use system_tests::redis::Redis;
 use system_tests::server::cli;
 use system_tests::services::{PARTITIONS, Parts, Services};
 use system_tests::slowness::Slowness;
-use system_tests::wait::{until, until_blocking};
-use tokio::time::{MissedTickBehavior, interval};
+use system_tests::wait::until;
 use uuid::Uuid;
 
 const TASKS: &str = "/api/v1/tasks";
@@ -281,73 +281,70 @@ async fn a_projector_is_killed_before_its_commit() {
     settled(&services, &ledger, load).await;
 }
 
-/// How often the projectors were told which partitions are theirs.
-fn assignments(services: &Services) -> usize {
+/// How often a projector was told which partitions are its own: once for each rebalance.
+fn rebalances(services: &Services) -> usize {
     let told = |copy: &Process| copy.log().matches("partitions are assigned").count();
-    services.projectors.iter().map(told).sum()
+    services.projectors.iter().map(told).max().unwrap_or(0)
 }
 
-/// A member of the projectors' group that takes its share of the partitions and does nothing with them.
-fn guest(parts: &Parts) -> BaseConsumer {
-    let guest: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &parts.brokers)
-        .set("group.id", format!("{}.projector", parts.topic))
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("enable.auto.commit", "false")
-        .set("session.timeout.ms", "6000")
-        .create()
-        .expect("consumer");
-    guest.subscribe(&[&parts.topic]).expect("subscribed");
-    guest
+/// A thread must end also where its test fails.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
-/// 6. Partitions change hands all the time: in each second, or as soon as the machine can, somebody joins the group or
-/// leaves it, a guest mostly and now and then a copy.
+/// A member of the projectors' group that takes its share of the partitions and does nothing with them: there for a
+/// second, away for a second, until it is told to stop.
+fn guest(parts: &Parts, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        let guest: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &parts.brokers)
+            .set("group.id", format!("{}.projector", parts.topic))
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("consumer");
+        guest.subscribe(&[&parts.topic]).expect("subscribed");
+        let until = Instant::now() + SECOND;
+        while Instant::now() < until {
+            let _passed_over = guest.poll(Duration::from_millis(20));
+        }
+        drop(guest);
+        std::thread::park_timeout(SECOND);
+    }
+}
+
+/// 6. Partitions change hands all the time: each second somebody joins the group or leaves it, and the copies themselves
+/// go and come now and then.
 #[tokio::test]
 async fn a_rebalance_every_second() {
     const REBALANCES: usize = 30;
     let services = services().await;
     let (ledger, load) = loaded(&services).await;
-    let mut second = interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let noticed = async |before: usize, what: &str| {
-        until(what, Duration::from_secs(60), || async { (assignments(&services) > before).then_some(()) }).await;
-    };
-    let (mut seen, began) = (0, Instant::now());
-    for round in 0..REBALANCES / 2 {
-        second.tick().await;
-        let before = assignments(&services);
+    let stop = StopOnDrop::default();
+    let (parts, stopping) = (services.parts.clone(), Arc::clone(&stop.0));
+    let guest = tokio::task::spawn_blocking(move || guest(&parts, &stopping));
+    let (before, began) = (rebalances(&services), Instant::now());
+    let mut round = 0;
+    while began.elapsed() < Duration::from_secs(30) || rebalances(&services) < before + REBALANCES {
+        assert!(began.elapsed() < Duration::from_secs(300), "{} rebalances", rebalances(&services) - before);
         let copy = &services.projectors[round % 2];
-        if round % 5 == 4 {
-            // both copies are asked again when one goes, and when it comes
-            copy.terminate().await;
-            noticed(before, "the other copy has all partitions").await;
-            second.tick().await;
-            let before = assignments(&services);
-            copy.restart().await;
-            noticed(before, "the copy has its share again").await;
-        } else {
-            let guest = guest(&services.parts);
-            let joined = tokio::task::spawn_blocking(move || {
-                until_blocking("the guest has its share", Duration::from_secs(60), || {
-                    // polled for what happens in the group; what it is given to read is passed over
-                    let _ = guest.poll(Duration::from_millis(20));
-                    (guest.assignment().is_ok_and(|share| share.count() > 0)).then_some(())
-                });
-                guest
-            });
-            let guest = joined.await.expect("a guest");
-            noticed(before, "the copies have what is left").await;
-            second.tick().await;
-            let before = assignments(&services);
-            tokio::task::spawn_blocking(move || drop(guest)).await.expect("it leaves");
-            noticed(before, "the copies have all again").await;
-        }
-        seen += 2;
-        ledger.progress(5).await;
+        copy.terminate().await;
+        copy.restart().await;
+        round += 1;
+        let target = rebalances(&services) + 3;
+        until("rebalances go on", Duration::from_secs(60), || async {
+            (rebalances(&services) >= target).then_some(())
+        })
+        .await;
     }
-    println!("{seen} rebalances in {:?}", began.elapsed());
-    assert_eq!(seen, REBALANCES);
+    println!("{} rebalances in {:?}", rebalances(&services) - before, began.elapsed());
+    drop(stop);
+    guest.await.expect("the guest");
     settled(&services, &ledger, load).await;
 }
 
