@@ -245,9 +245,10 @@ impl Services {
         without.ready().await;
         let pool = pool(&self.parts.database_url).await;
         // asked by nobody before: a copy does not offer again what it has kept itself, and Redis may have been emptied
-        let random = Uuid::new_v4().as_u128();
-        let from = chrono::Utc::now().date_naive() - chrono::Days::new((random % 300) as u64 + 1);
-        let paths = [format!("/api/v1/tasks?limit={}", 100 + random % 100), format!("/api/v1/stats?from={from}")];
+        let random = i32::from(Uuid::new_v4().as_bytes()[0]) + 1;
+        let from: String =
+            sqlx::query_scalar("select (current_date - $1)::text").bind(random).fetch_one(&pool).await.expect("a day");
+        let paths = [format!("/api/v1/tasks?limit={}", 100 + random % 101), format!("/api/v1/stats?from={from}")];
         until_right(Duration::from_millis(REDIS_RIGHT_MS_MAX), || async {
             let mut answers = Vec::new();
             for account in ledgers.iter().map(|ledger| ledger.account()) {

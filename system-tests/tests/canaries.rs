@@ -15,6 +15,7 @@ use system_tests::kafka::Kafka;
 use system_tests::redis::Redis;
 use system_tests::server::{Config, Server};
 use system_tests::services::{Parts, Services};
+use system_tests::stack::{COPIES, Stack};
 use system_tests::wait::until;
 use uuid::Uuid;
 
@@ -333,4 +334,34 @@ async fn nowhere_in_the_services() {
         assert!(log.to_lowercase().contains("debug"), "it is talkative: {log:.500}");
         canaries.absent("a service's log", &log);
     }
+}
+
+/// Every part's log, Postgres', Kafka's and the gateway's too; with copies away, so that the gateway has something to
+/// say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nowhere_in_a_stack() {
+    let stack = Stack::start_with(&[("PRIMETRADE_LOG", "debug"), ("PRIMETRADE_LOG_FORMAT", "json")]).await;
+    let (api, canaries) = (stack.api(), Canaries::new());
+    every_door(&api, &canaries).await;
+    let database = pool(&stack.database_url()).await;
+    with_the_database_in_disorder(&api, &canaries, &database).await;
+    database.close().await;
+    for copy in COPIES {
+        stack.kill(copy).await;
+    }
+    let Canaries { password, email, title, .. } = &canaries;
+    for path in ["/api/v1/tasks?q=", "/api/v1/tasks/", "/api/v1/auth/me?access_token="] {
+        send(&canaries, api.get(&format!("{path}{title}"))).await.expect(503);
+    }
+    let login = api.post("/api/v1/auth/login", &json!({"email": email, "password": password}));
+    send(&canaries, login).await.expect(503);
+    let keyed = api.request("PATCH", &format!("/api/v1/tasks/{title}")).key(title).json(&json!({"title": title}));
+    send(&canaries, keyed).await.expect(503);
+    let parts = ["postgres", "redis", "kafka", "gateway"].iter().chain(&COPIES);
+    for part in parts {
+        let log = stack.log(part);
+        assert_eq!(log.is_empty(), *part == "gateway", "the log of {part}: {log:.500}");
+        canaries.absent(&format!("the log of {part}"), &log);
+    }
+    stack.up().await;
 }

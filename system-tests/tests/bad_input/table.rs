@@ -30,6 +30,49 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 /// An answer takes at most the 30 s that a body may take, and a while.
 const ANSWER_MS_MAX: u64 = 60_000;
 
+/// Each family with as many cases as it has at least: none goes unnoticed.
+const FAMILIES: [(&str, usize); 20] = [
+    ("JSON of a new task", 80),
+    ("JSON of a patch", 60),
+    ("JSON of an action", 6),
+    ("JSON of a batch", 18),
+    ("login", 34),
+    ("registration", 32),
+    ("sessions and passwords", 26),
+    ("owners: ids", 49),
+    ("owners: cursors, tokens, tags", 30),
+    ("framing", 21),
+    ("requests that are none", 19),
+    ("methods, paths and encodings", 40),
+    ("JWT headers", 87),
+    ("JWT claims", 57),
+    ("JWT signatures and forms", 40),
+    ("Authorization by hand", 5),
+    ("roles", 8),
+    ("values of a new task", 82),
+    ("values of a patch", 69),
+    ("values of paths and queries", 35),
+];
+/// Of all families together.
+const CASES_MIN: usize = 120;
+
+#[test]
+fn there_are_enough_cases_and_no_family_is_gone() {
+    let sources = [
+        include_str!("json.rs"),
+        include_str!("login.rs"),
+        include_str!("owners.rs"),
+        include_str!("raw_http.rs"),
+        include_str!("tokens.rs"),
+        include_str!("values.rs"),
+    ];
+    for (name, _) in FAMILIES {
+        let told = format!("\"{name}\"");
+        assert!(sources.iter().any(|source| source.contains(&told)), "the family {name} is gone");
+    }
+    assert!(FAMILIES.iter().map(|(_, least)| least).sum::<usize>() >= CASES_MIN);
+}
+
 /// A bad request, and what it gets.
 pub struct Case {
     /// What is bad about it.
@@ -87,7 +130,8 @@ pub async fn family(name: &str, cases: impl AsyncFnOnce(Arc<Door>) -> Vec<Case>)
     let server = &door.server;
     let cases = cases(Arc::clone(&door)).await;
     let count = cases.len();
-    assert!(count > 0, "{name}: no cases");
+    let least = FAMILIES.iter().find(|(family, _)| *family == name).map_or(1, |(_, least)| *least);
+    assert!(count >= least, "{name}: {count} cases, there were {least}");
     let pid = server.pid();
     let mut stored = Stored::look(&door.database).await;
     for case in cases {
