@@ -15,12 +15,14 @@ const EVERY_MS: u64 = 50;
 /// takes woken up.
 const STEPS: u32 = 10;
 
+/// When it should have begun, and when it was done; the last one is under way.
+type Step = (Instant, Option<Instant>);
+
 /// A small commit to a table of the test's own, again and again: what each step of ours takes at least, and nothing that
 /// ours can delay.
 #[derive(Debug)]
 pub struct Slowness {
-    /// When each began, and when it was done; the last one is under way.
-    steps: Arc<Mutex<Vec<(Instant, Option<Instant>)>>>,
+    steps: Arc<Mutex<Vec<Step>>>,
     task: JoinHandle<()>,
 }
 
@@ -50,7 +52,7 @@ impl Drop for Slowness {
     }
 }
 
-async fn look(pool: PgPool, steps: Arc<Mutex<Vec<(Instant, Option<Instant>)>>>) {
+async fn look(pool: PgPool, steps: Arc<Mutex<Vec<Step>>>) {
     let mut tick = interval(Duration::from_millis(EVERY_MS));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
