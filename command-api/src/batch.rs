@@ -13,6 +13,7 @@ use metrics::{counter, histogram};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use service_kit::body::{BATCH_BYTES_MAX, read_body, require_media_type};
+use service_kit::clock::new_id;
 use service_kit::context::waiting;
 use service_kit::load::turned_away;
 use service_kit::openapi::{EXAMPLE_ID, Operation, count, reference, whole};
@@ -25,7 +26,7 @@ use uuid::Uuid;
 
 use crate::CommandApi;
 use crate::attempt::{Attempt, command_id_of_key, command_id_of_key_and_index};
-use crate::execute::{Accepted, Caller, Expected, Identity, Item, Refused, new_id};
+use crate::execute::{Accepted, Caller, Expected, Identity, Item, Refused};
 use crate::line::{self, Line};
 use crate::refusal::{self, IdentityFrom};
 use crate::{answer, split, write};

@@ -21,7 +21,7 @@ use futures_util::StreamExt;
 use metrics::counter;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use service_kit::clock;
+use service_kit::clock::{self, new_id};
 use service_kit::context;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::yield_now;
@@ -569,11 +569,6 @@ fn decide_item(stream: &Stream, item: &Item, now: Time) -> Result<(u16, Vec<NewE
     let occurred_at = occurred_at(item.occurred_at, now, previous)?;
     let event = |event| NewEvent { event_id: new_id(), occurred_at, event };
     Ok((status, events.into_iter().map(event).collect()))
-}
-
-#[expect(clippy::disallowed_methods, reason = "ids are made at the edge: here")]
-pub(crate) fn new_id() -> Uuid {
-    Uuid::now_v7()
 }
 
 fn unzip3<A, B, C>(items: Vec<(A, B, C)>) -> (Vec<A>, Vec<B>, Vec<C>) {

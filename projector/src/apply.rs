@@ -246,9 +246,9 @@ pub(crate) struct Batch {
     to_park: Vec<ToPark>,
     parked: HashMap<Stream, i64>,
     rows: HashMap<Stream, TaskRow>,
-    /// Something happens that would not happen again in the same way.
     /// How long the tasks took that were completed.
     completion_seconds: Vec<f64>,
+    /// Something happens that would not happen again in the same way.
     must_be_durable: bool,
     events: usize,
 }
