@@ -2,7 +2,8 @@
 //! "expected_version"?, …}`.
 
 use domain::{CommandId, Invalid, TaskCommand, TaskId, TaskPatch, Time, parse_time};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use service_kit::body::BODY_BYTES_MAX;
 use service_kit::openapi::EXAMPLE_ID;
 use service_kit::problem::{Problem, ProblemCode};
 use uuid::Uuid;
@@ -11,9 +12,6 @@ use crate::create::Draft;
 use crate::fields::{self, Mistakes};
 use crate::json::{self, Json};
 use crate::{patch, schema as field};
-
-/// How long one command may be, in bytes: as long as the body of a single request.
-pub const BYTES_MAX: usize = 1024 * 1024;
 
 /// A command that is right in itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,30 +47,34 @@ enum Kind {
 
 impl Kind {
     fn parse(text: &str) -> Result<Self, Invalid> {
-        Ok(match text {
-            "CreateTask" => Self::Create,
-            "RenameTask" => Self::Change("title"),
-            "DescribeTask" => Self::Change("description"),
-            "ReprioritizeTask" => Self::Change("priority"),
-            "ScheduleTask" => Self::Change("due_at"),
-            "TagTask" => Self::Tag,
-            "UntagTask" => Self::Untag,
-            "StartTask" => Self::Start,
-            "CompleteTask" => Self::Complete,
-            "ReopenTask" => Self::Reopen,
-            "CancelTask" => Self::Cancel,
-            "DeleteTask" => Self::Delete,
-            _ => return Err(Invalid("is not the type of a command".into())),
-        })
+        let found = TYPES.iter().find(|(name, ..)| *name == text);
+        found.map(|(_, kind, _)| *kind).ok_or_else(|| Invalid("is not the type of a command".into()))
     }
 }
+
+/// Each type, and the schema of what only its lines have.
+const TYPES: [(&str, Kind, fn() -> Value); 12] = [
+    ("CreateTask", Kind::Create, draft),
+    ("RenameTask", Kind::Change("title"), || one("title", field::title())),
+    ("DescribeTask", Kind::Change("description"), || one("description", field::description())),
+    ("ReprioritizeTask", Kind::Change("priority"), || one("priority", field::priority())),
+    ("ScheduleTask", Kind::Change("due_at"), || one("due_at", field::due_at())),
+    ("TagTask", Kind::Tag, tag_or_tags),
+    ("UntagTask", Kind::Untag, tag_or_tags),
+    ("StartTask", Kind::Start, nothing),
+    ("CompleteTask", Kind::Complete, nothing),
+    ("ReopenTask", Kind::Reopen, nothing),
+    ("CancelTask", Kind::Cancel, nothing),
+    ("DeleteTask", Kind::Delete, nothing),
+];
 
 /// Parses a line.
 ///
 /// # Errors
 /// 400 what is not understood, 413 what is too long, 422 what breaks a rule; with everything that is wrong.
 pub fn parse(text: &[u8]) -> Result<Line, Problem> {
-    if text.len() > BYTES_MAX {
+    // as long as the body of a single request
+    if text.len() > BODY_BYTES_MAX {
         return Err(Problem::new(ProblemCode::BodyTooLarge).detail("A command has at most 1 MiB."));
     }
     let json = json::parse(text).map_err(|error| {
@@ -245,63 +247,60 @@ impl Content {
 
 /// Of each type, by which they are told apart.
 pub(crate) fn schema() -> Value {
-    let one_of = |pointers: [&str; 2]| json!(pointers.map(|pointer| json!({"required": [pointer]})));
-    let fields =
-        |fields: &[(&str, Value)]| fields.iter().map(|(name, field)| ((*name).to_owned(), field.clone())).collect();
-    let none = || (Map::new(), json!({}));
-    let one = |name: &str, field: Value| (fields(&[(name, field)]), json!({"required": [name]}));
-    let tags = || {
-        let tags = json!({"type": "array", "items": field::tag()});
-        (fields(&[("tag", field::tag()), ("tags", tags)]), json!({"oneOf": one_of(["tag", "tags"])}))
-    };
-    let create = [
-        ("id", field::id()),
-        ("title", field::title()),
-        ("description", field::description()),
-        ("priority", field::priority_or_absent()),
-        ("due_at", field::due_at()),
-        ("tags", field::tags()),
-    ];
-    let kinds = [
-        ("CreateTask", (fields(&create), json!({"required": ["title"]}))),
-        ("RenameTask", one("title", field::title())),
-        ("DescribeTask", one("description", field::description())),
-        ("ReprioritizeTask", one("priority", field::priority())),
-        ("ScheduleTask", one("due_at", field::due_at())),
-        ("TagTask", tags()),
-        ("UntagTask", tags()),
-        ("StartTask", none()),
-        ("CompleteTask", none()),
-        ("ReopenTask", none()),
-        ("CancelTask", none()),
-        ("DeleteTask", none()),
-    ];
-    let kinds = kinds.into_iter().map(|(kind, (own, mut schema))| {
-        let mut properties = common();
-        properties.insert("type".to_owned(), json!({"const": kind}));
-        properties.extend(own);
+    let types = TYPES.iter().map(|(name, _, own)| {
+        let mut schema = own();
         let mut required = vec![json!("type"), json!("task_id")];
         required.extend(schema["required"].as_array().into_iter().flatten().cloned());
-        schema["title"] = kind.into();
-        schema["type"] = "object".into();
-        schema["additionalProperties"] = false.into();
-        schema["required"] = required.into();
-        schema["properties"] = properties.into();
+        let mut properties = common();
+        properties["type"] = json!({"const": name});
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            properties[name] = field.clone();
+        }
+        schema["title"] = json!(name);
+        schema["type"] = json!("object");
+        schema["additionalProperties"] = json!(false);
+        schema["required"] = json!(required);
+        schema["properties"] = properties;
         schema
     });
-    json!({"description": "One command of a batch.", "oneOf": kinds.collect::<Vec<_>>()})
+    json!({"description": "One command of a batch.", "oneOf": types.collect::<Vec<_>>()})
 }
 
-fn common() -> Map<String, Value> {
+/// The members that a line of any type has.
+fn common() -> Value {
     let own = "The command's own idempotency key: again with the same content it is replayed.";
     let imports = "For imports: not in the future, not before the task's previous event.";
-    let fields = json!({
+    json!({
         "task_id": {"type": "string", "format": "uuid", "examples": [EXAMPLE_ID]},
         "command_id": {"type": ["string", "null"], "format": "uuid", "description": own},
         "occurred_at": {"type": ["string", "null"], "format": "date-time", "description": imports},
         "expected_version": {"type": ["integer", "null"], "minimum": 0, "description": "The version that the task must have."},
+    })
+}
+
+fn draft() -> Value {
+    let members = json!({
+        "id": field::id(),
+        "title": field::title(),
+        "description": field::description(),
+        "priority": field::priority_or_absent(),
+        "due_at": field::due_at(),
+        "tags": field::tags(),
     });
-    fields.as_object().cloned().unwrap_or_default()
+    json!({"properties": members, "required": ["title"]})
+}
+
+fn one(name: &str, schema: Value) -> Value {
+    json!({"properties": {name: schema}, "required": [name]})
+}
+
+fn tag_or_tags() -> Value {
+    let members = json!({"tag": field::tag(), "tags": {"type": "array", "items": field::tag()}});
+    json!({"properties": members, "oneOf": [{"required": ["tag"]}, {"required": ["tags"]}]})
+}
+
+fn nothing() -> Value {
+    json!({})
 }
 
 fn without_command_id(json: Json<'_>) -> Json<'_> {
@@ -476,7 +475,7 @@ mod tests {
 
     #[test]
     fn a_line_longer_than_a_single_body_fails_alone() {
-        let long = line("RenameTask", &format!(r#""title":"{}""#, "x".repeat(BYTES_MAX)));
+        let long = line("RenameTask", &format!(r#""title":"{}""#, "x".repeat(BODY_BYTES_MAX)));
         assert_eq!(parse(long.as_bytes()).unwrap_err().status(), 413);
     }
 
