@@ -3,22 +3,21 @@
 use axum::Router;
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use domain::{Time, format_time};
 use event_store::TailReader;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service_kit::admin_acts;
 use service_kit::auth::Admin;
 use service_kit::body::EmptyBody;
 use service_kit::openapi::{
     Described, EXAMPLE_ID, EXAMPLE_TIME, Operation, Routes, Tag, count, page_of, reference, time, whole,
 };
-use service_kit::page::{Limit, next_link};
+use service_kit::page::{Limit, PageOf};
 use service_kit::problem::{Problem, ProblemCode};
-use service_kit::query::{PathId, StrictQuery};
+use service_kit::query::{NoQuery, PathId, StrictQuery};
 use service_kit::token::Sealer;
+use service_kit::{admin_acts, answer};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -183,15 +182,7 @@ fn rebuild_schema() -> Value {
     }))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
-async fn projections(
-    _: Admin,
-    State(api): State<AdminApi>,
-    StrictQuery(Nothing {}): StrictQuery<Nothing>,
-) -> Result<Json<Projections>, Problem> {
+async fn projections(_: Admin, State(api): State<AdminApi>, _: NoQuery) -> Result<Response, Problem> {
     let shards = lag::look(&api.pool, &api.tail).await.map_err(unavailable)?;
     let rebuild = sqlx::query!(
         r#"
@@ -262,7 +253,7 @@ async fn projections(
             rebuild: rebuild.clone(),
         })
         .collect();
-    Ok(Json(Projections { items, partitions, unreadable_messages }))
+    Ok(answer::json(StatusCode::OK, &Projections { items, partitions, unreadable_messages }))
 }
 
 #[derive(Deserialize)]
@@ -271,12 +262,6 @@ struct PageQuery {
     #[serde(default)]
     limit: Limit,
     cursor: Option<String>,
-}
-
-#[derive(Serialize)]
-struct ParkedPage {
-    items: Vec<ParkedEvent>,
-    next_cursor: Option<String>,
 }
 
 /// An event that could not be applied, or a message that nobody can read.
@@ -351,27 +336,20 @@ async fn parked(
     State(api): State<AdminApi>,
     OriginalUri(uri): OriginalUri,
     StrictQuery(query): StrictQuery<PageQuery>,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
+    let (sealer, reader) = (&api.sealer, principal.owner);
+    let page = PageOf { sealer, reader, binding: PARKED_CURSOR, uri: &uri, limit: query.limit };
     // Events in the order of the log, then messages.
-    let (shard, number, id) = match &query.cursor {
-        None => (i32::MIN, 0, Uuid::nil()),
-        Some(cursor) => api
-            .sealer
-            .open_cursor(cursor, principal.owner, PARKED_CURSOR)
-            .ok()
-            .and_then(|payload| {
-                let (shard, rest) = payload.split_first_chunk::<4>()?;
-                let (number, id) = rest.split_first_chunk::<8>()?;
-                let id = Uuid::from_slice(id).ok()?;
-                Some((i32::from_be_bytes(*shard), i64::from_be_bytes(*number), id))
-            })
-            .ok_or_else(|| Problem::new(ProblemCode::InvalidCursor))?,
-    };
+    let behind = page.begins_behind(query.cursor.as_deref(), |key| {
+        let (shard, rest) = key.split_first_chunk::<4>()?;
+        let (number, id) = rest.split_first_chunk::<8>()?;
+        Some((i32::from_be_bytes(*shard), i64::from_be_bytes(*number), Uuid::from_slice(id).ok()?))
+    })?;
+    let (shard, number, id) = behind.unwrap_or((i32::MIN, 0, Uuid::nil()));
     let mut connection = api.pool.acquire().await.map_err(unavailable)?;
     admin_acts::record(&mut connection, &principal, admin_acts::PARKED_READ, None).await.map_err(unavailable)?;
     drop(connection);
-    let limit = usize::from(query.limit);
-    let mut rows = sqlx::query!(
+    let rows = sqlx::query!(
         r#"
         select k.id, k.shard, k.position, k.topic, k.partition, k.message_offset, k.owner_id, k.task_id, k.version,
             k.type as event_type, coalesce(k.shard, $4 + k.partition) as "place!",
@@ -391,7 +369,7 @@ async fn parked(
         "#,
         shard,
         number,
-        i64::from(query.limit) + 1,
+        page.rows_max(),
         // past all shards
         1 << 16,
         id,
@@ -399,19 +377,10 @@ async fn parked(
     .fetch_all(&api.pool)
     .await
     .map_err(unavailable)?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(|last| {
-        let payload = [&last.place.to_be_bytes()[..], &last.number.to_be_bytes()[..], &last.id.as_bytes()[..]].concat();
-        api.sealer.seal_cursor(principal.owner, PARKED_CURSOR, &payload)
-    });
-    let mut headers = HeaderMap::new();
-    if let Some(link) = next_cursor.as_deref().and_then(|cursor| next_link(uri.path(), uri.query(), cursor)) {
-        headers.insert(LINK, link);
-    }
-    let items = rows
-        .into_iter()
-        .map(|row| ParkedEvent {
+    Ok(page.answer(
+        rows,
+        |last| [&last.place.to_be_bytes()[..], &last.number.to_be_bytes()[..], &last.id.as_bytes()[..]].concat(),
+        |row| ParkedEvent {
             id: row.id,
             task_id: row.task_id,
             owner_id: row.owner_id,
@@ -426,9 +395,8 @@ async fn parked(
             partition: row.partition,
             offset: row.message_offset,
             retrying: row.retrying,
-        })
-        .collect();
-    Ok((headers, Json(ParkedPage { items, next_cursor })))
+        },
+    ))
 }
 
 #[derive(Serialize)]
@@ -441,9 +409,9 @@ async fn retry(
     Admin(principal): Admin,
     State(api): State<AdminApi>,
     PathId(id): PathId,
-    StrictQuery(Nothing {}): StrictQuery<Nothing>,
+    _: NoQuery,
     EmptyBody(_): EmptyBody,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     let mut transaction = api.pool.begin().await.map_err(unavailable)?;
     let row = sqlx::query!(
         r#"
@@ -463,7 +431,7 @@ async fn retry(
     let recorded = admin_acts::record(&mut transaction, &principal, admin_acts::PARKED_RETRIED, Some(&detail)).await;
     recorded.map_err(unavailable)?;
     transaction.commit().await.map_err(unavailable)?;
-    Ok((StatusCode::ACCEPTED, Json(Retry { id, retry_at: format_time(row.retry_at) })))
+    Ok(answer::json(StatusCode::ACCEPTED, &Retry { id, retry_at: format_time(row.retry_at) }))
 }
 
 fn retry_described() -> Operation {
@@ -476,22 +444,6 @@ fn retry_described() -> Operation {
 
 fn retry_schema() -> Value {
     whole(json!({"id": {"type": "string", "format": "uuid"}, "retry_at": time()}))
-}
-
-/// An answer in JSON.
-struct Json<T>(T);
-
-impl<T: Serialize> IntoResponse for Json<T> {
-    fn into_response(self) -> Response {
-        match serde_json::to_vec(&self.0) {
-            Ok(body) => {
-                let json = HeaderValue::from_static("application/json");
-                let private = HeaderValue::from_static("private, no-cache");
-                ([(CONTENT_TYPE, json), (CACHE_CONTROL, private)], body).into_response()
-            }
-            Err(error) => Problem::internal(&error).into_response(),
-        }
-    }
 }
 
 fn unavailable(error: sqlx::Error) -> Problem {

@@ -36,7 +36,10 @@ pub mod query;
 /// `If-Match`, `If-None-Match`, `Idempotency-Key`, `Consistency-Token`, entity tags.
 pub mod headers;
 
-/// Page sizes and `Link`.
+/// Answers in JSON.
+pub mod answer;
+
+/// Pages of lists: their sizes, cursors and `Link`.
 pub mod page;
 
 /// `/livez`, `/readyz`, `/metrics`.

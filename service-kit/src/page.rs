@@ -1,10 +1,18 @@
-//! Pages: `limit`, and the `Link` to the next one.
+//! Pages: `limit`, `cursor`, and the `Link` to the next one.
 
 use std::fmt;
 
-use axum::http::HeaderValue;
+use axum::http::header::LINK;
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::response::Response;
+use domain::OwnerId;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+
+use crate::answer;
+use crate::problem::{Problem, ProblemCode};
+use crate::token::Sealer;
 
 /// The largest page, in items.
 pub const LIMIT_MAX: u16 = 200;
@@ -62,6 +70,71 @@ impl<'de> Deserialize<'de> for Limit {
             }
         }
         deserializer.deserialize_str(Digits)
+    }
+}
+
+/// A page of a list that somebody asks for. Its cursor is the key of the last item of the page before.
+pub struct PageOf<'a> {
+    /// Makes cursors that nobody else can make.
+    pub sealer: &'a Sealer,
+    /// Whose cursors they are.
+    pub reader: OwnerId,
+    /// What cursors of the list are bound to besides their reader.
+    pub binding: &'a [u8],
+    /// Of the request.
+    pub uri: &'a Uri,
+    /// How many items it has at most.
+    pub limit: Limit,
+}
+
+#[derive(Serialize)]
+struct Body<T> {
+    items: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+impl PageOf<'_> {
+    /// The key behind which it begins, as `key` reads it; none: the first page.
+    ///
+    /// # Errors
+    /// 400 where the cursor is not of this list and reader.
+    pub fn begins_behind<K>(
+        &self,
+        cursor: Option<&str>,
+        key: impl FnOnce(&[u8]) -> Option<K>,
+    ) -> Result<Option<K>, Problem> {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let payload = self.sealer.open_cursor(cursor, self.reader, self.binding).ok();
+        let key = payload.and_then(|payload| key(&payload));
+        key.map(Some).ok_or_else(|| Problem::new(ProblemCode::InvalidCursor))
+    }
+
+    /// How many rows to look for: one more than is shown tells whether there is another page.
+    #[must_use]
+    pub fn rows_max(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+
+    /// The answer, from what was found in [`Self::rows_max`]: each row as `shown`, the next page behind the last one's
+    /// `key`.
+    pub fn answer<Row, Key: AsRef<[u8]>, Shown: Serialize>(
+        &self,
+        mut found: Vec<Row>,
+        key: impl FnOnce(&Row) -> Key,
+        shown: impl FnMut(Row) -> Shown,
+    ) -> Response {
+        let size = usize::from(self.limit);
+        let more = found.len() > size;
+        found.truncate(size);
+        let last = found.last().filter(|_| more).map(key);
+        let next_cursor = last.map(|key| self.sealer.seal_cursor(self.reader, self.binding, key.as_ref()));
+        let link = next_cursor.as_ref().and_then(|cursor| next_link(self.uri.path(), self.uri.query(), cursor));
+        let items: Vec<Shown> = found.into_iter().map(shown).collect();
+        let mut response = answer::json(StatusCode::OK, &Body { items, next_cursor });
+        if let Some(link) = link {
+            response.headers_mut().insert(LINK, link);
+        }
+        response
     }
 }
 

@@ -9,12 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_kit::auth::Admin;
 use service_kit::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, one_of, page_of, reference, time, whole};
-use service_kit::page::Limit;
+use service_kit::page::{Limit, PageOf};
 use service_kit::problem::Problem;
 use service_kit::query::StrictQuery;
 use uuid::Uuid;
 
-use super::pages::PageOf;
 use super::{described_as, problem};
 
 #[derive(Deserialize)]
@@ -91,10 +90,10 @@ pub(super) async fn list(
     let (filter, binding) = (params.filter()?, params.binding());
     let (sealer, reader) = (identity.sealer(), principal.owner);
     let page = PageOf { sealer, reader, binding: &binding, uri: &uri, limit: params.limit };
-    let before = page.begins_behind(params.cursor.as_deref())?;
+    let before = page.begins_behind(params.cursor.as_deref(), |id| Uuid::from_slice(id).ok())?;
     identity.accounts().tell_read(Act::AuditRead, principal.session).await.map_err(problem)?;
     let events = identity.accounts().audit_events(&filter, before, page.rows_max()).await.map_err(problem)?;
-    Ok(page.answer::<_, Shown>(events, |event| event.id))
+    Ok(page.answer(events, |event| event.id, Shown::from))
 }
 
 pub(super) fn described() -> Operation {

@@ -54,7 +54,7 @@ pub(super) fn tokens(tokens: Tokens) -> Response {
         refresh_token: &'a str,
         refresh_expires_in: i32,
     }
-    not_stored(super::answer(
+    not_stored(service_kit::answer::json(
         StatusCode::OK,
         &Answer {
             access_token: tokens.access_token.expose_secret(),

@@ -7,13 +7,14 @@ use axum::response::{IntoResponse, Response};
 use identity::Name;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use service_kit::answer;
 use service_kit::auth::Principal;
 use service_kit::body::MergePatch;
 use service_kit::openapi::{Operation, reference};
 use service_kit::problem::{Problem, ProblemCode};
 
 use super::profile::Profiles;
-use super::{InvalidFields, OwnAccount, account_example, answer, described_as, problem, value};
+use super::{InvalidFields, OwnAccount, account_example, described_as, problem, value};
 
 /// The account of the access token.
 pub(super) async fn show(State(profiles): State<Profiles>, principal: Principal) -> Result<impl IntoResponse, Problem> {
@@ -37,7 +38,7 @@ pub(super) async fn rename(
     let name = mistakes.take("/name", Name::parse(&body.name));
     let name = mistakes.or(name)?;
     let account = identity.accounts().rename(principal.owner, &name).await.map_err(problem)?;
-    Ok(answer(StatusCode::OK, &OwnAccount::from(account)))
+    Ok(answer::json(StatusCode::OK, &OwnAccount::from(account)))
 }
 
 pub(super) fn show_described() -> Operation {

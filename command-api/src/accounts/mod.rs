@@ -5,7 +5,6 @@ mod jwks;
 mod login;
 mod logout;
 mod me;
-mod pages;
 mod password;
 mod profile;
 mod refresh;
@@ -15,9 +14,9 @@ mod users;
 use std::borrow::Cow;
 
 use axum::Router;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use domain::{Invalid, OwnerId, format_time};
 use identity::{Account, Identity, IdentityError};
 use serde::Serialize;
@@ -164,14 +163,6 @@ fn problem(error: IdentityError) -> Problem {
             problem.header(axum::http::header::WWW_AUTHENTICATE, challenge)
         }
         _ => problem,
-    }
-}
-
-/// An answer in JSON.
-fn answer(status: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(bytes) => (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response(),
-        Err(error) => Problem::internal(&error).into_response(),
     }
 }
 

@@ -6,12 +6,13 @@ use axum::response::Response;
 use identity::{Email, Identity, Name, NewAccount, Password};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use service_kit::answer;
 use service_kit::auth::Role;
 use service_kit::body::JsonBody;
 use service_kit::openapi::{Operation, reference};
 use service_kit::problem::{Problem, ProblemCode};
 
-use super::{InvalidFields, OwnAccount, account_example, answer, described_as, problem, value};
+use super::{InvalidFields, OwnAccount, account_example, described_as, problem, value};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,7 +28,7 @@ pub(super) async fn register(
     JsonBody(body, _): JsonBody<Registration>,
 ) -> Result<Response, Problem> {
     let account = identity.accounts().create(parse(&body)?).await.map_err(problem)?;
-    Ok(answer(StatusCode::CREATED, &OwnAccount::from(account)))
+    Ok(answer::json(StatusCode::CREATED, &OwnAccount::from(account)))
 }
 
 fn parse(body: &Registration) -> Result<NewAccount, Problem> {

@@ -8,15 +8,16 @@ use identity::audit::Act;
 use identity::{Account, AccountChange, Identity};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
+use service_kit::answer;
 use service_kit::auth::{Admin, Role};
 use service_kit::body::MergePatch;
 use service_kit::openapi::{Operation, page_of, reference, whole};
-use service_kit::page::Limit;
+use service_kit::page::{Limit, PageOf};
 use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::{PathId, StrictQuery};
+use uuid::Uuid;
 
-use super::pages::PageOf;
-use super::{OwnAccount, account_example, account_members, answer, described_as, problem};
+use super::{OwnAccount, account_example, account_members, described_as, problem};
 
 /// What cursors of this list are bound to besides the admin.
 const BINDING: &[u8] = b"users";
@@ -52,10 +53,10 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let (sealer, reader) = (identity.sealer(), principal.owner);
     let page = PageOf { sealer, reader, binding: BINDING, uri: &uri, limit: params.limit };
-    let after = page.begins_behind(params.cursor.as_deref())?.map(OwnerId);
+    let after = page.begins_behind(params.cursor.as_deref(), |id| Uuid::from_slice(id).ok().map(OwnerId))?;
     identity.accounts().tell_read(Act::AccountsRead, principal.session).await.map_err(problem)?;
     let accounts = identity.accounts().list(after, page.rows_max()).await.map_err(problem)?;
-    Ok(page.answer::<_, ListedAccount>(accounts, |account| account.id.0))
+    Ok(page.answer(accounts, |account| account.id.0, ListedAccount::from))
 }
 
 #[derive(Deserialize)]
@@ -81,7 +82,7 @@ pub(super) async fn change(
 ) -> Result<Response, Problem> {
     let change = AccountChange { role: body.role, disabled: body.disabled };
     let account = identity.change(OwnerId(id), change).await.map_err(problem)?;
-    Ok(answer(StatusCode::OK, &ListedAccount::from(account)))
+    Ok(answer::json(StatusCode::OK, &ListedAccount::from(account)))
 }
 
 pub(super) fn list_described() -> Operation {

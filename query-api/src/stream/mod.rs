@@ -19,13 +19,12 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use serde::Deserialize;
 use serde_json::json;
 use service_kit::auth::Principal;
 use service_kit::headers::LastEventId;
 use service_kit::openapi::{Operation, Tag};
 use service_kit::problem::{Problem, ProblemCode};
-use service_kit::query::StrictQuery;
+use service_kit::query::NoQuery;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::QueryApi;
@@ -43,16 +42,11 @@ const TOO_SLOW: &[u8] = b": too slow, dropped; connect again with Last-Event-ID\
 /// When a page that could not be read is tried again.
 const RETRY_MS: u64 = 250;
 
-/// The query string of a stream.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Parameters {}
-
 pub(crate) async fn stream(
     State(app): State<QueryApi>,
     principal: Principal,
     resume_from: Option<LastEventId>,
-    _: StrictQuery<Parameters>,
+    _: NoQuery,
 ) -> Result<Response, Problem> {
     let live = Live::open(&app, principal, resume_from.map(|LastEventId(position)| position)).await?;
     let body = Body::from_stream(stream::unfold(live, |mut live| async move {
