@@ -39,6 +39,21 @@ pub enum Command {
         #[arg(long, hide = true)]
         hold_projector: bool,
     },
+    /// Run the commands of a file, a line each, on behalf of an account.
+    ///
+    /// Each rejected line is reported by its number on standard error, and the rest goes on. A line without a
+    /// command_id gets one made from owner, line number and content: the same file again has no second effect.
+    /// In CSV each row is a CreateTask: id, title, description, priority, due_at and tags are taken, created_at says
+    /// when it happened, and status, version, updated_at, started_at and completed_at are not looked at.
+    Import(Import),
+    /// The others.
+    #[command(flatten)]
+    Brief(Brief),
+}
+
+/// What may be dropped anywhere on the way.
+#[derive(Debug, Subcommand)]
+pub enum Brief {
     /// Bring the database to this version's schema.
     Migrate,
     /// Show every setting that holds and where it comes from, without secrets.
@@ -49,13 +64,6 @@ pub enum Command {
     /// Accounts.
     #[command(subcommand)]
     User(User),
-    /// Run the commands of a file, a line each, on behalf of an account.
-    ///
-    /// Each rejected line is reported by its number on standard error, and the rest goes on. A line without a
-    /// command_id gets one made from owner, line number and content: the same file again has no second effect.
-    /// In CSV each row is a CreateTask: id, title, description, priority, due_at and tags are taken, created_at says
-    /// when it happened, and status, version, updated_at, started_at and completed_at are not looked at.
-    Import(Import),
     /// Write an account's tasks to a file.
     ///
     /// ndjson: the commands that rebuild the same tasks when they are imported, with their times; deleted tasks are

@@ -45,7 +45,7 @@ use service_kit::token::RootSecret;
 use service_kit::traces;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Brief, Cli, Command, Import};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::database::{Databases, OpenError};
 use crate::output::Report;
@@ -113,7 +113,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
     let outcome = prepare(&cli).and_then(|settings| match cli.command {
-        Command::Config => commands::config(&settings),
+        Command::Brief(Brief::Config) => commands::config(&settings),
         command => in_runtime(settings, command),
     });
     match outcome {
@@ -143,7 +143,7 @@ fn prepare(cli: &Cli) -> Result<Settings, Failure> {
     if matches!(cli.command, Command::Serve { .. }) {
         settings.check_exposure()?;
     }
-    let needs_database = !matches!(cli.command, Command::Config);
+    let needs_database = !matches!(cli.command, Command::Brief(Brief::Config));
     if needs_database && settings.databases.write.is_none() && privileges::is_root() {
         if std::env::var_os(HANDED_DOWN).is_some() {
             return Err(PrivilegesError::RunAsRoot.into());
@@ -171,6 +171,13 @@ fn in_runtime(settings: Settings, command: Command) -> Result<Report, Failure> {
     outcome
 }
 
+/// A command, with what is taken before anything costly is begun.
+enum Task {
+    Serve(Listeners, Projecting),
+    Import(Import),
+    Brief(Brief),
+}
+
 async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
     let interrupt = Interrupt::listen().map_err(Failure::Setup)?;
     let is_server = matches!(command, Command::Serve { .. });
@@ -178,7 +185,14 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
         true => traces::from(&settings.source, "primetrade").map_err(TelemetryError::from)?,
         false => None,
     };
-    let listeners = if is_server { Some(Listeners::bind(&settings.listen, settings.tls()?).await?) } else { None };
+    let task = match command {
+        Command::Serve { hold_projector, .. } => {
+            let listeners = Listeners::bind(&settings.listen, settings.tls()?).await?;
+            Task::Serve(listeners, if hold_projector { Projecting::Held } else { Projecting::Live })
+        }
+        Command::Import(args) => Task::Import(args),
+        Command::Brief(brief) => Task::Brief(brief),
+    };
     // Held as long as the server runs on the private Postgres.
     let mut server_lock = None;
     let opening = async {
@@ -198,7 +212,7 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
         () = interrupt.soft.cancelled() => return Err(Failure::Interrupted),
     };
     let outcome = tokio::select! {
-        outcome = work(&settings, &databases, listeners, command, &interrupt) => outcome,
+        outcome = work(&settings, &databases, task, &interrupt) => outcome,
         () = interrupt.hard.cancelled() => {
             if let Some(private) = databases.private() {
                 private.quit();
@@ -217,40 +231,37 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
 async fn work(
     settings: &Settings,
     databases: &Databases,
-    listeners: Option<Listeners>,
-    command: Command,
+    task: Task,
     interrupt: &Interrupt,
 ) -> Result<Report, Failure> {
     let stop = interrupt.soft.clone();
     or_interrupted(&stop, async { Ok(databases.migrate().await?) }).await?;
-    match (command, listeners) {
-        (Command::Serve { hold_projector, .. }, Some(listeners)) => {
-            let projecting = if hold_projector { Projecting::Held } else { Projecting::Live };
+    match task {
+        Task::Serve(listeners, projecting) => {
             serve::run(listeners, databases, &secret(settings)?, settings.edge.clone(), projecting, stop).await?;
             Ok(Report::good("", serde_json::json!({ "stopped": true })))
         }
-        (Command::Import(args), _) => {
+        Task::Import(args) => {
             if let Some(hint) = commands::format_hint(&args.file, args.format) {
                 eprintln!("{hint}");
             }
             commands::import(databases, args, stop).await
         }
-        (command, _) => or_interrupted(&stop, brief(settings, databases, command)).await,
+        Task::Brief(command) => or_interrupted(&stop, brief(settings, databases, command)).await,
     }
 }
 
-/// What may be dropped anywhere on the way.
-async fn brief(settings: &Settings, databases: &Databases, command: Command) -> Result<Report, Failure> {
+async fn brief(settings: &Settings, databases: &Databases, command: Brief) -> Result<Report, Failure> {
     match command {
-        Command::Serve { .. } | Command::Import(_) | Command::Migrate => Ok(commands::migrated()),
-        Command::Config => commands::config(settings),
-        Command::Keys(cli::Keys::Rotate) => commands::rotate_keys(databases, &secret(settings)?).await,
-        Command::User(command) => commands::user(databases, command).await,
-        Command::Export(args) => commands::export(databases, args).await,
-        Command::Rebuild { back: true, .. } => commands::go_back(databases).await,
-        Command::Rebuild { expect_same, .. } => commands::rebuild(databases, expect_same).await,
-        Command::Republish { from, shard } => commands::republish(databases, from, shard).await,
-        Command::Doctor => commands::doctor(databases).await,
+        Brief::Migrate => Ok(commands::migrated()),
+        Brief::Config => commands::config(settings),
+        Brief::Keys(cli::Keys::Rotate) => commands::rotate_keys(databases, &secret(settings)?).await,
+        Brief::User(command) => commands::user(databases, command).await,
+        Brief::Export(args) => commands::export(databases, args).await,
+        Brief::Rebuild { back: true, .. } => commands::go_back(databases).await,
+        Brief::Rebuild { expect_same, .. } => commands::rebuild(databases, expect_same).await,
+        Brief::Republish { from, shard } => commands::republish(databases, from, shard).await,
+        Brief::Doctor => commands::doctor(databases).await,
     }
 }
 
