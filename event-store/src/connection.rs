@@ -67,7 +67,8 @@ async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> 
 /// Whether Postgres refused the values themselves, so that the same statement fails again: classes data exception,
 /// integrity constraint, program limit. Anything else is the database's own affair (it is away, full, starting, only
 /// reads since a failover, has another schema) and may be over in a moment.
-pub(crate) fn is_about_values(error: &sqlx::Error) -> bool {
+#[must_use]
+pub fn is_about_values(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => {
             error.code().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))

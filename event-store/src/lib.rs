@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 pub use append::{AppendError, Appended, CommandOrigin, DecidedCommand, NewEvent, StreamAppend};
 pub use batch_answer::BatchAnswer;
+pub use connection::is_about_values;
 pub use lookup::{Looked, Outcome};
 pub use publication::Publication;
 pub use tail::{Published, TailReader};

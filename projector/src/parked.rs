@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{OwnerId, StoredEvent, TaskId};
-use event_store::TailReader;
+use event_store::{TailReader, is_about_values};
 use sqlx::{Connection, PgConnection};
 use tracing::{info, warn};
 
 use crate::apply::{self, Batch, Mark, OwnerStanding, Stream};
-use crate::feed::is_due_to_content;
 
 /// The most events of a stream that one transaction tries again.
 const RETRY_EVENTS_MAX: i64 = 500;
@@ -106,8 +105,8 @@ pub(crate) async fn retry(
     let mut events_max = RETRY_EVENTS_MAX;
     loop {
         match retry_some(connection, tail, generation, lane, shard, stream, events_max).await {
-            Err(error) if is_due_to_content(&error) && events_max > 1 => events_max /= 2,
-            Err(error) if is_due_to_content(&error) => {
+            Err(error) if is_about_values(&error) && events_max > 1 => events_max /= 2,
+            Err(error) if is_about_values(&error) => {
                 warn!(owner_id = %stream.0, task_id = %stream.1, %error, "a parked event still cannot be written");
                 keep_parked(connection, generation, stream, &reason(&error)).await?;
                 return Ok(None);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use domain::StoredEvent;
+use event_store::is_about_values;
 use service_kit::traces::{self, Kind};
 use sqlx::PgConnection;
 use tokio::time::{Instant, sleep};
@@ -103,7 +104,7 @@ impl Applier {
                 Ok(Outcome::Applied(applied, standings))
             }
             Ok(Written::LostRace) => Ok(Outcome::Moved),
-            Err(error) if is_due_to_content(&error) => match events {
+            Err(error) if is_about_values(&error) => match events {
                 [] => Err(error),
                 [event] => self.write_failed(connection, generation, source, event, &error).await,
                 [first, ..] => {
@@ -218,13 +219,4 @@ fn warn_parked(event: &StoredEvent, error: &dyn std::fmt::Display) {
         %error,
         "an event cannot be applied; it and what follows in its stream is parked"
     );
-}
-
-/// Whether the database refused what stood in the statement, so that one event must be to blame: bad data, a broken
-/// constraint, a limit of the program. Everything else is tried again for ever.
-pub(crate) fn is_due_to_content(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
 }

@@ -24,7 +24,6 @@ use crate::lag::{self, Lag};
 
 pub use kafka::{Troubles, forget_offsets};
 
-pub(crate) use applier::is_due_to_content;
 pub(crate) use store::{catch_up, create_checkpoint};
 
 /// The most events that one transaction applies.
