@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event_store::TailReader;
+use service_kit::health::Lag;
+use service_kit::outage::Outage;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -19,15 +21,6 @@ use tracing::warn;
 use crate::feed::in_time;
 
 const LOOK_MS: u64 = 1_000;
-
-/// How far the live projection is behind the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Lag {
-    /// Events in the log that are not applied yet, over all shards.
-    pub events: i64,
-    /// How long ago the first of them was stored, in seconds.
-    pub seconds: f64,
-}
 
 /// Where one shard of the live generation stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,25 +132,15 @@ pub fn total(shards: &[ShardLag]) -> Lag {
 }
 
 pub(crate) async fn watch(pool: PgPool, tail: TailReader, lag: watch::Sender<Option<Lag>>, stop: CancellationToken) {
-    let mut failing = false;
+    let mut outage = Outage::of("reading the lag of the projection");
     while !stop.is_cancelled() {
-        match in_time(look(&pool, &tail)).await {
-            Ok(shards) => {
-                failing = false;
-                let now = total(&shards);
-                #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-                metrics::gauge!("projector_lag_events").set(now.events as f64);
-                metrics::gauge!("projector_lag_seconds").set(now.seconds);
-                lag.send_replace(Some(now));
-            }
-            Err(error) => {
-                if !failing {
-                    warn!(%error, "the lag of the projection cannot be read");
-                }
-                failing = true;
-                lag.send_replace(None);
-            }
+        let now = outage.seen(in_time(look(&pool, &tail)).await).map(|shards| total(&shards));
+        if let Some(now) = now {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+            metrics::gauge!("projector_lag_events").set(now.events as f64);
+            metrics::gauge!("projector_lag_seconds").set(now.seconds);
         }
+        lag.send_replace(now);
         tokio::select! {
             () = sleep(Duration::from_millis(LOOK_MS)) => {}
             () = stop.cancelled() => {}

@@ -6,7 +6,7 @@ use event_store::TailReader;
 use messaging::KafkaSettings;
 use projector::{AdminApi, Projector};
 use service_kit::database::{self, await_schema};
-use service_kit::health::{Check, Lag};
+use service_kit::health::Check;
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
 use service_kit::token::Sealer;
 
@@ -65,9 +65,6 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
             Check::failed(troubles.join("; "))
         })
     });
-    starting.health.lag(move || {
-        let lag = lag.borrow().map(|projector::Lag { events, seconds }| Lag { events, seconds });
-        std::future::ready(lag)
-    });
+    starting.health.lag(move || std::future::ready(*lag.borrow()));
     Ok(Built { api: projector::router(admin), verifier })
 }

@@ -61,7 +61,7 @@ impl Check {
 }
 
 /// How far the read side is behind.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Lag {
     /// Events not yet applied.
     pub events: i64,

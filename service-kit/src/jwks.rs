@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Keys;
 use crate::health::Check;
+use crate::outage::Outage;
 
 /// Well within the time between a new key being shown and it signing (10 s).
 const FETCH_INTERVAL: Duration = Duration::from_secs(3);
@@ -138,7 +139,7 @@ impl Jwks {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = Vec::new();
         let mut last = Instant::now();
-        let mut failing = false;
+        let mut outage = Outage::of("fetching the keys of tokens (those that are known stay good)");
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -151,22 +152,13 @@ impl Jwks {
                 }
             }
             if last.elapsed() >= FETCH_PAUSE_MIN {
-                match self.fetch().await {
-                    Ok(seen) => {
-                        if seen != known {
-                            tracing::info!(keys = seen.len(), "the keys that tokens are signed with have changed");
-                            keys.send_replace(Arc::new(Keys::new(seen.clone())));
-                            known = seen;
-                        }
-                        fetched.send_replace(Instant::now());
-                        failing = false;
+                if let Some(seen) = outage.seen(self.fetch().await) {
+                    if seen != known {
+                        tracing::info!(keys = seen.len(), "the keys that tokens are signed with have changed");
+                        keys.send_replace(Arc::new(Keys::new(seen.clone())));
+                        known = seen;
                     }
-                    Err(reason) => {
-                        if !failing {
-                            tracing::warn!(reason, "the keys cannot be fetched; those that are known stay good");
-                        }
-                        failing = true;
-                    }
+                    fetched.send_replace(Instant::now());
                 }
                 last = Instant::now();
             }

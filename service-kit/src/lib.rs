@@ -80,6 +80,9 @@ pub mod admin_acts;
 /// Ctrl-C, SIGTERM and SIGHUP.
 pub mod interrupt;
 
+/// What fails for a while, said once.
+pub mod outage;
+
 /// A service as a process: configured, built, served, drained.
 pub mod service;
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::auth::Revoked;
 use crate::database::in_time;
+use crate::outage::Outage;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A look or a change that takes longer is given up and tried again.
@@ -31,7 +32,7 @@ pub async fn publish(
     let mut tick = interval(LOOK_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut published: HashSet<Uuid> = HashSet::new();
-    let mut failing = false;
+    let mut outage = Outage::of("publishing ended sessions");
     let mut looks: u32 = 0;
     loop {
         tokio::select! {
@@ -49,20 +50,8 @@ pub async fn publish(
         if news.is_empty() {
             continue;
         }
-        match in_time(STATEMENT_TIME_MAX, write(&read_pool, &news, known_for)).await {
-            Ok(()) => {
-                published.clone_from(&ended.0);
-                if failing {
-                    tracing::info!("ended sessions are published again");
-                }
-                failing = false;
-            }
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(%error, "ended sessions cannot be published; trying again");
-                }
-                failing = true;
-            }
+        if outage.seen(in_time(STATEMENT_TIME_MAX, write(&read_pool, &news, known_for)).await).is_some() {
+            published.clone_from(&ended.0);
         }
     }
 }
@@ -93,32 +82,20 @@ pub async fn follow(
     let following = async move {
         let mut tick = interval(LOOK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failing = false;
+        let mut outage = Outage::of("looking for ended sessions");
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            match in_time(STATEMENT_TIME_MAX, look(&read_pool)).await {
-                Ok(seen) => {
-                    sender.send_if_modified(|known| {
-                        let changed = **known != seen;
-                        if changed {
-                            *known = Arc::new(seen);
-                        }
-                        changed
-                    });
-                    if failing {
-                        tracing::info!("ended sessions are seen again");
+            if let Some(seen) = outage.seen(in_time(STATEMENT_TIME_MAX, look(&read_pool)).await) {
+                sender.send_if_modified(|known| {
+                    let changed = **known != seen;
+                    if changed {
+                        *known = Arc::new(seen);
                     }
-                    failing = false;
-                }
-                Err(error) => {
-                    if !failing {
-                        tracing::warn!(%error, "ended sessions cannot be looked for; trying again");
-                    }
-                    failing = true;
-                }
+                    changed
+                });
             }
         }
     };

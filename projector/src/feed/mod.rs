@@ -11,6 +11,7 @@ use std::time::Duration;
 use domain::StoredEvent;
 use event_store::TailReader;
 use messaging::KafkaSettings;
+use service_kit::health::Lag;
 use sqlx::PgPool;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -20,7 +21,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::apply::Applied;
-use crate::lag::{self, Lag};
+use crate::lag;
 
 pub use kafka::{Troubles, forget_offsets};
 
