@@ -40,6 +40,7 @@ use secrecy::SecretString;
 use service_kit::config::{ConfigError, Origin};
 use service_kit::database::DatabaseError;
 use service_kit::interrupt::Interrupt;
+use service_kit::listeners::{ListenError, Listeners};
 use service_kit::telemetry::{self, TelemetryError};
 use service_kit::token::RootSecret;
 use service_kit::traces;
@@ -51,7 +52,7 @@ use crate::database::{Databases, OpenError};
 use crate::output::Report;
 use crate::postgres::PostgresError;
 use crate::privileges::{HANDED_DOWN, PrivilegesError};
-use crate::serve::{Listeners, Projecting, ServeError};
+use crate::serve::{Projecting, ServeError};
 use crate::settings::{Flags, Settings};
 
 /// A command makes and frees some forty small things, on whichever thread: glibc spent a third of the server's time on
@@ -77,6 +78,8 @@ enum Failure {
     Database(#[from] DatabaseError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]

@@ -83,6 +83,9 @@ pub mod interrupt;
 /// What fails for a while, said once.
 pub mod outage;
 
+/// The ports of a process, and how it answers there until its end.
+pub mod listeners;
+
 /// A service as a process: configured, built, served, drained.
 pub mod service;
 

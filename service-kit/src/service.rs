@@ -15,7 +15,6 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,7 +22,6 @@ use std::time::Duration;
 use axum::Router;
 use clap::Parser;
 use sqlx::PgPool;
-use tokio::net::TcpListener;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -31,12 +29,13 @@ use crate::auth::Verifier;
 use crate::config::{self, ConfigError, DatabaseUrls, Listen, Log, Source};
 use crate::database;
 use crate::exposure;
-use crate::health::{self, Check, Health};
+use crate::health::{Check, Health};
 use crate::interrupt::Interrupt;
 use crate::jwks::{self, Jwks};
+use crate::listeners::{Answers, ListenError, Listeners};
 use crate::redis::{Address, Redis};
 use crate::revocations;
-use crate::server::{self, Door, EdgeSettings, Tls};
+use crate::server::{EdgeSettings, Tls};
 use crate::telemetry;
 use crate::token::RootSecret;
 use crate::traces;
@@ -229,12 +228,12 @@ fn pool_name(variable: &str) -> &'static str {
 enum Failure {
     #[error("{0}")]
     Start(#[from] StartError),
-    #[error("cannot listen on {0}: {1}. Choose another address (--listen, PRIMETRADE_LISTEN, PRIMETRADE_OPS_LISTEN)")]
-    Listen(SocketAddr, std::io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("the {0} ended, which it should not; see the log. The process ends, so that it can be started again")]
     Died(&'static str),
     #[error("the server failed: {0}")]
-    Server(std::io::Error),
+    Server(#[from] std::io::Error),
 }
 
 /// The whole life of a service called `name`, which listens on `port` unless it is told otherwise. `build` is asked once,
@@ -269,7 +268,6 @@ where
     let metrics = telemetry::metrics().map_err(|error| Failure::Start(error.into()))?;
     let _traces = traces::from(&starting.source, name).map_err(|error| Failure::Start(error.into()))?;
     let edge = EdgeSettings::read(&starting.source).map_err(|error| Failure::Start(error.into()))?;
-    let proxies = edge.proxies.clone();
     let tls = Tls::read(&starting.source).map_err(|error| Failure::Start(error.into()))?;
     starting.redis = starting.open_redis()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
@@ -285,51 +283,18 @@ where
     if let Some(redis) = redis {
         background.spawn("sharing of rate limits", edge.limits.share(redis, background.stop.clone()));
     }
-    let ops = health::router(health.clone(), Some(metrics));
-    let (api, ops) = match listen.ops_address {
-        Some(address) => (server::edge(built.api, edge.clone()), Some((bind(address).await?, server::edge(ops, edge)))),
-        None => (server::edge(built.api.merge(ops), edge), None),
+    let listeners = Listeners::bind(&listen, tls).await?;
+    let answers = Answers { api: built.api, edge, health, metrics, closing };
+    let answered_and_stopped = async {
+        let died = async { Failure::Died(background.first_to_die().await) };
+        let outcome = listeners.answer(answers, &interrupt.soft, Duration::from_millis(LAME_DUCK_MS), died).await;
+        background.stop(Duration::from_millis(BACKGROUND_STOP_MS_MAX)).await;
+        outcome
     };
-    let listener = bind(listen.address).await?;
-    tracing::info!(address = %listen.address, "{name} answers");
-    let serving = async {
-        let api = server::serve(Door::new(listener, tls).behind(proxies), api, closing.clone());
-        match ops {
-            Some((listener, ops)) => tokio::try_join!(api, server::serve(listener, ops, closing.clone())).map(drop),
-            None => api.await,
-        }
-    };
-    let outcome = {
-        tokio::pin!(serving);
-        tokio::select! {
-            served = &mut serving => served.map_err(Failure::Server),
-            died = background.first_to_die() => {
-                tracing::error!("stopping: the {died} ended");
-                health.drain();
-                closing.cancel();
-                let _ = serving.await;
-                Err(Failure::Died(died))
-            }
-            () = interrupt.soft.cancelled() => {
-                tracing::info!("stopping: not ready any more, still answering");
-                health.drain();
-                let ending = async {
-                    tokio::time::sleep(Duration::from_millis(LAME_DUCK_MS)).await;
-                    closing.cancel();
-                    std::future::pending::<()>().await;
-                };
-                tokio::select! {
-                    served = &mut serving => served.map_err(Failure::Server),
-                    () = ending => Ok(()),
-                    () = interrupt.hard.cancelled() => std::process::exit(COULD_NOT_RUN.into()),
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = background.stop(Duration::from_millis(BACKGROUND_STOP_MS_MAX)) => {}
+    let outcome = tokio::select! {
+        outcome = answered_and_stopped => outcome,
         () = interrupt.hard.cancelled() => std::process::exit(COULD_NOT_RUN.into()),
-    }
+    };
     tracing::info!("{name} has stopped");
     outcome
 }
@@ -365,10 +330,6 @@ fn read(port: u16) -> Result<(Starting, Listen), Failure> {
         Ok((starting, listen))
     };
     Ok(starting()?)
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| Failure::Listen(address, error))
 }
 
 #[cfg(test)]
