@@ -52,8 +52,10 @@ impl Kind {
     }
 }
 
-/// Each type, and the schema of what only its lines have.
-const TYPES: [(&str, Kind, fn() -> Value); 12] = [
+/// The schema of what only lines of a type have.
+type Own = fn() -> Value;
+
+const TYPES: [(&str, Kind, Own); 12] = [
     ("CreateTask", Kind::Create, draft),
     ("RenameTask", Kind::Change("title"), || one("title", field::title())),
     ("DescribeTask", Kind::Change("description"), || one("description", field::description())),

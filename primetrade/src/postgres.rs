@@ -267,7 +267,8 @@ impl Private {
         loop {
             tokio::time::sleep(Duration::from_millis(250)).await;
             self.reap();
-            let lives = self.postmaster().pid.is_some_and(|pid| self.is_postmaster(pid));
+            // our own child is asked first: on some systems the other question starts a program
+            let lives = self.lock_child().is_some() || self.postmaster().pid.is_some_and(|pid| self.is_postmaster(pid));
             if lives {
                 continue;
             }
@@ -342,7 +343,7 @@ impl Private {
                             return Err(self.start_failed(log_from));
                         }
                         if !starting {
-                            log_from = self.start(found.pid)?;
+                            log_from = self.start(found.pid).await?;
                         }
                     }
                 },
@@ -373,10 +374,10 @@ impl Private {
 
     /// Starts the postmaster in a process group of its own: Ctrl-C in a terminal is for us, and we stop it in turn.
     /// Returns where its part of the log begins.
-    fn start(&self, stale: Option<Pid>) -> Result<u64, PostgresError> {
+    async fn start(&self, stale: Option<Pid>) -> Result<u64, PostgresError> {
         check_free(&self.dir, FREE_BYTES_MIN)?;
         self.remove_stale(stale);
-        self.write_settings()?;
+        self.write_settings().await?;
         let socket_dir = self.lock_socket_dir().clone();
         make_dir(&socket_dir)?;
         let (log, log_from) = self.open_log()?;
@@ -430,8 +431,8 @@ impl Private {
     }
 
     /// What suits a laptop and this program. Written at every start; `postgres.conf` of the data folder comes after it.
-    fn write_settings(&self) -> Result<(), PostgresError> {
-        let compression = if self.binaries.major >= 15 && self.knows_lz4() { "lz4" } else { "on" };
+    async fn write_settings(&self) -> Result<(), PostgresError> {
+        let compression = if self.binaries.major >= 15 && self.knows_lz4().await { "lz4" } else { "on" };
         // Containers often have 64 MB there, too little for a parallel index build.
         let roomy = rustix::fs::statvfs("/dev/shm").is_ok_and(|fs| fs.f_blocks * fs.f_frsize >= 1 << 30);
         let shared = if roomy || !Path::new("/dev/shm").exists() { "" } else { "dynamic_shared_memory_type = mmap\n" };
@@ -472,11 +473,11 @@ impl Private {
     }
 
     /// Not every package is built with it.
-    fn knows_lz4(&self) -> bool {
-        let mut command = self.command("postgres");
+    async fn knows_lz4(&self) -> bool {
+        let mut command = tokio::process::Command::from(self.command("postgres"));
         command.arg("-D").arg(&self.cluster).args(["-c", "wal_compression=lz4", "-C", "wal_compression"]);
         let asked = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        asked.is_ok_and(|status| status.success())
+        asked.await.is_ok_and(|status| status.success())
     }
 
     /// One of Postgres' programs, free of what the caller's environment says about other servers.
