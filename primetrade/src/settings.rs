@@ -210,6 +210,8 @@ fn untold(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
@@ -218,6 +220,23 @@ mod tests {
 
     fn refused(variables: &[(&str, &str)]) -> String {
         read(variables).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_example_and_the_readme_name_every_variable() {
+        let there_are: BTreeSet<&str> = VARIABLES.iter().chain(&OWN_VARIABLES).map(|variable| variable.name).collect();
+        let example = include_str!("../../.env.example").lines();
+        let example = example.filter_map(|line| line.trim_start_matches('#').split_once('=')).map(|(name, _)| name);
+        let of_compose_alone = ["POSTGRES_PASSWORD", "GATEWAY_ADDRESS", "NETWORK_PREFIX"];
+        let example = example.filter(|name| !name.contains(' ') && !of_compose_alone.contains(name));
+        assert_eq!(example.collect::<BTreeSet<_>>(), there_are);
+        // of its tables the first column
+        let readme =
+            include_str!("../../README.md").lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+        let readme = readme
+            .flat_map(|cell| cell.split('`'))
+            .filter(|name| name.contains("PRIMETRADE_") || name.starts_with("OTEL_"));
+        assert_eq!(readme.collect::<BTreeSet<_>>(), there_are);
     }
 
     #[test]

@@ -829,20 +829,6 @@ mod tests {
     }
 
     #[test]
-    fn the_example_names_every_variable() {
-        let example = include_str!("../../.env.example");
-        let named: std::collections::BTreeSet<&str> = example
-            .lines()
-            .filter_map(|line| line.trim_start_matches('#').split_once('='))
-            .map(|(name, _)| name)
-            .filter(|name| !name.contains(' '))
-            .collect();
-        let of_compose_alone = ["POSTGRES_PASSWORD", "GATEWAY_ADDRESS", "NETWORK_PREFIX"];
-        let there_are = VARIABLES.iter().map(|variable| variable.name).chain(of_compose_alone).collect();
-        assert_eq!(named, there_are);
-    }
-
-    #[test]
     fn switches_and_lists() {
         assert!(source(&[]).switch("PRIMETRADE_RATE_LIMITS", true).expect("default"));
         assert!(!source(&[("PRIMETRADE_RATE_LIMITS", "off")]).switch("PRIMETRADE_RATE_LIMITS", true).expect("off"));
