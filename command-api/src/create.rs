@@ -42,20 +42,24 @@ pub(crate) fn described() -> Operation {
 }
 
 pub(crate) fn schema() -> Value {
-    json!({
-        "type": "object",
-        "additionalProperties": false,
-        "required": ["title"],
-        "properties": {
-            "id": field::id(),
-            "title": field::title(),
-            "description": field::description(),
-            "priority": field::priority_or_absent(),
-            "due_at": field::due_at(),
-            "tags": field::tags(),
-        },
-        "examples": [{"title": "water", "id": EXAMPLE_ID}],
-    })
+    let mut schema = members();
+    schema["type"] = json!("object");
+    schema["additionalProperties"] = json!(false);
+    schema["examples"] = json!([{"title": "water", "id": EXAMPLE_ID}]);
+    schema
+}
+
+/// What a new task has, as a body or as a command of a batch.
+pub(crate) fn members() -> Value {
+    let members = json!({
+        "id": field::id(),
+        "title": field::title(),
+        "description": field::description(),
+        "priority": field::priority_or_absent(),
+        "due_at": field::due_at(),
+        "tags": field::tags(),
+    });
+    json!({"properties": members, "required": ["title"]})
 }
 
 /// A new task as far as its fields have been read. `null` is absence.

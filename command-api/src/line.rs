@@ -8,7 +8,7 @@ use service_kit::openapi::EXAMPLE_ID;
 use service_kit::problem::{Problem, ProblemCode};
 use uuid::Uuid;
 
-use crate::create::Draft;
+use crate::create::{self, Draft};
 use crate::fields::{self, Mistakes};
 use crate::json::{self, Json};
 use crate::{patch, schema as field};
@@ -56,7 +56,7 @@ impl Kind {
 type Own = fn() -> Value;
 
 const TYPES: [(&str, Kind, Own); 12] = [
-    ("CreateTask", Kind::Create, draft),
+    ("CreateTask", Kind::Create, create::members),
     ("RenameTask", Kind::Change("title"), || one("title", field::title())),
     ("DescribeTask", Kind::Change("description"), || one("description", field::description())),
     ("ReprioritizeTask", Kind::Change("priority"), || one("priority", field::priority())),
@@ -278,18 +278,6 @@ fn common() -> Value {
         "occurred_at": {"type": ["string", "null"], "format": "date-time", "description": imports},
         "expected_version": {"type": ["integer", "null"], "minimum": 0, "description": "The version that the task must have."},
     })
-}
-
-fn draft() -> Value {
-    let members = json!({
-        "id": field::id(),
-        "title": field::title(),
-        "description": field::description(),
-        "priority": field::priority_or_absent(),
-        "due_at": field::due_at(),
-        "tags": field::tags(),
-    });
-    json!({"properties": members, "required": ["title"]})
 }
 
 fn one(name: &str, schema: Value) -> Value {
