@@ -35,7 +35,7 @@ use crate::jwks::{self, Jwks};
 use crate::listeners::{Answers, ListenError, Listeners};
 use crate::redis::{Address, Redis};
 use crate::revocations;
-use crate::server::{EdgeSettings, Tls};
+use crate::server::{self, EdgeSettings, Tls};
 use crate::telemetry;
 use crate::token::RootSecret;
 use crate::traces;

@@ -28,7 +28,7 @@ fn the_first_start_makes_it_and_the_last_stop_takes_it_along() {
     let server = Server::start(&folder);
     let users = folder.run(&["user", "list", "--json"]).expect(0).json();
     assert_eq!(users["items"][0]["email"], "a@example.org", "the data was reused");
-    assert!(server.log().contains("PrimeTrade answers") && !server.log().contains("making a private PostgreSQL"));
+    assert!(server.log().contains("answering") && !server.log().contains("making a private PostgreSQL"));
     assert_eq!(server.stop(), Some(0));
 }
 
