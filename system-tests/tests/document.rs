@@ -78,6 +78,49 @@ async fn who_may_call_what() {
     assert!(asked > 25, "{asked} operations");
 }
 
+/// What somebody has written is data: the pages that are shown to people hold none of it, and run no script but the
+/// binary's own.
+#[tokio::test]
+async fn a_script_is_kept_and_never_run() {
+    let script = "<script>alert(1)</script>";
+    let server = started().await;
+    let api = server.api();
+    let before = api.get("/docs").send().await.expect(200).text();
+    let account = api.account().await;
+    let body = json!({"title": script, "description": script, "tags": [script]});
+    let id = account.create(body).await;
+    let task = account.read(&format!("/api/v1/tasks/{id}")).await;
+    assert!(task.text().contains(&format!("\"title\":\"{script}\"")), "kept byte for byte: {}", task.text());
+    assert_eq!(task.must("Content-Type"), "application/json");
+    assert_eq!(task.must("X-Content-Type-Options"), "nosniff", "and no browser takes it for a page");
+
+    let docs = api.get("/docs").send().await.expect(200);
+    let page = docs.text();
+    assert_eq!(page, before, "the same for everybody, whatever there is");
+    let policy = docs.must("Content-Security-Policy");
+    let directive = |name: &str| policy.split("; ").find_map(|directive| directive.strip_prefix(name)).map(str::trim);
+    assert_eq!(directive("default-src "), Some("'none'"));
+    assert_eq!(directive("script-src "), Some("'self'"), "none within the page, nothing that is made at run time");
+    assert_eq!(directive("connect-src "), Some("'self'"));
+    assert_eq!(directive("base-uri "), Some("'none'"));
+    // each script of the page is one of the binary, and what it shows is the document: nobody's data
+    let sources: Vec<&str> = page.split("<script").skip(1).map(|rest| rest.split('>').next().unwrap()).collect();
+    assert_eq!(sources, [" src=\"/docs/scalar.js\"", " src=\"/docs/start.js\""]);
+    assert!(!page.contains(" on"), "no handler in an attribute: {page}");
+    for path in ["/docs/start.js", "/openapi.json"] {
+        let served = api.get(path).send().await.expect(200);
+        assert_eq!(served.must("X-Content-Type-Options"), "nosniff");
+        assert!(!served.text().contains("alert(1)"), "{path}");
+    }
+    // nor does it get into a page by the way it is asked for
+    for path in ["/docs?q=%3Cscript%3Ealert(1)%3C/script%3E", "/docs/%3Cscript%3Ealert(1)%3C%2Fscript%3E"] {
+        let answer = api.get(path).send().await;
+        assert!([400, 404].contains(&answer.status), "{path}: {}", answer.status);
+        assert_eq!(answer.must("Content-Type"), "application/problem+json");
+        assert!(!answer.text().contains("<script"), "{}", answer.text());
+    }
+}
+
 /// Codes lead to their pages, and nothing of a request gets into a page.
 #[tokio::test]
 async fn an_error_leads_to_its_explanation() {

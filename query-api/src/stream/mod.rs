@@ -26,10 +26,11 @@ use service_kit::openapi::{Operation, Tag};
 use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::NoQuery;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+use uuid::Uuid;
 
 use crate::QueryApi;
 use crate::error::ReadError;
-use crate::owners::Owner;
+use crate::owners::{Need, Owner};
 pub(crate) use hubs::Hubs;
 use hubs::Seat;
 
@@ -68,7 +69,7 @@ pub(crate) fn described() -> Operation {
             "Server-sent events: `id` is a revision, `event` a type, `data` the task after it (of `TaskDeleted`: its id and \
              version). The first message has only an id, where the stream begins. A comment every 15 s says that it lives. \
              It ends with the token, and where a client is too slow to take what it is sent (a comment says so); connect \
-             again with `Last-Event-ID`, and nothing is missed.",
+             again with `Last-Event-ID`, and nothing is missed. An account has 10 at once, at each copy of the service.",
         )
         .account()
         .header("Last-Event-ID")
@@ -115,7 +116,17 @@ impl Live {
         let until = standing.row.complete_until();
         seat.hub.advance(&standing.row);
         let (position, greeting) = match resume_from {
-            Some(position) => (position, None),
+            Some(position) => {
+                // what comes before it is not to be left out in silence: it is of another installation, or was lost
+                let seen = Need { log_id: Uuid::nil(), revision: position, seen_with_hole: true };
+                match app.reads.owners().standing_at_least(owner, Some(seen)).await {
+                    Err(ReadError::NotYet) => {
+                        return Err(ReadError::Parameter("the header Last-Event-ID is no past id".to_owned()));
+                    }
+                    standing => drop(standing?),
+                }
+                (position, None)
+            }
             None => (until, Some(Bytes::from(format!("id: {until}\n\n")))),
         };
         let every = Duration::from_secs(COMMENT_EVERY_S);

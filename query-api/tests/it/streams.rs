@@ -139,7 +139,8 @@ async fn a_stream_resumes_from_any_id() {
     }
     let list = world.get(owner, "/api/v1/tasks").await.ok().json();
     assert_eq!(list["revision"], expected.last().unwrap().id);
-    for bad in ["x", "-1", "", "1 2", "99999999999999999999"] {
+    let beyond = (list["revision"].as_i64().unwrap() + 1).to_string();
+    for bad in ["x", "-1", "", "1 2", "99999999999999999999", "9223372036854775807", &beyond] {
         world
             .send(&world.router, owner, "/api/v1/stream", &[("last-event-id", bad)])
             .await

@@ -239,6 +239,11 @@ async fn audit_events_say_who_did_what() {
     let path = format!("/api/v1/users/{}", account.id);
     admin.request("PATCH", &path).json(&json!({"disabled": true})).send().await.expect(200);
     admin.request("GET", "/api/v1/admin/parked").send().await.expect(200);
+    // what takes no body is not done with one
+    let retry = || admin.request("POST", &format!("/api/v1/admin/parked/{}/retry", Uuid::nil()));
+    retry().json(&json!({"force": true})).send().await.problem(400);
+    retry().body("text/plain", "{}").send().await.problem(415);
+    retry().json(&json!({})).send().await.problem(404);
 
     let audit = format!("/api/v1/users/audit?account={}", account.id);
     let page = admin.request("GET", &audit).send().await.expect(200).json();
