@@ -378,6 +378,25 @@ mod tests {
         }
     }
 
+    /// nginx has no table to take them from.
+    #[test]
+    fn the_gateway_s_own_answers_have_these_words() {
+        let gateway = include_str!("../../bin/lib/gateway.conf");
+        let mut codes = Vec::new();
+        for line in gateway.lines().filter_map(|line| line.trim().strip_prefix("return ")) {
+            let Some((status, text)) = line.split_once(" '") else { continue };
+            let text = text.strip_suffix("';").expect("one line").replace("\\'", "'");
+            let problem: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let code = problem["code"].as_str().and_then(ProblemCode::parse).expect("a code of the table");
+            assert_eq!(status, code.status().as_str(), "{code}");
+            let mut expected = serde_json::to_value(Problem::new(code)).expect("JSON");
+            expected["trace_id"] = "$request_id".into();
+            assert_eq!(problem, expected);
+            codes.push(code.as_str());
+        }
+        assert_eq!(codes.len(), 8, "{codes:?}");
+    }
+
     #[test]
     fn a_503_always_says_when_to_come_back() {
         let response = Problem::new(ProblemCode::Overloaded).into_response();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use system_tests::check::everything_holds_in;
-use system_tests::client::{Account, Api, Request};
+use system_tests::client::{Account, Api, Request, check_problem};
 use system_tests::ledger::{Ledger, Load};
-use system_tests::raw_http;
+use system_tests::raw_http::{exchange, exchange_from, status};
 use system_tests::stack::{COPIES, Stack};
 use system_tests::wait::until;
 use tokio::task::JoinHandle;
@@ -145,10 +145,14 @@ async fn killed_copies_are_started_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stack_as_its_operator_and_its_clients_see_it() {
     let stack = Stack::start().await;
-    up_twice_changes_nothing(&stack).await;
-    operations_are_not_for_the_outside(&stack).await;
-    clients_are_known_by_their_address(&stack).await;
-    ended_sessions_are_known_everywhere(&stack).await;
+    let others = async {
+        up_twice_changes_nothing(&stack).await;
+        operations_are_not_for_the_outside(&stack).await;
+        clients_are_known_by_their_address(&stack).await;
+        ended_sessions_are_known_everywhere(&stack).await;
+    };
+    tokio::join!(a_slow_body_is_told_so_behind_the_gateway(&stack), others);
+    what_the_gateway_answers_itself_is_a_problem_too(&stack).await;
     keys_are_known_while_nobody_shows_them(&stack).await;
     down_ends_everything_and_keeps_the_data(&stack).await;
 }
@@ -157,7 +161,7 @@ async fn operations_are_not_for_the_outside(stack: &Stack) {
     let gateway = stack.api();
     let ask = async |authority: &str, path: &str| {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        raw_http::exchange(authority, request.as_bytes(), SOON).await
+        exchange(authority, request.as_bytes(), SOON).await
     };
     for (path, said) in [("livez", "200 OK"), ("readyz", "\"status\":\"ready\""), ("metrics", "# TYPE")] {
         for copy in COPIES {
@@ -168,7 +172,7 @@ async fn operations_are_not_for_the_outside(stack: &Stack) {
         for spelled in ["/{}", "/{}?x=1", "//{}", "/{}/", "/./{}", "/x/../{}", "/{encoded}"] {
             let path = spelled.replace("{}", path).replace("{encoded}", &encoded);
             let answer = ask(gateway.authority(), &path).await;
-            assert_eq!(raw_http::status(&answer), 404, "{path}: {answer:.300}");
+            assert_eq!(status(&answer), 404, "{path}: {answer:.300}");
             assert!(answer.contains("application/problem+json"), "{path}: {answer:.300}");
         }
     }
@@ -188,8 +192,8 @@ async fn clients_are_known_by_their_address(stack: &Stack) {
     );
     // none of the trusted proxies, as 127.0.0.1 is
     let client = Ipv4Addr::new(127, 0, 0, 2);
-    let answer = raw_http::exchange_from(client, stack.api().authority(), login.as_bytes(), SOON).await;
-    assert_eq!(raw_http::status(&answer), 401, "{answer:.500}");
+    let answer = exchange_from(client, stack.api().authority(), login.as_bytes(), SOON).await;
+    assert_eq!(status(&answer), 401, "{answer:.500}");
     let (email, password) = (format!("admin-{}@example.com", Uuid::new_v4().simple()), "the admin's own password");
     let create = ["user", "create", "--email", &email, "--admin", "--password-stdin"];
     stack.cli_with_input(&create, password).await.expect(0);
@@ -240,6 +244,56 @@ async fn up_twice_changes_nothing(stack: &Stack) {
     stack.stack(&["status"], "").await.expect(0);
 }
 
+/// With a key and without: the gateway passes on what came, and then the service's word.
+async fn a_slow_body_is_told_so_behind_the_gateway(stack: &Stack) {
+    let account = stack.api().account().await;
+    let half = async |header: &str| {
+        let token = &account.token;
+        let request = format!(
+            "POST {TASKS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n{header}\
+             Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{\"title\":"
+        );
+        let answer = exchange(account.api.authority(), request.as_bytes(), Duration::from_secs(60)).await;
+        assert_eq!(status(&answer), 408, "{header}{answer}");
+        assert!(answer.contains("\"code\":\"body-too-slow\""), "{header}{answer}");
+    };
+    tokio::join!(half(""), half("Idempotency-Key: slow\r\n"));
+}
+
+async fn what_the_gateway_answers_itself_is_a_problem_too(stack: &Stack) {
+    let authority = stack.api().authority().to_owned();
+    let request = |line: &str, headers: &str| format!("{line}\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+    for (sent, expected, code) in [
+        (request(&format!("TRACE {TASKS} HTTP/1.1"), ""), 405, "method-not-allowed"),
+        (request("CONNECT x:80 HTTP/1.1", ""), 400, "bad-request"),
+        (request(&format!("POST {TASKS} HTTP/1.1"), "Transfer-Encoding: xchunked\r\n"), 400, "bad-request"),
+        (
+            request(&format!("POST {TASKS} HTTP/1.1"), "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n"),
+            400,
+            "bad-request",
+        ),
+        (request(&format!("GET {TASKS} HTTP/3.0"), ""), 400, "bad-request"),
+        (request(&format!("GET {TASKS}?q={} HTTP/1.1", "x".repeat(70_000)), ""), 414, "uri-too-long"),
+        (
+            request(&format!("GET {TASKS} HTTP/1.1"), &format!("X: {}\r\n", "y".repeat(70_000))),
+            431,
+            "headers-too-large",
+        ),
+        (request(&format!("POST {TASKS} HTTP/1.1"), "Content-Length: 90000000\r\n"), 413, "body-too-large"),
+        (request("GET /metrics HTTP/1.1", ""), 404, "not-found"),
+    ] {
+        let what = sent.chars().take(60).collect::<String>();
+        let answer = exchange(&authority, sent.as_bytes(), Duration::from_secs(30)).await;
+        assert_eq!(status(&answer), expected, "{what}: {answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{what}: {answer}"));
+        let problem: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{what}: {error}: {answer}"));
+        check_problem(&problem, expected).unwrap_or_else(|wrong| panic!("{what}: {wrong}"));
+        assert_eq!(problem["code"], code, "{what}");
+        assert!(head.contains("Content-Type: application/problem+json"), "{what}: {head}");
+        assert_eq!(head.contains("\r\nAllow: "), expected == 405, "{what}: {head}");
+    }
+}
+
 async fn ended_sessions_are_known_everywhere(stack: &Stack) {
     let reads = [("query-api-1", TASKS), ("query-api-2", TASKS), ("projector-1", "/api/v1/admin/parked")];
     for way in ["logout", "password", "disable"] {
@@ -271,9 +325,12 @@ async fn keys_are_known_while_nobody_shows_them(stack: &Stack) {
         stack.kill(copy).await;
     }
     account.request("GET", TASKS).send().await.expect(200);
-    let write = account.request("POST", TASKS).json(&json!({"title": "nobody there"})).send().await.expect(503);
-    write.must("Retry-After");
-    write.problem(503);
+    let write = || account.request("POST", TASKS).json(&json!({"title": "nobody there"}));
+    for write in [write(), write().key("nobody")] {
+        let refused = write.send().await.expect(503);
+        refused.must("Retry-After");
+        refused.problem(503);
+    }
     stack.up().await;
     stack.cli(&["keys", "rotate"]).await.expect(0);
     // the new key signs after its overlap, and is good at once everywhere
