@@ -29,7 +29,6 @@ impl Lane {
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
-            ("jit", "off"),
         ]);
         let options = options.options(settings);
         Self { options, connection: None }
@@ -58,7 +57,8 @@ impl Lane {
     }
 }
 
-async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+/// A statement's outcome, or an error if it does not come: a connection that hangs is of no use.
+pub(crate) async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     timeout(Duration::from_millis(STATEMENT_WAIT_MS_MAX), statement)
         .await
         .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))

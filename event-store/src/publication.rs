@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgPool};
 use uuid::Uuid;
 
-use crate::connection::Lane;
+use crate::connection::{Lane, in_time};
 use crate::tail::TailReader;
 
 /// How far the log is published, and who may go on with it. Cheap to clone.
@@ -158,7 +158,7 @@ impl Publication {
     /// # Errors
     /// The database does not answer.
     pub async fn unpublished(&self) -> Result<Vec<Unpublished>, sqlx::Error> {
-        let rows = sqlx::query!(
+        let unpublished = sqlx::query!(
             r#"
             select h.shard, greatest(h.position - coalesce(c.position, 0), 0) as "events!",
                 greatest(extract(epoch from clock_timestamp() - e.recorded_at), 0)::float8 as seconds
@@ -168,9 +168,8 @@ impl Publication {
             order by h.shard
             "#
         )
-        .fetch_all(&self.pool)
-        .await?;
-        let unpublished = rows.into_iter().map(|row| Unpublished {
+        .fetch_all(&self.pool);
+        let unpublished = in_time(unpublished).await?.into_iter().map(|row| Unpublished {
             shard: row.shard,
             events: row.events,
             seconds: row.seconds.unwrap_or(0.0),
@@ -279,7 +278,10 @@ impl Lease {
                 )
                 .fetch_optional(&mut *transaction)
                 .await?;
-                let Some(relay) = relay else { return Ok(Ok(None)) };
+                let Some(relay) = relay else {
+                    transaction.rollback().await?;
+                    return Ok(Ok(None));
+                };
                 if relay.topic != wanted_topic || relay.partitions != wanted_partitions {
                     transaction.rollback().await?;
                     return Ok(Err(elsewhere(relay.topic, relay.partitions)));

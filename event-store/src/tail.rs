@@ -9,12 +9,12 @@ use tokio::time::{sleep, timeout};
 use tracing::error;
 use uuid::Uuid;
 
+use crate::connection::in_time;
+
 /// How often it is looked whether it is still the same log.
 const EXCHANGED_MS: u64 = 1_000;
-/// An answer to that is waited for so long.
-const ANSWER_MS_MAX: u64 = 30_000;
 
-/// Reads the log. Cheap to clone.
+/// Reads the log. Cheap to clone. A database that hangs is an error after some seconds.
 #[derive(Clone)]
 pub struct TailReader {
     pool: PgPool,
@@ -75,7 +75,7 @@ impl TailReader {
     /// # Errors
     /// The database does not answer.
     pub async fn log_id(&self) -> Result<Uuid, sqlx::Error> {
-        sqlx::query_scalar!("select log_id from event_store.log").fetch_one(&self.pool).await
+        in_time(sqlx::query_scalar!("select log_id from event_store.log").fetch_one(&self.pool)).await
     }
 
     /// Returns once the log has another id than this one: it was restored from a backup, or is another one altogether,
@@ -84,7 +84,7 @@ impl TailReader {
     pub async fn exchanged(&self, known: Uuid) {
         loop {
             sleep(Duration::from_millis(EXCHANGED_MS)).await;
-            if let Ok(Ok(now)) = timeout(Duration::from_millis(ANSWER_MS_MAX), self.log_id()).await
+            if let Ok(now) = self.log_id().await
                 && now != known
             {
                 error!(%known, %now, "the log was exchanged; this process has to be started anew");
@@ -99,7 +99,7 @@ impl TailReader {
     /// The database does not answer.
     pub async fn heads(&self) -> Result<Vec<(i16, i64)>, sqlx::Error> {
         let rows = sqlx::query!("select shard, position from event_store.head order by shard").fetch_all(&self.pool);
-        Ok(rows.await?.into_iter().map(|row| (row.shard, row.position)).collect())
+        Ok(in_time(rows).await?.into_iter().map(|row| (row.shard, row.position)).collect())
     }
 
     /// How far each shard is published, as the relay has it at this moment. Shards that are not published are left out.
@@ -108,7 +108,7 @@ impl TailReader {
     /// The database does not answer.
     pub async fn published(&self) -> Result<Vec<Published>, sqlx::Error> {
         // one statement, one snapshot
-        let rows = sqlx::query!(
+        let published = sqlx::query!(
             r#"
             select c.shard, c.position, r.publication, r.topic as "topic!",
                 array(
@@ -122,9 +122,8 @@ impl TailReader {
             order by c.shard
             "#
         )
-        .fetch_all(&self.pool)
-        .await?;
-        let published = rows.into_iter().map(|row| Published {
+        .fetch_all(&self.pool);
+        let published = in_time(published).await?.into_iter().map(|row| Published {
             shard: row.shard,
             cursor: row.position,
             publication: row.publication,
@@ -144,7 +143,7 @@ impl TailReader {
         position: i64,
         events_max: i64,
     ) -> Result<Vec<StoredEvent>, sqlx::Error> {
-        sqlx::query!(
+        let events = sqlx::query!(
             r#"
             select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
                 occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
@@ -158,9 +157,8 @@ impl TailReader {
             position,
             events_max,
         )
-        .fetch_all(&self.pool)
-        .await
-        .map(|rows| rows.into_iter().map(|row| stored_event!(row)).collect())
+        .fetch_all(&self.pool);
+        Ok(in_time(events).await?.into_iter().map(|row| stored_event!(row)).collect())
     }
 
     /// The events of a shard at these positions, in order, as far as there are some.
@@ -168,7 +166,7 @@ impl TailReader {
     /// # Errors
     /// The database does not answer.
     pub async fn read_at(&self, shard: i16, positions: &[i64]) -> Result<Vec<StoredEvent>, sqlx::Error> {
-        sqlx::query!(
+        let events = sqlx::query!(
             r#"
             select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
                 occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
@@ -180,9 +178,8 @@ impl TailReader {
             shard,
             positions,
         )
-        .fetch_all(&self.pool)
-        .await
-        .map(|rows| rows.into_iter().map(|row| stored_event!(row)).collect())
+        .fetch_all(&self.pool);
+        Ok(in_time(events).await?.into_iter().map(|row| stored_event!(row)).collect())
     }
 
     /// The events of a shard stream by stream, in the order of (owner, task, version), past `after`, at most

@@ -88,7 +88,6 @@ impl Databases {
             ("enable_sort", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
-            ("jit", "off"),
             ("plan_cache_mode", "force_custom_plan"),
         ]);
         pool(LOG_CONNECTIONS_MAX, options)

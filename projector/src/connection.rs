@@ -25,7 +25,6 @@ pub(crate) async fn for_batches(pool: &PgPool) -> Result<PgConnection, sqlx::Err
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
-            ("jit", "off"),
         ])
         .disable_statement_logging();
     PgConnection::connect_with(&options).await
@@ -35,7 +34,7 @@ pub(crate) async fn for_batches(pool: &PgPool) -> Result<PgConnection, sqlx::Err
 pub(crate) async fn for_rebuild(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
     let options = PgConnectOptions::clone(&pool.connect_options())
         .application_name("primetrade rebuild")
-        .options([("synchronous_commit", "off"), ("jit", "off")])
+        .options([("synchronous_commit", "off")])
         .disable_statement_logging();
     PgConnection::connect_with(&options).await
 }

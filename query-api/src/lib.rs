@@ -187,7 +187,6 @@ pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
         ("enable_sort", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
-        ("jit", "off"),
         ("default_transaction_read_only", "on"),
         ("statement_timeout", STATEMENT_TIME_MAX),
     ]);

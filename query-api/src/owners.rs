@@ -29,8 +29,8 @@ use crate::shared::{Line, REMEMBERED_MS_MIN, Shared};
 const MEMO_MS_MAX: u64 = 5;
 /// How long a read waits for what its token names.
 const TOKEN_WAIT_MS_MAX: u64 = 2_000;
-/// How often it looks where no hint comes.
-const TOKEN_POLL_MS: u64 = 10;
+/// How often it looks where no hint comes. All who wait look at the same moments, and so share one look-up.
+const TOKEN_POLL_MS: u64 = 5;
 /// How long one look-up may take.
 const LOOKUP_MS_MAX: u64 = 2_000;
 /// How often it is tried while the database is away.
@@ -313,13 +313,13 @@ impl Owners {
                 {
                     asking = Asking::Primary;
                 }
-                Asking::Replica => hint_or_poll(&mut applied, Duration::from_millis(TOKEN_POLL_MS)).await,
+                Asking::Replica => hint_or_poll(&mut applied, until_next_look()).await,
                 Asking::Primary => {
                     met?;
                     if began.elapsed() >= Duration::from_millis(TOKEN_WAIT_MS_MAX) {
                         return Err(ReadError::NotYet);
                     }
-                    hint_or_poll(&mut applied, Duration::from_millis(TOKEN_POLL_MS)).await;
+                    hint_or_poll(&mut applied, until_next_look()).await;
                 }
             }
         }
@@ -357,6 +357,14 @@ pub(crate) async fn hint_or_poll(applied: &mut Option<watch::Receiver<u64>>, pol
         },
         None => context::waiting(tokio::time::sleep(poll)).await,
     }
+}
+
+/// Until the next of the moments at which all look who wait for what a token names.
+fn until_next_look() -> Duration {
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let every = Duration::from_millis(TOKEN_POLL_MS);
+    let since_last = FIRST.elapsed().as_nanos() % every.as_nanos();
+    every.saturating_sub(Duration::from_nanos(u64::try_from(since_last).unwrap_or(0)))
 }
 
 impl MemoPart {

@@ -11,7 +11,7 @@ use domain::Time;
 use metrics::{Counter, counter};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use service_kit::clock;
+use service_kit::{clock, context};
 use sqlx::PgPool;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -274,7 +274,7 @@ impl Reads {
             let loaded = match (self.in_time(from, read).await, from) {
                 // The pool finds out by trying; the next connection may be a good one.
                 (Err(ReadError::Disconnected), From::Primary) if asked_at < deadline => {
-                    tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS)).await;
+                    pause().await;
                     continue;
                 }
                 (Err(ReadError::Disconnected | ReadError::Unavailable), From::Replica) => {
@@ -300,12 +300,12 @@ impl Reads {
                 if began.elapsed() >= Duration::from_millis(REPLICA_WAIT_MS_MAX) {
                     from = From::Primary;
                 } else {
-                    tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS)).await;
+                    pause().await;
                 }
                 continue;
             }
             if !switched {
-                tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS)).await;
+                pause().await;
             }
             standing = self.0.owners.look_up_at_primary(owner).await?;
         }
@@ -337,6 +337,11 @@ impl Drop for Boarded<'_> {
             flights.remove(&self.key);
         }
     }
+}
+
+/// Before a read is tried again. Nothing is worked upon meanwhile.
+async fn pause() {
+    context::waiting(tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS))).await;
 }
 
 /// Answers that a cache had, or had not.

@@ -153,7 +153,8 @@ impl Patience {
     }
 }
 
-/// How a database is reached. Nobody is asked. `variable` is where the URL came from.
+/// How a database is reached. Nobody is asked. `variable` is where the URL came from. Nothing is compiled: no statement
+/// here runs for so long that it pays, and on a fresh database the planner believes it of some that run every second.
 ///
 /// # Errors
 /// It is not a URL of a database.
@@ -163,7 +164,7 @@ pub fn options(variable: &'static str, url: &SecretString) -> Result<PgConnectOp
         reason: "it is not a URL as postgres://user:password@host:5432/database".to_owned(),
         variable,
     })?;
-    Ok(options.application_name("primetrade").disable_statement_logging())
+    Ok(options.application_name("primetrade").options([("jit", "off")]).disable_statement_logging())
 }
 
 /// A pool, once its database has answered; waits for that at most `wait`. `variable` is where the URL came from.

@@ -21,8 +21,11 @@ use super::{LEASE_MS, Runner, Trouble};
 
 /// How often the lease is renewed.
 const RENEW_MS: u64 = 1_000;
-/// Without a wake-up the log is looked at this often.
+/// Without a wake-up the log is looked at this often while there was something a moment ago: other copies append too …
+const BUSY_POLL_MS: u64 = 5;
+/// … and this often when there was nothing for so long.
 const POLL_MS: u64 = 25;
+const QUIET_MS_MIN: u64 = 1_000;
 /// The most events that are read at once.
 const BATCH_EVENTS_MAX: i64 = 2_000;
 /// About as many bytes are read at once.
@@ -122,6 +125,7 @@ struct Sender<'a> {
 impl Sender<'_> {
     /// Until it is to stop, or whoever settles has gone.
     async fn run(mut self, sent: mpsc::Sender<Sent>, stop: &CancellationToken) -> Result<(), Trouble> {
+        let mut found = Instant::now();
         loop {
             let mut idle = true;
             for at in 0..self.shards.len() {
@@ -135,13 +139,15 @@ impl Sender<'_> {
                 let events = read.map_err(LeaseError::from)?;
                 if !events.is_empty() {
                     idle = false;
+                    found = Instant::now();
                     self.batch_events_max = events_within(BATCH_BYTES, &events);
                     room.send(self.send(at, events).await?);
                 }
             }
             if idle {
+                let is_quiet = found.elapsed() >= Duration::from_millis(QUIET_MS_MIN);
                 tokio::select! {
-                    () = self.tail.changed(POLL_MS) => {}
+                    () = self.tail.changed(if is_quiet { POLL_MS } else { BUSY_POLL_MS }) => {}
                     () = stop.cancelled() => return Ok(()),
                 }
             }

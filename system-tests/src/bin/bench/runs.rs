@@ -73,6 +73,9 @@ pub async fn all(plan: &Plan) -> bool {
     if plan.has("services") {
         bench.services().await;
     }
+    if plan.has("gateway") {
+        bench.visible_through_services().await;
+    }
     if plan.growth {
         bench.grown().await;
     }
