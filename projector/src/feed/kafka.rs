@@ -4,14 +4,13 @@
 //! was stopped, or has not heard yet) may still believe that one is its own. So nothing hangs on who has what
 //! assigned: whoever begins with a partition raises its turn, and a batch is written only while the turn is its own.
 //!
-//! Each message says which position came before it in its partition. So a message too few is noticed
-//! ([`Place::next`]); what comes twice does nothing.
+//! A message too few is noticed, and what comes twice does nothing ([`chain`](super::chain)).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{StoredEvent, Time};
+use domain::Time;
 use messaging::consumer::{Consumer, Received};
 use messaging::{KafkaSettings, Message, Unreadable, partition_of};
 use service_kit::clock;
@@ -22,9 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::applier::{Applier, Outcome, Source};
+use super::applier::{Applier, Outcome};
+use super::chain::{Hole, Next, Place, Positions, link_of};
+use super::plan::{Plan, Step, Then, plan};
 use super::{ErrorPause, Follower, LostRaces, STATUS_MS, in_time};
-use crate::apply::{self, Applied, At, Batch, Mark, OwnerStanding, PartitionMark, Written};
+use crate::apply::{self, Applied, Batch, Mark, OwnerStanding, PartitionMark, Written};
 use crate::parked::{self, Lane};
 use crate::{connection, lag};
 
@@ -70,28 +71,25 @@ pub(super) struct Kafka {
     lost_races: LostRaces,
 }
 
-/// Positions by shard.
-type Positions = BTreeMap<i16, i64>;
-
 struct Assigned {
     partitions: Vec<i32>,
     of: i32,
     begin: oneshot::Sender<Vec<(i32, Option<i64>)>>,
 }
 
-struct Pending {
-    partition: i32,
-    offset: i64,
-    message: Result<Message, Box<Unreadable>>,
+pub(super) struct Pending {
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) message: Result<Message, Box<Unreadable>>,
 }
 
 /// A partition of ours.
-struct Partition {
+pub(super) struct Partition {
     /// As we raised it last.
-    turn: i64,
+    pub(super) turn: i64,
     /// As it is stored.
     next_offset: Option<i64>,
-    place: Place,
+    pub(super) place: Place,
     state: State,
     hole: Option<Hole>,
     /// What was published and not here when its broker was asked where it ends.
@@ -112,147 +110,6 @@ enum State {
     Seeking,
     /// Not read until then.
     Stopped(Instant),
-}
-
-/// Where the chain of a partition is.
-#[derive(Clone, Default)]
-struct Place {
-    publication: i64,
-    /// Of each shard, the last message that was taken.
-    positions: Positions,
-    /// Of each shard in which something is missing, the publication that brings it again: until that comes, its
-    /// messages are of no use.
-    awaited: BTreeMap<i16, i64>,
-}
-
-/// What a message is to its partition.
-enum Next {
-    /// It is to be applied.
-    New,
-    /// It came before.
-    Duplicate,
-    /// There is something missing before it.
-    After(Hole),
-}
-
-/// Messages that are missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Hole {
-    shard: i16,
-    /// The last position that is there …
-    after: i64,
-    /// … and one that is missing …
-    missing: i64,
-    /// … in this publication.
-    publication: i64,
-}
-
-/// What a message says about its place in the chain.
-struct Link {
-    publication: i64,
-    shard: i16,
-    position: i64,
-    previous: i64,
-}
-
-impl From<&Message> for Link {
-    fn from(message: &Message) -> Self {
-        Self {
-            publication: message.publication,
-            shard: message.event.shard,
-            position: message.event.position,
-            previous: message.previous_position,
-        }
-    }
-}
-
-impl Place {
-    /// Goes on to a message, if nothing is missing before it.
-    fn next(&mut self, link: &Link, base: &Positions) -> Next {
-        let shard = link.shard;
-        let base = base.get(&shard).copied().unwrap_or(0);
-        let here = self.positions.get(&shard).copied().unwrap_or(0).max(base);
-        let publication = self.awaited.get(&shard).copied().unwrap_or(0).max(self.publication);
-        if link.publication < publication || (link.publication == self.publication && link.position <= here) {
-            return Next::Duplicate;
-        }
-        if link.previous > here {
-            let publication = link.publication;
-            return Next::After(Hole { shard, after: here, missing: link.previous, publication });
-        }
-        // A new publication may begin before what is there: nothing is wrong with having that again.
-        self.publication = link.publication;
-        self.positions.insert(shard, if link.position <= base { link.previous } else { link.position });
-        if link.position <= base { Next::Duplicate } else { Next::New }
-    }
-}
-
-/// The next messages, up to the first that is something special.
-struct Plan<'a> {
-    topic: Arc<str>,
-    steps: Vec<Step>,
-    events: Vec<&'a StoredEvent>,
-    /// What comes then.
-    then: Then,
-}
-
-enum Then {
-    /// More of the same, if anything.
-    More,
-    /// A message that nobody can read.
-    Unreadable,
-    /// Messages of this partition are missing.
-    Hole(i32, Hole),
-}
-
-/// What is stored as read once a message is done.
-struct Step {
-    partition: i32,
-    turn: i64,
-    next_offset: i64,
-    publication: i64,
-    position: Option<(i16, i64)>,
-    is_event: bool,
-}
-
-impl Plan<'_> {
-    /// How many messages are done once so many events are applied: those after the last one that do nothing, too.
-    fn steps_of(&self, events: usize) -> usize {
-        let mut left = events;
-        let to = self.steps.iter().position(|step| match (step.is_event, left) {
-            (true, 0) => true,
-            (true, _) => {
-                left -= 1;
-                false
-            }
-            (false, _) => false,
-        });
-        to.unwrap_or(self.steps.len())
-    }
-
-    fn marks(&self, events: usize) -> Vec<PartitionMark> {
-        let mut marks: BTreeMap<i32, (&Step, Positions)> = BTreeMap::new();
-        for step in self.steps.iter().take(self.steps_of(events)) {
-            let (last, positions) = marks.entry(step.partition).or_insert_with(|| (step, Positions::new()));
-            *last = step;
-            positions.extend(step.position);
-        }
-        let marks = marks.into_iter().map(|(partition, (last, positions))| PartitionMark {
-            partition,
-            turn: last.turn,
-            next_offset: last.next_offset,
-            publication: last.publication,
-            positions: positions.into_iter().collect(),
-        });
-        marks.collect()
-    }
-}
-
-impl Source for Plan<'_> {
-    fn mark(&self, generation: i32, at: At, events: usize) -> Option<Mark> {
-        let is_live = at.live_generation == generation && !at.is_fed_from_store;
-        is_live.then(|| Mark::Partitions { topic: self.topic.clone(), partitions: self.marks(events) })
-    }
 }
 
 /// Why following ends.
@@ -879,69 +736,6 @@ fn group(topic: &str) -> String {
     format!("{topic}.projector")
 }
 
-/// What is to be done with the pending messages.
-fn plan<'a>(
-    pending: &'a VecDeque<Pending>,
-    partitions: &BTreeMap<i32, Partition>,
-    base: &Positions,
-    log_id: Uuid,
-    topic: &Arc<str>,
-    events_max: usize,
-) -> Plan<'a> {
-    let mut places: BTreeMap<i32, Place> = BTreeMap::new();
-    let mut plan = Plan { topic: topic.clone(), steps: Vec::new(), events: Vec::new(), then: Then::More };
-    for Pending { partition: number, offset, message } in pending {
-        let Some(partition) = partitions.get(number) else { break };
-        let place = places.entry(*number).or_insert_with(|| partition.place.clone());
-        let Ok(message) = message else {
-            plan.then = Then::Unreadable;
-            break;
-        };
-        let link = Link::from(message);
-        let next = if message.log_id == log_id {
-            place.next(&link, base)
-        } else {
-            // Of a log that was restored from a backup since, or of somebody else's.
-            metrics::counter!("projector_foreign_messages_total").increment(1);
-            Next::Duplicate
-        };
-        let is_event = match next {
-            Next::New => true,
-            Next::Duplicate => false,
-            Next::After(hole) => {
-                plan.then = Then::Hole(*number, hole);
-                break;
-            }
-        };
-        if is_event {
-            if plan.events.len() == events_max {
-                break;
-            }
-            plan.events.push(&message.event);
-        }
-        plan.steps.push(Step {
-            partition: *number,
-            turn: partition.turn,
-            next_offset: offset + 1,
-            publication: place.publication,
-            position: place.positions.get(&link.shard).map(|position| (link.shard, *position)),
-            is_event,
-        });
-    }
-    plan
-}
-
-/// Where a message that cannot be read stands, if it says so.
-fn link_of(unreadable: &Unreadable, log_id: Uuid) -> Option<Link> {
-    (unreadable.log_id == Some(log_id)).then_some(())?;
-    Some(Link {
-        publication: unreadable.publication?,
-        shard: unreadable.shard?,
-        position: unreadable.position?,
-        previous: unreadable.previous_position?,
-    })
-}
-
 /// Parks a message that belongs to nothing that is known, by its place in the topic.
 async fn park_message(
     connection: &mut PgConnection,
@@ -1003,63 +797,4 @@ pub async fn forget_offsets(pool: &sqlx::PgPool, topic: &str) -> Result<(), sqlx
         .execute(pool)
         .await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn link(publication: i64, previous: i64, position: i64) -> Link {
-        Link { publication, shard: 0, position, previous }
-    }
-
-    fn take(place: &mut Place, base: i64, link: Link) -> &'static str {
-        match place.next(&link, &Positions::from([(0, base)])) {
-            Next::New => "new",
-            Next::Duplicate => "duplicate",
-            Next::After(_) => "hole",
-        }
-    }
-
-    #[test]
-    fn a_chain_is_followed_and_what_comes_again_is_known() {
-        let mut place = Place::default();
-        let said: Vec<_> = [(1, 0, 3), (1, 3, 5), (1, 0, 3), (1, 3, 5), (1, 5, 9)]
-            .map(|(p, v, n)| take(&mut place, 0, link(p, v, n)))
-            .into();
-        assert_eq!(said, ["new", "new", "duplicate", "duplicate", "new"]);
-    }
-
-    #[test]
-    fn what_is_missing_is_noticed_until_it_is_published_again() {
-        let mut place = Place::default();
-        assert_eq!(take(&mut place, 0, link(1, 0, 3)), "new");
-        for _ in 0..2 {
-            assert_eq!(take(&mut place, 0, link(1, 5, 9)), "hole");
-        }
-        // a new publication that begins too late is no mend
-        assert_eq!(take(&mut place, 0, link(2, 5, 9)), "hole");
-        assert_eq!(take(&mut place, 0, link(3, 2, 3)), "new");
-        assert_eq!(take(&mut place, 0, link(3, 3, 5)), "new");
-        assert_eq!(take(&mut place, 0, link(1, 5, 9)), "duplicate");
-        assert_eq!(take(&mut place, 0, link(3, 5, 9)), "new");
-    }
-
-    #[test]
-    fn what_the_generation_has_anyway_is_not_missed() {
-        let mut place = Place::default();
-        assert_eq!(take(&mut place, 10, link(1, 6, 8)), "duplicate");
-        assert_eq!(take(&mut place, 10, link(1, 8, 12)), "new");
-        assert_eq!(take(&mut place, 10, link(1, 13, 14)), "hole");
-        assert_eq!(take(&mut place, 13, link(1, 13, 14)), "new");
-    }
-
-    #[test]
-    fn messages_before_a_publication_that_is_awaited_are_of_no_use() {
-        let mut place = Place::default();
-        assert_eq!(take(&mut place, 0, link(1, 0, 3)), "new");
-        place.awaited.insert(0, 2);
-        assert_eq!(take(&mut place, 0, link(1, 5, 9)), "duplicate");
-        assert_eq!(take(&mut place, 0, link(2, 3, 5)), "new");
-    }
 }

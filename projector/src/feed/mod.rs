@@ -2,7 +2,9 @@
 //! comes. Either way the turn of what says how far the feed is read decides whose batch is written.
 
 mod applier;
+mod chain;
 mod kafka;
+mod plan;
 mod store;
 
 use std::fmt::Display;

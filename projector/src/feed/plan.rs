@@ -1,0 +1,132 @@
+//! What is to be done with the messages that wait: which events are applied next, and what is stored as read then.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use domain::StoredEvent;
+use uuid::Uuid;
+
+use super::applier::Source;
+use super::chain::{Hole, Link, Next, Place, Positions};
+use super::kafka::{Partition, Pending};
+use crate::apply::{At, Mark, PartitionMark};
+
+/// The next messages, up to the first that is something special.
+pub(super) struct Plan<'a> {
+    pub(super) topic: Arc<str>,
+    pub(super) steps: Vec<Step>,
+    pub(super) events: Vec<&'a StoredEvent>,
+    /// What comes then.
+    pub(super) then: Then,
+}
+
+pub(super) enum Then {
+    /// More of the same, if anything.
+    More,
+    /// A message that nobody can read.
+    Unreadable,
+    /// Messages of this partition are missing.
+    Hole(i32, Hole),
+}
+
+/// What is stored as read once a message is done.
+pub(super) struct Step {
+    pub(super) partition: i32,
+    pub(super) turn: i64,
+    pub(super) next_offset: i64,
+    pub(super) publication: i64,
+    pub(super) position: Option<(i16, i64)>,
+    pub(super) is_event: bool,
+}
+
+impl Plan<'_> {
+    /// How many messages are done once so many events are applied: those after the last one that do nothing, too.
+    pub(super) fn steps_of(&self, events: usize) -> usize {
+        let mut left = events;
+        let to = self.steps.iter().position(|step| match (step.is_event, left) {
+            (true, 0) => true,
+            (true, _) => {
+                left -= 1;
+                false
+            }
+            (false, _) => false,
+        });
+        to.unwrap_or(self.steps.len())
+    }
+
+    pub(super) fn marks(&self, events: usize) -> Vec<PartitionMark> {
+        let mut marks: BTreeMap<i32, (&Step, Positions)> = BTreeMap::new();
+        for step in self.steps.iter().take(self.steps_of(events)) {
+            let (last, positions) = marks.entry(step.partition).or_insert_with(|| (step, Positions::new()));
+            *last = step;
+            positions.extend(step.position);
+        }
+        let marks = marks.into_iter().map(|(partition, (last, positions))| PartitionMark {
+            partition,
+            turn: last.turn,
+            next_offset: last.next_offset,
+            publication: last.publication,
+            positions: positions.into_iter().collect(),
+        });
+        marks.collect()
+    }
+}
+
+impl Source for Plan<'_> {
+    fn mark(&self, generation: i32, at: At, events: usize) -> Option<Mark> {
+        let is_live = at.live_generation == generation && !at.is_fed_from_store;
+        is_live.then(|| Mark::Partitions { topic: self.topic.clone(), partitions: self.marks(events) })
+    }
+}
+
+/// What is to be done with the pending messages.
+pub(super) fn plan<'a>(
+    pending: &'a VecDeque<Pending>,
+    partitions: &BTreeMap<i32, Partition>,
+    base: &Positions,
+    log_id: Uuid,
+    topic: &Arc<str>,
+    events_max: usize,
+) -> Plan<'a> {
+    let mut places: BTreeMap<i32, Place> = BTreeMap::new();
+    let mut plan = Plan { topic: topic.clone(), steps: Vec::new(), events: Vec::new(), then: Then::More };
+    for Pending { partition: number, offset, message } in pending {
+        let Some(partition) = partitions.get(number) else { break };
+        let place = places.entry(*number).or_insert_with(|| partition.place.clone());
+        let Ok(message) = message else {
+            plan.then = Then::Unreadable;
+            break;
+        };
+        let link = Link::from(message);
+        let next = if message.log_id == log_id {
+            place.next(&link, base)
+        } else {
+            // Of a log that was restored from a backup since, or of somebody else's.
+            metrics::counter!("projector_foreign_messages_total").increment(1);
+            Next::Duplicate
+        };
+        let is_event = match next {
+            Next::New => true,
+            Next::Duplicate => false,
+            Next::After(hole) => {
+                plan.then = Then::Hole(*number, hole);
+                break;
+            }
+        };
+        if is_event {
+            if plan.events.len() == events_max {
+                break;
+            }
+            plan.events.push(&message.event);
+        }
+        plan.steps.push(Step {
+            partition: *number,
+            turn: partition.turn,
+            next_offset: offset + 1,
+            publication: place.publication,
+            position: place.positions.get(&link.shard).map(|position| (link.shard, *position)),
+            is_event,
+        });
+    }
+    plan
+}
