@@ -43,7 +43,8 @@ impl Producer {
             // Brokers take the first batch that they see of a producer whatever its number: were it not the first one
             // that was sent, there would be a gap too. They answer one request of a connection after the other anyway.
             .set("max.in.flight.requests.per.connection", "1")
-            .set("linger.ms", "2")
+            // Each request to the brokers costs them, and all who read, more than its messages do.
+            .set("linger.ms", "5")
             .set("batch.num.messages", "10000")
             .set("compression.type", settings.compression.as_str())
             .set("queue.buffering.max.messages", IN_FLIGHT_MESSAGES_MAX.to_string())

@@ -306,8 +306,13 @@ impl Owners {
                 return standing;
             }
             match asking {
-                // Nothing is waited for that the primary may have already.
-                Asking::Redis => asking = Asking::Primary,
+                Asking::Redis => {
+                    // Most often it is not there yet, and then the primary need not say so too.
+                    if met == Ok(false) {
+                        hint_or_poll(&mut applied, until_next_look()).await;
+                    }
+                    asking = Asking::Primary;
+                }
                 Asking::Replica
                     if met != Ok(false) || began.elapsed() >= Duration::from_millis(REPLICA_WAIT_MS_MAX) =>
                 {
@@ -320,6 +325,7 @@ impl Owners {
                         return Err(ReadError::NotYet);
                     }
                     hint_or_poll(&mut applied, until_next_look()).await;
+                    asking = if self.0.shared.is_some() { Asking::Redis } else { Asking::Primary };
                 }
             }
         }

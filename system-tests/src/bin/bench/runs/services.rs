@@ -300,7 +300,7 @@ async fn bare_producer(brokers: &str, messages: &[OwnedMessage]) -> f64 {
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("max.in.flight.requests.per.connection", "1")
-        .set("linger.ms", "2")
+        .set("linger.ms", "5")
         .set("batch.num.messages", "10000")
         .set("compression.type", "zstd")
         .set("queue.buffering.max.messages", IN_FLIGHT_MESSAGES_MAX.to_string())
