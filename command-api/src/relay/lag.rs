@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use event_store::Publication;
+use service_kit::outage::Outage;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::RelayLag;
 
@@ -14,27 +14,18 @@ const LOOK_MS: u64 = 1_000;
 
 /// Looks every second, whoever leads.
 pub(super) async fn watch(publication: Publication, status: watch::Sender<RelayLag>, stop: CancellationToken) {
-    let mut failing = false;
+    let mut outage = Outage::of("reading the lag of the relay");
     while !stop.is_cancelled() {
-        match publication.unpublished().await {
-            Ok(shards) => {
-                failing = false;
-                let events = shards.iter().map(|shard| shard.events).sum();
-                let seconds = shards.iter().map(|shard| shard.seconds).fold(0.0, f64::max);
-                #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-                metrics::gauge!("relay_lag_events").set(events as f64);
-                metrics::gauge!("relay_lag_seconds").set(seconds);
-                status.send_modify(|lag| {
-                    lag.events = events;
-                    lag.seconds = seconds;
-                });
-            }
-            Err(error) => {
-                if !failing {
-                    warn!(%error, "the lag of the relay cannot be read");
-                }
-                failing = true;
-            }
+        if let Some(shards) = outage.seen(publication.unpublished().await) {
+            let events = shards.iter().map(|shard| shard.events).sum();
+            let seconds = shards.iter().map(|shard| shard.seconds).fold(0.0, f64::max);
+            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+            metrics::gauge!("relay_lag_events").set(events as f64);
+            metrics::gauge!("relay_lag_seconds").set(seconds);
+            status.send_modify(|lag| {
+                lag.events = events;
+                lag.seconds = seconds;
+            });
         }
         tokio::select! {
             () = sleep(Duration::from_millis(LOOK_MS)) => {}

@@ -36,8 +36,8 @@ const BATCHES_WAITING_MAX: usize = 4;
 const TURN_MESSAGES: usize = 64;
 /// How long no message at all may be acknowledged, while some wait for it.
 pub(super) const ACKNOWLEDGED_MS_MAX: u64 = 10_000;
-/// How long the brokers have for what is on its way when the process stops.
-const STOP_MS_MAX: u64 = 3_000;
+/// How long the brokers have for what is on its way when the process stops; it waits for its parts a little longer.
+const STOP_MS_MAX: u64 = 1_500;
 
 // Waiting, waited for, and one that is being sent.
 const _: () = assert!((2 * BATCHES_WAITING_MAX + 1) * BATCH_EVENTS_MAX as usize <= IN_FLIGHT_MESSAGES_MAX);
