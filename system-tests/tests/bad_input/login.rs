@@ -349,7 +349,8 @@ async fn a_hundred_failures_do_not_lock_the_owner_out() {
     }
     let refused = guess().await;
     assert_eq!(refused.problem(429)["code"], "rate-limited");
-    assert_eq!(refused.must("RateLimit-Policy"), "\"wrong-passwords\";q=5;w=900");
+    let policies: Vec<_> = refused.headers.get_all("RateLimit-Policy").iter().collect();
+    assert!(policies.iter().any(|policy| *policy == "\"wrong-passwords\";q=5;w=900"), "{policies:?}");
     // the first of the five comes back after a fifth of the time; some of that is over
     let seconds: u64 = refused.must("Retry-After").parse().expect("seconds");
     assert!((60..=180).contains(&seconds), "{seconds}");
