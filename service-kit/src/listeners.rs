@@ -115,3 +115,71 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener,
         _ => ListenError::Other(address, setting, error),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+    use crate::telemetry;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    async fn bound() -> (SocketAddr, Listeners, Answers) {
+        let listen = Listen { address: SocketAddr::from(([127, 0, 0, 1], 0)), ops_address: None };
+        let listeners = Listeners::bind(&listen, None).await.expect("a port");
+        let (health, closing) = (Health::new(), CancellationToken::new());
+        let edge = Edge { draining: health.draining(), ..Edge::default() };
+        let metrics = telemetry::metrics().expect("metrics");
+        let answers = Answers { api: Router::new(), edge, health, metrics, closing };
+        (listeners.api.address().expect("an address"), listeners, answers)
+    }
+
+    async fn is_ready(address: SocketAddr) -> io::Result<bool> {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer.starts_with("HTTP/1.1 200"))
+    }
+
+    #[tokio::test]
+    async fn who_is_told_to_stop_still_answers_that_it_is_not_ready() {
+        let (address, listeners, answers) = bound().await;
+        let stop = CancellationToken::new();
+        let asking = async {
+            assert!(is_ready(address).await.expect("an answer"));
+            stop.cancel();
+            let began = Instant::now();
+            while is_ready(address).await.expect("an answer") {
+                assert!(began.elapsed() < LONG, "still ready");
+            }
+        };
+        tokio::select! {
+            ended = listeners.answer::<io::Error>(answers, &stop, 10 * LONG, pending()) => panic!("{ended:?}"),
+            () = asking => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_it_is_told_to_and_when_something_dies() {
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        let (address, listeners, answers) = bound().await;
+        let answering = listeners.answer::<io::Error>(answers, &stopped, Duration::ZERO, pending());
+        timeout(LONG, answering).await.expect("it ends").expect("in good order");
+        assert!(is_ready(address).await.is_err(), "nobody listens any more");
+
+        let stop = CancellationToken::new();
+        let (_, listeners, answers) = bound().await;
+        let closing = answers.closing.clone();
+        let died = async { io::Error::other("the projector") };
+        let answering = listeners.answer(answers, &stop, 10 * LONG, died);
+        let error = timeout(LONG, answering).await.expect("it ends").expect_err("it died");
+        assert_eq!((error.to_string().as_str(), closing.is_cancelled()), ("the projector", true));
+    }
+}
