@@ -12,8 +12,10 @@ use metrics::counter;
 use service_kit::admin_acts::{self, AdminAct};
 use service_kit::clock;
 use service_kit::context::RequestContext;
+use service_kit::database::in_time;
+use service_kit::outage::Outage;
 use sqlx::{PgConnection, PgPool};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -338,26 +340,13 @@ pub async fn sweep(pool: &PgPool, events_max: i64) -> Result<bool, sqlx::Error> 
 pub(crate) async fn collect(pool: PgPool, read_pool: PgPool, shutdown: CancellationToken) {
     let mut tick = interval(COLLECT_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
+    let mut outage = Outage::of("fetching what admins did at other services");
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let fetched = timeout(COLLECT_TIME_MAX, fetch(&pool, &read_pool)).await;
-        match fetched.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
-            Ok(()) if failing => {
-                tracing::info!("what admins did at other services is fetched again");
-                failing = false;
-            }
-            Ok(()) => {}
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(%error, "what admins did at other services cannot be fetched; trying again");
-                }
-                failing = true;
-            }
-        }
+        outage.seen(in_time(COLLECT_TIME_MAX, fetch(&pool, &read_pool)).await);
     }
 }
 

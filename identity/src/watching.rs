@@ -8,6 +8,7 @@ use domain::OwnerId;
 use service_kit::auth::{Keys, Revoked, Verifier};
 use service_kit::database::in_time;
 use service_kit::health::Check;
+use service_kit::outage::Outage;
 use service_kit::revocations;
 use service_kit::token::{RootSecret, Sealer};
 use sqlx::PgPool;
@@ -34,6 +35,7 @@ const LOOKED_S_MAX: u64 = 5;
 /// Old sessions and audit events are deleted this often, so many at a time; with each look while there are more.
 const SWEEP_EVERY_LOOKS: u32 = 600;
 const SWEPT_SESSIONS_MAX: i64 = 10_000;
+const SWEEP_TIME_MAX: Duration = Duration::from_secs(10);
 /// An ended session is told about for so much longer than its tokens live.
 const CLOCKS_DIFFER_S: u64 = 60;
 
@@ -245,7 +247,7 @@ impl Identity {
         let mut interval = tokio::time::interval(LOOK_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks: u32 = 0;
-        let mut failing = false;
+        let mut outage = Outage::of("looking for ended sessions and keys");
         let mut more = false;
         loop {
             tokio::select! {
@@ -257,14 +259,7 @@ impl Identity {
                 () = shutdown.cancelled() => return,
                 looked = self.look(more || looks.is_multiple_of(SWEEP_EVERY_LOOKS)) => looked,
             };
-            match looked {
-                Ok(_) if failing => tracing::info!("ended sessions and keys are seen again"),
-                Ok(_) => {}
-                Err(ref error) if !failing => tracing::warn!(%error, "ended sessions and keys cannot be looked for"),
-                Err(_) => {}
-            }
-            failing = looked.is_err();
-            more = looked.unwrap_or(false);
+            more = outage.seen(looked).unwrap_or(false);
         }
     }
 
@@ -272,9 +267,11 @@ impl Identity {
     async fn look(&self, sweep: bool) -> Result<bool, sqlx::Error> {
         self.look_for_ended_sessions_in_time().await?;
         in_time(LOOK_TIME_MAX, self.look_for_keys()).await?;
-        if !sweep {
-            return Ok(false);
-        }
+        if sweep { in_time(SWEEP_TIME_MAX, self.sweep()).await } else { Ok(false) }
+    }
+
+    /// Gives back whether there is more to sweep.
+    async fn sweep(&self) -> Result<bool, sqlx::Error> {
         // a day more, so that a late use of a token is still told apart
         let swept = sqlx::query!(
             "delete from identity.session where id in (
