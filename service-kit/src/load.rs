@@ -2,9 +2,10 @@
 //! in stays fast.
 //!
 //! The right number is not known beforehand: it hangs on the machine, on Postgres, on what is asked for. So it is looked
-//! for, from [`AT_ONCE_MAX`] down. When too many answers take longer than [`SLOW_MS`], the limit becomes what is answered
-//! in that time at the present rate (Little's law): whoever is let in then is through after about so long. While none of
-//! it is slow and there is need for more, it grows again.
+//! for, from [`AT_ONCE_REST`]: no more than can be done in a short time even if it is costly, so that the first moments of
+//! a flood do little harm. When too many answers take longer than [`SLOW_MS`], or none come at all, the limit becomes what
+//! was answered in that time of late (Little's law): whoever is let in then is through after about so long. While none of
+//! it is slow and there is need for more, it grows; without need it goes back to where it began.
 //!
 //! A request that waits for something that is no work (a slow client's body, events that are not applied yet, its turn
 //! behind an equal one) gives up its place meanwhile: [`crate::context::waiting`].
@@ -24,11 +25,12 @@ const SLOW_PERCENT_MAX: u32 = 5;
 /// How often the limit is thought over.
 const WINDOW_MS: u64 = 100;
 const STALE_MS: u64 = 3 * WINDOW_MS;
-/// So many of these in a row have to say that there is too much: a burst is none.
-const SLOW_WINDOWS: u32 = 2;
+/// So many of these in a row have to say that there is too much: a burst is none, nor is a disk that stumbles.
+const SLOW_WINDOWS: u32 = 3;
 /// The limit is never below this, so that a few slow requests don't keep others out.
-const AT_ONCE_MIN: u32 = 32;
-/// Where it begins, too: a client with many connections is let in until it is seen that this is too much.
+const AT_ONCE_MIN: u32 = 16;
+/// The limit while there is nothing to learn from.
+const AT_ONCE_REST: u32 = 256;
 const AT_ONCE_MAX: u32 = 1_024;
 
 /// The answer to who is turned away.
@@ -53,6 +55,8 @@ struct Inner {
     peak: AtomicU32,
     /// Windows in a row that were too slow.
     slow_windows: AtomicU32,
+    /// Answers in a window, of late: each window counts for a quarter.
+    rate: AtomicU32,
     shown: Gauge,
     shown_max: Gauge,
 }
@@ -63,13 +67,14 @@ impl Default for Load {
         counter!("requests_shed_total").increment(0);
         Self(Arc::new(Inner {
             at_once: AtomicU32::new(0),
-            at_once_max: AtomicU32::new(AT_ONCE_MAX),
+            at_once_max: AtomicU32::new(AT_ONCE_REST),
             began: Instant::now(),
             window_ms: AtomicU64::new(0),
             answered: AtomicU32::new(0),
             slow: AtomicU32::new(0),
             peak: AtomicU32::new(0),
             slow_windows: AtomicU32::new(0),
+            rate: AtomicU32::new(0),
             shown: metrics::gauge!("requests_at_once"),
             shown_max: metrics::gauge!("requests_at_once_max"),
         }))
@@ -150,12 +155,20 @@ impl Load {
         let slow = inner.slow.swap(0, Ordering::Relaxed);
         let peak = inner.peak.swap(0, Ordering::Relaxed);
         let max = inner.at_once_max.load(Ordering::Relaxed);
-        // after a pause it says nothing about the rate
         let window = Window { since_ms, answered, slow, peak };
-        let is_slow = since_ms <= STALE_MS && window.is_slow();
+        let is_stale = since_ms > STALE_MS;
+        let rate = if is_stale { 0 } else { window.rate(inner.rate.load(Ordering::Relaxed)) };
+        inner.rate.store(rate, Ordering::Relaxed);
+        let is_slow = !is_stale && window.is_slow();
         let slow_windows = if is_slow { inner.slow_windows.load(Ordering::Relaxed) + 1 } else { 0 };
         inner.slow_windows.store(slow_windows, Ordering::Relaxed);
-        let next = if slow_windows >= SLOW_WINDOWS { window.shrunk(max) } else { window.grown(max) };
+        let next = match slow_windows {
+            // a pause: nothing is known any more
+            _ if is_stale => max.max(AT_ONCE_REST),
+            0 => window.grown(max),
+            1..SLOW_WINDOWS => max,
+            SLOW_WINDOWS.. => rate.min(max).max(AT_ONCE_MIN),
+        };
         inner.at_once_max.store(next, Ordering::Relaxed);
         inner.shown.set(inner.at_once.load(Ordering::Relaxed));
         inner.shown_max.set(next);
@@ -200,21 +213,24 @@ struct Window {
 impl Window {
     /// Whether too many were slow, and not for another reason than that there were many.
     fn is_slow(self) -> bool {
-        self.peak > AT_ONCE_MIN && u64::from(self.slow) * 100 > u64::from(self.answered) * u64::from(SLOW_PERCENT_MAX)
+        let too_many = u64::from(self.slow) * 100 > u64::from(self.answered) * u64::from(SLOW_PERCENT_MAX);
+        self.peak > AT_ONCE_MIN && (too_many || self.answered == 0)
     }
 
-    /// What is answered in time at this rate.
-    fn shrunk(self, max: u32) -> u32 {
-        let in_time = u64::from(self.answered) * SLOW_MS / self.since_ms.max(1);
-        u32::try_from(in_time).unwrap_or(max).min(max).max(AT_ONCE_MIN)
+    /// How many are answered in [`SLOW_MS`], by this window and those before it.
+    fn rate(self, before: u32) -> u32 {
+        let now = u64::from(self.answered) * SLOW_MS / self.since_ms.max(1);
+        u32::try_from((3 * u64::from(before) + now) / 4).unwrap_or(u32::MAX)
     }
 
-    /// A bit more, where there is need for it.
+    /// More where there is need for it; else back to where it began.
     fn grown(self, max: u32) -> u32 {
-        if self.peak > max - max / 4 && self.answered > 0 && !self.is_slow() {
-            (max + max / 8).min(AT_ONCE_MAX)
+        if self.peak > max - max / 4 {
+            (max + max / 4).min(AT_ONCE_MAX)
+        } else if max < AT_ONCE_REST {
+            (max + max / 4).min(AT_ONCE_REST)
         } else {
-            max
+            max - (max - AT_ONCE_REST).div_ceil(8)
         }
     }
 }
@@ -226,7 +242,7 @@ mod tests {
     #[test]
     fn so_many_at_once_and_no_more() {
         let load = Load::default();
-        let mut places: Vec<Place> = (0..AT_ONCE_MAX).map(|_| load.enter().expect("a place")).collect();
+        let mut places: Vec<Place> = (0..AT_ONCE_REST).map(|_| load.enter().expect("a place")).collect();
         assert!(load.enter().is_none());
         places.pop();
         let last = load.enter().expect("one was given up");
@@ -245,55 +261,70 @@ mod tests {
     const BUSY: Window = Window { since_ms: WINDOW_MS, answered: 300, slow: 0, peak: 1_000 };
 
     #[test]
-    fn the_limit_becomes_what_is_answered_in_time() {
-        assert_eq!(BUSY.shrunk(1_000), 300);
-        // over a longer time, by the rate
-        assert_eq!(Window { since_ms: 2 * WINDOW_MS, ..BUSY }.shrunk(1_000), 150);
-        // never so low that a few slow ones keep all others out, never higher than before
-        assert_eq!(Window { answered: 10, ..BUSY }.shrunk(1_000), AT_ONCE_MIN);
-        assert_eq!(Window { answered: 5_000, ..BUSY }.shrunk(1_000), 1_000);
+    fn the_rate_is_of_late_and_not_of_a_moment() {
+        assert_eq!(BUSY.rate(300), 300);
+        // over a longer time
+        assert_eq!(Window { since_ms: 2 * WINDOW_MS, ..BUSY }.rate(150), 150);
+        // all that was let in together is done together, and then nothing for a while
+        let mut rate = 100;
+        for n in 0..30 {
+            rate = Window { answered: if n % 3 == 0 { 300 } else { 0 }, ..BUSY }.rate(rate);
+            assert!((60..=160).contains(&rate), "{rate}");
+        }
     }
 
     #[test]
     fn one_in_twenty_may_be_slow_and_so_may_a_few() {
         assert!(!Window { slow: 15, ..BUSY }.is_slow());
         assert!(Window { slow: 16, ..BUSY }.is_slow());
-        assert!(!Window { slow: 300, peak: AT_ONCE_MIN, ..BUSY }.is_slow());
+        assert!(Window { answered: 0, ..BUSY }.is_slow(), "none is answered");
+        for answered in [0, 300] {
+            assert!(!Window { answered, slow: answered, peak: AT_ONCE_MIN, ..BUSY }.is_slow());
+        }
     }
 
     #[test]
-    fn it_grows_with_the_need_and_only_then() {
+    fn it_grows_with_the_need_and_goes_back_without() {
         let mut max = AT_ONCE_MIN;
         for _ in 0..100 {
             max = Window { peak: max, ..BUSY }.grown(max);
         }
         assert_eq!(max, AT_ONCE_MAX);
-        assert_eq!(Window { peak: 200, ..BUSY }.grown(300), 300, "there is no need");
-        assert_eq!(Window { answered: 0, ..BUSY }.grown(300), 300, "nothing was learned");
-        assert_eq!(Window { slow: 16, ..BUSY }.grown(300), 300, "slow");
+        for start in [AT_ONCE_MIN, AT_ONCE_MAX] {
+            let mut max = start;
+            for _ in 0..100 {
+                max = Window { peak: 1, ..BUSY }.grown(max);
+            }
+            assert_eq!(max, AT_ONCE_REST, "from {start}");
+        }
     }
 
     #[test]
     fn a_burst_is_let_in_and_what_lasts_is_not() {
         let load = Load::default();
-        let places: Vec<Place> = (0..500).map(|_| load.enter().expect("a place")).collect();
+        let places: Vec<Place> = (0..AT_ONCE_REST).map(|_| load.enter().expect("a place")).collect();
         let max = || load.0.at_once_max.load(Ordering::Relaxed);
-        // thirty slow answers in each window
-        let window = |end_ms: u64| {
-            load.0.peak.store(500, Ordering::Relaxed);
-            for n in 1..=30 {
-                load.0.answered.fetch_add(1, Ordering::Relaxed);
-                load.0.slow.fetch_add(1, Ordering::Relaxed);
-                load.think_over(if n == 30 { end_ms } else { end_ms - WINDOW_MS });
+        let mut now_ms = 1_000;
+        let mut windows = |count: u32, answered: u32, slow: u32, peak: u32| {
+            for _ in 0..count {
+                now_ms += WINDOW_MS;
+                load.0.answered.store(answered, Ordering::Relaxed);
+                load.0.slow.store(slow, Ordering::Relaxed);
+                load.0.peak.store(peak, Ordering::Relaxed);
+                load.think_over(now_ms);
             }
+            max()
         };
-        window(1_000); // after a pause: says nothing
-        window(1_100);
-        assert_eq!(max(), AT_ONCE_MAX, "a burst");
-        window(1_200);
-        assert_eq!(max(), AT_ONCE_MIN, "30 in 100 ms: fewer than the least");
+        assert_eq!(windows(30, 100, 0, 20), AT_ONCE_REST);
+        assert_eq!(windows(SLOW_WINDOWS - 1, 100, 100, 256), AT_ONCE_REST, "a burst");
+        let next = windows(1, 100, 100, 256);
+        assert!((90..=100).contains(&next), "as many as are answered in time: {next}");
         assert!(load.enter().is_none());
+        assert_eq!(windows(30, 0, 0, 256), AT_ONCE_MIN, "none is answered");
         drop(places);
         drop(load.enter().expect("all is done"));
+        // a pause, and all is forgotten
+        load.think_over(60_000);
+        assert_eq!(max(), AT_ONCE_REST);
     }
 }

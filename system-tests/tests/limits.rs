@@ -1,16 +1,16 @@
 //! What one client may ask for, and what all of them together get when it is far too much.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
-use system_tests::client::{Account, Api};
+use system_tests::client::Account;
 use system_tests::cluster::Cluster;
+use system_tests::flood::{Flood, percentile};
 use system_tests::server::{Config, Server};
-use system_tests::wait::{at_most, until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval_at};
+use system_tests::wait::until;
+use uuid::Uuid;
 
 const TASKS: &str = "/api/v1/tasks";
 const KEYS: &str = "/.well-known/jwks.json";
@@ -54,141 +54,86 @@ async fn one_client_may_ask_for_so_much() {
     assert!(left.must("RateLimit").starts_with("\"account\";r=11"), "{}", left.must("RateLimit"));
 }
 
-/// Connections, many more than are let in at once.
-const CLIENTS: u32 = 400;
-/// At once while it is found out how much can be served.
-const CLIENTS_ALONE: u32 = 32;
-const ALONE_MS: u64 = 3_000;
-const OVERLOAD_MS: u64 = 9_000;
+/// Tasks to make lists of, each of which costs a good deal more than a refusal does.
+const LISTED: u32 = 2_000;
+/// As many at once as keep the machine busy.
+const CLIENTS_ALONE: u32 = 16;
+const ALONE_MS: u64 = 1_000;
+/// More than the server lets in at once, ever.
+const CLIENTS: u32 = 1_500;
+const OVERLOAD_MS: u64 = 8_000;
 /// In which the server finds out how much is too much.
-const LEARNING_MS: u64 = 3_000;
+const LEARNING_MS: u64 = 2_000;
 const TIMES_TOO_MUCH: f64 = 10.0;
+const WELL_AGAIN_MS_MAX: u64 = 10_000;
 
-/// An answer: when it was asked for, how long it took, its status.
-type Answered = (Instant, Duration, u16);
-
-#[tokio::test]
+/// How fast, on this machine, is for `bin/bench --only overload` to say. Here it is by comparison with the same requests
+/// when there are few of them, since this machine may be slow, and busy with other tests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_times_too_much_is_turned_away_and_the_rest_stays_fast() {
     let server = started(&[]).await;
     let account = server.api().account().await;
-    let alone = load(&server, &account, CLIENTS_ALONE, Duration::ZERO, ALONE_MS).await;
-    assert!(alone.iter().all(|(_, _, status)| *status == 201), "without too much to do nobody is turned away");
-    let served_per_s = alone.len() as f64 * 1_000.0 / ALONE_MS as f64;
-    let alone_p99 = percentile(alone.iter().map(|(_, took, _)| *took), 0.99);
+    let tasks = (0..LISTED)
+        .map(|n| json!({"type": "CreateTask", "task_id": Uuid::new_v4(), "title": format!("one of many, {n}"), "due_at": "2031-01-01T00:00:00Z"}));
+    let batch = json!({"commands": tasks.collect::<Vec<_>>()});
+    let made = account.request("POST", "/api/v1/commands").json(&batch).send().await.expect(200);
+    assert_eq!(made.number("/succeeded"), u64::from(LISTED));
+    server.caught_up().await;
 
-    let began = Instant::now();
-    let every = Duration::from_secs_f64(f64::from(CLIENTS) / (served_per_s * TIMES_TOO_MUCH));
+    let (mut served_per_s, mut alone_p99) = (0.0_f64, Duration::ZERO);
+    for _ in 0..3 {
+        let alone = lists(&server, &account, CLIENTS_ALONE).back_to_back(Duration::from_millis(ALONE_MS)).await;
+        assert!(alone.iter().all(|answered| answered.status == 200), "without too much to do nobody is turned away");
+        served_per_s = served_per_s.max(alone.len() as f64 * 1_000.0 / ALONE_MS as f64);
+        alone_p99 = alone_p99.max(percentile(alone.iter().map(|answered| answered.took), 0.99));
+    }
     let before = server.resident_bytes();
-    let answers = load(&server, &account, CLIENTS, every, OVERLOAD_MS).await;
+    let flood = lists(&server, &account, CLIENTS);
+    let answers = flood.at_rate(served_per_s * TIMES_TOO_MUCH, Duration::from_millis(OVERLOAD_MS)).await;
     let grown_mib = server.resident_bytes().saturating_sub(before) >> 20;
-    let learned = |(asked_at, ..): &&Answered| asked_at.duration_since(began) > Duration::from_millis(LEARNING_MS);
+    let learned = Duration::from_millis(LEARNING_MS);
     let of = |status: u16| {
-        answers.iter().filter(learned).filter(move |(_, _, got)| *got == status).map(|(_, took, _)| *took)
+        let of = answers.iter().filter(move |answered| answered.status == status && answered.due > learned);
+        of.map(|answered| answered.took)
     };
-    let (accepted, shed) = (of(201).count(), of(503).count());
+    let (accepted, shed) = (of(200).count(), of(503).count());
     let figures = format!(
         "alone {served_per_s:.0}/s, p99 {alone_p99:?}; then {:.0}/s asked for: {accepted} accepted, p50 {:?}, p99 {:?}; \
          {shed} turned away, p50 {:?}, p99 {:?}; {grown_mib} MiB more",
         answers.len() as f64 * 1_000.0 / OVERLOAD_MS as f64,
-        percentile(of(201), 0.5),
-        percentile(of(201), 0.99),
+        percentile(of(200), 0.5),
+        percentile(of(200), 0.99),
         percentile(of(503), 0.5),
         percentile(of(503), 0.99),
     );
     eprintln!("{figures}");
-    let unexpected = answers.iter().find(|(_, _, status)| ![201, 503].contains(status));
+    let unexpected = answers.iter().find(|answered| ![200, 503].contains(&answered.status));
     assert!(unexpected.is_none(), "{unexpected:?}: {figures}");
-    assert!(accepted > 0, "{figures}");
-    // The machine is the clients' too, and without optimisation a refusal costs a fair share of what it refuses: then
-    // every step of a request waits for the refusals of a round. What is fast is told by how long such a round takes.
-    let (shed_p50, accepted_p99) = (percentile(of(503), 0.5), percentile(of(201), 0.99));
-    let is_optimised = !cfg!(debug_assertions);
-    let round = if is_optimised { Duration::ZERO } else { shed_p50 };
-    let fast = Duration::from_millis(250).max(round * 10).max(alone_p99 * 2);
-    assert!(accepted_p99 < fast, "accepted: {fast:?}: {figures}");
-    // the clients share the machine: some machines serve whatever they can ask for
-    assert!(shed == 0 || shed_p50 < percentile(of(201), 0.5), "turned away later than done: {figures}");
-    assert!(!is_optimised || shed_p50 < Duration::from_millis(50), "turned away slowly: {figures}");
+    assert!(accepted > 0 && shed > accepted, "{figures}");
+    // all of them let in would take a hundred times as long as a few
+    let fast = Duration::from_millis(250).max(alone_p99 * 20);
+    assert!(percentile(of(200), 0.99) < fast, "accepted: {fast:?}: {figures}");
+    assert!(percentile(of(503), 0.5) < percentile(of(200), 0.5), "turned away later than done: {figures}");
     assert!(grown_mib < 100, "{figures}");
 
     // and soon afterwards it is as it was
-    until("well again", Duration::from_secs(10), || async {
-        let after = load(&server, &account, CLIENTS_ALONE, Duration::ZERO, 500).await;
-        let well = !after.is_empty() && after.iter().all(|(_, _, status)| *status == 201);
-        (well && percentile(after.iter().map(|(_, took, _)| *took), 0.5) < fast).then_some(())
+    until("well again", Duration::from_millis(WELL_AGAIN_MS_MAX), || async {
+        let after = lists(&server, &account, CLIENTS_ALONE).back_to_back(Duration::from_millis(500)).await;
+        let well = !after.is_empty() && after.iter().all(|answered| answered.status == 200);
+        (well && percentile(after.iter().map(|answered| answered.took), 0.5) < alone_p99 * 2).then_some(())
     })
     .await;
 }
 
-/// So many clients ask to create tasks, each as soon as it is answered but not more often than `every`.
-async fn load(server: &Server, account: &Account, clients: u32, every: Duration, for_ms: u64) -> Vec<Answered> {
-    let body = json!({"title": "one of many"}).to_string();
-    let request = format!(
-        "POST {TASKS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        account.token,
-        body.len()
-    );
-    let mut tasks = JoinSet::new();
-    for n in 0..clients {
-        let (api, request) = (server.api(), request.clone());
-        tasks.spawn(async move {
-            let mut answers = Vec::new();
-            // not all in the same moment
-            let first = tokio::time::Instant::now() + every * n / clients;
-            let asking = ask_on(&api, &request, first, every, &mut answers);
-            at_most(Duration::from_millis(for_ms), asking).await;
-            answers
-        });
-    }
-    let mut all = Vec::new();
-    while let Some(answers) = tasks.join_next().await {
-        all.extend(answers.expect("no panic"));
-    }
-    all
-}
-
-/// On one connection, for ever. Spoken by hand, since there is little time for each answer.
-async fn ask_on(api: &Api, request: &str, first: tokio::time::Instant, every: Duration, answers: &mut Vec<Answered>) {
-    let mut tick = (!every.is_zero()).then(|| interval_at(first, every));
-    if let Some(tick) = &mut tick {
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    }
-    let mut stream = TcpStream::connect(api.authority()).await.expect("connects");
-    let mut buffer = Vec::with_capacity(4 << 10);
-    loop {
-        if let Some(tick) = &mut tick {
-            tick.tick().await;
-        }
-        let asked_at = Instant::now();
-        stream.write_all(request.as_bytes()).await.expect("sends");
-        buffer.clear();
-        let status = loop {
-            let count = stream.read_buf(&mut buffer).await.expect("reads");
-            assert!(count > 0, "closed: {}", String::from_utf8_lossy(&buffer));
-            if let Some(status) = whole(&buffer) {
-                break status;
-            }
-        };
-        answers.push((asked_at, asked_at.elapsed(), status));
-    }
-}
-
-/// The status, once all of an answer is there.
-fn whole(answer: &[u8]) -> Option<u16> {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&answer[..end]).expect("ASCII");
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "))
-        .map_or(0, |length| length.parse().expect("a length"));
-    (answer.len() >= end + 4 + length).then(|| head.split(' ').nth(1).expect("a status").parse().expect("a number"))
-}
-
-fn percentile(times: impl Iterator<Item = Duration>, share: f64) -> Duration {
-    let mut times: Vec<Duration> = times.collect();
-    times.sort_unstable();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
-    let index = (times.len() as f64 * share) as usize;
-    times.get(index.min(times.len().saturating_sub(1))).copied().unwrap_or_default()
+/// Clients that ask for first pages, no two alike, so that none comes from a cache.
+fn lists(server: &Server, account: &Account, connections: u32) -> Arc<Flood> {
+    static ASKED: AtomicU32 = AtomicU32::new(1);
+    let (run, token) = (ASKED.fetch_add(1, Ordering::Relaxed), account.token.clone());
+    let request = move |n: u64| {
+        format!(
+            "GET /api/v1/tasks?limit=200&due_before=2040-01-01T00:{run:02}:00.{n:06}Z&q=many HTTP/1.1\r\nHost: x\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        )
+    };
+    Arc::new(Flood { address: server.address(), connections, request: Box::new(request) })
 }
