@@ -3,9 +3,9 @@
 //!
 //! The right number is not known beforehand: it hangs on the machine, on Postgres, on what is asked for. So it is looked
 //! for, from [`AT_ONCE_REST`]: no more than can be done in a short time even if it is costly, so that the first moments of
-//! a flood do little harm. When too many answers take longer than [`SLOW_MS`], or none come at all, the limit becomes what
-//! was answered in that time of late (Little's law): whoever is let in then is through after about so long. While none of
-//! it is slow and there is need for more, it grows; without need it goes back to where it began.
+//! a flood do little harm. When too many answers take longer than [`SLOW_MS`], or none come at all, the limit becomes half
+//! of what was answered in that time of late (Little's law): whoever is let in then is through after about half as long.
+//! While not too many are slow and there is need for more, it grows; without need it goes back to where it began.
 //!
 //! A request that waits for something that is no work (a slow client's body, events that are not applied yet, its turn
 //! behind an equal one) gives up its place meanwhile: [`crate::context::waiting`].
@@ -28,7 +28,7 @@ const STALE_MS: u64 = 3 * WINDOW_MS;
 /// So many of these in a row have to say that there is too much: a burst is none, nor is a disk that stumbles.
 const SLOW_WINDOWS: u32 = 3;
 /// The limit is never below this, so that a few slow requests don't keep others out.
-const AT_ONCE_MIN: u32 = 16;
+const AT_ONCE_MIN: u32 = 32;
 /// The limit while there is nothing to learn from.
 const AT_ONCE_REST: u32 = 256;
 const AT_ONCE_MAX: u32 = 1_024;
@@ -167,7 +167,7 @@ impl Load {
             _ if is_stale => max.max(AT_ONCE_REST),
             0 => window.grown(max),
             1..SLOW_WINDOWS => max,
-            SLOW_WINDOWS.. => rate.min(max).max(AT_ONCE_MIN),
+            SLOW_WINDOWS.. => (rate / 2).min(max).max(AT_ONCE_MIN),
         };
         inner.at_once_max.store(next, Ordering::Relaxed);
         inner.shown.set(inner.at_once.load(Ordering::Relaxed));
@@ -226,7 +226,7 @@ impl Window {
     /// More where there is need for it; else back to where it began.
     fn grown(self, max: u32) -> u32 {
         if self.peak > max - max / 4 {
-            (max + max / 4).min(AT_ONCE_MAX)
+            (max + max / 8).min(AT_ONCE_MAX)
         } else if max < AT_ONCE_REST {
             (max + max / 4).min(AT_ONCE_REST)
         } else {
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(windows(30, 100, 0, 20), AT_ONCE_REST);
         assert_eq!(windows(SLOW_WINDOWS - 1, 100, 100, 256), AT_ONCE_REST, "a burst");
         let next = windows(1, 100, 100, 256);
-        assert!((90..=100).contains(&next), "as many as are answered in time: {next}");
+        assert!((45..=50).contains(&next), "as many as are answered in time: {next}");
         assert!(load.enter().is_none());
         assert_eq!(windows(30, 0, 0, 256), AT_ONCE_MIN, "none is answered");
         drop(places);
