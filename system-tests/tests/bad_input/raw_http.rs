@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 use system_tests::client::Account;
 use system_tests::raw_http::{exchange, status};
 use system_tests::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use uuid::Uuid;
 
 use super::table::{Case, Door, Refused, door, family};
 
@@ -248,69 +247,12 @@ fn refused(answer: &str, expected: u16, code: &str) {
     assert_eq!(problem["code"], code, "{answer}");
 }
 
-/// Streams whose clients take their time, side by side too.
+/// Streams over HTTP/2, side by side too.
 #[tokio::test]
-async fn slow_readers() {
+async fn streams_over_http2() {
     let door = door().await;
-    let (reader, closed, ended) = (door.api.account().await, door.api.account().await, door.api.account().await);
-    tokio::join!(
-        told_to_come_again(&reader),
-        dropped_where_no_window_is_opened(&closed),
-        ended_over_http2_with_its_session(&ended)
-    );
-}
-
-/// More than sockets hold waits for a client that pauses for longer than it may, and not for so long that its connection
-/// ends. What it missed it gets from the last id that it saw.
-async fn told_to_come_again(account: &Account) {
-    const EVENTS: usize = 300;
-    let since = account.read(TASKS).await.expect(200).number("/revision");
-    let ids: Vec<Uuid> = (0..EVENTS).map(|_| Uuid::now_v7()).collect();
-    let description = "\u{1f600}".repeat(9_000);
-    let create = |id| json!({"type": "CreateTask", "task_id": id, "title": "long", "description": description});
-    account.batch(&ids.iter().map(create).collect::<Vec<_>>()).await.expect(200);
-    let last = format!("{TASKS}/{}", ids[EVENTS - 1]);
-    until("all is in the read model", Duration::from_millis(ANSWER_MS_MAX), || async {
-        (account.read(&last).await.status == 200).then_some(())
-    })
-    .await;
-    // on a machine that has other things to do, the pause may be longer than it should
-    let mut received = String::new();
-    for pause_s in [24, 22, 26] {
-        received = read_with_a_pause(account, since, Duration::from_secs(pause_s)).await;
-        if received.contains("\n: too slow") {
-            break;
-        }
-    }
-    let last_word = received.rsplit_once("\n\n: ").unwrap_or_else(|| panic!("{}", received.len())).1;
-    assert!(last_word.starts_with("too slow, dropped; connect again with Last-Event-ID\n"), "{last_word}");
-    let lines = |name: &str| received.lines().filter_map(|line| Some(line.strip_prefix(name)?.to_owned())).collect();
-    let (positions, data): (Vec<String>, Vec<String>) = (lines("id: "), lines("data: "));
-    let task =
-        |data: &str| serde_json::from_str::<Value>(data).expect("JSON")["id"].as_str().expect("an id").to_owned();
-    let mut seen: Vec<String> = data.iter().map(|data| task(data)).collect();
-    assert!((1..EVENTS).contains(&seen.len()), "{}", seen.len());
-    let mut stream = account.stream(positions.last().map(String::as_str)).await;
-    while seen.len() < EVENTS {
-        seen.push(task(&stream.next_event(Duration::from_millis(ANSWER_MS_MAX)).await.data));
-    }
-    assert_eq!(seen, ids.iter().map(Uuid::to_string).collect::<Vec<_>>());
-}
-
-/// All that comes of a stream, without an encoding. After its beginning nothing is read for a while.
-async fn read_with_a_pause(account: &Account, since: u64, pause: Duration) -> String {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(64 << 10).expect("sets");
-    let mut socket = socket.connect(account.api.authority().parse().expect("an address")).await.expect("connects");
-    let token = &account.token;
-    let request = format!("GET {STREAM} HTTP/1.0\r\nAuthorization: Bearer {token}\r\nLast-Event-ID: {since}\r\n\r\n");
-    socket.write_all(request.as_bytes()).await.expect("sends");
-    let mut received = vec![0; 100_000];
-    socket.read_exact(&mut received).await.expect("a beginning");
-    tokio::time::sleep(pause).await;
-    // with a reset where the pause was too long, not at all where it was too short
-    let _ = timeout(Duration::from_millis(ANSWER_MS_MAX), socket.read_to_end(&mut received)).await;
-    String::from_utf8_lossy(&received).into_owned()
+    let (closed, ended) = (door.api.account().await, door.api.account().await);
+    tokio::join!(dropped_where_no_window_is_opened(&closed), ended_over_http2_with_its_session(&ended));
 }
 
 /// A client of HTTP/2 that gives each answer so much of a window, and a stream of the account over it.
