@@ -206,7 +206,7 @@ async fn clients_are_known_by_their_address(stack: &Stack) {
 
 async fn down_ends_everything_and_keeps_the_data(stack: &Stack) {
     let parts = || ["postgres", "redis", "kafka", "gateway"].into_iter().chain(COPIES);
-    stack.logs_until("query-api-2", "query-api answers").await;
+    stack.logs_until("query-api-2", "query-api starts").await;
     let account = stack.api().account().await;
     let task = account.create(json!({"title": "kept"})).await;
     let pids: Vec<String> = parts().map(|part| stack.pid_text(part)).collect();
