@@ -7,6 +7,9 @@
 //! of what was answered in that time of late (Little's law): whoever is let in then is through after about half as long.
 //! While not too many are slow and there is need for more, it grows; without need it goes back to where it began.
 //!
+//! A burst is no flood: who finds no place waits for one a moment, unless somebody was turned away just now. Once that
+//! happens all others are turned away at once.
+//!
 //! A request that waits for something that is no work (a slow client's body, events that are not applied yet, its turn
 //! behind an equal one) gives up its place meanwhile: [`crate::context::waiting`].
 
@@ -15,6 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{Gauge, counter};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::problem::{Problem, ProblemCode};
 
@@ -32,6 +37,14 @@ const AT_ONCE_MIN: u32 = 32;
 /// The limit while there is nothing to learn from.
 const AT_ONCE_REST: u32 = 256;
 const AT_ONCE_MAX: u32 = 1_024;
+/// How long who comes in a burst waits for a place.
+const BURST_WAIT_MS_MAX: u64 = 100;
+/// So many may wait.
+const BURST_WAITING_MAX: u32 = 1_024;
+/// Nobody waits when somebody was turned away so lately.
+const CALM_MS_MIN: u64 = 5_000;
+
+const NEVER_MS: u64 = u64::MAX;
 
 /// The answer to who is turned away.
 #[must_use]
@@ -57,6 +70,11 @@ struct Inner {
     slow_windows: AtomicU32,
     /// Answers in a window, of late: each window counts for a quarter.
     rate: AtomicU32,
+    /// Of a burst: how many wait, and what wakes them.
+    waiting: AtomicU32,
+    given_up: Notify,
+    /// When somebody was turned away last, milliseconds after `began`.
+    refused_ms: AtomicU64,
     shown: Gauge,
     shown_max: Gauge,
 }
@@ -75,6 +93,9 @@ impl Default for Load {
             peak: AtomicU32::new(0),
             slow_windows: AtomicU32::new(0),
             rate: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            given_up: Notify::new(),
+            refused_ms: AtomicU64::new(NEVER_MS),
             shown: metrics::gauge!("requests_at_once"),
             shown_max: metrics::gauge!("requests_at_once_max"),
         }))
@@ -119,13 +140,42 @@ impl Load {
         None
     }
 
+    /// A place of those that are given up soon, in a burst. None: there are too many, or none was given up in time.
+    pub async fn enter_in_burst(&self) -> Option<Place> {
+        let waiting = Waiting::begin(&self.0)?;
+        let entered = async {
+            loop {
+                if let Some(place) = self.enter() {
+                    return place;
+                }
+                self.0.given_up.notified().await;
+            }
+        };
+        let place = timeout(Duration::from_millis(BURST_WAIT_MS_MAX), entered).await.ok();
+        drop(waiting);
+        place
+    }
+
+    /// Whether a burst may wait: nobody was turned away of late.
+    pub fn is_calm(&self) -> bool {
+        let refused_ms = self.0.refused_ms.load(Ordering::Relaxed);
+        refused_ms == NEVER_MS || self.now_ms().saturating_sub(refused_ms) >= CALM_MS_MIN
+    }
+
+    /// The answer to who is turned away.
+    #[must_use]
+    pub fn turn_away(&self) -> Problem {
+        self.0.refused_ms.store(self.now_ms(), Ordering::Relaxed);
+        turned_away()
+    }
+
     /// Gives up a request's place for a while. None where it is given up already: a request that waits for many things at
     /// the same time has one place to give.
     pub(crate) fn step_aside(&self, is_aside: &Arc<AtomicBool>) -> Option<Aside> {
         if is_aside.swap(true, Ordering::Relaxed) {
             return None;
         }
-        self.0.at_once.fetch_sub(1, Ordering::Relaxed);
+        self.0.give_up();
         Some(Aside { load: self.clone(), is_aside: is_aside.clone() })
     }
 
@@ -189,7 +239,32 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.at_once.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.give_up();
+    }
+}
+
+impl Inner {
+    fn give_up(&self) {
+        self.at_once.fetch_sub(1, Ordering::Relaxed);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.given_up.notify_one();
+        }
+    }
+}
+
+/// One of those who wait in a burst.
+struct Waiting<'a>(&'a Inner);
+
+impl<'a> Waiting<'a> {
+    fn begin(inner: &'a Inner) -> Option<Self> {
+        let waiting = Self(inner);
+        (inner.waiting.fetch_add(1, Ordering::Relaxed) < BURST_WAITING_MAX).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -238,6 +313,41 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_in_a_burst_waits_for_a_place_and_not_for_long() {
+        let load = Load::default();
+        let mut places: Vec<Place> = (0..AT_ONCE_REST).map(|_| load.enter().expect("a place")).collect();
+        let waiting = tokio::spawn({
+            let load = load.clone();
+            async move { load.enter_in_burst().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        places.pop();
+        let place = waiting.await.expect("a task").expect("the place that was given up");
+        assert!(load.enter_in_burst().await.is_none(), "none is given up in time");
+        drop(place);
+        drop(places);
+        assert_eq!((load.0.at_once.load(Ordering::Relaxed), load.0.waiting.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn nobody_waits_while_others_are_turned_away() {
+        let load = Load::default();
+        assert!(load.is_calm());
+        let _ = load.turn_away();
+        assert!(!load.is_calm());
+    }
+
+    #[tokio::test]
+    async fn no_more_wait_than_may() {
+        let load = Load::default();
+        let waiting: Vec<_> = (0..BURST_WAITING_MAX).map(|_| Waiting::begin(&load.0).expect("room")).collect();
+        assert!(load.enter_in_burst().await.is_none());
+        drop(waiting);
+        assert!(load.enter_in_burst().await.is_some());
+    }
 
     #[test]
     fn so_many_at_once_and_no_more() {

@@ -21,7 +21,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::Route;
 use futures_util::FutureExt;
-use futures_util::future::CatchUnwind;
+use futures_util::future::{BoxFuture, CatchUnwind};
 use http_body::Body as _;
 use metrics::{Counter, Histogram};
 use pin_project_lite::pin_project;
@@ -35,7 +35,7 @@ use crate::context::{RequestContext, X_REQUEST_ID};
 use crate::headers::single;
 use crate::health::Draining;
 use crate::limits::{Asking, RateLimits, Standing};
-use crate::load::{self, Load, Place};
+use crate::load::{Load, Place};
 use crate::packed::Chosen;
 use crate::problem::{Problem, ProblemCode};
 use crate::token::RootSecret;
@@ -159,13 +159,8 @@ impl RouteKind {
 impl Rules {
     /// Whether anything may be done for a request, before any handler is asked. What comes first costs least.
     fn admit(&self, request: &mut Request, exchange: &mut Exchange) -> Result<(), Problem> {
-        let kind = exchange.route.kind;
-        if kind == RouteKind::Ordinary {
-            let place = self.load.enter().ok_or_else(load::turned_away)?;
-            exchange.context.working(place.load());
-            exchange.place = Some(place);
-        }
-        let principal = if kind == RouteKind::Always { None } else { self.limit(request, exchange)? };
+        let is_always = exchange.route.kind == RouteKind::Always;
+        let principal = if is_always { None } else { self.limit(request, exchange)? };
         Self::check(request)?;
         // who is known already is found by whoever asks; else it is found out
         if let Some(principal) = principal {
@@ -505,7 +500,7 @@ impl Service<Request> for EdgeService {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request) -> EdgeFuture {
+    fn call(&mut self, request: Request) -> EdgeFuture {
         let headers = request.headers();
         let peer = request.extensions().get::<Peer>().copied().unwrap_or_default();
         let client = self.rules.proxies.client(peer, headers);
@@ -521,20 +516,44 @@ impl Service<Request> for EdgeService {
         let is_preflight = exchange.allowed_origin.is_some()
             && request.method() == Method::OPTIONS
             && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        let early = if is_preflight {
-            Some(preflight())
+        let load = &self.rules.load;
+        let inner = if is_preflight {
+            Inner::Early { response: Some(preflight()) }
+        } else if exchange.route.kind != RouteKind::Ordinary {
+            self.begin(request, &mut exchange)
+        } else if let Some(place) = load.enter() {
+            exchange.work_at(place);
+            self.begin(request, &mut exchange)
+        } else if load.is_calm() {
+            let load = load.clone();
+            let place = async move { load.enter_in_burst().await }.boxed();
+            Inner::Waiting { place, asked: Some(Box::new((self.clone(), request))) }
         } else {
-            let admitted = self.rules.admit(&mut request, &mut exchange);
-            admitted.err().map(|problem| exchange.context.clone().sync_scope(|| problem.into_response()))
-        };
-        let inner = match early {
-            Some(response) => Inner::Early { response: Some(response) },
-            None => {
-                let future = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-                Inner::Handled { future: exchange.context.clone().scope(future) }
-            }
+            exchange.early(load.turn_away())
         };
         EdgeFuture { inner, rest: Some((exchange, self.rules.clone())) }
+    }
+}
+
+impl EdgeService {
+    /// Hands it to its handler, if it may.
+    fn begin(&mut self, mut request: Request, exchange: &mut Exchange) -> Inner {
+        if let Err(problem) = self.rules.admit(&mut request, exchange) {
+            return exchange.early(problem);
+        }
+        let future = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        Inner::Handled { future: exchange.context.clone().scope(future) }
+    }
+}
+
+impl Exchange {
+    fn work_at(&mut self, place: Place) {
+        self.context.working(place.load());
+        self.place = Some(place);
+    }
+
+    fn early(&self, problem: Problem) -> Inner {
+        Inner::Early { response: Some(self.context.clone().sync_scope(|| problem.into_response())) }
     }
 }
 
@@ -546,6 +565,8 @@ type Handled = tokio::task::futures::TaskLocalFuture<
 pin_project! {
     #[project = InnerProjection]
     enum Inner {
+        // in a burst, for a place
+        Waiting { place: BoxFuture<'static, Option<Place>>, asked: Option<Box<(EdgeService, Request)>> },
         Early { response: Option<Response> },
         Handled { #[pin] future: Handled },
     }
@@ -563,8 +584,25 @@ impl Future for EdgeFuture {
     type Output = Result<Response, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
+        if let InnerProjection::Waiting { place, asked } = this.inner.as_mut().project() {
+            let place = ready!(place.as_mut().poll(cx));
+            let (Some((exchange, rules)), Some(asked)) = (this.rest.as_mut(), asked.take()) else {
+                // polled again after it was done: against the contract of Future
+                return Poll::Pending;
+            };
+            let (mut service, request) = *asked;
+            let next = match place {
+                Some(place) => {
+                    exchange.work_at(place);
+                    service.begin(request, exchange)
+                }
+                None => exchange.early(rules.load.turn_away()),
+            };
+            this.inner.set(next);
+        }
         let answered = match this.inner.project() {
+            InnerProjection::Waiting { .. } => return Poll::Pending,
             InnerProjection::Early { response } => Ok(response.take().unwrap_or_default()),
             InnerProjection::Handled { mut future } => {
                 let answered = match ready!(future.as_mut().poll(cx)) {
