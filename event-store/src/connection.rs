@@ -29,6 +29,7 @@ impl Lane {
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
+            ("jit", "off"),
         ]);
         let options = options.options(settings);
         Self { options, connection: None }

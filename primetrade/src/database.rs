@@ -88,6 +88,7 @@ impl Databases {
             ("enable_sort", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
+            ("jit", "off"),
             ("plan_cache_mode", "force_custom_plan"),
         ]);
         pool(LOG_CONNECTIONS_MAX, options)

@@ -25,6 +25,7 @@ pub(crate) async fn for_batches(pool: &PgPool) -> Result<PgConnection, sqlx::Err
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
+            ("jit", "off"),
         ])
         .disable_statement_logging();
     PgConnection::connect_with(&options).await

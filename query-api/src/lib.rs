@@ -187,6 +187,8 @@ pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
         ("enable_sort", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
+        // what is switched off above costs so much that everything would be compiled
+        ("jit", "off"),
         ("default_transaction_read_only", "on"),
         ("statement_timeout", STATEMENT_TIME_MAX),
     ]);
