@@ -35,7 +35,7 @@ const SLOW_WINDOWS: u32 = 3;
 /// The limit is never below this, so that a few slow requests don't keep others out.
 const AT_ONCE_MIN: u32 = 32;
 /// The limit while there is nothing to learn from.
-const AT_ONCE_REST: u32 = 256;
+const AT_ONCE_REST: u32 = 128;
 const AT_ONCE_MAX: u32 = 1_024;
 /// How long who comes in a burst waits for a place.
 const BURST_WAIT_MS_MAX: u64 = 100;
