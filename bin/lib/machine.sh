@@ -1,10 +1,15 @@
 # What the scripts in bin/ ask of the machine. To be sourced; stops the script with a plain message where something
 # cannot be had.
 
+# another folder may have a bin/ too
+unset CDPATH
 BIN_LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 KAFKA_JARS=$BIN_LIB/kafka/jars
 
 die() { echo "error: $*" >&2; exit 2; }
+
+# cargo's and Java's search paths have no way to write these
+case $BIN_LIB in *:* | *$'\n'*) die "a folder with a colon or a line break in its name cannot be built in: move $(printf %q "${BIN_LIB%/bin/lib}")" ;; esac
 
 # The folder with Postgres' server programs: the newest packaged one, else what stands on the path.
 postgres_bin() {
@@ -62,6 +67,10 @@ need_nginx() {
     command -v nginx >/dev/null 2>&1 || install_stopped "nginx" nginx-light nginx nginx nginx nginx
 }
 
+need_curl() {
+    command -v curl >/dev/null 2>&1 || install_package curl curl curl curl curl curl
+}
+
 # Python with what makes a folder of packages of its own.
 need_python() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || install_package "Python" python3-venv python3 "python3 py3-pip" python python
@@ -113,6 +122,51 @@ need_rust() {
             "make g++ pkgconf openssl-dev" "make gcc pkgconf openssl" "make pkgconf openssl"
 }
 
+# build ARGUMENTS…: what `cargo build` is to build, as a release; sets BUILT, the folder with the programs. All scripts
+# build by this, so that what one has built is there for the others. (configure, of C libraries, takes a path with a space
+# for several words.)
+build() {
+    local root=${BIN_LIB%/bin/lib} odd='*[!A-Za-z0-9_./+@-]*'
+    # shellcheck disable=SC2254 — a pattern
+    case ${CARGO_TARGET_DIR:-$root} in
+        $odd)
+            [ -z "${CARGO_TARGET_DIR:-}" ] || die "CARGO_TARGET_DIR=$CARGO_TARGET_DIR: C libraries cannot be built in a folder of such a name"
+            export CARGO_TARGET_DIR=${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/primetrade-$(cksum <<<"$root" | cut -d' ' -f1)
+            case $CARGO_TARGET_DIR in $odd) die "C libraries cannot be built in $root, for its name: set CARGO_TARGET_DIR to a folder with a plain one" ;; esac
+            echo "C libraries cannot be built in a folder of such a name: building in $CARGO_TARGET_DIR" >&2
+            ;;
+    esac
+    # The prepared queries are in .sqlx: no database is asked while building.
+    BUILT=$(cd "$root" && env -u DATABASE_URL SQLX_OFFLINE=true cargo build --release --locked --quiet --message-format=json-render-diagnostics "$@" |
+        show_progress) || die "the build failed"
+    [ -n "$BUILT" ] || die "the build made no program"
+}
+
+# Reads what cargo has built, tells about it in a line of progress, and says at the end where the programs are.
+show_progress() {
+    local line name built=0 all told=$(uptime_s) started=$told where=
+    # what is in the lock file, but for what only tests and other systems need
+    all=$(($(grep -c '^name = ' "${BIN_LIB%/bin/lib}/Cargo.lock") * 4 / 5))
+    while IFS= read -r line; do
+        case $line in *'"reason":"compiler-artifact"'*) ;; *) continue ;; esac
+        case $line in *'"executable":"'*) where=${line#*\"executable\":\"} where=${where%%\"*} ;; esac
+        case $line in
+            *'"kind":["custom-build"]'*) continue ;;
+            *'"fresh":true'*) built=$((built + 1)) && continue ;;
+        esac
+        built=$((built + 1))
+        name=${line#*\"name\":\"} name=${name%%\"*}
+        if [ -t 2 ]; then
+            printf '\r\033[Kbuilding: %s of about %s crates (%s), %s s' "$built" "$all" "$name" $(($(uptime_s) - started)) >&2
+        elif [ $(($(uptime_s) - told)) -ge 15 ]; then
+            told=$(uptime_s)
+            printf 'building: %s of about %s crates (%s), %s s\n' "$built" "$all" "$name" $((told - started)) >&2
+        fi
+    done
+    if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+    echo "${where%/*}"
+}
+
 # Runs a program as an ordinary user also when root starts it: Postgres refuses to run as root.
 unprivileged() {
     if [ "$(id -u)" != 0 ]; then "$@"; return; fi
@@ -161,7 +215,7 @@ exec_unprivileged() {
     local user
     if [ "$(id -u)" != 0 ]; then exec "$@"; fi
     user=$(unprivileged_user)
-    cd / && exec setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups -- "$@"
+    exec setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups -- "$@"
 }
 
 # run_postgres DIR PORT PASSWORD_FILE: a durable cluster, made if it is not there, in the place of this shell.
@@ -176,7 +230,7 @@ run_postgres() {
             die "initdb failed"
         unprivileged rm "$dir/password"
     fi
-    exec_unprivileged "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 \
+    cd "$dir" && exec_unprivileged "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 \
         -c log_error_verbosity=terse # what a duplicate key is may be an e-mail address
 }
 
@@ -185,15 +239,16 @@ run_postgres() {
 run_kafka() {
     local dir=$1 port=$2 controller=$3 small="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
     local log="-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info"
-    mkdir -p "$dir"
-    cat >"$dir/server.properties" <<END
+    # by relative names: a comma or a backslash in a path means something in the file
+    mkdir -p "$dir" && cd "$dir"
+    cat >server.properties <<END
 process.roles=broker,controller
 node.id=1
 listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
 advertised.listeners=PLAINTEXT://127.0.0.1:$port
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:$controller
-log.dirs=$dir/data
+log.dirs=data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
@@ -207,19 +262,120 @@ group.min.session.timeout.ms=1000
 log.index.size.max.bytes=1048576
 log.cleaner.dedupe.buffer.size=8388608
 END
-    if [ ! -e "$dir/data/meta.properties" ]; then
+    if [ ! -e data/meta.properties ]; then
         local id
         id=$(head -c 16 /dev/urandom | base64 | tr '+/' ab | cut -c -22)
-        java $small $log -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t "$id" -c "$dir/server.properties" --ignore-formatted >/dev/null ||
+        java $small $log -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t "$id" -c server.properties --ignore-formatted >/dev/null ||
             die "Kafka's folder $dir could not be made ready"
     fi
-    exec java -Xmx256m $small $log -cp "$KAFKA_JARS/*" kafka.Kafka "$dir/server.properties"
+    exec java -Xmx256m $small $log -cp "$KAFKA_JARS/*" kafka.Kafka server.properties
 }
 
 # run_redis DIR PORT: in the place of this shell. Written to disk only when asked to; a dump.rdb that is there is read.
 run_redis() {
-    mkdir -p "$1"
-    exec redis-server --port "$2" --bind 127.0.0.1 --dir "$1" --save '' --appendonly no
+    mkdir -p "$1" && cd "$1"
+    exec redis-server --port "$2" --bind 127.0.0.1 --dir . --save '' --appendonly no
+}
+
+# run_nginx DIR: by the nginx.conf there, in the place of this shell. What it names is relative to DIR, so that no path has
+# to be written into the file, or stands before what it includes: nginx has a meaning for quotes, spaces, $ and *.
+run_nginx() {
+    cd "$1" && exec_unprivileged "$(command -v nginx)" -p . -c nginx.conf
+}
+
+# check_nginx DIR: says what is wrong with it, an address that cannot be had included; nothing if all is well.
+check_nginx() {
+    local said
+    said=$(cd "$1" && exec_unprivileged "$(command -v nginx)" -p . -c nginx.conf -t 2>&1) && return
+    said=$(sed -nE 's/.*\[emerg\] ([0-9]+#[0-9]+: )?//p' <<<"$said" | head -n 1)
+    echo "${said:-nginx does not take its configuration}"
+}
+
+# Asks something of ours: no proxy in between, no file of settings.
+probe() { curl -q -fsS --noproxy '*' --max-time 3 "$@" 2>/dev/null; }
+
+# setting NAME: its value in the output of `primetrade config --json`, which is to be on standard input.
+setting() {
+    local settings
+    settings=$(cat)
+    settings=${settings%%,\"origins\"*}
+    sed -nE "s/.*[{,]\"$1\":\"([^\"]*)\".*/\1/p" <<<"$settings" | head -n 1
+}
+
+# Seconds since the machine was started: a clock that is set changes nothing about them.
+uptime_s() {
+    local up
+    if read -r up _ 2>/dev/null </proc/uptime; then echo "${up%.*}"; else echo "$SECONDS"; fi
+}
+
+# start_of PID: what tells this process from another one of the same number, before or after it; the same text whatever
+# the time zone is and whatever is done to the clock. Fails when it has ended.
+start_of() {
+    local pid=$1 stat boot=
+    if [ -e /proc/self/stat ]; then
+        { read -r stat </proc/"$pid"/stat; } 2>/dev/null || return 1
+        read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id || true
+        # after the name, which may have anything in it: state … start, in ticks since the machine was started
+        set -- ${stat##*) }
+        case $1 in Z | X) return 1 ;; esac
+        echo "$boot ${20}"
+    else
+        TZ=UTC0 LC_ALL=C ps -o lstart= -p "$pid" 2>/dev/null
+    fi
+}
+
+# session_of PID: the living processes of the session that it began.
+session_of() {
+    local file stat session=$1
+    for file in /proc/[0-9]*/stat; do
+        { read -r stat <"$file"; } 2>/dev/null || continue
+        set -- ${stat##*) }
+        case $1 in Z | X) continue ;; esac
+        if [ "$4" = "$session" ]; then file=${file#/proc/} && echo "${file%/stat}"; fi
+    done
+}
+
+# listeners PORT: address (as the kernel writes it) and socket of each that listens there.
+listeners() {
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+        awk -v port="$(printf '%04X' "$1")" '$4 == "0A" { split($2, at, ":"); if (at[2] == port) print at[1], $10 }'
+}
+
+# listens PID PORT: whether this process, and not another one, listens there.
+listens() {
+    local open socket
+    if [ ! -e /proc/net/tcp ]; then lsof -nP -a -p "$1" -iTCP:"$2" -sTCP:LISTEN -t >/dev/null 2>&1; return; fi
+    open=$(ls -l "/proc/$1/fd" 2>/dev/null) || true
+    while read -r _ socket; do
+        case $open in *"socket:[$socket]"*) return 0 ;; esac
+    done < <(listeners "$2")
+    return 1
+}
+
+# held ADDRESS PORT: says who is in the way of listening there, "process 12 (nginx)"; fails if nobody is.
+held() {
+    local ours at socket holder a b c d
+    if [ ! -e /proc/net/tcp ]; then
+        (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null && echo "another program"
+        return
+    fi
+    case $1 in
+        0.0.0.0 | ::) ours= ;;
+        ::1) ours=00000000000000000000000001000000 ;;
+        *:*) ours=other ;;
+        *) IFS=. read -r a b c d <<<"$1" && ours=$(printf '%02X%02X%02X%02X' "$d" "$c" "$b" "$a") ;;
+    esac
+    while read -r at socket; do
+        case $at in
+            # everything; where ours is everything, whatever there is
+            00000000 | 00000000000000000000000000000000) ;;
+            *) [ -z "$ours" ] || [ "${at#0000000000000000FFFF0000}" = "$ours" ] || continue ;;
+        esac
+        holder=$(find /proc/[0-9]*/fd -lname "socket:\\[$socket\\]" 2>/dev/null | sed -n '1s,^/proc/\([0-9]*\)/.*,\1,p') || true
+        if [ -n "$holder" ]; then echo "process $holder ($(cat "/proc/$holder/comm" 2>/dev/null))"; else echo "a program of another user"; fi
+        return
+    done < <(listeners "$2")
+    return 1
 }
 
 # start_kafka DIR, start_redis DIR: in the background on a free port, log in DIR/log; set KAFKA_BROKERS and REDIS_URL.

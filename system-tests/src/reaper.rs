@@ -16,11 +16,12 @@ while read -r verb what; do
         kill) hard="$hard$what " ;;
         quit) soft="$soft$what " ;;
         dir) dirs="$dirs $what" ;;
-        stack) stacks="$stacks $what" ;;
+        stack) stacks="$stacks$what
+" ;;
         gone) hard=$(echo "$hard" | sed "s/ $what / /"); soft=$(echo "$soft" | sed "s/ $what / /") ;;
     esac
 done
-for dir in $stacks; do
+while IFS= read -r dir; do
     for part in "$dir"/*/; do
         pid=$(head -n 1 "$part/pid" 2>/dev/null) || continue
         case $part in
@@ -30,7 +31,9 @@ for dir in $stacks; do
             *) hard="$hard$pid " ;;
         esac
     done
-done
+done <<END
+$stacks
+END
 for pid in $hard; do kill -9 "$pid" 2>/dev/null; done
 for pid in $soft; do kill -CONT "$pid" 2>/dev/null; kill -QUIT "$pid" 2>/dev/null; done
 for pid in $soft; do

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -26,9 +27,14 @@ pub const COPIES: [&str; 6] =
 /// Ports that a stack takes, counted from that of its gateway.
 const PORTS: [u16; 17] = [0, 1, 2, 3, 11, 12, 13, 101, 102, 103, 111, 112, 113, 1000, 1001, 1002, 1003];
 const LOG_LINES: usize = 15;
+/// Every stack of a test is in such a folder, and started from such a one: a shell, nginx, Kafka and Redis each have a
+/// meaning for some of this.
+const ODD: &str = r#"it's, a "$odd" [\*;#%&] one"#;
 
 /// A running stack; ended with the test process.
 pub struct Stack {
+    /// With all of the test's own.
+    home: PathBuf,
     dir: PathBuf,
     port: u16,
     variables: Vec<(String, String)>,
@@ -42,11 +48,22 @@ impl Stack {
 
     /// With more variables.
     pub async fn start_with(variables: &[(&str, &str)]) -> Stack {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let stack = Stack { dir: temp_dir("stack"), port: free_ports(), variables };
-        reaper::stack_at_end(&stack.dir);
+        let stack = Stack::prepare(variables);
         stack.up().await;
         stack
+    }
+
+    /// Where one can be started.
+    pub fn prepare(variables: &[(&str, &str)]) -> Stack {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let home = temp_dir("stack");
+        let dir = home.join("data").join(ODD);
+        fs::create_dir_all(&dir).expect("a folder");
+        symlink(concat!(env!("CARGO_MANIFEST_DIR"), "/.."), home.join(ODD)).expect("a link");
+        // where CDPATH leads to
+        fs::create_dir_all(home.join("elsewhere/bin")).expect("a folder");
+        reaper::stack_at_end(&dir);
+        Stack { home, dir, port: free_ports(), variables }
     }
 
     /// `bin/stack up`: what does not run is started.
@@ -57,6 +74,13 @@ impl Stack {
     /// `bin/stack` with these arguments.
     pub async fn stack(&self, arguments: &[&str], input: &str) -> CliRun {
         run(self.command(arguments), input).await
+    }
+
+    /// The same with more variables.
+    pub async fn stack_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> CliRun {
+        let mut command = self.command(arguments);
+        command.envs(variables.iter().copied());
+        run(command, "").await
     }
 
     /// Follows a part's log, as `bin/stack logs` does, until this is in it.
@@ -88,11 +112,16 @@ impl Stack {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../bin/stack"));
+        // as a person types it, in the folder
+        let mut command = Command::new("bash");
         clean_environment(&mut command);
         let programs = binary("primetrade");
         command
+            .arg("bin/stack")
             .args(arguments)
+            .current_dir(self.home.join(ODD))
+            .env("PWD", self.home.join(ODD))
+            .env("CDPATH", self.home.join("elsewhere"))
             .env("STACK_DIR", &self.dir)
             .env("STACK_PORT", self.port.to_string())
             .env("STACK_BIN", programs.parent().expect("a folder"))
@@ -128,6 +157,16 @@ impl Stack {
     pub fn database_url(&self) -> String {
         let password = fs::read_to_string(self.dir.join("postgres.secret")).expect("password of Postgres");
         format!("postgres://primetrade:{password}@127.0.0.1:{}/primetrade", self.port + 1003)
+    }
+
+    /// A folder for what the test needs besides.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// All ports that it takes.
+    pub fn ports(&self) -> [u16; 17] {
+        PORTS.map(|offset| self.port + offset)
     }
 
     /// Its folder.
