@@ -390,7 +390,7 @@ mod tests {
             let code = problem["code"].as_str().and_then(ProblemCode::parse).expect("a code of the table");
             assert_eq!(status, code.status().as_str(), "{code}");
             let mut expected = serde_json::to_value(Problem::new(code)).expect("JSON");
-            expected["trace_id"] = "$request_id".into();
+            expected["trace_id"] = "$gateway_trace_id".into();
             assert_eq!(problem, expected);
             codes.push(code.as_str());
         }

@@ -1,7 +1,9 @@
 //! The services behind their gateway: restarted one after the other under load, killed, and told of ended sessions.
 
-use std::net::Ipv4Addr;
-use std::path::Path;
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,9 +12,11 @@ use serde_json::{Value, json};
 use system_tests::check::everything_holds_in;
 use system_tests::client::{Account, Api, Request, check_problem};
 use system_tests::ledger::{Ledger, Load};
+use system_tests::process::binary;
 use system_tests::raw_http::{exchange, exchange_from, status};
 use system_tests::stack::{COPIES, Stack};
 use system_tests::wait::until;
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -144,7 +148,12 @@ async fn killed_copies_are_started_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stack_as_its_operator_and_its_clients_see_it() {
-    let stack = Stack::start().await;
+    let mut variables = vec![("PRIMETRADE_CORS_ORIGINS", ORIGINS)];
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        // IPv4 comes along
+        variables.extend([("STACK_LISTEN", "[::]"), ("PRIMETRADE_ALLOW_INSECURE", "plain-http")]);
+    }
+    let stack = Stack::start_with(&variables).await;
     let others = async {
         up_twice_changes_nothing(&stack).await;
         operations_are_not_for_the_outside(&stack).await;
@@ -153,6 +162,7 @@ async fn a_stack_as_its_operator_and_its_clients_see_it() {
     };
     tokio::join!(a_slow_body_is_told_so_behind_the_gateway(&stack), others);
     what_the_gateway_answers_itself_is_a_problem_too(&stack).await;
+    pages_see_what_the_gateway_answers_itself(&stack).await;
     keys_are_known_while_nobody_shows_them(&stack).await;
     down_ends_everything_and_keeps_the_data(&stack).await;
 }
@@ -209,11 +219,26 @@ async fn down_ends_everything_and_keeps_the_data(stack: &Stack) {
     stack.logs_until("query-api-2", "query-api starts").await;
     let account = stack.api().account().await;
     let task = account.create(json!({"title": "kept"})).await;
+    // its workers live on, with its port
+    stack.kill("gateway").await;
+    stack.up().await;
     let pids: Vec<String> = parts().map(|part| stack.pid_text(part)).collect();
+    // where nothing may be ended
+    let no_kill = stack.home().join("no-kill");
+    fs::write(&no_kill, "kill() { return 1; }\n").expect("a file");
+    let refused = stack.stack_with(&["down"], &[("BASH_ENV", no_kill.to_str().expect("text"))]).await.expect(1);
+    for (part, pid) in parts().zip(&pids) {
+        let number = pid.lines().next().expect("a process number");
+        let said = format!("{part} is still alive, process {number}");
+        assert!(refused.err.contains(&said), "{said}: {refused:?}");
+    }
+    stack.stack(&["status"], "").await.expect(0);
     stack.stack(&["down"], "").await.expect(0);
     for (part, pid) in parts().zip(pids) {
         let number = pid.lines().next().expect("a process number");
-        assert!(!Path::new("/proc").join(number).exists(), "{part} still runs");
+        let process = Path::new("/proc").join(number);
+        // what has ended is there until init has looked at it
+        until(part, Duration::from_secs(20), || async { (!process.exists()).then_some(()) }).await;
     }
     let status = stack.stack(&["status"], "").await.expect(1);
     for part in parts() {
@@ -221,9 +246,104 @@ async fn down_ends_everything_and_keeps_the_data(stack: &Stack) {
         assert!(line.contains("stopped"), "{line}");
     }
     stack.stack(&["down"], "").await.expect(0);
+    a_failed_up_stops_what_it_started(stack).await;
     stack.up().await;
     let again = stack.api().log_in(account.id, &account.email, &account.password).await;
     assert_eq!(again.task(task).await["title"], "kept");
+}
+
+/// A projector that ends, and another program that answers at its ports by then.
+async fn a_failed_up_stops_what_it_started(stack: &Stack) {
+    let real = binary("primetrade");
+    let programs = stack.home().join("programs");
+    write_program(
+        &programs,
+        "projector",
+        "cd \"${0%/*}\"; touch started; until [ -e answering ]; do sleep 0.05; done; exit 1",
+    );
+    for program in ["primetrade", "command-api", "query-api"] {
+        symlink(real.with_file_name(program), programs.join(program)).expect("a link");
+    }
+    let ports = stack.ports();
+    let somebody_else = async {
+        until("the projector starts", Duration::from_secs(90), || async {
+            programs.join("started").exists().then_some(())
+        })
+        .await;
+        for port in ["projector-1", "projector-2"].iter().flat_map(|copy| [stack.copy(copy), stack.ops(copy)]) {
+            let listener = tokio::net::TcpListener::bind(port.authority()).await.expect("a free port");
+            tokio::spawn(answer_all(listener));
+        }
+        fs::write(programs.join("answering"), "").expect("a file");
+    };
+    let mut variables = vec![("STACK_BIN", programs.to_str().expect("text"))];
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        variables.push(("STACK_LISTEN", "::1"));
+    }
+    let (failed, ()) = tokio::join!(stack.stack_with(&["up"], &variables), somebody_else);
+    assert!(failed.expect(2).err.contains("projector-1 has ended"), "it is another program that answers");
+    let status = stack.stack(&["status"], "").await.expect(1);
+    assert_eq!(status.out.lines().filter(|line| line.contains("stopped")).count(), 10, "{status:?}");
+    for port in ports.iter().filter(|port| ![3, 13, 103, 113].contains(&(*port - ports[0]))) {
+        assert!(TcpListener::bind(("127.0.0.1", *port)).is_ok(), "{port}");
+    }
+}
+
+/// Says 200 to whatever comes, for a minute.
+async fn answer_all(listener: tokio::net::TcpListener) {
+    let answering = async {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(5), answering).await;
+}
+
+fn write_program(dir: &Path, name: &str, script: &str) -> PathBuf {
+    fs::create_dir_all(dir).expect("a folder");
+    let path = dir.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
+    path
+}
+
+/// Issue 10, 7 and 15: in one line, and nothing was started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_is_refused_before_anything_is_started() {
+    let stack = Stack::prepare(&[]);
+    let refused = async |variables: &[(&str, &str)], said: &str| {
+        let run = stack.stack_with(&["up"], variables).await.expect(2);
+        assert_eq!(run.err.trim_end().lines().count(), 1, "{variables:?}: {run:?}");
+        assert!(run.err.contains(said), "{variables:?}: {run:?}");
+        let started =
+            fs::read_dir(stack.dir()).expect("a folder").flatten().any(|part| part.path().join("pid").exists());
+        assert!(!started, "{variables:?}: {run:?}");
+        run
+    };
+    for listen in ["x", "localhost:1", "0.0.0.0:80", "[::1]:80", "1.2.3", "256.1.1.1", "*", "'", "127.0.0.01", "::1 ;"]
+    {
+        refused(&[("STACK_LISTEN", listen)], "STACK_LISTEN=").await;
+    }
+    for listen in ["0.0.0.0", "::", "[::]"] {
+        refused(&[("STACK_LISTEN", listen)], "plain HTTP").await;
+    }
+    for port in ["0", "x", "65536", "65000", "08", "-1", "99999999999999999999"] {
+        refused(&[("STACK_PORT", port)], "STACK_PORT=").await;
+    }
+    let ports = stack.ports();
+    let of_another = (ports[0] + 1).to_string();
+    for name in ["STACK_POSTGRES_PORT", "STACK_REDIS_PORT", "STACK_KAFKA_PORT"] {
+        refused(&[(name, "70000")], name).await;
+        refused(&[(name, &of_another)], &format!("port {of_another} is to be that of two parts")).await;
+    }
+    refused(&[("STACK_BIN", "/nowhere")], "there is no primetrade in /nowhere").await;
+    for (port, address) in ports.into_iter().zip(["127.0.0.1", "0.0.0.0"].into_iter().cycle()) {
+        let _held = TcpListener::bind((address, port)).expect("a free port");
+        let run = refused(&[], &format!(" {port} (")).await;
+        assert!(run.err.contains(&format!(") is held by process {} (", std::process::id())), "{run:?}");
+    }
+    // of an address that this machine does not have
+    refused(&[("STACK_LISTEN", "192.0.2.1"), ("PRIMETRADE_ALLOW_INSECURE", "plain-http")], "192.0.2.1").await;
 }
 
 async fn up_twice_changes_nothing(stack: &Stack) {
@@ -237,6 +357,16 @@ async fn up_twice_changes_nothing(stack: &Stack) {
         let line = status.out.lines().find(|line| line.starts_with(part)).expect("a line");
         assert!(line.contains("ready"), "{line}");
     }
+    // another time zone, and a clock that was set: then ps tells of another start
+    let ps = write_program(&stack.home().join("another/bin"), "ps", "echo 'Mon Jan  1 00:00:00 2001'");
+    let path = format!("{}:{}", ps.parent().expect("a folder").display(), std::env::var("PATH").expect("PATH"));
+    let another_clock = [("TZ", "Asia/Tokyo"), ("PATH", path.as_str())];
+    stack.stack_with(&["status"], &another_clock).await.expect(0);
+    stack.stack_with(&["up"], &another_clock).await.expect(0);
+    assert_eq!(pids(), before);
+    let port = stack.ports()[0] + 1;
+    let moved = stack.stack_with(&["status"], &[("STACK_PORT", &port.to_string())]).await.expect(2);
+    assert!(moved.err.contains("bin/stack down first"), "{moved:?}");
     stack.stack(&["stop", "query-api-2"], "").await.expect(0);
     let status = stack.stack(&["status"], "").await.expect(1);
     assert!(status.out.lines().any(|line| line.starts_with("query-api-2") && line.contains("stopped")), "{status:?}");
@@ -292,6 +422,105 @@ async fn what_the_gateway_answers_itself_is_a_problem_too(stack: &Stack) {
         assert!(head.contains("Content-Type: application/problem+json"), "{what}: {head}");
         assert_eq!(head.contains("\r\nAllow: "), expected == 405, "{what}: {head}");
     }
+}
+
+const ORIGINS: &str = "http://localhost:3000, https://app.example";
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// The headers of an answer by which a page sees it, sorted; what a client gives to be known again is `ID` in them.
+fn seen_by_pages(answer: &str, id: &str) -> Vec<String> {
+    const NAMES: [&str; 8] = [
+        "access-control-",
+        "vary",
+        "x-request-id",
+        "x-content-type-options",
+        "x-frame-options",
+        "referrer-policy",
+        "cache-control",
+        "retry-after",
+    ];
+    let head = answer.split("\r\n\r\n").next().unwrap_or_default();
+    let lines = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+    let lines = lines.map(|(name, value)| (name.to_lowercase(), if value == id { "ID" } else { value }));
+    let mut seen: Vec<String> = lines
+        .filter(|(name, value)| NAMES.iter().any(|known| name.starts_with(known)) && *value != "accept-encoding")
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    seen.sort();
+    seen
+}
+
+/// Issue 10, 30: with the headers that a service would have sent.
+async fn pages_see_what_the_gateway_answers_itself(stack: &Stack) {
+    let copy = stack.copy("command-api-1");
+    let headers = |origin: &str, id: &str| {
+        let traceparent = format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-01");
+        format!("Host: x\r\nConnection: close\r\nOrigin: {origin}\r\nX-Request-Id: {id}\r\n{traceparent}\r\n")
+    };
+    let ask = async |api: &Api, request: &str| exchange(api.authority(), request.as_bytes(), SOON).await;
+    let long = "y".repeat(70_000);
+    // what it answers itself, and what a service is asked to answer alike
+    for (line, more, expected, service_line, service_more) in [
+        (format!("POST {TASKS} HTTP/1.1"), "Content-Length: 90000000\r\n".to_owned(), 413, TASKS, String::new()),
+        (format!("GET {TASKS} HTTP/1.1"), format!("X: {long}\r\n"), 431, TASKS, String::new()),
+        ("GET /metrics HTTP/1.1".to_owned(), String::new(), 404, "/nothing", String::new()),
+        (format!("TRACE {TASKS} HTTP/1.1"), String::new(), 405, "/nothing", String::new()),
+        (
+            format!("OPTIONS {TASKS} HTTP/1.1"),
+            "Access-Control-Request-Method: POST\r\n".to_owned(),
+            204,
+            TASKS,
+            "Access-Control-Request-Method: POST\r\n".to_owned(),
+        ),
+    ] {
+        for (origin, id) in [
+            ("https://app.example", "a.B_c-9"),
+            ("http://localhost:3000", &"x".repeat(128)),
+            ("https://app.example.org", "a.B_c-9"),
+            ("null", "a.B_c-9"),
+            ("https://app.example", "not good"),
+            ("http://localhost:3000", &"x".repeat(129)),
+        ] {
+            let what = format!("{line:.60} {origin} {id:.20}");
+            // of another origin it is no question
+            if expected == 204 && !["https://app.example", "http://localhost:3000"].contains(&origin) {
+                continue;
+            }
+            let answer = ask(&stack.api(), &format!("{line}\r\n{}{more}\r\n", headers(origin, id))).await;
+            assert_eq!(status(&answer), expected, "{what}: {answer:.500}");
+            let method = if expected == 204 { "OPTIONS" } else { "GET" };
+            let request = format!("{method} {service_line} HTTP/1.1\r\n{}{service_more}\r\n", headers(origin, id));
+            let of_a_service = ask(&copy, &request).await;
+            let good = id.len() <= 128 && !id.contains(' ');
+            let same = |answer: &str| {
+                let mut seen = seen_by_pages(answer, id);
+                if !good {
+                    assert!(!seen.iter().any(|line| line == "x-request-id: ID"), "{what}: {seen:?}");
+                    seen.retain(|line| !line.starts_with("x-request-id: "));
+                }
+                seen
+            };
+            assert_eq!(same(&answer), same(&of_a_service), "{what}: {answer:.900}");
+            if expected != 204 {
+                assert!(answer.contains(&format!("\"trace_id\":\"{TRACE}\"")), "{what}: {answer:.900}");
+            }
+        }
+    }
+    for name in ["command-api-1", "command-api-2"] {
+        stack.kill(name).await;
+    }
+    let headers = headers("https://app.example", "kept");
+    let answer = ask(&stack.api(), &format!("POST {TASKS} HTTP/1.1\r\n{headers}Content-Length: 0\r\n\r\n")).await;
+    assert_eq!(status(&answer), 503, "{answer}");
+    for line in
+        ["access-control-allow-origin: https://app.example", "x-request-id: ID", "vary: origin", "retry-after: 1"]
+    {
+        assert!(seen_by_pages(&answer, "kept").iter().any(|seen| seen == line), "{line}: {answer}");
+    }
+    let question = "Access-Control-Request-Method: POST\r\n";
+    let answer = ask(&stack.api(), &format!("OPTIONS {TASKS} HTTP/1.1\r\n{headers}{question}\r\n")).await;
+    assert_eq!(status(&answer), 204, "{answer}");
+    stack.up().await;
 }
 
 async fn ended_sessions_are_known_everywhere(stack: &Stack) {
