@@ -144,7 +144,8 @@ build() {
 
 # Reads what cargo has built, tells about it in a line of progress, and says at the end where the programs are.
 show_progress() {
-    local line name built=0 all told=$(uptime_s) started=$told where=
+    local line name all told started built=0 where=
+    started=$(uptime_s) told=$started
     # what is in the lock file, but for what only tests and other systems need
     all=$(($(grep -c '^name = ' "${BIN_LIB%/bin/lib}/Cargo.lock") * 4 / 5))
     while IFS= read -r line; do
