@@ -20,8 +20,8 @@ pub mod stored;
 pub use command::{NewTask, TaskCommand, TaskPatch};
 pub use event::{Actor, ActorType, TaskEvent};
 pub use stored::{StoredEvent, Unreadable, encode};
-pub use task::{Refusal, State, decide, evolve, occurred_at};
+pub use task::{Refusal, State, decide, event_of, evolve, occurred_at};
 pub use values::{
     CommandId, DESCRIPTION_CHARACTERS_MAX, Description, Invalid, OwnerId, Priority, Status, TAG_CHARACTERS_MAX,
-    TAGS_MAX, TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, format_time, parse_time,
+    TAGS_MAX, TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, composed, format_time, parse_time,
 };

@@ -108,6 +108,37 @@ pub fn occurred_at(asked: Option<Time>, now: Time, previous: Option<Time>) -> Re
     }
 }
 
+/// The one event that a command makes where all that it says is new: what an export writes the event as. None for a patch
+/// of anything but one field, and of tags.
+#[must_use]
+pub fn event_of(command: &TaskCommand) -> Option<TaskEvent> {
+    Some(match command {
+        TaskCommand::Create(new) => created(new),
+        TaskCommand::Patch(patch) => match patch.as_ref().clone() {
+            TaskPatch { title: Some(title), description: None, priority: None, due_at: None, tags: None } => {
+                TaskEvent::TaskRenamed { title }
+            }
+            TaskPatch { title: None, description: Some(description), priority: None, due_at: None, tags: None } => {
+                TaskEvent::TaskDescribed { description }
+            }
+            TaskPatch { title: None, description: None, priority: Some(priority), due_at: None, tags: None } => {
+                TaskEvent::TaskReprioritized { priority }
+            }
+            TaskPatch { title: None, description: None, priority: None, due_at: Some(due_at), tags: None } => {
+                TaskEvent::TaskScheduled { due_at }
+            }
+            TaskPatch { .. } => return None,
+        },
+        TaskCommand::Tag(tags) => TaskEvent::TaskTagged { tags: tags.clone() },
+        TaskCommand::Untag(tags) => TaskEvent::TaskUntagged { tags: tags.clone() },
+        TaskCommand::Start => TaskEvent::TaskStarted {},
+        TaskCommand::Complete => TaskEvent::TaskCompleted {},
+        TaskCommand::Reopen => TaskEvent::TaskReopened {},
+        TaskCommand::Cancel => TaskEvent::TaskCancelled {},
+        TaskCommand::Delete => TaskEvent::TaskDeleted {},
+    })
+}
+
 /// Decides a command. No event: the task is already as it was asked to be.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use std::fmt;
 
 use chrono::{DateTime, Datelike, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use uuid::Uuid;
 
@@ -69,6 +70,13 @@ pub fn parse_time(text: &str) -> Result<Time, Invalid> {
 #[must_use]
 pub fn format_time(time: Time) -> String {
     time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// The form of every text that is compared: Unicode normalisation form C, so that it does not matter on which keyboard or
+/// file system it was made.
+#[must_use]
+pub fn composed(text: &str) -> Cow<'_, str> {
+    if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
 }
 
 /// Whether a character leaves something to see. Unassigned ones count as visible: fonts are newer than tables.
@@ -172,18 +180,27 @@ impl Description {
     }
 }
 
-/// A label: 1 to 50 characters after trimming and lower-casing, no comma, no control characters.
+/// A label: 1 to 50 characters after trimming, lower-casing and composing, no comma, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "String")]
 pub struct Tag(Box<str>);
 
+/// As it was stored. Older programs stored tags as they were typed: those are composed here.
+impl From<String> for Tag {
+    fn from(stored: String) -> Self {
+        Self(composed(&stored).into())
+    }
+}
+
 impl Tag {
-    /// Trims, lower-cases and checks.
+    /// Trims, lower-cases, composes and checks.
     ///
     /// # Errors
     /// Blank, over 50 characters, with a comma or a control character.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let lower = text.trim().to_lowercase();
+        // Small letters may compose where capitals did not.
+        let lower = composed(text.trim()).to_lowercase();
+        let lower = composed(&lower);
         let tag = one_line(&lower, TAG_CHARACTERS_MAX, "must have at most 50 characters")?;
         if tag.contains(',') {
             return Err(Invalid::because("must not contain a comma"));
@@ -191,7 +208,7 @@ impl Tag {
         Ok(Self(tag.into()))
     }
 
-    /// The text, trimmed and in lower case.
+    /// The text, trimmed, composed and in lower case.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -307,5 +324,23 @@ mod tests {
         assert_eq!(Tag::parse("  Über ").unwrap().as_str(), "über");
         assert!(Tag::parse("a,b").is_err());
         assert!(Tag::parse(&"x".repeat(51)).is_err());
+    }
+
+    #[test]
+    fn tags_that_look_the_same_are_the_same() {
+        for (one, other) in [
+            ("caf\u{e9}", "cafe\u{301}"),
+            ("\u{c9}t\u{e9}", "E\u{301}te\u{301}"),
+            ("\u{212b}ngstr\u{f6}m", "a\u{30a}ngstro\u{308}m"),
+            ("\u{d55c}", "\u{1112}\u{1161}\u{11ab}"),
+            ("s\u{323}\u{307}", "s\u{307}\u{323}"),
+            ("\u{130}", "I\u{307}"),
+        ] {
+            let (one, other) = (Tag::parse(one).unwrap(), Tag::parse(other).unwrap());
+            assert_eq!(one, other);
+            assert!(is_nfc(one.as_str()), "{one:?}");
+        }
+        assert!(Tag::parse(&"e\u{301}".repeat(50)).is_ok(), "counted as they are kept");
+        assert_ne!(Tag::parse("cafe"), Tag::parse("caf\u{e9}"));
     }
 }

@@ -2,8 +2,8 @@
 //! readable tomorrow: give the event a new schema version and upcast the old form instead.
 
 use domain::{
-    Description, OwnerId, Priority, StoredEvent, Tag, Tags, TaskEvent, TaskId, Time, Title, Unreadable, encode,
-    parse_time,
+    Description, OwnerId, Priority, State, StoredEvent, Tag, Tags, TaskCommand, TaskEvent, TaskId, Time, Title,
+    Unreadable, decide, encode, evolve, parse_time,
 };
 use uuid::Uuid;
 
@@ -101,6 +101,21 @@ fn every_pinned_form_is_read_back() {
         })
         .collect();
     assert_eq!(read, every_event());
+}
+
+/// Tags were once stored as they were typed. What is read is composed, so one tag has one form for whoever folds.
+#[test]
+fn tags_that_were_stored_decomposed_are_read_composed() {
+    let tag = Tag::parse("caf\u{e9}").unwrap();
+    let old = "{\"tags\":[\"cafe\u{301}\",\"caf\u{e9}\"]}";
+    let tagged = stored("TaskTagged", 1, old).decode().unwrap();
+    assert_eq!(tagged, TaskEvent::TaskTagged { tags: Tags::from([tag.clone()]) });
+    let created =
+        stored("TaskCreated", 1, "{\"title\":\"t\",\"priority\":\"low\",\"tags\":[\"cafe\u{301}\"]}").decode();
+    let state = evolve(State::default(), &created.unwrap());
+    let tags = Tags::from([tag]);
+    assert_eq!(decide(&state, &TaskCommand::Tag(tags.clone())), Ok(vec![]), "it has it already");
+    assert_eq!(decide(&state, &TaskCommand::Untag(tags.clone())), Ok(vec![TaskEvent::TaskUntagged { tags }]));
 }
 
 #[test]

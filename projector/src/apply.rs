@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use domain::{OwnerId, Priority, Status, StoredEvent, TaskId, Time};
+use domain::{OwnerId, Priority, Status, StoredEvent, TaskId, Time, composed};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
@@ -123,7 +123,8 @@ pub(crate) async fn load(
             priority: by_code(Priority::ALL, not_null(row.priority)?)?,
             title: not_null(row.title)?,
             description: row.description,
-            tags: not_null(row.tags)?,
+            // Rows that an older program wrote hold tags as they were typed.
+            tags: not_null(row.tags)?.into_iter().map(|tag| composed(&tag).into_owned()).collect(),
             due_at: row.due_at,
             created_at: not_null(row.created_at)?,
             updated_at: not_null(row.updated_at)?,

@@ -114,10 +114,13 @@ mod value {
     use identity::values::{EMAIL_LENGTH_MAX, NAME_LENGTH_MAX, PASSWORD_LENGTH_MAX, PASSWORD_LENGTH_MIN};
     use serde_json::{Value, json};
 
+    /// The HTML standard's own, which `Email::parse` follows.
+    const EMAIL_PATTERN: &str = "^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$";
+
     pub(super) fn email() -> Value {
         json!({
-            "type": "string", "minLength": 3, "maxLength": EMAIL_LENGTH_MAX, "pattern": "^[^@\\s]+@[^@\\s]+$",
-            "description": "Compared in lower case.",
+            "type": "string", "minLength": 3, "maxLength": EMAIL_LENGTH_MAX, "pattern": EMAIL_PATTERN,
+            "description": "As `input type=email` takes it (HTML standard). Compared in lower case.",
         })
     }
 

@@ -6,6 +6,7 @@ use domain::{OwnerId, Priority, Status, Tag, Time, format_time, parse_time};
 use serde::Deserialize;
 use service_kit::page::{LIMIT_DEFAULT, Limit, encode_onto};
 use service_kit::token::Sealer;
+use unicode_normalization::{UnicodeNormalization, is_nfc, is_nfd};
 use uuid::Uuid;
 
 use crate::error::ReadError;
@@ -49,7 +50,7 @@ pub(crate) struct Filters {
     pub statuses: Vec<i16>,
     /// Codes, sorted, each once.
     pub priorities: Vec<i16>,
-    /// Sorted, each once.
+    /// Sorted, each once, as it is kept and as older programs kept it.
     pub tags: Vec<String>,
     /// From then on.
     pub due_after: Option<Time>,
@@ -196,7 +197,7 @@ impl ListRequest {
         };
         push("status", &mut statuses.iter().filter_map(|code| named(code, &STATUSES)));
         push("priority", &mut priorities.iter().filter_map(|code| named(code, &PRIORITIES)));
-        push("tag", &mut tags.iter().cloned());
+        push("tag", &mut tags.iter().filter(|tag| is_nfc(tag)).cloned());
         push("due_after", &mut due_after.iter().map(|time| format_time(*time)));
         push("due_before", &mut due_before.iter().map(|time| format_time(*time)));
         push("q", &mut (!words.is_empty()).then(|| words.join(" ")).into_iter());
@@ -244,6 +245,10 @@ fn tags(value: &str) -> Result<Vec<String>, ReadError> {
     if tags.len() > TAGS_MAX {
         return Err(ReadError::Parameter(format!("tag must name at most {TAGS_MAX} tags")));
     }
+    // Rows that an older program wrote hold tags as they were typed, until the next rebuild: mostly like this.
+    let decomposed: Vec<String> = tags.iter().filter(|tag| !is_nfd(tag)).map(|tag| tag.nfd().collect()).collect();
+    tags.extend(decomposed);
+    tags.sort_unstable();
     Ok(tags)
 }
 

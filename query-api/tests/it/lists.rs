@@ -386,6 +386,23 @@ async fn what_is_not_understood_is_named() {
     }
 }
 
+/// Rows of an older program hold tags as they were typed, until they are touched or made anew.
+#[tokio::test]
+async fn a_tag_is_found_in_either_form() {
+    let world = World::new().await;
+    let owner = Uuid::new_v4();
+    let tagged = |tag: &str| Task { tags: vec![tag.to_owned()], ..Task::new("x") };
+    let (composed, decomposed, other) = (tagged("caf\u{e9}"), tagged("cafe\u{301}"), tagged("cafe"));
+    world.put(owner, &[composed.clone(), decomposed.clone(), other]).await;
+    let mut both = [composed.id, decomposed.id];
+    both.sort();
+    for spelled in ["caf%C3%A9", "cafe%CC%81", "CAFE%CC%81,caf%C3%A9"] {
+        let mut found = walk(&world, owner, &format!("tag={spelled}&limit=1")).await;
+        found.sort();
+        assert_eq!(found, both, "{spelled}");
+    }
+}
+
 #[tokio::test]
 async fn an_owner_without_tasks_has_an_empty_list() {
     let world = World::new().await;
