@@ -56,6 +56,7 @@ impl Attempt {
             actor: Actor { actor_type: ActorType::User, id: Some(self.principal.owner.0) },
             correlation_id: Arc::from(self.context.request_id()),
             traceparent: Arc::from(self.context.traceparent()),
+            history: false,
         }
     }
 

@@ -282,7 +282,7 @@ fn replay(api: &CommandApi, attempt: &Attempt, fingerprint: Uuid, kept: BatchAns
 async fn bind(api: &CommandApi, attempt: &Attempt, identity: Identity) -> Result<(), Refused> {
     const NO_TASK: TaskId = TaskId(Uuid::nil());
     let store = api.executor.store();
-    let Caller { owner: owner_id, shard, actor, correlation_id, traceparent } = attempt.caller();
+    let Caller { owner: owner_id, shard, actor, correlation_id, traceparent, history: _ } = attempt.caller();
     let Identity { command_id, fingerprint } = identity;
     let outcome = DecidedCommand { command_id, fingerprint: Some(fingerprint), status: 200, events: Vec::new() };
     let append = StreamAppend {

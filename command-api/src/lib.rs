@@ -6,6 +6,9 @@ pub mod refusal;
 /// The way of a command: replay, decide, append.
 pub mod execute;
 
+/// What the log holds already, for imports.
+pub mod recognise;
+
 /// One command of a batch or one line of an import.
 pub mod line;
 

@@ -26,6 +26,7 @@ fn caller() -> Caller {
         actor: Actor { actor_type: ActorType::User, id: Some(owner) },
         correlation_id: "test".into(),
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+        history: false,
     }
 }
 

@@ -42,9 +42,11 @@ pub enum Command {
     /// Run the commands of a file, a line each, on behalf of an account.
     ///
     /// Each rejected line is reported by its number on standard error, and the rest goes on. A line without a
-    /// command_id gets one made from owner, line number and content: the same file again has no second effect.
-    /// In CSV each row is a CreateTask: id, title, description, priority, due_at and tags are taken, created_at says
-    /// when it happened, and status, version, updated_at, started_at and completed_at are not looked at.
+    /// command_id gets one made from owner, line number and content: the same file again has no second effect. Lines of an
+    /// account's own export are recognised: what is there has no effect.
+    /// In CSV the first line names the columns, in any order, title among them. Each row is a CreateTask: id, title,
+    /// description, priority, due_at and tags are taken, created_at says when it happened, and status, version,
+    /// updated_at, started_at and completed_at are not looked at.
     Import(Import),
     /// The others.
     #[command(flatten)]
@@ -160,6 +162,9 @@ pub struct Import {
     /// Check each line by itself and change nothing. Rules that depend on the task are not checked.
     #[arg(long)]
     pub dry_run: bool,
+    /// Take what happened in the future as it is: for what was written while a clock ran ahead.
+    #[arg(long)]
+    pub history: bool,
 }
 
 /// `primetrade export`

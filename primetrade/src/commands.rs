@@ -23,6 +23,7 @@ use crate::export;
 use crate::import::Import;
 use crate::output::{Progress, Report, Unit};
 use crate::privileges::FILE_ON_STDIN;
+use crate::written_file::WrittenFile;
 use crate::{Failure, settings::Settings};
 
 const PASSWORD_BYTES_MAX: u64 = 4 << 10;
@@ -81,7 +82,7 @@ pub async fn user(databases: &Databases, command: cli::User) -> Result<Report, F
     let accounts = accounts(databases).await?;
     match command {
         cli::User::Create { email, name, admin, password: _ } => {
-            let email = parse_email(&email)?;
+            let email = address(Email::parse(&email))?;
             let name = name.unwrap_or_else(|| email.as_str().split('@').next().unwrap_or_default().to_owned());
             let name = Name::parse(&name).map_err(|invalid| Failure::Invalid("--name", invalid))?;
             let role = if admin { Role::Admin } else { Role::User };
@@ -123,12 +124,12 @@ async fn accounts(databases: &Databases) -> Result<Accounts, Failure> {
     Ok(Accounts::new(databases.write.clone(), heads.into_iter().map(|(shard, _)| shard).collect())?)
 }
 
-fn parse_email(text: &str) -> Result<Email, Failure> {
-    Email::parse(text).map_err(|invalid| Failure::Invalid("the e-mail address", invalid))
+fn address(parsed: Result<Email, domain::Invalid>) -> Result<Email, Failure> {
+    parsed.map_err(|invalid| Failure::Invalid("the e-mail address", invalid))
 }
 
 async fn find(accounts: &Accounts, email: &str) -> Result<Account, Failure> {
-    let email = parse_email(email)?;
+    let email = address(Email::lenient(email))?;
     accounts.find_by_email(&email).await?.ok_or_else(|| Failure::NoAccount(email.as_str().to_owned()))
 }
 
@@ -173,7 +174,7 @@ pub async fn import(databases: &Databases, args: cli::Import, stop: Cancellation
         let started = EventStore::start(databases.write.clone()).await.map_err(crate::serve::ServeError::EventStore)?;
         (Some(Executor::new(started.0)), Some(started.1))
     };
-    let import = Import { owner: account.id, shard: account.shard, format: args.format };
+    let import = Import { owner: account.id, shard: account.shard, format: args.format, history: args.history };
     let summary = import.run(input, executor, Progress::new(bytes, Unit::Bytes), stop).await?;
     drop(tasks);
     let what = if args.dry_run { "would be taken" } else { "succeeded" };
@@ -193,7 +194,8 @@ fn open_input(path: &Path) -> Result<(Box<dyn io::BufRead + Send>, Option<u64>),
     if path == Path::new("-") {
         return Ok((Box::new(BufReader::with_capacity(FILE_BUFFER_BYTES, io::stdin())), None));
     }
-    let file = open_file(path, |path| File::open(path))?;
+    let opened = if std::env::var_os(FILE_ON_STDIN).is_some() { opened_by_root() } else { File::open(path) };
+    let file = opened.map_err(|error| Failure::File(path.display().to_string(), error))?;
     let meta = file.metadata().map_err(|error| Failure::File(path.display().to_string(), error))?;
     if meta.is_dir() {
         return Err(Failure::File(path.display().to_string(), io::ErrorKind::IsADirectory.into()));
@@ -202,14 +204,9 @@ fn open_input(path: &Path) -> Result<(Box<dyn io::BufRead + Send>, Option<u64>),
     Ok((Box::new(BufReader::with_capacity(FILE_BUFFER_BYTES, file)), bytes))
 }
 
-/// Opened here, or by root before it handed its privileges down.
-fn open_file(path: &Path, open: impl FnOnce(&Path) -> io::Result<File>) -> Result<File, Failure> {
-    let opened = if std::env::var_os(FILE_ON_STDIN).is_some() {
-        io::stdin().as_fd().try_clone_to_owned().map(File::from)
-    } else {
-        open(path)
-    };
-    opened.map_err(|error| Failure::File(path.display().to_string(), error))
+/// What root opened before it handed its privileges down.
+fn opened_by_root() -> io::Result<File> {
+    io::stdin().as_fd().try_clone_to_owned().map(File::from)
 }
 
 /// `primetrade export`
@@ -220,13 +217,27 @@ pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, 
     let began = Instant::now();
     let account = find(&accounts(databases).await?, &args.owner).await?;
     let to_stdout = args.file == Path::new("-");
-    let out: Box<dyn Write + Send> =
-        if to_stdout { Box::new(io::stdout()) } else { Box::new(open_file(&args.file, |path| File::create(path))?) };
+    let failed = |error| Failure::File(args.file.display().to_string(), error);
+    let written = if to_stdout {
+        None
+    } else if std::env::var_os(FILE_ON_STDIN).is_some() {
+        // Root puts it into its place.
+        Some(WrittenFile::Direct(opened_by_root().map_err(failed)?))
+    } else {
+        Some(WrittenFile::begin(&args.file).map_err(failed)?)
+    };
+    let out: Box<dyn Write + Send> = match &written {
+        Some(written) => Box::new(written.file().try_clone().map_err(failed)?),
+        None => Box::new(io::stdout()),
+    };
     let out = BufWriter::with_capacity(FILE_BUFFER_BYTES, out);
     let tail = TailReader::new(databases.in_index_order(), None);
     let progress = Progress::new(None, Unit::Things("events"));
     let summary = export::run(&tail, account.id, account.shard, args.format, out, &progress).await?;
     drop(progress);
+    if let Some(written) = written {
+        written.finish().map_err(failed)?;
+    }
     let seconds = began.elapsed().as_secs_f64();
     let text = format!("{} tasks in {} lines, {seconds:.1} s", summary.tasks, summary.lines);
     let json = json!({ "tasks": summary.tasks, "lines": summary.lines, "seconds": seconds });

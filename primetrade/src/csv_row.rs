@@ -4,14 +4,15 @@
 //! on export, as does one that starts with `'`, and is freed of it on import.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use command_api::line::Line;
 use domain::{CommandId, format_time};
 use projector::fold::TaskRow;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::lines::cells;
+use crate::lines::{CutError, cells};
 
 /// A task's fields, in the order of the API.
 pub const FIELDS: [&str; 12] = [
@@ -32,59 +33,77 @@ pub const FIELDS: [&str; 12] = [
 /// Names of the ids of tasks whose row has none. Never to be changed.
 const NAMESPACE: Uuid = Uuid::from_u128(0x2b7f_60c4_1f0d_5a3e_8d5e_51c0_a9e4_77d2);
 
+/// Why a file's first line is not the header that it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// Not a line.
+    #[error("the file is empty: a CSV file begins with a line of names, title among them")]
+    Empty,
+    /// Hardly a header.
+    #[error("the first line is not a header: {0}")]
+    Cut(CutError),
+    /// Perhaps misspelt, or the file has no header.
+    #[error("the first line names {0:?}, which is no field of a task: a CSV file begins with a line of names, of {fields}", fields = FIELDS.join(", "))]
+    Unknown(String),
+    /// Whose cells would count?
+    #[error("the first line names {0} twice")]
+    Repeated(&'static str),
+    /// A task has one.
+    #[error("the first line does not name title, which each task needs")]
+    NoTitle,
+}
+
 /// Which field each cell of a row is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns(Vec<&'static str>);
 
 impl Columns {
-    /// From a file's first row: its header, in any order and with fields left out; or already a row, with all fields.
+    /// From a file's first line: names in any order, title among them.
     ///
     /// # Errors
-    /// A header with an unknown or repeated field.
-    pub fn of_first(record: &[u8]) -> Result<(Self, bool), String> {
-        let cells = cells(record);
-        let names: Vec<String> = cells.iter().map(|cell| String::from_utf8_lossy(cell).trim().to_lowercase()).collect();
-        let fields: Vec<Option<&'static str>> =
-            names.iter().map(|name| FIELDS.into_iter().find(|field| field == name)).collect();
-        if fields.iter().all(Option::is_none) {
-            return Ok((Self(FIELDS.to_vec()), false));
-        }
+    /// See [`HeaderError`].
+    pub fn of_header(record: &[u8]) -> Result<Self, HeaderError> {
         let mut columns = Vec::new();
-        for (name, field) in names.iter().zip(fields) {
-            let field = field.ok_or_else(|| format!("the header has a field {name:?}, which a task does not have"))?;
+        for cell in cells(record) {
+            let name = String::from_utf8_lossy(&cell).trim().to_lowercase();
+            let field = FIELDS.into_iter().find(|field| *field == name).ok_or(HeaderError::Unknown(name))?;
             if columns.contains(&field) {
-                return Err(format!("the header has the field {name:?} twice"));
+                return Err(HeaderError::Repeated(field));
             }
             columns.push(field);
         }
-        Ok((Self(columns), true))
+        if columns.contains(&"title") { Ok(Self(columns)) } else { Err(HeaderError::NoTitle) }
     }
 
-    /// The row as a `CreateTask`. A row without an id gets one made from its command id.
+    /// The row as a `CreateTask`, and the command id that `made` makes from what the row says, whatever the order of the
+    /// columns. A row without an id gets one made from that.
     ///
     /// # Errors
     /// In words.
-    pub fn command(&self, record: &[u8], command_id: CommandId) -> Result<Line, String> {
+    pub fn command(&self, record: &[u8], made: impl FnOnce(&[u8]) -> CommandId) -> Result<(Line, CommandId), String> {
         let cells = cells(record);
         if cells.len() != self.0.len() {
             return Err(format!("the row has {} cells, and the header {}", cells.len(), self.0.len()));
         }
-        let mut members = Map::new();
+        // Sorted by name, so that equal rows are equal.
+        let mut members = BTreeMap::new();
         for (field, cell) in self.0.iter().zip(cells) {
             let text = String::from_utf8(cell).map_err(|_| format!("{field} is not valid UTF-8"))?;
             let text = freed(&text);
             if !text.is_empty()
                 && let Some((name, value)) = member(field, text)
             {
-                members.insert(name.to_owned(), value);
+                members.insert(name, value);
             }
         }
-        members.insert("type".to_owned(), Value::from("CreateTask"));
+        let json = |members: &BTreeMap<&str, Value>| json!(members).to_string();
+        let command_id = made(json(&members).as_bytes());
+        members.insert("type", Value::from("CreateTask"));
         members
             .entry("task_id")
             .or_insert_with(|| Value::from(Uuid::new_v5(&NAMESPACE, command_id.0.as_bytes()).to_string()));
-        let text = Value::Object(members).to_string();
-        command_api::line::parse(text.as_bytes()).map_err(|problem| crate::import::reason(&problem))
+        let line = command_api::line::parse(json(&members).as_bytes());
+        line.map(|line| (line, command_id)).map_err(|problem| crate::import::reason(&problem))
     }
 }
 
@@ -174,10 +193,35 @@ mod tests {
 
     #[test]
     fn headers_name_the_columns() {
-        assert_eq!(Columns::of_first(b"Title, tags"), Ok((Columns(vec!["title", "tags"]), true)));
-        assert_eq!(Columns::of_first(b"x,y"), Ok((Columns(FIELDS.to_vec()), false)));
-        assert!(Columns::of_first(b"title,owner").unwrap_err().contains("owner"));
-        assert!(Columns::of_first(b"title,title").unwrap_err().contains("twice"));
+        assert_eq!(Columns::of_header(b"tags, Title ,\"due_at\""), Ok(Columns(vec!["tags", "title", "due_at"])));
+        assert_eq!(Columns::of_header(FIELDS.join(",").as_bytes()), Ok(Columns(FIELDS.to_vec())));
+        for (header, error) in [
+            ("titel,description", HeaderError::Unknown("titel".to_owned())),
+            ("title,owner", HeaderError::Unknown("owner".to_owned())),
+            ("title,", HeaderError::Unknown(String::new())),
+            ("title;tags", HeaderError::Unknown("title;tags".to_owned())),
+            ("water the plants,,high", HeaderError::Unknown("water the plants".to_owned())),
+            ("title,tags,Title", HeaderError::Repeated("title")),
+            ("description,tags", HeaderError::NoTitle),
+        ] {
+            assert_eq!(Columns::of_header(header.as_bytes()), Err(error), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_whatever_the_order_of_its_columns() {
+        let read = |header: &str, row: &str| {
+            let columns = Columns::of_header(header.as_bytes()).unwrap();
+            let hashed = |content: &[u8]| CommandId(Uuid::new_v5(&Uuid::nil(), content));
+            columns.command(row.as_bytes(), hashed).unwrap()
+        };
+        let one = read("title,tags,priority,version", "water,\"a,b\",high,3");
+        assert_eq!(one, read("priority,title,tags", "high,water,\"a,b\""));
+        assert_eq!(one, read("priority,description,tags,title,started_at", "high,,\"a,b\",'water,x"));
+        assert_ne!(one.1, read("title,description", "water,high").1);
+        assert_ne!(read("title,description", "a,b").1, read("title,description", "b,a").1);
+        // It stands beside what was imported.
+        assert_eq!(one.1.to_string(), "25386ade-da0b-5b7a-b29b-9f5a97f4c5c2");
     }
 
     #[test]
@@ -197,9 +241,8 @@ mod tests {
         ) {
             let tags: Vec<String> = tags.into_iter().collect();
             let row = task(&title, description.clone(), tags.clone());
-            let (columns, is_header) = Columns::of_first(FIELDS.join(",").as_bytes()).unwrap();
-            prop_assert!(is_header);
-            let line = columns.command(&written(&row), CommandId(Uuid::nil())).unwrap();
+            let columns = Columns::of_header(FIELDS.join(",").as_bytes()).unwrap();
+            let (line, _) = columns.command(&written(&row), |_| CommandId(Uuid::nil())).unwrap();
             prop_assert_eq!(line.task_id, row.task_id);
             prop_assert_eq!(line.occurred_at, Some(row.created_at));
             let TaskCommand::Create(new) = line.command else { panic!("not a CreateTask") };

@@ -32,6 +32,11 @@ pub const OWN_ENTRIES: [&str; 10] = [
     "run",
 ];
 
+/// The private cluster, in the data folder.
+pub const CLUSTER: &str = "postgres";
+/// The secret, in the data folder.
+pub const SECRET: &str = "secret";
+
 /// Why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -44,6 +49,14 @@ pub enum DataDirError {
         path: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// Nothing was begun there.
+    #[error("there is no {} in the data folder {path}, and only primetrade serve makes one. Say where the data is with --data-dir, or give a database with --database-url", thing(.entry))]
+    Missing {
+        /// The folder.
+        path: String,
+        /// What is not in it.
+        entry: &'static str,
     },
     /// A second server on one folder.
     #[error("the data folder {path} is in use by another copy of primetrade{}. Stop that one first, or give this one a folder of its own with --data-dir", process(.pid))]
@@ -73,6 +86,10 @@ fn advice(source: &io::Error) -> &'static str {
         }
         _ => "Choose another folder with --data-dir",
     }
+}
+
+fn thing(entry: &str) -> &str {
+    if entry == CLUSTER { "database" } else { entry }
 }
 
 fn process(pid: &Option<String>) -> String {
@@ -191,6 +208,19 @@ impl DataDir {
             .and_then(|()| File::open(&self.path)?.sync_all());
         let _ = fs::remove_file(&draft);
         written.map_err(failed("write", path))
+    }
+}
+
+/// Whether a data folder holds what a command needs; makes nothing. What cannot be looked at is told by who opens it.
+///
+/// # Errors
+/// [`DataDirError::Missing`].
+pub fn require(path: &Path, entry: &'static str) -> Result<(), DataDirError> {
+    match fs::metadata(path.join(entry)) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(DataDirError::Missing { path: path.display().to_string(), entry })
+        }
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -1,11 +1,14 @@
 //! `primetrade doctor`: whether what must always hold does, on a live database, in plain words.
 //!
 //! 2: a shard's positions and a stream's versions have no gap and no repeat. 3: a command id has at most one effect.
-//! 4: the read models equal the fold of the log. Each look is one statement over a bounded range (but for one that
+//! 4: the read models equal the fold of the log. And whether something lies in the future. Each look is one statement over a bounded range (but for one that
 //! groups by command id inside of Postgres), so no snapshot is held open for long and no memory grows with the log.
 
+use chrono::TimeDelta;
+use domain::{Time, format_time};
 use event_store::TailReader;
 use projector::rebuild::{self, RebuildError};
+use service_kit::clock;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -14,6 +17,8 @@ use crate::output::Progress;
 
 const RANGE_POSITIONS: i64 = 100_000;
 const PAGE_ROWS: i64 = 20_000;
+/// Clocks of several machines differ by less: the same as commands are allowed.
+const FUTURE_GRACE: TimeDelta = TimeDelta::minutes(1);
 /// Of each kind so many findings are told one by one; the rest is counted.
 const TOLD_MAX: u64 = 20;
 
@@ -70,6 +75,7 @@ pub async fn run(databases: &Databases, progress: &Progress) -> Result<Findings,
     // Positions, versions, commands, and the fold: each goes through the log once.
     progress.set_total(4 * events.unsigned_abs());
     let mut done = 0;
+    findings.extend(future(write, clock::now()).await?);
     findings.extend(heads_and_ends(write).await?);
     for (shard, head) in &heads {
         findings.extend(
@@ -116,6 +122,38 @@ async fn constraints(write: &PgPool) -> Result<Findings, DoctorError> {
     );
     let missing = missing.fetch_all(write).await?;
     Ok(missing.iter().map(|name| format!("the constraint {name} of the event store is missing or not valid")).collect())
+}
+
+/// What was written while a clock ran ahead: it is not to be mended, the log does not change, but to be known of.
+async fn future(write: &PgPool, now: Time) -> Result<Findings, DoctorError> {
+    let mut kind = Kind::new();
+    let rows = sqlx::query!(
+        r#"
+        select owner_id, count(*) as "events!", min(occurred_at) as "first!: Time", max(occurred_at) as "last!: Time",
+            count(*) over () as "owners!"
+        from event_store.event
+        where occurred_at > $1
+        group by owner_id
+        order by count(*) desc, owner_id
+        limit $2
+        "#,
+        now + FUTURE_GRACE,
+        TOLD_MAX as i64,
+    )
+    .fetch_all(write)
+    .await?;
+    for row in &rows {
+        let (first, last) = (format_time(row.first), format_time(row.last));
+        kind.found(|| {
+            format!(
+                "{} events of owner {} lie in the future, from {first} to {last}: was a clock ahead, or is this one behind? Reads \
+                 by now show them; elsewhere they are taken by primetrade import --history",
+                row.events, row.owner_id
+            )
+        });
+    }
+    kind.total = rows.first().map_or(0, |row| row.owners.unsigned_abs());
+    Ok(kind.into_findings("owners with events in the future"))
 }
 
 /// Head and last event of each shard, in one snapshot: a live log moves on between two statements.

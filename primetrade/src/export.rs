@@ -2,6 +2,9 @@
 //!
 //! What is written is as the log stood when the export began. A deleted task is no task any more, and its content is
 //! nobody's business: it is left out.
+//!
+//! A line is a command that makes one event. It carries the version that the event came after and the id of the command
+//! that it came from, so that an import recognises what is there, in this account or in a copy of it.
 
 use std::io::{self, Write};
 
@@ -9,6 +12,7 @@ use domain::{OwnerId, StoredEvent, TaskEvent, TaskId, Unreadable, encode, format
 use event_store::TailReader;
 use projector::fold::{FoldError, TaskRow, fold};
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::cli::Format;
 use crate::csv_row;
@@ -112,6 +116,7 @@ impl<W: Write> Export<'_, W> {
 
     async fn commands(&mut self, progress: &Progress) -> Result<(), ExportError> {
         let mut last: Option<StoredEvent> = None;
+        let mut ids = LineIds::default();
         let mut held = Held::Back { lines: Vec::new(), count: 0 };
         loop {
             let after = last.as_ref().map(|event| (event.task_id, event.version));
@@ -124,17 +129,17 @@ impl<W: Write> Export<'_, W> {
                     let done = std::mem::replace(&mut held, Held::Back { lines: Vec::new(), count: 0 });
                     self.end_task(last.as_ref(), done)?;
                 }
-                held = self.take(held, &event).await?;
+                held = self.take(held, &event, ids.of(&event)).await?;
                 last = Some(event);
             }
         }
         self.end_task(last.as_ref(), held)
     }
 
-    async fn take(&mut self, held: Held, event: &StoredEvent) -> Result<Held, ExportError> {
+    async fn take(&mut self, held: Held, event: &StoredEvent, command_id: Uuid) -> Result<Held, ExportError> {
         Ok(match held {
             Held::Back { mut lines, mut count } => {
-                write_command(&mut lines, event)?;
+                write_command(&mut lines, event, command_id)?;
                 count += 1;
                 if lines.len() < HELD_BYTES_MAX {
                     Held::Back { lines, count }
@@ -147,7 +152,7 @@ impl<W: Write> Export<'_, W> {
                 }
             }
             Held::Through => {
-                write_command(&mut self.out, event)?;
+                write_command(&mut self.out, event, command_id)?;
                 self.summary.lines += 1;
                 Held::Through
             }
@@ -223,14 +228,39 @@ impl<W: Write> Export<'_, W> {
     }
 }
 
+/// The command ids of the lines. A command that made one event is the line's; one that made several (a patch) is the
+/// first one's, and the others' are made from it.
+#[derive(Default)]
+struct LineIds {
+    task: Option<TaskId>,
+    command: Uuid,
+    /// How many events of that command came before.
+    number: u32,
+}
+
+impl LineIds {
+    fn of(&mut self, event: &StoredEvent) -> Uuid {
+        if (self.task, self.command) == (Some(event.task_id), event.command_id) {
+            self.number += 1;
+            return Uuid::new_v5(&self.command, &self.number.to_be_bytes());
+        }
+        *self = Self { task: Some(event.task_id), command: event.command_id, number: 0 };
+        event.command_id
+    }
+}
+
 /// The command that makes this event happen again. The names of its fields are those of the event's data.
-fn write_command(out: &mut impl Write, stored: &StoredEvent) -> Result<(), ExportError> {
+fn write_command(out: &mut impl Write, stored: &StoredEvent, command_id: Uuid) -> Result<(), ExportError> {
     let event = stored.decode().map_err(|error: Unreadable| ExportError::unreadable(stored, &error))?;
     let (_, _, data) = encode(&event);
     let members = &data[1..data.len() - 1];
     let comma = if members.is_empty() { "" } else { "," };
     let (command, task_id, at) = (command_of(&event), stored.task_id, format_time(stored.occurred_at));
-    writeln!(out, r#"{{"type":"{command}","task_id":"{task_id}","occurred_at":"{at}"{comma}{members}}}"#)?;
+    let after = stored.version - 1;
+    writeln!(
+        out,
+        r#"{{"type":"{command}","task_id":"{task_id}","command_id":"{command_id}","expected_version":{after},"occurred_at":"{at}"{comma}{members}}}"#
+    )?;
     Ok(())
 }
 
@@ -255,8 +285,7 @@ fn command_of(event: &TaskEvent) -> &'static str {
 mod tests {
     use std::collections::BTreeSet;
 
-    use domain::{Description, NewTask, Priority, State, Tag, TaskCommand, Time, Title, decide, evolve};
-    use uuid::Uuid;
+    use domain::{Description, NewTask, Priority, State, Tag, TaskCommand, Time, Title, decide, event_of, evolve};
 
     use super::*;
 
@@ -314,10 +343,13 @@ mod tests {
         for (version, event) in (1..).zip(every_event()) {
             let stored = stored(version, &event);
             let mut line = Vec::new();
-            write_command(&mut line, &stored).unwrap();
+            write_command(&mut line, &stored, Uuid::max()).unwrap();
             let parsed = command_api::line::parse(&line)
                 .unwrap_or_else(|problem| panic!("{problem}: {}", String::from_utf8_lossy(&line)));
             assert_eq!((parsed.task_id, parsed.occurred_at), (stored.task_id, Some(stored.occurred_at)));
+            assert_eq!(parsed.command_id.map(|id| id.0), Some(Uuid::max()));
+            assert_eq!(parsed.expected_version, Some(version - 1));
+            assert_eq!(event_of(&parsed.command).as_ref(), Some(&event));
             assert_eq!(
                 decide(&state, &parsed.command).unwrap(),
                 std::slice::from_ref(&event),
@@ -326,6 +358,23 @@ mod tests {
             );
             state = evolve(state, &event);
         }
+    }
+
+    #[test]
+    fn each_line_has_an_id_of_its_own_made_from_its_command() {
+        let (patch, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let event = |task: u128, command_id: Uuid| StoredEvent {
+            task_id: TaskId(Uuid::from_u128(task)),
+            command_id,
+            ..stored(1, &TaskEvent::TaskStarted {})
+        };
+        let mut ids = LineIds::default();
+        let found = [(7, other), (7, patch), (7, patch), (7, patch), (7, other), (8, other)]
+            .map(|(task, command_id)| ids.of(&event(task, command_id)));
+        assert_eq!((found[0], found[1], found[4], found[5]), (other, patch, other, other));
+        assert_ne!(found[2], found[3]);
+        // In exports that are kept.
+        assert_eq!(found[2].to_string(), "4a213f6d-d21f-51b6-bfb7-b42c31a986f2");
     }
 
     #[test]
@@ -339,7 +388,7 @@ mod tests {
         };
         let events = decide(&State::default(), &TaskCommand::Create(Box::new(new.clone()))).unwrap();
         let mut line = Vec::new();
-        write_command(&mut line, &stored(1, &events[0])).unwrap();
+        write_command(&mut line, &stored(1, &events[0]), Uuid::nil()).unwrap();
         assert_eq!(command_api::line::parse(&line).unwrap().command, TaskCommand::Create(Box::new(new)));
     }
 }

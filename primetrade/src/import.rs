@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Format;
-use crate::csv_row::Columns;
+use crate::csv_row::{Columns, HeaderError};
 use crate::lines::{Cut, Pieces};
 use crate::output::Progress;
 
@@ -66,6 +66,9 @@ pub enum ImportError {
         /// What the system said.
         source: io::Error,
     },
+    /// The first line of a CSV file.
+    #[error("{0}. Nothing was imported")]
+    Header(#[from] HeaderError),
     /// The store.
     #[error("the event store did not take line {line} for {} s ({reason}); the lines before were done. Start the same import again: nothing is done twice", RETRY_MS_MAX / 1000)]
     Store {
@@ -88,12 +91,16 @@ pub struct Import {
     pub shard: i16,
     /// Form of the file.
     pub format: Format,
+    /// Whether what happened in the future is taken as it is.
+    pub history: bool,
 }
 
 /// A line that was parsed.
 struct Parsed {
     line: u64,
     item: Item,
+    /// The id that an earlier version of this program would have given the line.
+    earlier: Option<CommandId>,
 }
 
 type Chunk = Vec<Parsed>;
@@ -167,6 +174,7 @@ impl Import {
                 actor: Actor { actor_type: ActorType::System, id: None },
                 correlation_id: format!("import-{}", context.request_id()).into(),
                 traceparent: context.traceparent().into(),
+                history: self.history,
             };
             for _ in 0..LANES {
                 let (sender, receiver) = mpsc::channel(QUEUE_CHUNKS_MAX);
@@ -231,7 +239,14 @@ impl Reader {
         let mut line = 0;
         let failed = |line| move |source| ImportError::Read { line, source };
         let mut pieces = Pieces::new(input, cut).map_err(failed(line))?;
-        let mut columns = None;
+        let columns = match self.import.format {
+            Format::Ndjson => None,
+            Format::Csv => {
+                let first = pieces.next().map_err(failed(line))?.ok_or(HeaderError::Empty)?;
+                let header = first.content.map_err(HeaderError::Cut)?;
+                Some(Columns::of_header(header)?)
+            }
+        };
         let mut chunks: Vec<(Chunk, usize)> = self.senders.iter().map(|_| Default::default()).collect();
         while !self.ended.is_cancelled()
             && let Some(piece) = pieces.next().map_err(failed(line))?
@@ -239,10 +254,7 @@ impl Reader {
             line = piece.line;
             let parsed = match piece.content {
                 Err(error) => Err(error.to_string()),
-                Ok(content) => match self.parse(line, content, &mut columns) {
-                    Some(parsed) => parsed.map(|parsed| (parsed, content.len())),
-                    None => continue,
-                },
+                Ok(content) => self.parse(line, content, columns.as_ref()).map(|parsed| (parsed, content.len())),
             };
             self.tally.lines.fetch_add(1, Ordering::Relaxed);
             match parsed {
@@ -263,26 +275,35 @@ impl Reader {
         Ok(())
     }
 
-    /// None: the header.
-    fn parse(&self, line: u64, content: &[u8], columns: &mut Option<Columns>) -> Option<Result<Parsed, String>> {
-        let command_id = derived_command_id(self.import.owner, line, content);
-        let parsed = match self.import.format {
-            Format::Ndjson => command_api::line::parse(content).map_err(|problem| reason(&problem)),
-            Format::Csv => match columns {
-                None => match Columns::of_first(content) {
-                    Ok((found, is_header)) => {
-                        let columns = columns.insert(found);
-                        if is_header {
-                            return None;
-                        }
-                        columns.command(content, command_id)
-                    }
-                    Err(problem) => Err(problem),
-                },
-                Some(columns) => columns.command(content, command_id),
-            },
+    fn parse(&self, line: u64, content: &[u8], columns: Option<&Columns>) -> Result<Parsed, String> {
+        let owner = self.import.owner;
+        let (parsed, made) = match columns {
+            None => {
+                let parsed = command_api::line::parse(content).map_err(|problem| reason(&problem))?;
+                let made = made_command_id(owner, line, parsed.fingerprint.as_bytes());
+                (parsed, made)
+            }
+            Some(columns) => columns.command(content, |content| made_command_id(owner, line, content))?,
         };
-        Some(parsed.and_then(|parsed| into_item(parsed, command_id)).map(|item| Parsed { line, item }))
+        let earlier = parsed.command_id.is_none().then(|| made_command_id(owner, line, content));
+        let item = self.into_item(parsed, made)?;
+        Ok(Parsed { line, item, earlier })
+    }
+
+    fn into_item(&self, line: Line, made: CommandId) -> Result<Item, String> {
+        let Line { task_id, command, command_id, occurred_at, expected_version, fingerprint } = line;
+        if !self.import.history {
+            // The one rule about time that can be told without the task; the others are told when it is carried out.
+            domain::occurred_at(occurred_at, clock::now(), None)
+                .map_err(|refusal| reason(&refused(Refused::Rules(refusal))))?;
+        }
+        Ok(Item {
+            task_id,
+            command,
+            identity: Some(Identity { command_id: command_id.unwrap_or(made), fingerprint }),
+            expected: expected_version.map_or(Expected::Nothing, |version| Expected::OneOf(vec![version])),
+            occurred_at,
+        })
     }
 
     /// False: the lanes have ended.
@@ -308,26 +329,15 @@ impl Reader {
 /// The id of a line without one: a UUID version 8 (RFC 9562) of the line's number (48 bits) and, for the rest, of
 /// SHA-256 over owner, number and content. The same file again gives the same, and lines one after the other stand beside
 /// each other in the index of ids, where random ids would touch a page each. Never to be changed.
-fn derived_command_id(owner: OwnerId, line: u64, content: &[u8]) -> CommandId {
+///
+/// The content is what the line says, whatever the order of its members or columns. Until 0.1 it was the line's bytes: an
+/// import that was begun then is recognised by those ([`Parsed::earlier`]).
+pub fn made_command_id(owner: OwnerId, line: u64, content: &[u8]) -> CommandId {
     let digest = Sha256::new().chain_update(owner.0).chain_update(line.to_be_bytes()).chain_update(content).finalize();
     let mut id = [0; 16];
     id[..6].copy_from_slice(&line.to_be_bytes()[2..]);
     id[6..].copy_from_slice(&digest[..10]);
     CommandId(uuid::Builder::from_custom_bytes(id).into_uuid())
-}
-
-fn into_item(line: Line, derived: CommandId) -> Result<Item, String> {
-    let Line { task_id, command, command_id, occurred_at, expected_version, fingerprint } = line;
-    // The one rule about time that can be told without the task; the others are told when it is carried out.
-    domain::occurred_at(occurred_at, clock::now(), None)
-        .map_err(|refusal| reason(&refused(Refused::Rules(refusal))))?;
-    Ok(Item {
-        task_id,
-        command,
-        identity: Some(Identity { command_id: command_id.unwrap_or(derived), fingerprint }),
-        expected: expected_version.map_or(Expected::Nothing, |version| Expected::OneOf(vec![version])),
-        occurred_at,
-    })
 }
 
 /// One of the ways to the log.
@@ -359,32 +369,40 @@ impl Lane {
         let began = Instant::now();
         let mut pause_ms = 10;
         loop {
-            let items = chunk.iter().map(|parsed| parsed.item.clone()).collect();
-            let outcomes = self.executor.execute_all(&self.caller, items).await;
             let mut again = Vec::new();
             let mut last = None;
-            for (parsed, outcome) in chunk.into_iter().zip(outcomes) {
-                match outcome {
-                    Ok(accepted) => {
-                        self.tally.succeeded.fetch_add(1, Ordering::Relaxed);
-                        self.tally.events.fetch_add(u64::from(accepted.events), Ordering::Relaxed);
+            let mut rejected = Vec::new();
+            match self.without_earlier(&mut chunk).await {
+                Err(refused) => {
+                    again = chunk;
+                    last = Some(refused);
+                }
+                Ok(()) => {
+                    let items = chunk.iter().map(|parsed| parsed.item.clone()).collect();
+                    let outcomes = self.executor.execute_all(&self.caller, items).await;
+                    for (parsed, outcome) in chunk.into_iter().zip(outcomes) {
+                        match outcome {
+                            Ok(accepted) => self.succeeded(accepted.events),
+                            Err(refused) if is_passing(&refused) => {
+                                last.get_or_insert(refused);
+                                again.push(parsed);
+                            }
+                            Err(refused) => rejected.push((parsed, refused)),
+                        }
                     }
-                    Err(
-                        refused @ (Refused::InFlight | Refused::Contended | Refused::Overloaded | Refused::Unavailable),
-                    ) => {
-                        last.get_or_insert(refused);
-                        again.push(parsed);
-                    }
-                    Err(
-                        refused @ (Refused::NotFound
-                        | Refused::Stale { .. }
-                        | Refused::Rules(_)
-                        | Refused::KeyReused
-                        | Refused::Unreadable
-                        | Refused::Failed),
-                    ) => self.tally.reject(parsed.line, &reason(&self::refused(refused))),
                 }
             }
+            for (there, parsed, refused) in self.looked_for(rejected).await {
+                match there {
+                    Ok(true) => self.succeeded(0),
+                    Ok(false) => self.tally.reject(parsed.line, &reason(&self::refused(refused))),
+                    Err(unavailable) => {
+                        last.get_or_insert(unavailable);
+                        again.push(parsed);
+                    }
+                }
+            }
+            again.sort_by_key(|parsed| parsed.line);
             let Some((first, refused)) = again.first().map(|parsed| parsed.line).zip(last) else { return Ok(()) };
             if began.elapsed() > Duration::from_millis(RETRY_MS_MAX) {
                 return Err(ImportError::Store { line: first, reason: reason(&self::refused(refused)) });
@@ -393,6 +411,48 @@ impl Lane {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             pause_ms = (pause_ms * 2).min(1_000);
         }
+    }
+
+    fn succeeded(&self, events: u32) {
+        self.tally.succeeded.fetch_add(1, Ordering::Relaxed);
+        self.tally.events.fetch_add(u64::from(events), Ordering::Relaxed);
+    }
+
+    /// Takes out the lines that an earlier version of this program imported under the ids that it made.
+    async fn without_earlier(&self, chunk: &mut Chunk) -> Result<(), Refused> {
+        let earlier: Vec<CommandId> = chunk.iter().filter_map(|parsed| parsed.earlier).collect();
+        if earlier.is_empty() {
+            return Ok(());
+        }
+        let known = self.executor.known(&self.caller, earlier).await?;
+        chunk.retain(|parsed| {
+            let is_known = parsed.earlier.is_some_and(|earlier| known.contains(&earlier));
+            if is_known {
+                self.succeeded(0);
+            }
+            !is_known
+        });
+        Ok(())
+    }
+
+    /// Of lines that were refused: whether what they say stands in the log already, at the version that they say.
+    async fn looked_for(&self, refused: Vec<(Parsed, Refused)>) -> Vec<(Result<bool, Refused>, Parsed, Refused)> {
+        let items: Vec<&Item> = refused.iter().map(|(parsed, _)| &parsed.item).collect();
+        let there = self.executor.happened(&self.caller, &items).await;
+        there.into_iter().zip(refused).map(|(there, (parsed, refused))| (there, parsed, refused)).collect()
+    }
+}
+
+/// Whether it may go better in a moment.
+fn is_passing(refused: &Refused) -> bool {
+    match refused {
+        Refused::InFlight | Refused::Contended | Refused::Overloaded | Refused::Unavailable => true,
+        Refused::NotFound
+        | Refused::Stale { .. }
+        | Refused::Rules(_)
+        | Refused::KeyReused
+        | Refused::Unreadable
+        | Refused::Failed => false,
     }
 }
 
@@ -422,7 +482,7 @@ mod tests {
     use super::*;
 
     fn import(format: Format) -> Import {
-        Import { owner: OwnerId(Uuid::nil()), shard: 0, format }
+        Import { owner: OwnerId(Uuid::nil()), shard: 0, format, history: false }
     }
 
     async fn check(format: Format, text: impl Into<Vec<u8>>) -> Summary {
@@ -464,15 +524,15 @@ mod tests {
     #[test]
     fn ids_of_lines_hang_on_owner_line_and_content() {
         let (a, b) = (OwnerId(Uuid::nil()), OwnerId(Uuid::max()));
-        assert_eq!(derived_command_id(a, 1, b"x"), derived_command_id(a, 1, b"x"));
+        assert_eq!(made_command_id(a, 1, b"x"), made_command_id(a, 1, b"x"));
         let different = [
-            derived_command_id(a, 1, b"x"),
-            derived_command_id(b, 1, b"x"),
-            derived_command_id(a, 2, b"x"),
-            derived_command_id(a, 1, b"y"),
+            made_command_id(a, 1, b"x"),
+            made_command_id(b, 1, b"x"),
+            made_command_id(a, 2, b"x"),
+            made_command_id(a, 1, b"y"),
         ];
         assert_eq!(different.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
         // A promise to files that were imported half-way by an earlier version.
-        assert_eq!(derived_command_id(a, 1, b"x").to_string(), "00000000-0001-8e82-9835-d002b0db18e6");
+        assert_eq!(made_command_id(a, 1, b"x").to_string(), "00000000-0001-8e82-9835-d002b0db18e6");
     }
 }

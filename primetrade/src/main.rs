@@ -26,10 +26,15 @@ mod output;
 mod postgres;
 /// Root becomes an ordinary user first.
 mod privileges;
+/// Export and import together.
+#[cfg(test)]
+mod round_trip;
 /// `serve`: the server, from top to bottom.
 mod serve;
 /// Flags and variables, read once.
 mod settings;
+/// A file that is written whole or not at all.
+mod written_file;
 
 use std::io;
 use std::process::ExitCode;
@@ -147,6 +152,9 @@ fn prepare(cli: &Cli) -> Result<Settings, Failure> {
         settings.check_exposure()?;
     }
     let needs_database = !matches!(cli.command, Command::Brief(Brief::Config));
+    if needs_database && !matches!(cli.command, Command::Serve { .. }) {
+        check_data_dir(&settings, &cli.command)?;
+    }
     if needs_database && settings.databases.write.is_none() && privileges::is_root() {
         if std::env::var_os(HANDED_DOWN).is_some() {
             return Err(PrivilegesError::RunAsRoot.into());
@@ -160,6 +168,18 @@ fn prepare(cli: &Cli) -> Result<Settings, Failure> {
         )? {}
     }
     Ok(settings)
+}
+
+/// Only `serve` begins anew. A command that finds nothing where it looks is in the wrong place: on new data all would seem
+/// to be well, and nothing there.
+fn check_data_dir(settings: &Settings, command: &Command) -> Result<(), DataDirError> {
+    if settings.databases.write.is_none() {
+        data_dir::require(&settings.data_dir, data_dir::CLUSTER)?;
+    }
+    if settings.secret.is_none() && matches!(command, Command::Brief(Brief::Keys(_))) {
+        data_dir::require(&settings.data_dir, data_dir::SECRET)?;
+    }
+    Ok(())
 }
 
 fn in_runtime(settings: Settings, command: Command) -> Result<Report, Failure> {

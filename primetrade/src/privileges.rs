@@ -6,9 +6,13 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use service_kit::interrupt::Interrupt;
 
 use crate::data_dir::{self, OWN_ENTRIES};
+use crate::written_file::WrittenFile;
 
 /// Set for the process that has been handed down: the data folder's absolute path.
 pub const HANDED_DOWN: &str = "PRIMETRADE_HANDED_DOWN";
@@ -58,8 +62,10 @@ pub enum PrivilegesError {
     #[error(transparent)]
     DataDir(#[from] data_dir::DataDirError),
     /// The file to import or export.
-    #[error("cannot open {path}: {source}")]
+    #[error("cannot {action} {path}: {source}")]
     File {
+        /// What was tried.
+        action: &'static str,
         /// Its path.
         path: String,
         /// What the system said.
@@ -83,7 +89,7 @@ pub enum Argument {
     None,
     /// To read from.
     Read(PathBuf),
-    /// To write to, from its beginning.
+    /// To be written anew.
     Write(PathBuf),
 }
 
@@ -101,9 +107,10 @@ pub fn is_root() -> bool {
 }
 
 /// Gives the data folder to an ordinary user and starts the program again as that user. Returns only on failure.
+/// Where a file is written root stays, to put it into its place, and ends as the other did.
 ///
 /// # Errors
-/// No such user, a folder that cannot be given away or reached, or the system refuses.
+/// No such user, a folder that cannot be given away or reached, a file that cannot be opened, or the system refuses.
 pub fn hand_down(
     run_as: Option<&str>,
     data_dir: &Path,
@@ -120,16 +127,57 @@ pub fn hand_down(
     for (name, value) in variables {
         command.env(name, value).env_remove(format!("{name}_FILE"));
     }
-    let opened = match file {
-        Argument::None => None,
-        Argument::Read(path) => Some((path, File::open(path))),
-        Argument::Write(path) => Some((path, File::create(path))),
+    let failed = |action, path: &Path| {
+        let path = path.display().to_string();
+        move |source| PrivilegesError::File { action, path, source }
     };
-    if let Some((path, opened)) = opened {
-        let opened = opened.map_err(|source| PrivilegesError::File { path: path.display().to_string(), source })?;
-        command.stdin(Stdio::from(opened)).env(FILE_ON_STDIN, "1");
+    match file {
+        Argument::None => {}
+        Argument::Read(path) => {
+            let opened = File::open(path).map_err(failed("open", path))?;
+            command.stdin(Stdio::from(opened)).env(FILE_ON_STDIN, "1");
+        }
+        Argument::Write(path) => {
+            let written = WrittenFile::begin(path).map_err(failed("write", path))?;
+            let copy = written.file().try_clone().map_err(failed("write", path))?;
+            command.stdin(Stdio::from(copy)).env(FILE_ON_STDIN, "1");
+            if let WrittenFile::Draft { .. } = written {
+                let status = run(command).map_err(|source| PrivilegesError::Exec { user: user.name, source })?;
+                if status.success() {
+                    written.finish().map_err(failed("write", path))?;
+                } else {
+                    drop(written);
+                }
+                std::process::exit(status.code().unwrap_or(i32::from(crate::COULD_NOT_RUN)));
+            }
+        }
     }
     Err(PrivilegesError::Exec { user: user.name, source: command.exec() })
+}
+
+/// Runs it to its end, and passes on what asks this process to stop.
+fn run(mut command: Command) -> io::Result<ExitStatus> {
+    // A group of its own: what is typed at a terminal comes from here only, once.
+    command.process_group(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let interrupt = Interrupt::listen()?;
+        let mut child = tokio::process::Command::from(command).spawn()?;
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let stop = || {
+            if let Some(pid) = pid {
+                // It may have ended.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        };
+        for asked in [&interrupt.soft, &interrupt.hard] {
+            tokio::select! {
+                status = child.wait() => return status,
+                () = asked.cancelled() => stop(),
+            }
+        }
+        child.wait().await
+    })
 }
 
 /// By way of /proc the program is found even where its folder (root's home, say) is closed to the new user.

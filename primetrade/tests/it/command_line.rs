@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -86,7 +86,10 @@ fn what_is_exported_and_imported_are_the_same_tasks() {
         folder.run(&["export", file.to_str().unwrap(), "--owner", "a@example.org", "--json"]).expect(0).json();
     assert_eq!((&written["tasks"], &written["lines"]), (&json!(2), &json!(12)));
     assert_eq!(fs::read_to_string(&file).unwrap(), exported);
-    import(&folder, file.to_str().unwrap(), "b@example.org", &[]).expect(0);
+    for (owner, events) in [("a@example.org", 0), ("b@example.org", 12), ("b@example.org", 0)] {
+        let counts = import(&folder, file.to_str().unwrap(), owner, &[]).expect(0).json();
+        assert_eq!((&counts["succeeded"], &counts["events"]), (&json!(12), &json!(events)), "{owner}");
+    }
     assert_eq!(export(&folder, "b@example.org", "ndjson"), exported);
     let rows = export(&folder, "a@example.org", "csv");
     assert_eq!(export(&folder, "b@example.org", "csv"), rows);
@@ -115,6 +118,103 @@ fn rows_become_tasks() {
     let rows = export(&folder, "a@example.org", "csv");
     assert!(rows.contains(",'=SUM(A1),,pending,medium,,\"x,y\",1,2020-01-01T00:00:00Z,"), "{rows}");
     assert_eq!(rows.lines().count(), 4);
+}
+
+#[test]
+fn a_file_without_the_right_header_is_refused() {
+    let folder = Folder::new();
+    folder.create_user("a@example.org");
+    for (rows, named) in [
+        ("titel,description\nwater,the plants\n", "\"titel\""),
+        ("title,description,title\na,b,c\n", "title twice"),
+        ("water,the plants\n", "\"water\""),
+        ("tags\nx\n", "does not name title"),
+    ] {
+        let file = folder.write("rows.csv", rows);
+        import(&folder, file.to_str().unwrap(), "a@example.org", &["--format", "csv"]).refused(&[named]);
+    }
+    assert_eq!(export(&folder, "a@example.org", "ndjson"), "");
+}
+
+#[test]
+fn an_export_that_fails_leaves_what_was_there() {
+    let folder = Folder::new();
+    folder.create_user("a@example.org");
+    let lines = folder.write("in.ndjson", create(1, "one"));
+    import(&folder, lines.to_str().unwrap(), "a@example.org", &[]).expect(0);
+    let dir = folder.path().join("exports");
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let old = dir.join("tasks.ndjson");
+    fs::write(&old, "precious").unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o600)).unwrap();
+    let path = old.to_str().unwrap();
+    let names = || fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+
+    folder.run(&["export", path, "--owner", "nobody@example.org"]).refused(&["nobody@example.org"]);
+    assert_eq!(fs::read_to_string(&old).unwrap(), "precious", "an unknown account");
+
+    // As on a full disk: no file may grow.
+    let server = Server::start(&folder);
+    let command = folder.command(&["export", path, "--owner", "a@example.org", "--database-url", &folder.url()]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"]);
+    let ran = Ran::of(limited.arg(command.get_program()).args(command.get_args()));
+    ran.refused(&["cannot write", "not whole"]);
+    assert_eq!(fs::read_to_string(&old).unwrap(), "precious", "a full disk");
+
+    // Ctrl-C.
+    folder.while_the_log_is_locked(|| {
+        let mut command = folder.command(&["export", path, "--owner", "a@example.org"]);
+        let mut export = command.stderr(Stdio::null()).spawn().unwrap();
+        until("it reads", || folder.somebody_waits().then_some(()));
+        kill_process(Pid::from_child(&export), Signal::INT).unwrap();
+        assert_eq!(export.wait().unwrap().code(), Some(2));
+    });
+    assert_eq!(fs::read_to_string(&old).unwrap(), "precious", "stopped");
+    assert_eq!(names(), ["tasks.ndjson"], "no draft is left");
+    assert_eq!(server.stop(), Some(0));
+
+    folder.run(&["export", path, "--owner", "a@example.org"]).expect(0);
+    assert!(fs::read_to_string(&old).unwrap().contains("\"title\":\"one\""));
+    assert_eq!(fs::metadata(&old).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(names(), ["tasks.ndjson"]);
+    folder.run(&["export", "/dev/null", "--owner", "a@example.org"]).expect(0);
+}
+
+/// As after a clock that ran three days ahead and was put right.
+#[test]
+fn what_lies_in_the_future_is_named_and_imported_as_history() {
+    let folder = Folder::new();
+    let server = Server::start(&folder);
+    folder.create_user("a@example.org");
+    let ahead = (chrono::Utc::now() + chrono::TimeDelta::days(3)).format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let line = |kind: &str, more: Value| {
+        let mut line = json!({"type": kind, "task_id": id(1), "occurred_at": ahead});
+        line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        format!("{line}\n")
+    };
+    let file =
+        folder.write("ahead.ndjson", line("CreateTask", json!({"title": "ahead"})) + &line("StartTask", json!({})));
+    let file = file.to_str().unwrap();
+    let refused = import(&folder, file, "a@example.org", &[]).expect(1);
+    assert!(refused.stderr.contains("future") && refused.json()["failed"] == 2, "{refused:?}");
+    let taken = import(&folder, file, "a@example.org", &["--history"]).expect(0).json();
+    assert_eq!((&taken["succeeded"], &taken["events"]), (&json!(2), &json!(2)));
+    let exported = export(&folder, "a@example.org", "ndjson");
+    assert_eq!(exported.matches(&ahead).count(), 2, "as they are: {exported}");
+    let file = folder.write("exported.ndjson", exported);
+    let again = import(&folder, file.to_str().unwrap(), "a@example.org", &["--history"]).expect(0).json();
+    assert_eq!(again["events"], 0);
+    // Whoever goes on with the task now goes on after that.
+    let later = folder.write("later.ndjson", json!({"type": "CompleteTask", "task_id": id(1)}).to_string());
+    import(&folder, later.to_str().unwrap(), "a@example.org", &[]).expect(0);
+    let findings = until("the projector has caught up", || {
+        let ran = folder.run(&["doctor", "--json"]).expect(1).json();
+        (ran["findings"].as_array().unwrap().len() == 1).then(|| ran["findings"][0].as_str().unwrap().to_owned())
+    });
+    assert!(findings.contains("3 events of owner ") && findings.contains(&ahead), "{findings}");
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn an_orphan_that_does_not_answer_is_ended() {
 #[test]
 fn a_stale_pid_file_whose_number_somebody_else_has_is_no_obstacle() {
     let folder = Folder::new();
-    folder.run(&["migrate"]).expect(0);
+    folder.make();
     let mut bystander = Command::new("sleep").arg("600").spawn().unwrap();
     let stale = format!(
         "{}\n{}/postgres\n1\n5432\n{}/run\n\n",
@@ -137,6 +137,7 @@ fn a_postgres_that_dies_under_the_server_is_started_again() {
 #[test]
 fn commands_share_it_with_the_server_and_with_each_other() {
     let folder = Folder::new();
+    folder.make();
     std::thread::scope(|scope| {
         for number in 0..3 {
             let folder = &folder;
@@ -156,7 +157,7 @@ fn half_of_a_cluster_is_made_anew() {
     let folder = Folder::new();
     fs::create_dir_all(folder.data().join("postgres.new/base")).unwrap();
     fs::write(folder.data().join("postgres.new/PG_VERSION"), "15\n").unwrap();
-    folder.run(&["user", "list"]).expect(0);
+    folder.make();
     assert!(!folder.data().join("postgres.new").exists());
 }
 
@@ -171,7 +172,7 @@ fn a_path_too_long_for_a_socket_is_no_obstacle() {
 #[test]
 fn data_of_another_version_is_told_and_left_alone() {
     let folder = Folder::new();
-    folder.run(&["migrate"]).expect(0);
+    folder.make();
     let version = folder.data().join("postgres/PG_VERSION");
     let right = fs::read_to_string(&version).unwrap();
     fs::write(&version, "10\n").unwrap();
@@ -183,11 +184,39 @@ fn data_of_another_version_is_told_and_left_alone() {
 }
 
 #[test]
+fn only_serve_begins_anew() {
+    let folder = Folder::new();
+    let missing = folder.data().display().to_string();
+    let refused =
+        |args: &[&str]| folder.run_with_input(args, b"long enough\n").refused(&[&missing, "--data-dir", "serve"]);
+    let commands: [&[&str]; 9] = [
+        &["migrate"],
+        &["keys", "rotate"],
+        &["user", "list"],
+        &["user", "create", "--email", "a@example.org", "--password-stdin"],
+        &["import", "-", "--owner", "a@example.org"],
+        &["export", "-", "--owner", "a@example.org"],
+        &["rebuild"],
+        &["republish", "--from", "1"],
+        &["doctor"],
+    ];
+    for command in commands {
+        refused(command);
+        assert!(!folder.data().exists(), "{command:?}");
+    }
+    // Where the disk with the data is not mounted.
+    fs::create_dir(folder.data()).unwrap();
+    refused(&["user", "list"]);
+    refused(&["keys", "rotate", "--database-url", "postgres://me@127.0.0.1:1/db"]);
+    assert_eq!(fs::read_dir(folder.data()).unwrap().count(), 0);
+}
+
+#[test]
 fn missing_programs_are_told() {
     let folder = Folder::new();
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    let mut command = folder.command(&["migrate"]);
+    let mut command = folder.command(&["serve", "--listen", "127.0.0.1:0"]);
     Ran::of(command.env("PRIMETRADE_POSTGRES_BIN", &empty)).refused(&["PRIMETRADE_POSTGRES_BIN", "initdb"]);
 }
 
@@ -196,16 +225,16 @@ fn a_folder_that_cannot_be_written_is_told() {
     let mut folder = Folder::new();
     // Not even root may write there.
     folder.put_data_at("/proc/primetrade-data");
-    folder.run(&["migrate"]).refused(&["/proc/primetrade-data", "--data-dir"]);
+    folder.run(&["serve", "--listen", "127.0.0.1:0"]).refused(&["/proc/primetrade-data", "--data-dir"]);
     let file = folder.write("file", "not a folder");
     folder.put_data_at(file.to_str().unwrap());
-    folder.run(&["migrate"]).refused(&["file", "--data-dir"]);
+    folder.run(&["serve", "--listen", "127.0.0.1:0"]).refused(&["file", "--data-dir"]);
     if !is_root() {
         let closed = folder.path().join("closed");
         fs::create_dir(&closed).unwrap();
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
         folder.put_data_at(closed.to_str().unwrap());
-        folder.run(&["migrate"]).refused(&["closed", "writable"]);
+        folder.run(&["serve", "--listen", "127.0.0.1:0"]).refused(&["closed", "writable"]);
     }
 }
 
@@ -217,12 +246,12 @@ fn root_gives_away_no_folder_that_is_not_ours() {
     let mut folder = Folder::new();
     let precious = folder.write("precious", "somebody's");
     folder.put_data_at(folder.path().to_str().unwrap().to_owned().as_str());
-    folder.run(&["migrate"]).refused(&["precious", "--data-dir"]);
+    folder.run(&["serve", "--listen", "127.0.0.1:0"]).refused(&["precious", "--data-dir"]);
     assert_eq!(fs::metadata(&precious).unwrap().uid(), 0);
     assert_eq!(fs::metadata(folder.path()).unwrap().uid(), 0);
-    let mut command = folder.command(&["migrate"]);
+    let mut command = folder.command(&["serve", "--listen", "127.0.0.1:0"]);
     Ran::of(command.env("PRIMETRADE_RUN_AS", "root")).refused(&["PRIMETRADE_RUN_AS", "root"]);
-    let mut command = folder.command(&["migrate"]);
+    let mut command = folder.command(&["serve", "--listen", "127.0.0.1:0"]);
     Ran::of(command.env("PRIMETRADE_RUN_AS", "nobody-of-that-name")).refused(&["nobody-of-that-name"]);
 }
 
@@ -238,7 +267,7 @@ fn a_full_disk_is_told() {
         return;
     }
     folder.put_data_at(small.join("data").to_str().unwrap());
-    let ran = folder.run(&["migrate"]);
+    let ran = folder.run(&["serve", "--listen", "127.0.0.1:0"]);
     mount(&["umount"]).unwrap();
     ran.refused(&["the disk is full", "MB", "--data-dir"]);
 }

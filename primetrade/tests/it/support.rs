@@ -101,7 +101,16 @@ impl Folder {
         Ran::from(child.wait_with_output().expect("its end"))
     }
 
+    /// Only a server begins anew.
+    pub fn make(&self) {
+        assert_eq!(Server::start(self).stop(), Some(0));
+    }
+
+    /// Makes the data too, where there is none.
     pub fn create_user(&self, email: &str) {
+        if !self.data.join("postgres").exists() {
+            self.make();
+        }
         let ran = self.run_with_input(&["user", "create", "--email", email, "--password-stdin"], b"long enough\n");
         ran.expect(0);
     }
@@ -139,6 +148,31 @@ impl Folder {
         self.sql(sql);
         drop(import.stdin.take());
         assert!(import.wait().expect("its end").success());
+    }
+
+    /// The running cluster, for a program that does not start it.
+    pub fn url(&self) -> String {
+        format!("postgres:///primetrade?user=primetrade&host={}", self.data.join("run").display())
+    }
+
+    /// Works while the log cannot be read.
+    pub fn while_the_log_is_locked(&self, work: impl FnOnce()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let mut connection: PgConnection = runtime.block_on(self.options().connect()).expect("the private Postgres");
+        let locked = connection.execute("begin; lock table event_store.event in access exclusive mode");
+        runtime.block_on(locked).expect("the lock");
+        work();
+        runtime.block_on(connection.execute("rollback")).expect("unlocked");
+    }
+
+    /// Whether somebody waits for a lock.
+    pub fn somebody_waits(&self) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut connection: PgConnection = self.options().connect().await.expect("the private Postgres");
+            let waits = sqlx::query_scalar("select exists (select from pg_locks where not granted)");
+            waits.fetch_one(&mut connection).await.expect("an answer")
+        })
     }
 
     /// Runs SQL on the running cluster, behind the program's back.
