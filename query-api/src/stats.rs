@@ -36,7 +36,8 @@ pub(crate) struct Parameters {
     to: Option<String>,
 }
 
-/// The days of the lists, both included; None: as today's date has it.
+/// The days of the lists, both included; None: as today's date has it, and beyond it where something was written with a
+/// later one, by a clock that ran ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct StatsRequest {
     from: Option<NaiveDate>,
@@ -106,8 +107,8 @@ pub(crate) fn described() -> Operation {
     });
     read("showStats", "Counts, and days")
         .says(
-            "`from` and `to` bound only the lists per day (UTC days, both included, at most 366; by default the last 30). The \
-             rest is over all tasks, as they are now.",
+            "`from` and `to` bound only the lists per day (UTC days, both included, at most 366; by default the last 30, and \
+             beyond today as far as events lie that a clock wrote which ran ahead). The rest is over all tasks, as they are now.",
         )
         .query("from", "The first day.", date())
         .query("to", "The last day.", date())
@@ -162,7 +163,11 @@ async fn load(
     request: StatsRequest,
     now: Time,
 ) -> Result<Loaded, ReadError> {
-    let period = request.period(now.date_naive())?;
+    let mut period = request.period(now.date_naive())?;
+    let last_day = match request.to {
+        Some(to) => to,
+        None => period.from.checked_add_days(Days::new(DAYS_MAX.unsigned_abs() - 1)).unwrap_or(period.to),
+    };
     let mut transaction = planned(pool).await?;
     let row = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
@@ -183,6 +188,8 @@ async fn load(
                      and status in (0, 1) and due_at < $5) as "overdue!",
                (select due_at from read_model.task where generation = $1 and owner_id = $2 and not deleted
                      and status in (0, 1) and due_at >= $5 order by due_at limit 1) as next_due_at,
+               (select updated_at from read_model.task where generation = $1 and owner_id = $2 and not deleted
+                     order by updated_at desc, task_id desc limit 1) as last_event_at,
                (select percentile_disc(array[0.5, 0.9, 0.99]) within group (order by completed_at - created_at)
                      from read_model.task where generation = $1 and owner_id = $2 and not deleted and status = 2)
                    as "completion_times?: Vec<PgInterval>"
@@ -191,7 +198,7 @@ async fn load(
         generation,
         owner,
         period.from,
-        period.to,
+        last_day,
         now
     )
     .fetch_one(&mut *transaction)
@@ -210,6 +217,9 @@ async fn load(
         overdue: row.overdue,
         completion_times_us: row.completion_times.unwrap_or_default().iter().map(microseconds).collect(),
     };
+    if let Some(last_event_at) = row.last_event_at.filter(|_| request.to.is_none()) {
+        period.to = last_event_at.date_naive().clamp(period.to, last_day);
+    }
     // The clock changes overdue just after the next due date, and the days, where today is the last, at midnight.
     let next_overdue = row.next_due_at.map(|due_at| due_at + TimeDelta::microseconds(1));
     let tomorrow = now.date_naive().checked_add_days(Days::new(1)).map(|day| day.and_time(NaiveTime::MIN).and_utc());

@@ -21,8 +21,8 @@ use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
 use crate::task_row::{self, Change, Fold, TaskRow};
 use crate::{ANSWERED, read};
 
-/// How far ahead of this server's clock `as_of` may be, seconds.
-const AS_OF_AHEAD_S_MAX: i64 = 60;
+/// How far from this server's clock now may be, in seconds: `as_of` no further ahead, and no further back a read by now.
+const AS_OF_NOW_S: i64 = 60;
 
 /// The query string of a task.
 #[derive(Deserialize)]
@@ -37,10 +37,7 @@ pub(crate) async fn task(
     PathId(id): PathId,
     StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
-    let as_of = parameters.as_of.map(|value| time("as_of", &value)).transpose()?;
-    if as_of.is_some_and(|at| at > clock::now() + TimeDelta::seconds(AS_OF_AHEAD_S_MAX)) {
-        return Err(ReadError::Parameter("as_of must not be in the future by more than a minute".into()));
-    }
+    let as_of = parameters.as_of.map(|value| AsOf::parse(&value, clock::now())).transpose()?;
     let standing = reads.standing(asked.owner, asked.need).await?;
     let answer = reads.answer(asked.owner, standing, &TaskRequest { id, as_of }).await?;
     Ok(asked.respond(&answer))
@@ -56,7 +53,27 @@ pub(crate) fn described() -> Operation {
 
 struct TaskRequest {
     id: Uuid,
-    as_of: Option<Time>,
+    as_of: Option<AsOf>,
+}
+
+/// A time to be looked back to.
+#[derive(Clone, Copy)]
+struct AsOf {
+    at: Time,
+    /// Where that is now, the time by this server: what the log holds has happened, also where a clock that ran ahead
+    /// wrote a later time.
+    now: Option<Time>,
+}
+
+impl AsOf {
+    fn parse(value: &str, now: Time) -> Result<Self, ReadError> {
+        let at = time("as_of", value)?;
+        let clocks_differ_by = TimeDelta::seconds(AS_OF_NOW_S);
+        if at > now + clocks_differ_by {
+            return Err(ReadError::Parameter("as_of must not be in the future by more than a minute".into()));
+        }
+        Ok(Self { at, now: (at > now - clocks_differ_by).then_some(now) })
+    }
 }
 
 impl Query for TaskRequest {
@@ -64,7 +81,10 @@ impl Query for TaskRequest {
         let mut key = Vec::with_capacity(25);
         key.push(b'T');
         key.extend_from_slice(self.id.as_bytes());
-        key.extend(self.as_of.iter().flat_map(|at| at.timestamp_micros().to_be_bytes()));
+        if let Some(AsOf { at, now }) = self.as_of {
+            key.extend_from_slice(&at.timestamp_micros().to_be_bytes());
+            key.push(u8::from(now.is_some()));
+        }
         key
     }
 
@@ -72,7 +92,7 @@ impl Query for TaskRequest {
         let pool = reads.pool(from);
         match self.as_of {
             None => load(pool, shown.generation, owner, self.id).await,
-            Some(at) => load_as_of(pool, shown.generation, owner, self.id, at).await,
+            Some(as_of) => load_as_of(pool, shown.generation, owner, self.id, as_of).await,
         }
     }
 }
@@ -124,8 +144,14 @@ pub(crate) async fn load(
 }
 
 /// What had happened by then is a prefix of the history, since `occurred_at` never decreases in a stream. It is folded as
-/// it comes: a long one is never in memory.
-async fn load_as_of(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid, at: Time) -> Result<Loaded, ReadError> {
+/// it comes: a long one is never in memory. Where its end lies in the future, all of it has happened by now.
+async fn load_as_of(
+    pool: &PgPool,
+    generation: i32,
+    owner: Uuid,
+    id: Uuid,
+    AsOf { at, now }: AsOf,
+) -> Result<Loaded, ReadError> {
     let mut rows = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -134,12 +160,14 @@ async fn load_as_of(pool: &PgPool, generation: i32, owner: Uuid, id: Uuid, at: T
            left join read_model.owner o on o.generation = $1 and o.owner_id = $2
            left join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = $3 and not t.deleted
            left join read_model.history h
-               on h.generation = $1 and h.owner_id = $2 and h.task_id = t.task_id and h.occurred_at <= $4
+               on h.generation = $1 and h.owner_id = $2 and h.task_id = t.task_id
+                   and (h.occurred_at <= $4 or t.updated_at > $5)
            order by h.version"#,
         generation,
         owner,
         id,
-        at
+        at,
+        now
     )
     .fetch(pool);
     let mut seen = None;

@@ -96,6 +96,34 @@ async fn statistics_equal_a_recount() {
     }
 }
 
+/// As after a clock that ran three days ahead, or three years.
+#[tokio::test]
+async fn days_in_the_future_are_not_lost() {
+    let world = World::new().await;
+    let now = service_kit::clock::now();
+    for (ahead_days, listed) in [(0, 30), (3, 33), (1_000, 366)] {
+        let owner = Uuid::new_v4();
+        let at = now + TimeDelta::days(ahead_days);
+        let done = Task { status: 2, created_at: at, updated_at: at, completed_at: Some(at), ..Task::new("x") };
+        let old = Task { created_at: now, updated_at: now, ..Task::new("y") };
+        world.put(owner, &[old, done]).await;
+        let body = world.get(owner, "/api/v1/stats").await.ok().json();
+        for list in ["created_per_day", "completed_per_day"] {
+            let days = body[list].as_array().unwrap();
+            assert_eq!(days.len(), listed, "unless midnight has just passed");
+            assert_eq!(days[29]["date"], now.date_naive().to_string());
+            if listed < 366 {
+                assert_eq!(
+                    (&days[listed - 1]["date"], days[listed - 1]["count"].as_i64() > Some(0)),
+                    (&json!(at.date_naive().to_string()), true)
+                );
+            }
+        }
+        let until_today = world.get(owner, &format!("/api/v1/stats?to={}", now.date_naive())).await.ok().json();
+        assert_eq!(until_today["created_per_day"].as_array().unwrap().len(), 30);
+    }
+}
+
 #[tokio::test]
 async fn periods_out_of_bounds_are_refused() {
     let world = World::new().await;

@@ -65,6 +65,41 @@ async fn as_of_may_be_a_minute_ahead() {
     world.get(owner, &format!("/api/v1/tasks/{}?at=1", task.id)).await.refused(400, "invalid-parameter");
 }
 
+/// As after a clock that ran three days ahead and was put right.
+#[tokio::test]
+async fn what_lies_in_the_future_has_happened_by_now() {
+    let world = World::new().await;
+    let owner = Uuid::new_v4();
+    let now = service_kit::clock::now();
+    let get = async |task: &Task, time: crate::world::Time| {
+        world.get(owner, &format!("/api/v1/tasks/{}?as_of={}", task.id, rfc(time))).await
+    };
+    let ahead = now + TimeDelta::days(3);
+    let mut task = Task { created_at: ahead, updated_at: ahead, ..Task::new("ahead") };
+    world.create(owner, &task).await;
+    world.rename(owner, &mut task, "renamed").await;
+    for by_now in [now, now - TimeDelta::seconds(20), now + TimeDelta::seconds(20)] {
+        let answer = get(&task, by_now).await.ok();
+        assert_eq!(answer.json(), world.get(owner, &format!("/api/v1/tasks/{}", task.id)).await.ok().json());
+    }
+    get(&task, now - TimeDelta::minutes(10)).await.refused(404, "not-found");
+
+    // One that began before: the past stays exact, and whoever reads by now gets all of it.
+    let mut task =
+        Task { created_at: now - TimeDelta::hours(1), updated_at: now - TimeDelta::hours(1), ..Task::new("a") };
+    world.create(owner, &task).await;
+    task.updated_at = now - TimeDelta::seconds(11);
+    world.rename(owner, &mut task, "b").await;
+    let seconds = |seconds| now - TimeDelta::seconds(seconds);
+    assert_eq!(get(&task, seconds(15)).await.ok().json()["version"], 1, "nothing lies in the future yet");
+    task.updated_at = ahead;
+    world.rename(owner, &mut task, "c").await;
+    for (time, version) in [(seconds(3_601), None), (seconds(120), Some(1)), (seconds(15), Some(3)), (now, Some(3))] {
+        let answer = get(&task, time).await.json();
+        assert_eq!(answer["version"].as_i64(), version, "{time}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_unknown_deleted_or_somebody_elses_looks_the_same() {
     let world = World::new().await;
