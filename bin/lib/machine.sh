@@ -260,6 +260,9 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
+# a broker that was killed may come back once its former self is known to be gone
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 log.index.size.max.bytes=1048576
 log.cleaner.dedupe.buffer.size=8388608
 END

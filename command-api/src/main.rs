@@ -73,16 +73,65 @@ async fn same_log(store: EventStore, stop: CancellationToken) {
     }
 }
 
-/// Commands go on while Kafka is away: that is no reason to send them elsewhere.
 fn show(relay: watch::Receiver<RelayLag>, health: &Health) {
     let lag = relay.clone();
-    health.register("relay", move || {
-        let RelayLag { is_leader, trouble, .. } = relay.borrow().clone();
-        let role = if is_leader { "publishes" } else { "stands by" };
-        std::future::ready(Check::ok(trouble.unwrap_or_else(|| role.to_owned())))
-    });
+    health.register("relay", move || std::future::ready(relay_check(&relay.borrow())));
     health.lag(move || {
         let RelayLag { events, seconds, .. } = *lag.borrow();
-        std::future::ready(Some(Lag { events, seconds }))
+        std::future::ready(Lag { events, seconds })
     });
+}
+
+/// Commands go on while nobody publishes, at this copy as at any other: that is no reason to send them elsewhere.
+fn relay_check(lag: &RelayLag) -> Check {
+    let RelayLag { events, is_leader, stalled, trouble, .. } = lag;
+    let why = trouble.as_deref().unwrap_or(match (is_leader, stalled) {
+        (true, None) => "publishes",
+        (false, None) => "stands by",
+        (true, Some(_)) => "this copy leads, and Kafka acknowledges nothing",
+        (false, Some(_)) => "another copy leads, or none",
+    });
+    match stalled {
+        Some(stalled) => {
+            let seconds = stalled.as_secs();
+            Check::degraded(format!("nobody has published anything for {seconds} s, and {events} events wait: {why}"))
+        }
+        None if trouble.is_some() => Check::degraded(why),
+        None => Check::ok(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use service_kit::health::CheckState::{self, Degraded, Ok};
+
+    use super::*;
+
+    #[test]
+    fn the_relay_says_that_nobody_publishes_whoever_leads() {
+        let stalled = Some(Duration::from_millis(4_200));
+        let trouble = || Some("Kafka: no answer".to_owned());
+        let table: [(_, _, _, CheckState, &str); 6] = [
+            (true, None, None, Ok, "publishes"),
+            (false, None, None, Ok, "stands by"),
+            (false, None, trouble(), Degraded, "Kafka: no answer"),
+            (
+                true,
+                stalled,
+                None,
+                Degraded,
+                "nobody has published anything for 4 s, and 7 events wait: this copy leads",
+            ),
+            (false, stalled, None, Degraded, "nobody has published anything for 4 s, and 7 events wait: another copy"),
+            (false, stalled, trouble(), Degraded, "and 7 events wait: Kafka: no answer"),
+        ];
+        for (is_leader, stalled, trouble, state, said) in table {
+            let lag = RelayLag { events: 7, seconds: 5.0, is_leader, stalled, trouble };
+            let check = relay_check(&lag);
+            assert_eq!(check.state, state, "{lag:?}");
+            assert!(check.detail.contains(said), "{check:?}");
+        }
+    }
 }

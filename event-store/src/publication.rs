@@ -80,6 +80,8 @@ pub enum LeaseError {
 pub struct Unpublished {
     /// Which shard.
     pub shard: i16,
+    /// Everything up to here is published.
+    pub cursor: i64,
     /// Events past the cursor.
     pub events: i64,
     /// How long ago the first of them was stored, in seconds, by the database's clock.
@@ -160,7 +162,8 @@ impl Publication {
     pub async fn unpublished(&self) -> Result<Vec<Unpublished>, sqlx::Error> {
         let unpublished = sqlx::query!(
             r#"
-            select h.shard, greatest(h.position - coalesce(c.position, 0), 0) as "events!",
+            select h.shard, coalesce(c.position, 0) as "cursor!",
+                greatest(h.position - coalesce(c.position, 0), 0) as "events!",
                 greatest(extract(epoch from clock_timestamp() - e.recorded_at), 0)::float8 as seconds
             from event_store.head h
             left join event_store.relay_cursor c on c.shard = h.shard
@@ -171,6 +174,7 @@ impl Publication {
         .fetch_all(&self.pool);
         let unpublished = in_time(unpublished).await?.into_iter().map(|row| Unpublished {
             shard: row.shard,
+            cursor: row.cursor,
             events: row.events,
             seconds: row.seconds.unwrap_or(0.0),
         });

@@ -6,11 +6,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc as commands};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
@@ -25,9 +25,14 @@ use crate::{KafkaSettings, Message, Unreadable, log};
 const QUEUE_MESSAGES_MAX: usize = 4_000;
 const PREFETCH_KIB_MAX: &str = "4096";
 const PREFETCH_MESSAGES: &str = "10000";
-/// So long until a partition of a killed process goes to another one.
-const SESSION_MS: &str = "6000";
-const HEARTBEAT_MS: &str = "2000";
+/// Members of the group hear within so long that one comes or leaves. Meanwhile what changes hands is nobody's, and who
+/// reads by a token waits for it, at most 2 s.
+const HEARTBEAT_MS: u64 = 200;
+/// librdkafka looks whether a heartbeat is due when something wakes its main thread, and once a second else. So often it is
+/// woken.
+const WAKE_MS: u64 = HEARTBEAT_MS / 2;
+/// A topic that is made after its first consumers have come is found so soon.
+const METADATA_MS: &str = "2000";
 /// A command waits so long at most while nothing comes.
 const POLL_MS: u64 = 50;
 /// A seek or a look at the topic may take so long.
@@ -36,6 +41,26 @@ const BROKER_MS_MAX: u64 = 5_000;
 const END_MS_MAX: u64 = 1_000;
 const METADATA_ATTEMPTS_MAX: u32 = 3;
 const STATISTICS_MS: &str = "5000";
+
+/// How long a member of the group may be silent before its partitions are given to others: those of a process that was
+/// killed, and of the former selves of all members once a broker was frozen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Session {
+    /// Shorter than brokers take unless they are told to (`group.min.session.timeout.ms`, 6 s by default).
+    #[default]
+    Short,
+    /// What every broker takes.
+    Long,
+}
+
+impl Session {
+    const fn ms(self) -> &'static str {
+        match self {
+            Self::Short => "3000",
+            Self::Long => "6000",
+        }
+    }
+}
 
 /// What comes out of the queue, in the order in which it is to be handled.
 #[derive(Debug)]
@@ -76,6 +101,8 @@ pub enum Received {
     },
     /// Something is wrong, and is tried again.
     Failing(String),
+    /// The brokers do not take this [`Session`]. The consumer has ended.
+    SessionRefused,
 }
 
 enum Command {
@@ -108,7 +135,7 @@ impl Consumer {
     ///
     /// # Errors
     /// librdkafka does not take the settings. (That no broker answers is no error.)
-    pub fn start(settings: &KafkaSettings, group: &str) -> Result<Self, KafkaError> {
+    pub fn start(settings: &KafkaSettings, group: &str, session: Session) -> Result<Self, KafkaError> {
         let (sender, received) = mpsc::channel(QUEUE_MESSAGES_MAX);
         let (command_sender, commands) = commands::channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -120,8 +147,9 @@ impl Consumer {
             .set("enable.auto.offset.store", "false")
             // what is not there any more: the chain of positions tells whether anything is missing
             .set("auto.offset.reset", "earliest")
-            .set("session.timeout.ms", SESSION_MS)
-            .set("heartbeat.interval.ms", HEARTBEAT_MS)
+            .set("session.timeout.ms", session.ms())
+            .set("heartbeat.interval.ms", HEARTBEAT_MS.to_string())
+            .set("topic.metadata.refresh.interval.ms", METADATA_MS)
             .set("check.crcs", "true")
             .set("socket.nagle.disable", "true")
             .set("queued.min.messages", PREFETCH_MESSAGES)
@@ -201,13 +229,23 @@ struct Polling {
 impl Polling {
     fn run(mut self) {
         let mut failing = String::new();
+        let mut woken = Instant::now();
         while !self.stop.load(Ordering::Relaxed) && !self.consumer.context().failed.load(Ordering::Relaxed) {
+            if woken.elapsed() >= Duration::from_millis(WAKE_MS) {
+                // Its main thread has to answer; what it says is of no interest.
+                let _assignment = self.consumer.assignment();
+                woken = Instant::now();
+            }
             let received = match self.consumer.poll(Duration::from_millis(POLL_MS)) {
                 None => None,
                 Some(Ok(message)) => {
                     failing.clear();
                     let (partition, offset) = (message.partition(), message.offset());
                     Some(Received::Message { partition, offset, message: Message::read(&message) })
+                }
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::InvalidSessionTimeout))) => {
+                    let _ended = self.sender.blocking_send(Received::SessionRefused);
+                    return;
                 }
                 Some(Err(error)) => {
                     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {

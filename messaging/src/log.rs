@@ -33,8 +33,17 @@ pub(crate) fn tell_error(error: &KafkaError, reason: &str) {
     tell(RDKafkaLogLevel::Error, &error.to_string(), reason);
 }
 
+/// Whether this is about a setting that [`crate::producer::Producer`] knows to be called experimental.
+fn is_expected(kind: &str, message: &str) -> bool {
+    kind == "CONFWARN" && message.contains("enable.gapless.guarantee")
+}
+
 /// What a client says, unless something of that kind was said a moment ago, by whichever client of the process.
 pub(crate) fn tell(level: RDKafkaLogLevel, kind: &str, message: &str) {
+    if is_expected(kind, message) {
+        debug!(target: "librdkafka", kind, "{message}");
+        return;
+    }
     static SAID: Mutex<Option<Said>> = Mutex::new(None);
     let left_out = {
         let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,6 +89,18 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_librdkafka_thinks_of_a_setting_that_is_meant_is_no_news() {
+        let experimental = "Configuration property enable.gapless.guarantee is experimental: …";
+        for (kind, message, expected) in [
+            ("CONFWARN", experimental, true),
+            ("CONFWARN", "Configuration property session.timeout.ms is a consumer property", false),
+            ("FAIL", experimental, false),
+        ] {
+            assert_eq!(is_expected(kind, message), expected, "{kind} {message}");
+        }
+    }
 
     #[test]
     fn each_kind_is_said_once_in_a_while_with_how_much_was_left_out() {

@@ -108,7 +108,7 @@ impl KafkaSettings {
             .set("socket.timeout.ms", "10000")
             .set("socket.connection.setup.timeout.ms", "5000")
             .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "2000")
+            .set("reconnect.backoff.max.ms", "500")
             // a topic that was made again a moment ago is found soon
             .set("topic.metadata.refresh.interval.ms", "10000")
             .set("allow.auto.create.topics", "false");

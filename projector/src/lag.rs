@@ -14,7 +14,7 @@ use service_kit::health::Lag;
 use service_kit::outage::Outage;
 use sqlx::PgPool;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -131,19 +131,47 @@ pub fn total(shards: &[ShardLag]) -> Lag {
     })
 }
 
-pub(crate) async fn watch(pool: PgPool, tail: TailReader, lag: watch::Sender<Option<Lag>>, stop: CancellationToken) {
+/// A lag that was seen so long ago, and has got no shorter since as far as anybody knows.
+fn aged(seen: Lag, ago: Duration) -> Lag {
+    if seen.events == 0 || ago < Duration::from_millis(LOOK_MS) {
+        return seen;
+    }
+    Lag { seconds: seen.seconds + ago.as_secs_f64(), ..seen }
+}
+
+/// Looks every second. While it cannot be seen, what was seen last grows older.
+pub(crate) async fn watch(pool: PgPool, tail: TailReader, lag: watch::Sender<Lag>, stop: CancellationToken) {
     let mut outage = Outage::of("reading the lag of the projection");
+    let (mut seen, mut seen_at) = (*lag.borrow(), Instant::now());
     while !stop.is_cancelled() {
-        let now = outage.seen(in_time(look(&pool, &tail)).await).map(|shards| total(&shards));
-        if let Some(now) = now {
-            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-            metrics::gauge!("projector_lag_events").set(now.events as f64);
-            metrics::gauge!("projector_lag_seconds").set(now.seconds);
+        if let Some(shards) = outage.seen(in_time(look(&pool, &tail)).await) {
+            (seen, seen_at) = (total(&shards), Instant::now());
         }
+        let now = aged(seen, seen_at.elapsed());
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("projector_lag_events").set(now.events as f64);
+        metrics::gauge!("projector_lag_seconds").set(now.seconds);
         lag.send_replace(now);
         tokio::select! {
             () = sleep(Duration::from_millis(LOOK_MS)) => {}
             () = stop.cancelled() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_that_cannot_be_seen_grows_older_and_is_never_unknown() {
+        let behind = Lag { events: 7, seconds: 1.5 };
+        for (seen, ago_ms, expected) in [
+            (Lag::default(), 60_000, Lag::default()),
+            (behind, 10, behind),
+            (behind, 60_000, Lag { events: 7, seconds: 61.5 }),
+        ] {
+            assert_eq!(aged(seen, Duration::from_millis(ago_ms)), expected, "{seen:?} {ago_ms} ms ago");
         }
     }
 }

@@ -43,7 +43,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 
 pub use admin::{AdminApi, described, router};
 pub use apply::{Applied, OwnerStanding};
-pub use feed::{Projector, StartError, Troubles, forget_offsets};
+pub use feed::{Partitions, Projector, StartError, forget_offsets};
 pub use rebuild::{RebuildError, RebuildReport};
 
 /// Creates or upgrades the schema `read_model`.

@@ -1,19 +1,23 @@
 //! `projector`: the log into the read models, and the admin endpoints. As many copies as there is need for.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use event_store::TailReader;
 use messaging::KafkaSettings;
-use projector::{AdminApi, Projector};
+use projector::{AdminApi, Partitions, Projector};
 use service_kit::database::{self, await_schema};
 use service_kit::health::Check;
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
 use service_kit::token::Sealer;
+use tokio::time::Instant;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PORT: u16 = 8083;
+/// How long it is not ready for want of partitions.
+const SHARE_WAIT_MS_MAX: u64 = 10_000;
 const LOG_CONNECTIONS_MAX: u32 = 8;
 const READ_CONNECTIONS_MAX: u32 = 16;
 
@@ -30,7 +34,9 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
 
     let tail = TailReader::new(log.clone(), None);
     let stop = starting.background.stop.clone();
-    let projector = match KafkaSettings::read(&starting.source)? {
+    let kafka = KafkaSettings::read(&starting.source)?;
+    let is_fed_from_kafka = kafka.is_some();
+    let projector = match kafka {
         Some(settings) => {
             let standings = starting.redis.clone().map(|redis| {
                 let (standings, writing) = projector::redis::start(redis, stop.clone());
@@ -50,21 +56,60 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
             Projector::start(read.clone(), tail.clone(), stop).await?
         }
     };
-    let (lag, troubles) = (projector.lag(), projector.troubles());
+    let (lag, partitions) = (projector.lag(), projector.partitions());
     starting.background.spawn("projector", projector.stopped());
 
     let verifier = starting.remote_verifier(&read).await?;
     let admin = AdminApi::new(read.clone(), tail, Sealer::new(&starting.secret));
     starting.health.register("event_store", move || database::check(log.clone()));
     starting.health.register("read_models", move || database::check(read.clone()));
-    starting.health.register("partitions", move || {
-        let troubles: Vec<String> = troubles.borrow().values().cloned().collect();
-        std::future::ready(if troubles.is_empty() {
-            Check::ok("none stopped")
-        } else {
-            Check::failed(troubles.join("; "))
-        })
-    });
+    if is_fed_from_kafka {
+        let started = Instant::now();
+        starting.health.register("partitions", move || {
+            std::future::ready(partitions_check(&partitions.borrow(), started.elapsed()))
+        });
+    }
     starting.health.lag(move || std::future::ready(*lag.borrow()));
     Ok(Built { api: projector::router(admin), verifier })
+}
+
+/// Not ready before the group has given it its share: who starts one copy after the other would leave partitions with
+/// nobody. Kafka may be away for longer than somebody who waits for this has patience.
+fn partitions_check(partitions: &Partitions, since_start: Duration) -> Check {
+    let Partitions { share, troubles } = partitions;
+    match share {
+        _ if !troubles.is_empty() => Check::failed(troubles.values().cloned().collect::<Vec<_>>().join("; ")),
+        Some(share) => Check::ok(format!("{share} of the topic's partitions are this copy's; none stopped")),
+        None if since_start < Duration::from_millis(SHARE_WAIT_MS_MAX) => {
+            Check::failed("waits for its share of the topic's partitions")
+        }
+        None => Check::degraded(
+            "has no share of the topic's partitions and applies nothing: Kafka does not answer, or the topic is not there",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use service_kit::health::CheckState::{Degraded, Failed, Ok};
+
+    use super::*;
+
+    #[test]
+    fn a_copy_is_ready_once_it_has_its_share() {
+        let stopped = BTreeMap::from([(3, "partition 3 lacks messages".to_owned())]);
+        for (share, troubles, since_ms, state, said) in [
+            (None, BTreeMap::new(), 100, Failed, "waits for its share"),
+            (None, BTreeMap::new(), SHARE_WAIT_MS_MAX, Degraded, "Kafka does not answer"),
+            (Some(0), BTreeMap::new(), 100, Ok, "0 of the topic's"),
+            (Some(6), BTreeMap::new(), 100, Ok, "6 of the topic's"),
+            (Some(6), stopped, 100, Failed, "partition 3 lacks"),
+        ] {
+            let check = partitions_check(&Partitions { share, troubles }, Duration::from_millis(since_ms));
+            assert_eq!(check.state, state, "{check:?}");
+            assert!(check.detail.contains(said), "{check:?}");
+        }
+    }
 }

@@ -52,8 +52,8 @@ async fn assert_exactly_once(database: &Database) {
 
 /// What the stopped partitions say: from where the log is to be published again.
 fn mend_of(running: &Running) -> Option<i64> {
-    let troubles = running.projector.troubles();
-    let said: Vec<String> = troubles.borrow().values().cloned().collect();
+    let partitions = running.projector.partitions();
+    let said: Vec<String> = partitions.borrow().troubles.values().cloned().collect();
     said.iter().map(|text| text.split("--from ").nth(1).unwrap().split('`').next().unwrap().parse().unwrap()).min()
 }
 
@@ -237,7 +237,7 @@ async fn a_hole_stops_its_partition_only_and_says_what_mends_it() {
 
     database.topic().republish(&database.pool, from).await;
     caught_up(&database).await;
-    let troubles = running.projector.troubles();
+    let partitions = running.projector.partitions();
     until("nothing is wrong any more", || async { troubles.borrow().is_empty() }).await;
     assert_eq!(database.number("select count(*) from read_model.kafka_partition where trouble is not null").await, 0);
     database.append(&[event(cut, 1, "TaskCompleted", "{}"), event(whole, 2, "TaskCreated", CREATED)]).await;
@@ -258,7 +258,7 @@ async fn messages_that_are_lost_are_noticed_also_when_none_comes_after_them() {
     assert_eq!(mend(&running).await, 2);
     database.topic().republish(&database.pool, 2).await;
     caught_up(&database).await;
-    let troubles = running.projector.troubles();
+    let partitions = running.projector.partitions();
     until("nothing is wrong any more", || async { troubles.borrow().is_empty() }).await;
     running.stop().await;
     assert_exactly_once(&database).await;

@@ -131,8 +131,7 @@ async fn the_lag_is_told(feed: Feed) {
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     let told = running.projector.lag();
-    until("the lag is told to be nothing", || async { *told.borrow() == Some(service_kit::health::Lag::default()) })
-        .await;
+    until("the lag is told to be nothing", || async { *told.borrow() == service_kit::health::Lag::default() }).await;
     running.stop().await;
 }
 

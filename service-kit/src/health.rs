@@ -4,7 +4,7 @@
 //! # use service_kit::health::{Check, Health, Lag};
 //! let health = Health::new();
 //! health.register("database", || async { Check::ok("answers") });
-//! health.lag(|| async { Some(Lag { events: 0, seconds: 0.0 }) });
+//! health.lag(|| async { Lag { events: 0, seconds: 0.0 } });
 //! let router = service_kit::health::router(health, None);
 //! # drop::<axum::Router>(router);
 //! ```
@@ -40,23 +40,56 @@ const METRICS_KEPT_FOR: Duration = Duration::from_millis(100);
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// Whether the part can do its work.
-    pub ok: bool,
+    /// Whether the part can do its work, and if not, what that means for requests.
+    pub state: CheckState,
     /// One line for the operator; no secrets, since anybody may read it.
     pub detail: String,
+}
+
+/// What a check says of its part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckState {
+    /// All well.
+    Ok,
+    /// Something is wrong that somebody has to see to; but this process answers as well as any other copy would.
+    Degraded,
+    /// Requests should be sent elsewhere.
+    Failed,
+}
+
+impl CheckState {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 impl Check {
     /// All well.
     #[must_use]
     pub fn ok(detail: impl Into<String>) -> Self {
-        Self { ok: true, detail: detail.into() }
+        Self { state: CheckState::Ok, detail: detail.into() }
+    }
+
+    /// Ready all the same; see [`CheckState::Degraded`].
+    #[must_use]
+    pub fn degraded(detail: impl Into<String>) -> Self {
+        Self { state: CheckState::Degraded, detail: detail.into() }
+    }
+
+    /// Whether all is well.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.state == CheckState::Ok
     }
 
     /// Not ready.
     #[must_use]
     pub fn failed(detail: impl Into<String>) -> Self {
-        Self { ok: false, detail: detail.into() }
+        Self { state: CheckState::Failed, detail: detail.into() }
     }
 }
 
@@ -71,7 +104,7 @@ pub struct Lag {
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type CheckFn = Arc<dyn Fn() -> BoxFuture<Check> + Send + Sync>;
-type LagFn = Arc<dyn Fn() -> BoxFuture<Option<Lag>> + Send + Sync>;
+type LagFn = Arc<dyn Fn() -> BoxFuture<Lag> + Send + Sync>;
 
 /// The checks of a process. Cheap to clone; parts register themselves.
 #[derive(Clone, Default)]
@@ -104,14 +137,15 @@ pub struct Readiness {
     pub status: &'static str,
     /// Each part by its name.
     pub checks: BTreeMap<&'static str, CheckAnswer>,
-    /// How far the read side is behind, where there is one.
+    /// How far it is behind; not there in a service that follows nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,
 }
 
 /// One part in the answer of `/readyz`.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckAnswer {
-    /// `ok` or `failed`
+    /// `ok`, `degraded` or `failed`: see [`CheckState`].
     pub status: &'static str,
     /// One line for the operator.
     pub detail: String,
@@ -121,7 +155,7 @@ impl Readiness {
     /// Whether every part is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.status != "draining" && self.checks.values().all(|check| check.status == "ok")
+        self.status != "draining" && self.checks.values().all(|check| check.status != CheckState::Failed.as_str())
     }
 }
 
@@ -142,11 +176,11 @@ impl Health {
         self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).insert(name, check);
     }
 
-    /// Sets how the lag is found; `None` when it is not known at the moment.
+    /// Sets how the lag is found: at once, as it was seen last.
     pub fn lag<F, Fut>(&self, lag: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Option<Lag>> + Send + 'static,
+        Fut: Future<Output = Lag> + Send + 'static,
     {
         *self.0.lag.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(move || Box::pin(lag())));
     }
@@ -186,11 +220,11 @@ impl Health {
             let found = tokio::time::timeout(CHECK_TIME_MAX, check())
                 .await
                 .unwrap_or_else(|_| Check::failed(format!("no answer within {} s", CHECK_TIME_MAX.as_secs())));
-            (name, CheckAnswer { status: if found.ok { "ok" } else { "failed" }, detail: found.detail })
+            (name, CheckAnswer { status: found.state.as_str(), detail: found.detail })
         }));
         let lag = async {
             match lag {
-                Some(lag) => tokio::time::timeout(CHECK_TIME_MAX, lag()).await.ok().flatten(),
+                Some(lag) => Some(lag().await),
                 None => None,
             }
         };
@@ -297,14 +331,16 @@ fn readyz_described() -> Operation {
 }
 
 fn readiness_schema() -> Value {
-    let check = whole(json!({"status": {"type": "string", "enum": ["ok", "failed"]}, "detail": {"type": "string"}}));
-    let mut lag = whole(json!({"events": count(), "seconds": {"type": "number", "minimum": 0}}));
-    lag["type"] = json!(["object", "null"]);
-    whole(json!({
+    let check = whole(
+        json!({"status": {"type": "string", "enum": ["ok", "degraded", "failed"]}, "detail": {"type": "string"}}),
+    );
+    let mut readiness = whole(json!({
         "status": {"type": "string", "enum": ["ready", "not-ready", "draining"]},
         "checks": {"type": "object", "additionalProperties": check},
-        "lag": lag,
-    }))
+    }));
+    // of a service that follows something
+    readiness["properties"]["lag"] = whole(json!({"events": count(), "seconds": {"type": "number", "minimum": 0}}));
+    readiness
 }
 
 async fn livez() -> Response {
@@ -355,7 +391,7 @@ mod tests {
         assert!(health.readiness().await.is_ready());
         health.register("good", || async { Check::ok("fine") });
         health.register("hangs", std::future::pending::<Check>);
-        health.lag(|| async { Some(Lag { events: 3, seconds: 0.5 }) });
+        health.lag(|| async { Lag { events: 3, seconds: 0.5 } });
         tokio::time::advance(KEPT_FOR).await;
         let readiness = health.readiness().await;
         assert!(!readiness.is_ready());
@@ -363,6 +399,18 @@ mod tests {
         assert_eq!(readiness.checks["good"].status, "ok");
         assert_eq!(readiness.checks["hangs"].status, "failed");
         assert_eq!(readiness.lag.map(|lag| lag.events), Some(3));
+    }
+
+    /// What is wrong everywhere is said, and sends nobody elsewhere; and a lag that nobody has is not `null`.
+    #[tokio::test]
+    async fn what_is_degraded_is_ready_and_says_so() {
+        let health = Health::new();
+        health.register("relay", || async { Check::degraded("nobody publishes") });
+        let readiness = health.readiness().await;
+        assert!(readiness.is_ready());
+        let answer = serde_json::to_value(&readiness).expect("JSON");
+        let relay = json!({"status": "degraded", "detail": "nobody publishes"});
+        assert_eq!(answer, json!({"status": "ready", "checks": {"relay": relay}}));
     }
 
     #[tokio::test]

@@ -204,6 +204,88 @@ async fn the_broker_is_killed_and_stopped() {
     settled(&services, &ledger, load).await;
 }
 
+/// Accounts in each partition, all but certainly.
+async fn accounts_everywhere(services: &Services) -> Vec<Account> {
+    let api = services.api();
+    let mut accounts = Vec::new();
+    for _ in 0..4 * PARTITIONS {
+        accounts.push(api.account().await);
+    }
+    accounts
+}
+
+/// How long it takes until what each of them writes now is read by its token.
+async fn all_are_seen(accounts: &[Account]) -> Duration {
+    let began = Instant::now();
+    let seen = accounts.iter().map(|account| async {
+        let id = account.create(json!({"title": "seen"})).await;
+        shown(account, &format!("{TASKS}/{id}")).await;
+    });
+    futures_util::future::join_all(seen).await;
+    began.elapsed()
+}
+
+/// What both copies of `command-api` say of the relay, once they say that nobody publishes; and all the while none says
+/// that requests should go elsewhere.
+async fn both_say_that_nobody_publishes(services: &Services) {
+    until("both say that nobody publishes", Duration::from_secs(60), || async {
+        for copy in &services.commands {
+            let ready = copy.api().get("/readyz").send().await.expect(200).json();
+            assert!(ready["lag"]["events"].is_u64() && ready["lag"]["seconds"].is_number(), "{ready}");
+            let relay = &ready["checks"]["relay"];
+            if relay["status"] != "degraded" || !relay["detail"].as_str()?.contains("nobody has published") {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    for copy in &services.commands {
+        let metrics = copy.api().get("/metrics").send().await.expect(200).text();
+        let stalled = metrics.lines().find_map(|line| line.strip_prefix("relay_stalled_seconds ")?.parse::<f64>().ok());
+        assert!(stalled.is_some_and(|seconds| seconds >= 3.0), "{stalled:?}");
+        assert!(copy.log().contains("nobody publishes"), "{}", copy.log_tail());
+    }
+}
+
+/// Reads are where writes are within 5 s after Kafka goes on: it was killed and is started again, or was frozen for longer
+/// than its members' sessions last. While it is frozen it is said within 5 s that nobody publishes.
+#[tokio::test]
+async fn kafka_is_back_and_so_are_the_partitions() {
+    let (cluster, kafka, redis) = (Cluster::shared(), Kafka::start(), Redis::shared());
+    let services = Services::start(Parts::new(&cluster, kafka.brokers(), redis.url()).await).await;
+    let machine = Slowness::watch(&services.parts.database_url).await;
+    let accounts = accounts_everywhere(&services).await;
+    // ready is who has its share of the partitions
+    in_time(2 * SECOND, &machine, "reads by a token in the first second", all_are_seen(&accounts)).await;
+    let (ledger, load) = loaded(&services).await;
+
+    kafka.kill();
+    rest(1_000).await;
+    let began = Instant::now();
+    kafka.restart().await;
+    let up = began.elapsed();
+    in_time(5 * SECOND, &machine, "killed and back", all_are_seen(&accounts)).await;
+    println!("killed: its own broker was back after {up:?}, everything after {:?}", began.elapsed());
+    assert!(up < machine.allowed(8 * SECOND, began), "its former self is waited for: {up:?}");
+
+    kafka.signal(Signal::STOP);
+    let frozen = Instant::now();
+    in_time(5 * SECOND, &machine, "said", both_say_that_nobody_publishes(&services)).await;
+    println!("frozen: said after {:?}", frozen.elapsed());
+    rest(7_000_u64.saturating_sub(frozen.elapsed().as_millis() as u64)).await;
+    kafka.signal(Signal::CONT);
+    let began = Instant::now();
+    in_time(5 * SECOND, &machine, "frozen and back", all_are_seen(&accounts)).await;
+    println!("frozen: back after {:?}", began.elapsed());
+    for copy in services.commands.iter().chain(&services.projectors) {
+        assert!(!copy.log().contains("experimental"), "{}", copy.log_tail());
+    }
+    let follows_nothing = services.queries[0].api().get("/readyz").send().await.expect(200).json();
+    assert!(follows_nothing.get("lag").is_none(), "{follows_nothing}");
+    settled(&services, &ledger, load).await;
+}
+
 fn kafka_admin(brokers: &str) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", brokers).create().expect("admin client")
 }
@@ -320,7 +402,7 @@ fn guest(parts: &Parts, stop: &AtomicBool) {
     }
 }
 
-/// 6. Partitions change hands all the time: as often as the group can do it (its members hear of it every two seconds), a
+/// 6. Partitions change hands all the time: as often as the group can do it, a
 /// guest comes and goes, and so do the copies.
 #[tokio::test]
 async fn a_rebalance_every_second() {
@@ -585,7 +667,39 @@ async fn two_copies_append_to_one_shard() {
     other.stop().await;
     here.settle().await;
     there.settle().await;
+    a_batch_goes_on_where_its_copy_was_killed(&services).await;
     services.everything_holds(&[&here, &there]).await;
+}
+
+/// An equal request waits for the lease of a process that has died: at most 3 s.
+async fn a_batch_goes_on_where_its_copy_was_killed(services: &Services) {
+    const COMMANDS: usize = 10_000;
+    let (killed, other) = (&services.commands[0], &services.commands[1]);
+    let account = services.api_by(std::slice::from_ref(other)).account().await;
+    let machine = Slowness::watch(&services.parts.database_url).await;
+    let pool = pool(&services.parts.database_url).await;
+    let commands: Vec<Value> = (0..COMMANDS)
+        .map(|n| json!({"type": "CreateTask", "task_id": Uuid::now_v7(), "title": format!("number {n}")}))
+        .collect();
+    let batch = json!({ "commands": commands });
+    let send = |api| account.at(api).request("POST", "/api/v1/commands").key("killed").json(&batch).try_send();
+    let holder = || async {
+        let holder = sqlx::query_scalar("select holder from event_store.batch_lease where owner_id = $1");
+        holder.bind(account.id).fetch_optional(&pool).await.expect("leases") as Option<Uuid>
+    };
+    let first = tokio::spawn(send(killed.api()));
+    let held = until("the first copy has the lease", Duration::from_secs(30), holder).await;
+    killed.kill();
+    assert!(first.await.expect("sent").is_err(), "it was done before it was killed");
+    let second = tokio::spawn(send(other.api()));
+    let taken_over = until("the other copy has the lease", Duration::from_secs(30), || async {
+        (holder().await? != held).then_some(())
+    });
+    in_time(3 * SECOND, &machine, "the lease of a killed copy", taken_over).await;
+    let answer = second.await.expect("sent").expect("answered").expect(200);
+    assert_eq!(answer.number("/succeeded"), COMMANDS as u64);
+    killed.restart().await;
+    pool.close().await;
 }
 
 /// A log that was restored from a backup has another id. A copy that knew the former one ends, for it would go on naming

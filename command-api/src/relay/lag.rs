@@ -1,35 +1,93 @@
-//! How far the publication is behind the log.
+//! How far the publication is behind the log, and whether anybody publishes at all: seen in the database, by every copy,
+//! whoever leads. A leader whose broker has frozen does not know yet that it publishes nothing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event_store::Publication;
+use event_store::publication::Unpublished;
 use service_kit::outage::Outage;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use super::RelayLag;
 
-const LOOK_MS: u64 = 1_000;
+const LOOK_MS: u64 = 500;
+/// Where there is something to publish, and the cursor has not moved for so long, nobody publishes.
+const STALLED_MS: u64 = 3_000;
 
-/// Looks every second, whoever leads.
+/// Looks for ever, whoever leads.
 pub(super) async fn watch(publication: Publication, status: watch::Sender<RelayLag>, stop: CancellationToken) {
     let mut outage = Outage::of("reading the lag of the relay");
+    let mut progress = Progress::default();
     while !stop.is_cancelled() {
         if let Some(shards) = outage.seen(publication.unpublished().await) {
             let events = shards.iter().map(|shard| shard.events).sum();
             let seconds = shards.iter().map(|shard| shard.seconds).fold(0.0, f64::max);
+            let stalled = progress.stalled_for(&shards, Instant::now());
+            let was_stalled = status.borrow().stalled.is_some();
+            match stalled {
+                Some(stalled) if !was_stalled => warn!(
+                    events,
+                    stalled_ms = stalled.as_millis(),
+                    "nobody publishes, at whatever copy: events wait, and the relay's cursor stands still. Does Kafka answer?"
+                ),
+                None if was_stalled => info!(events, "the log is published again"),
+                _ => {}
+            }
             #[expect(clippy::cast_precision_loss, reason = "a gauge")]
             metrics::gauge!("relay_lag_events").set(events as f64);
             metrics::gauge!("relay_lag_seconds").set(seconds);
+            metrics::gauge!("relay_stalled_seconds").set(stalled.unwrap_or_default().as_secs_f64());
             status.send_modify(|lag| {
                 lag.events = events;
                 lag.seconds = seconds;
+                lag.stalled = stalled;
             });
         }
         tokio::select! {
             () = sleep(Duration::from_millis(LOOK_MS)) => {}
             () = stop.cancelled() => {}
         }
+    }
+}
+
+/// Where each shard's cursor stands, and since when it has stood there though there is something to publish.
+#[derive(Default)]
+struct Progress(BTreeMap<i16, (i64, Instant)>);
+
+impl Progress {
+    /// How long the shard that stands still longest has done so, if that is too long.
+    fn stalled_for(&mut self, shards: &[Unpublished], now: Instant) -> Option<Duration> {
+        let still = shards.iter().map(|shard| {
+            let (cursor, since) = self.0.entry(shard.shard).or_insert((shard.cursor, now));
+            if *cursor != shard.cursor || shard.events == 0 {
+                (*cursor, *since) = (shard.cursor, now);
+            }
+            now.duration_since(*since)
+        });
+        still.max().filter(|still| *still >= Duration::from_millis(STALLED_MS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_publishes_where_the_cursor_stands_still_before_events() {
+        let (mut progress, start) = (Progress::default(), Instant::now());
+        let mut at = |ms, cursor, events| {
+            let shards = [Unpublished { shard: 0, cursor, events, seconds: 0.0 }];
+            progress.stalled_for(&shards, start + Duration::from_millis(ms)).map(|stalled| stalled.as_millis())
+        };
+        // nothing to do is no standstill, however long
+        assert_eq!((at(0, 5, 0), at(60_000, 5, 0)), (None, None));
+        // a long queue that moves is none either
+        assert_eq!((at(61_000, 5, 100), at(62_900, 6, 500), at(65_800, 7, 900)), (None, None, None));
+        assert_eq!((at(68_799, 7, 950), at(68_800, 7, 950), at(70_000, 7, 990)), (None, Some(3_000), Some(4_200)));
+        assert_eq!(at(70_500, 8, 990), None);
     }
 }

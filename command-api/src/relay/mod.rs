@@ -27,7 +27,7 @@ use term::Work;
 /// For how long the lease is taken; renewed much sooner. A leader that died is replaced after so long.
 const LEASE_MS: u64 = 5_000;
 /// How often who has no lease asks for it.
-const FOLLOW_MS: u64 = 500;
+const FOLLOW_MS: u64 = 200;
 /// The longest pause after trouble.
 const PAUSE_MS_MAX: u64 = 2_000;
 
@@ -40,6 +40,9 @@ pub struct RelayLag {
     pub seconds: f64,
     /// Whether this process publishes.
     pub is_leader: bool,
+    /// For how long nobody, at whatever copy, has published anything though there is something to publish; `None`: it
+    /// goes on, or that is not known yet.
+    pub stalled: Option<Duration>,
     /// Why this process, which should publish, does not at the moment.
     pub trouble: Option<String>,
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::Time;
-use messaging::consumer::{Consumer, Received};
+use messaging::consumer::{Consumer, Received, Session};
 use messaging::{KafkaSettings, Message, Unreadable, partition_of};
 use service_kit::clock;
 use sqlx::{Connection, PgConnection};
@@ -42,8 +42,14 @@ const NO_TURN: i64 = 0;
 /// So many of them are tried again at once.
 const RETRY_MESSAGES_MAX: i64 = 50;
 
-/// What is wrong with partitions of this copy, by partition: nothing is read of them until it is mended.
-pub type Troubles = BTreeMap<i32, String>;
+/// The partitions of the topic that are this copy's.
+#[derive(Debug, Clone, Default)]
+pub struct Partitions {
+    /// How many; `None`: the group has not said yet.
+    pub share: Option<usize>,
+    /// What is wrong with some of them, by partition: nothing is read of them until it is mended.
+    pub troubles: BTreeMap<i32, String>,
+}
 
 /// The partitions that are assigned to this copy.
 pub(super) struct Kafka {
@@ -52,7 +58,9 @@ pub(super) struct Kafka {
     topic: Arc<str>,
     stop: CancellationToken,
     standings: Option<mpsc::Sender<Applied>>,
-    troubles: watch::Sender<Troubles>,
+    told: watch::Sender<Partitions>,
+    /// The shortest one that the brokers take.
+    session: Session,
     /// Assignments that are not answered yet.
     assigned: VecDeque<Assigned>,
     generation: i32,
@@ -125,7 +133,7 @@ impl Kafka {
         follower: Follower,
         settings: KafkaSettings,
         standings: Option<mpsc::Sender<Applied>>,
-        troubles: watch::Sender<Troubles>,
+        told: watch::Sender<Partitions>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -134,7 +142,8 @@ impl Kafka {
             settings,
             stop,
             standings,
-            troubles,
+            told,
+            session: Session::default(),
             assigned: VecDeque::new(),
             generation: 0,
             cache_id: Uuid::nil(),
@@ -153,8 +162,8 @@ impl Kafka {
         let stop = self.stop.clone();
         let mut pause = ErrorPause::default();
         while !stop.is_cancelled() {
-            let started = Instant::now();
-            let mut consumer = match Consumer::start(&self.settings, &group(&self.topic)) {
+            let (started, session) = (Instant::now(), self.session);
+            let mut consumer = match Consumer::start(&self.settings, &group(&self.topic), session) {
                 Ok(consumer) => consumer,
                 Err(error) => {
                     pause.after(&error, started, &stop).await;
@@ -174,8 +183,9 @@ impl Kafka {
             self.partitions.clear();
             self.pending.clear();
             self.tell_troubles();
+            self.told.send_modify(|told| told.share = None);
             consumer.stop().await;
-            if matches!(end, End::Consumer) {
+            if matches!(end, End::Consumer) && self.session == session {
                 pause.after(&"the consumer has ended", started, &stop).await;
             }
         }
@@ -224,6 +234,7 @@ impl Kafka {
                     }
                     // Whoever does not wait for it any more has ended.
                     let _ended = assigned.begin.send(begin);
+                    self.tell_share();
                 }
             }
             if !self.pending.is_empty() {
@@ -244,6 +255,7 @@ impl Kafka {
                 partitions.iter().for_each(|partition| show_lag(*partition, 0));
                 self.pending.retain(|pending| !partitions.contains(&pending.partition));
                 self.tell_troubles();
+                self.tell_share();
             }
             Received::Message { partition, offset, message } => {
                 if self.partitions.get(&partition).is_some_and(|partition| partition.state == State::Reading) {
@@ -265,6 +277,13 @@ impl Kafka {
             }
             Received::End { partition, end } => self.ends.push((partition, end)),
             Received::Failing(error) => warn!(topic = %self.topic, error, "Kafka cannot be read; trying again"),
+            Received::SessionRefused => {
+                self.session = Session::Long;
+                info!(
+                    "the brokers take no session of less than 6 s: partitions of a copy that is killed are nobody's for so long \
+                     (group.min.session.timeout.ms=1000 at the brokers makes it 3 s)"
+                );
+            }
         }
     }
 
@@ -645,19 +664,23 @@ impl Kafka {
         )
         .execute(connection)
         .await?;
-        self.troubles.send_modify(|troubles| {
-            troubles.insert(number, trouble);
+        self.told.send_modify(|told| {
+            told.troubles.insert(number, trouble);
         });
         self.tell_troubles();
         Ok(())
     }
 
     fn tell_troubles(&self) {
-        self.troubles.send_modify(|troubles| {
-            troubles.retain(|partition, _| self.partitions.get(partition).is_some_and(|p| p.hole.is_some()));
+        self.told.send_modify(|told| {
+            told.troubles.retain(|partition, _| self.partitions.get(partition).is_some_and(|p| p.hole.is_some()));
         });
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics::gauge!("projector_partitions_stopped").set(self.troubles.borrow().len() as f64);
+        metrics::gauge!("projector_partitions_stopped").set(self.told.borrow().troubles.len() as f64);
+    }
+
+    fn tell_share(&self) {
+        self.told.send_modify(|told| told.share = Some(self.partitions.len()));
     }
 
     /// Tries again what an administrator asked for, where it is of a partition of ours.

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::apply::Applied;
 use crate::lag;
 
-pub use kafka::{Troubles, forget_offsets};
+pub use kafka::{Partitions, forget_offsets};
 
 pub(crate) use store::{catch_up, create_checkpoint};
 
@@ -54,8 +54,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Projector {
     applied: watch::Receiver<u64>,
-    lag: watch::Receiver<Option<Lag>>,
-    troubles: watch::Receiver<Troubles>,
+    lag: watch::Receiver<Lag>,
+    partitions: watch::Receiver<Partitions>,
     task: JoinHandle<()>,
 }
 
@@ -83,8 +83,8 @@ impl Projector {
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let (follower, starting) = prepare(read_pool, tail, Feed::Kafka).await?;
-        Ok(starting.run(follower.clone(), shutdown, move |stop, troubles| {
-            kafka::Kafka::new(follower, settings, standings, troubles, stop).run()
+        Ok(starting.run(follower.clone(), shutdown, move |stop, told| {
+            kafka::Kafka::new(follower, settings, standings, told, stop).run()
         }))
     }
 
@@ -94,16 +94,16 @@ impl Projector {
         self.applied.clone()
     }
 
-    /// How far the live projection is behind the log; looked at every second. `None`: that is not known.
+    /// How far the live projection is behind the log; looked at every second.
     #[must_use]
-    pub fn lag(&self) -> watch::Receiver<Option<Lag>> {
+    pub fn lag(&self) -> watch::Receiver<Lag> {
         self.lag.clone()
     }
 
-    /// Partitions of this copy that lack messages, each with what mends it.
+    /// Which share of the topic's partitions this copy has, and what is wrong with them. (Fed from the store it has none.)
     #[must_use]
-    pub fn troubles(&self) -> watch::Receiver<Troubles> {
-        self.troubles.clone()
+    pub fn partitions(&self) -> watch::Receiver<Partitions> {
+        self.partitions.clone()
     }
 
     /// Returns when the projector has stopped: after `shutdown`, what was under way is written. Before it, something
@@ -199,16 +199,17 @@ impl Follower {
 /// What a projector that is being started tells.
 struct Starting {
     applied: watch::Receiver<u64>,
-    lag: watch::Receiver<Option<Lag>>,
-    lag_sender: watch::Sender<Option<Lag>>,
+    lag: watch::Receiver<Lag>,
+    lag_sender: watch::Sender<Lag>,
 }
 
 async fn prepare(pool: PgPool, tail: TailReader, feed: Feed) -> Result<(Follower, Starting), StartError> {
     let log_id = tail.log_id().await?;
     let (applied_sender, applied) = watch::channel(0);
-    let (lag_sender, lag) = watch::channel(None);
     let follower = Follower { pool, tail, log_id, feed, applied: applied_sender };
     follower.take_over().await?;
+    let seen = in_time(lag::look(&follower.pool, &follower.tail)).await?;
+    let (lag_sender, lag) = watch::channel(lag::total(&seen));
     Ok((follower, Starting { applied, lag, lag_sender }))
 }
 
@@ -218,10 +219,10 @@ impl Starting {
         self,
         follower: Follower,
         shutdown: CancellationToken,
-        feed: impl FnOnce(CancellationToken, watch::Sender<Troubles>) -> F,
+        feed: impl FnOnce(CancellationToken, watch::Sender<Partitions>) -> F,
     ) -> Projector {
         let stop = shutdown.child_token();
-        let (troubles_sender, troubles) = watch::channel(Troubles::new());
+        let (told, partitions) = watch::channel(Partitions::default());
         let mut tasks = JoinSet::new();
         let (tail, log_id, stopping) = (follower.tail.clone(), follower.log_id, stop.clone());
         tasks.spawn(async move {
@@ -231,7 +232,7 @@ impl Starting {
             }
         });
         tasks.spawn(lag::watch(follower.pool, follower.tail, self.lag_sender, stop.clone()));
-        tasks.spawn(feed(stop.clone(), troubles_sender));
+        tasks.spawn(feed(stop.clone(), told));
         let task = tokio::spawn(async move {
             let _stop_all = stop.clone().drop_guard();
             while let Some(ended) = tasks.join_next().await {
@@ -241,7 +242,7 @@ impl Starting {
                 }
             }
         });
-        Projector { applied: self.applied, lag: self.lag, troubles, task }
+        Projector { applied: self.applied, lag: self.lag, partitions, task }
     }
 }
 
