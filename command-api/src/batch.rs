@@ -44,7 +44,7 @@ const EQUAL_WAIT_MS_MAX: u64 = 10_000;
 /// How often it is looked for its answer, in milliseconds.
 const EQUAL_LOOK_MS: u64 = 100;
 /// How often a lease is renewed, in milliseconds: several times before it would end.
-const RENEWAL_MS: u64 = 2_000;
+const RENEWAL_MS: u64 = 500;
 /// After so many commands parsed, others get a turn.
 const PARSED_BETWEEN_YIELDS: usize = 256;
 /// How many old answers are forgotten with each that is kept: more than one, so that they run out.

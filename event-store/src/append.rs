@@ -239,7 +239,14 @@ impl Appender {
                     return vec![Err(AppendError::Refused)];
                 }
                 Err(error) => {
-                    tracing::warn!(shard = self.shard, %error, units = units.len(), "Postgres refused a batch; in halves");
+                    tracing::info!(
+                        shard = self.shard,
+                        %error,
+                        units = units.len(),
+                        "one of the commands of this batch cannot be stored, or was stored meanwhile (by another copy, or before \
+                         this process was paused): nothing of the batch was; its halves are tried each by itself, until that one \
+                         is alone"
+                    );
                     let (first, second) = units.split_at(units.len() / 2);
                     let mut outcomes = Box::pin(self.append_checked_until(&Columns::of(first), first, deadline)).await;
                     outcomes.extend(Box::pin(self.append_checked_until(&Columns::of(second), second, deadline)).await);

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::EventStore;
 
-/// How long a lease lasts that is not renewed, in milliseconds. Shorter than an equal request waits, so that it takes over
-/// from a process that died.
-pub const LEASE_MS: u64 = 8_000;
+/// How long a lease lasts that is not renewed, in milliseconds: an equal request waits so long at most for a process that
+/// has died. One that was only held up for longer loses nothing but the lease: each command has its effect once.
+pub const LEASE_MS: u64 = 2_500;
 
 /// An answer as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

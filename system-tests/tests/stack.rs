@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use system_tests::check::everything_holds_in;
 use system_tests::client::{Account, Api, Request, check_problem};
@@ -23,6 +24,8 @@ use uuid::Uuid;
 const TASKS: &str = "/api/v1/tasks";
 /// A machine with much to do may take so long for an answer.
 const SOON: Duration = Duration::from_secs(30);
+/// What a machine with much to do adds to a time.
+const SLOW_MACHINE: Duration = Duration::from_secs(3);
 /// How long an ended session may be known nowhere else.
 const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -35,31 +38,63 @@ struct Clients {
 
 impl Clients {
     fn start(account: &Account, count: usize, status: u16, ask: fn(&Account, usize) -> Request) -> Clients {
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let client = |number: usize| {
-            let client = account.at(Api::new(account.api.base()));
-            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
-            tokio::spawn(async move {
-                let mut failed = Vec::new();
-                while !stop.load(Ordering::SeqCst) {
-                    match ask(&client, number).try_send().await {
-                        Ok(answer) if answer.status == status => {
-                            answered.fetch_add(1, Ordering::SeqCst);
-                        }
-                        Ok(answer) => failed.push(format!("{} {}", answer.status, answer.text())),
-                        Err(error) => failed.push(format!("{error:?}")),
+        Clients::start_each(account, count, move |number, client, stop, answered| async move {
+            let mut failed = Vec::new();
+            while !stop.load(Ordering::SeqCst) {
+                let began = Instant::now();
+                match ask(&client, number).try_send().await {
+                    Ok(answer) if answer.status == status => {
+                        answered.fetch_add(1, Ordering::SeqCst);
                     }
+                    Ok(answer) => {
+                        failed.push(format!("after {:?}: {} {}", began.elapsed(), answer.status, answer.text()));
+                    }
+                    Err(error) => failed.push(format!("after {:?}: {error:?}", began.elapsed())),
                 }
-                failed
-            })
+            }
+            failed
+        })
+    }
+
+    /// `client` runs until it is told to stop, counts what was answered as it should be, and gives what else came.
+    fn start_each<F: Future<Output = Vec<String>> + Send + 'static>(
+        account: &Account,
+        count: usize,
+        client: impl Fn(usize, Account, Arc<AtomicBool>, Arc<AtomicUsize>) -> F,
+    ) -> Clients {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let start = |number| {
+            let account = account.at(Api::new(account.api.base()));
+            tokio::spawn(client(number, account, Arc::clone(&stop), Arc::clone(&answered)))
         };
-        let tasks = (0..count).map(client).collect();
+        let tasks = (0..count).map(start).collect();
         Clients { stop, answered, tasks }
     }
 
     fn readers(account: &Account, count: usize) -> Clients {
         const PATHS: [&str; 3] = [TASKS, "/api/v1/stats", "/api/v1/auth/me"];
         Clients::start(account, count, 200, |account, number| account.request("GET", PATHS[number % PATHS.len()]))
+    }
+
+    /// Each writes and then reads what it wrote, by its token.
+    fn readers_of_their_writes(account: &Account, count: usize) -> Clients {
+        let client = |number: usize, client: Account, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>| async move {
+            let mut failed = Vec::new();
+            while !stop.load(Ordering::SeqCst) {
+                let write = client.request("POST", TASKS).key(&Uuid::new_v4().to_string());
+                let written = write.json(&json!({"title": format!("of client {number}")})).send().await.expect(201);
+                let path = format!("{TASKS}/{}", written.uuid("/id"));
+                let began = Instant::now();
+                let read = client.read(&path).await;
+                if read.status == 200 {
+                    answered.fetch_add(1, Ordering::SeqCst);
+                } else {
+                    failed.push(format!("after {:?}: {} {}", began.elapsed(), read.status, read.text()));
+                }
+            }
+            failed
+        };
+        Clients::start_each(account, count, client)
     }
 
     /// Without a key: nobody sends such a write a second time.
@@ -96,6 +131,11 @@ async fn settled(stack: &Stack, ledger: &Ledger) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_of_everything_fails_no_request() {
     let stack = Stack::start().await;
+    // of several accounts, so that some of them are in each partition that moves
+    let mut with_token = Vec::new();
+    for _ in 0..6 {
+        with_token.push(Clients::readers_of_their_writes(&stack.api().account().await, 1));
+    }
     let ledger = Ledger::new(stack.api().account().await);
     let load = Load::start(&ledger, 6);
     let readers = Clients::readers(ledger.account(), 6);
@@ -104,12 +144,20 @@ async fn a_rolling_restart_of_everything_fails_no_request() {
     progress(&ledger, 100).await;
     let before: Vec<String> = COPIES.iter().map(|copy| stack.pid_text(copy)).collect();
     stack.stack(&["restart"], "").await.expect(0);
+    // to one copy of the projector, and to two again
+    stack.stack(&["stop", "projector-2"], "").await.expect(0);
+    progress(&ledger, 50).await;
+    stack.up().await;
+    progress(&ledger, 50).await;
     for (copy, before) in COPIES.iter().zip(before) {
         assert_ne!(stack.pid_text(copy), before, "{copy} is a new one");
     }
     progress(&ledger, 100).await;
     load.stop().await;
-    let (_, failed) = readers.stop().await;
+    let (_, mut failed) = readers.stop().await;
+    for clients in with_token {
+        failed.extend(clients.stop().await.1);
+    }
     assert!(failed.is_empty(), "{} reads failed: {:?}", failed.len(), &failed[..failed.len().min(5)]);
     let (written, failed) = writers.stop().await;
     let gateway = stack.log("gateway");
@@ -141,9 +189,52 @@ async fn killed_copies_are_started_again() {
     load.stop().await;
     let (_, failed) = readers.stop().await;
     assert!(failed.is_empty(), "{} reads failed: {:?}", failed.len(), &failed[..failed.len().min(5)]);
+    frozen_copies_are_taken_out(&stack).await;
     ledger.settle().await;
     ledger.replay(100).await;
     settled(&stack, &ledger).await;
+}
+
+/// Requests that a frozen copy gets first are answered by the other one, and within 3 s it gets no more of them; but for
+/// one each half minute that finds out whether it is well again.
+async fn frozen_copies_are_taken_out(stack: &Stack) {
+    const FROZEN: Duration = Duration::from_secs(9);
+    const TAKEN_OUT: Duration = Duration::from_secs(3);
+    // since they were frozen: begun, answered
+    let timed = async |what: &'static str, asked: &dyn Fn() -> Request, status: u16, frozen: Instant| {
+        let mut times = Vec::new();
+        while frozen.elapsed() < FROZEN {
+            let began = frozen.elapsed();
+            let answer = asked().send().await;
+            assert_eq!(answer.status, status, "{what} after {began:?}: {}", answer.text());
+            times.push((began, frozen.elapsed()));
+        }
+        times
+    };
+    let account = stack.api().account().await;
+    let read = || account.request("GET", TASKS);
+    let who = || account.request("GET", "/api/v1/auth/me");
+    let keyed =
+        || account.request("POST", TASKS).key(&Uuid::new_v4().to_string()).json(&json!({"title": "while frozen"}));
+    for copy in ["command-api-2", "query-api-2"] {
+        stack.signal(copy, Signal::STOP);
+    }
+    let frozen = Instant::now();
+    let (reads, others, writes) = tokio::join!(
+        timed("a read", &read, 200, frozen),
+        timed("a read of an account", &who, 200, frozen),
+        timed("a write with a key", &keyed, 201, frozen)
+    );
+    for copy in ["command-api-2", "query-api-2"] {
+        stack.signal(copy, Signal::CONT);
+    }
+    for (what, times, probes_max) in [("reads", reads, 1), ("writes", [writes, others].concat(), 1)] {
+        let slowest = times.iter().map(|(began, answered)| *answered - *began).max().unwrap_or_default();
+        println!("{what} while copies are frozen: {}, the slowest {slowest:?}", times.len());
+        assert!(slowest < TAKEN_OUT + SLOW_MACHINE, "{what} wait for a frozen copy: {slowest:?}");
+        let late = times.iter().filter(|(began, answered)| *began > TAKEN_OUT && *answered - *began >= TAKEN_OUT);
+        assert!(late.clone().count() <= probes_max, "{what} still go to a frozen copy: {:?}", late.collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
