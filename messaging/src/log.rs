@@ -33,9 +33,10 @@ pub(crate) fn tell_error(error: &KafkaError, reason: &str) {
     tell(RDKafkaLogLevel::Error, &error.to_string(), reason);
 }
 
-/// Whether this is about a setting that [`crate::producer::Producer`] knows to be called experimental.
+/// What is no news: a setting that [`crate::producer::Producer`] knows to be called experimental, and a session too short
+/// for these brokers, after which [`crate::consumer::Session::Long`] is tried.
 fn is_expected(kind: &str, message: &str) -> bool {
-    kind == "CONFWARN" && message.contains("enable.gapless.guarantee")
+    kind == "CONFWARN" && message.contains("enable.gapless.guarantee") || kind.contains("InvalidSessionTimeout")
 }
 
 /// What a client says, unless something of that kind was said a moment ago, by whichever client of the process.
@@ -91,12 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_librdkafka_thinks_of_a_setting_that_is_meant_is_no_news() {
+    fn what_is_expected_of_librdkafka_is_no_news() {
         let experimental = "Configuration property enable.gapless.guarantee is experimental: …";
         for (kind, message, expected) in [
             ("CONFWARN", experimental, true),
             ("CONFWARN", "Configuration property session.timeout.ms is a consumer property", false),
             ("FAIL", experimental, false),
+            ("Global error: InvalidSessionTimeout (Broker: Invalid session timeout)", "JoinGroup failed", true),
+            ("Global error: AllBrokersDown (Local: All broker connections are down)", "1/1 brokers are down", false),
         ] {
             assert_eq!(is_expected(kind, message), expected, "{kind} {message}");
         }
