@@ -272,7 +272,7 @@ async fn kafka_is_back_and_so_are_the_partitions() {
     println!("killed: its own broker was back after {up:?}, everything after {:?}", began.elapsed());
     // that one had its folder made besides, and no former self
     assert!(
-        up < first_start + 4 * SECOND,
+        up < first_start + 3 * SECOND,
         "its former self is waited for: {up:?}, the first start took {first_start:?}"
     );
 
