@@ -43,7 +43,7 @@ const METADATA_ATTEMPTS_MAX: u32 = 3;
 const STATISTICS_MS: &str = "5000";
 
 /// How long a member of the group may be silent before its partitions are given to others: those of a process that was
-/// killed, and of the former selves of all members once a broker was frozen.
+/// killed, and of the former selves of all members once a broker was frozen or killed, for whom a group waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Session {
     /// Shorter than brokers take unless they are told to (`group.min.session.timeout.ms`, 6 s by default).
@@ -56,7 +56,7 @@ pub enum Session {
 impl Session {
     const fn ms(self) -> &'static str {
         match self {
-            Self::Short => "3000",
+            Self::Short => "2000",
             Self::Long => "6000",
         }
     }

@@ -133,14 +133,15 @@ async fn a_rolling_restart_of_everything_fails_no_request() {
     let stack = Stack::start().await;
     // of several accounts, so that some of them are in each partition that moves
     let mut with_token = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..4 {
         with_token.push(Clients::readers_of_their_writes(&stack.api().account().await, 1));
     }
     let ledger = Ledger::new(stack.api().account().await);
-    let load = Load::start(&ledger, 6);
-    let readers = Clients::readers(ledger.account(), 6);
+    // not more than the machine can do: then reads would be late with nothing restarted
+    let load = Load::start(&ledger, 3);
+    let readers = Clients::readers(ledger.account(), 3);
     let unkeyed = stack.api().account().await;
-    let writers = Clients::writers(&unkeyed, 2);
+    let writers = Clients::writers(&unkeyed, 1);
     progress(&ledger, 100).await;
     let before: Vec<String> = COPIES.iter().map(|copy| stack.pid_text(copy)).collect();
     stack.stack(&["restart"], "").await.expect(0);

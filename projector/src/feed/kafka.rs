@@ -281,7 +281,7 @@ impl Kafka {
                 self.session = Session::Long;
                 info!(
                     "the brokers take no session of less than 6 s: partitions of a copy that is killed are nobody's for so long \
-                     (group.min.session.timeout.ms=1000 at the brokers makes it 3 s)"
+                     (group.min.session.timeout.ms=1000 at the brokers makes it 2 s)"
                 );
             }
         }
