@@ -238,7 +238,7 @@ async fn a_hole_stops_its_partition_only_and_says_what_mends_it() {
     database.topic().republish(&database.pool, from).await;
     caught_up(&database).await;
     let partitions = running.projector.partitions();
-    until("nothing is wrong any more", || async { troubles.borrow().is_empty() }).await;
+    until("nothing is wrong any more", || async { partitions.borrow().troubles.is_empty() }).await;
     assert_eq!(database.number("select count(*) from read_model.kafka_partition where trouble is not null").await, 0);
     database.append(&[event(cut, 1, "TaskCompleted", "{}"), event(whole, 2, "TaskCreated", CREATED)]).await;
     caught_up(&database).await;
@@ -259,7 +259,7 @@ async fn messages_that_are_lost_are_noticed_also_when_none_comes_after_them() {
     database.topic().republish(&database.pool, 2).await;
     caught_up(&database).await;
     let partitions = running.projector.partitions();
-    until("nothing is wrong any more", || async { troubles.borrow().is_empty() }).await;
+    until("nothing is wrong any more", || async { partitions.borrow().troubles.is_empty() }).await;
     running.stop().await;
     assert_exactly_once(&database).await;
 }
@@ -310,7 +310,7 @@ async fn a_topic_that_was_made_anew_with_nothing_missing_is_followed_without_a_m
     database.topic().make_anew().await;
     database.append(&histories.next(40)).await;
     caught_up(&database).await;
-    assert!(running.projector.troubles().borrow().is_empty());
+    assert!(running.projector.partitions().borrow().troubles.is_empty());
     running.stop().await;
     assert_exactly_once(&database).await;
 }
@@ -586,7 +586,7 @@ async fn messages_that_are_lost_are_not_missed_any_more_after_a_rebuild() {
     let report = projector::rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap();
     assert!(report.switched);
     until("nothing is wrong any more", || async {
-        running.projector.troubles().borrow().is_empty() && database.number(troubles).await == 0
+        running.projector.partitions().borrow().troubles.is_empty() && database.number(troubles).await == 0
     })
     .await;
     running.stop().await;
