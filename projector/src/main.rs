@@ -7,6 +7,7 @@ use messaging::KafkaSettings;
 use projector::{AdminApi, Projector};
 use service_kit::database::{self, await_schema};
 use service_kit::health::Check;
+use service_kit::installation::Log;
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
 use service_kit::token::Sealer;
 
@@ -30,7 +31,9 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
 
     let tail = TailReader::new(log.clone(), None);
     let stop = starting.background.stop.clone();
-    let projector = match KafkaSettings::read(&starting.source)? {
+    let kafka = KafkaSettings::read(&starting.source)?;
+    let topic = kafka.as_ref().map(|settings| settings.topic.clone());
+    let projector = match kafka {
         Some(settings) => {
             let standings = starting.redis.clone().map(|redis| {
                 let (standings, writing) = projector::redis::start(redis, stop.clone());
@@ -50,10 +53,10 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
             Projector::start(read.clone(), tail.clone(), stop).await?
         }
     };
-    let (lag, troubles) = (projector.lag(), projector.troubles());
+    let (lag, troubles, foreign) = (projector.lag(), projector.troubles(), projector.foreign());
     starting.background.spawn("projector", projector.stopped());
 
-    let verifier = starting.remote_verifier(&read).await?;
+    let verifier = starting.remote_verifier(&read, Log::Known(tail.log_id().await?)).await?;
     let admin = AdminApi::new(read.clone(), tail, Sealer::new(&starting.secret));
     starting.health.register("event_store", move || database::check(log.clone()));
     starting.health.register("read_models", move || database::check(read.clone()));
@@ -65,6 +68,9 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
             Check::failed(troubles.join("; "))
         })
     });
+    if let Some(topic) = topic {
+        starting.health.register("topic", move || std::future::ready(foreign.borrow().check(&topic)));
+    }
     starting.health.lag(move || std::future::ready(*lag.borrow()));
     Ok(Built { api: projector::router(admin), verifier })
 }
