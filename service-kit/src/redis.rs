@@ -59,6 +59,8 @@ const KEEPALIVE_PROBES_MAX: u32 = 3;
 const UNCONFIRMED_MS_MAX: u64 = 10_000;
 /// Error replies of a server that is used all the same are logged this often at most.
 const ERRORS_SAID_ONCE_IN_MS: u64 = 60_000;
+/// Reasons that are logged while there is no connection, each once.
+const REASONS_MAX: usize = 10;
 /// Calls that may wait to be written to the connection.
 const QUEUE_CALLS_MAX: usize = 1_024;
 
@@ -387,16 +389,16 @@ impl Keeper {
     /// A connection as soon as there is one to be had; `None`: nobody holds a handle any more.
     async fn reach(&self) -> Option<Link> {
         let mut failed = 0_u32;
-        let mut said = String::new();
+        let mut said: Vec<String> = Vec::new();
         loop {
             let why = match self.open().await {
                 Ok(opened) => return Some(opened),
                 Err(why) => why.to_string(),
             };
             // another reason is news
-            if why != said {
+            if said.len() < REASONS_MAX && !said.contains(&why) {
                 tracing::warn!(%why, "Redis cannot be used; trying again");
-                said = why;
+                said.push(why);
             }
             let pause = Duration::from_millis((PAUSE_MS_MIN << failed.min(8)).min(PAUSE_MS_MAX));
             failed = failed.saturating_add(1);
