@@ -275,10 +275,13 @@ END
     exec java -Xmx256m $small $log -cp "$KAFKA_JARS/*" kafka.Kafka server.properties
 }
 
-# run_redis DIR PORT: in the place of this shell. Written to disk only when asked to; a dump.rdb that is there is read.
+# run_redis DIR PORT [options of redis-server]: in the place of this shell. Written to disk only when asked to; a
+# dump.rdb that is there is read.
 run_redis() {
-    mkdir -p "$1" && cd "$1"
-    exec redis-server --port "$2" --bind 127.0.0.1 --dir . --save '' --appendonly no
+    local dir=$1 port=$2
+    shift 2
+    mkdir -p "$dir" && cd "$dir"
+    exec redis-server --port "$port" --bind 127.0.0.1 --dir . --save '' --appendonly no "$@"
 }
 
 # run_nginx DIR: by the nginx.conf there, in the place of this shell. What it names is relative to DIR, so that no path has

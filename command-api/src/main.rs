@@ -38,7 +38,8 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
 
     let (store, appenders) = EventStore::start(write.clone()).await?;
     let stop = starting.background.stop.clone();
-    let (identity, watching) = Identity::start(write.clone(), &starting.secret, store.shards(), stop.clone()).await?;
+    let (identity, watching) =
+        Identity::start(write.clone(), &starting.secret, store.log_id(), store.shards(), stop.clone()).await?;
     starting.background.spawn("event store's appender", all_of(appenders, stop.clone()));
     starting.background.spawn("look-out for another log", same_log(store.clone(), stop.clone()));
     starting.background.spawn("watch over keys and sessions", watching.map(drop));

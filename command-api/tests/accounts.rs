@@ -65,7 +65,9 @@ impl App {
         identity::migrate(&pool).await.expect("migrates");
         let secret = RootSecret::new("a secret that is long enough for it".to_owned().into()).expect("long enough");
         let (identity, _) =
-            Identity::start(pool.clone(), &secret, vec![0], CancellationToken::new()).await.expect("starts");
+            Identity::start(pool.clone(), &secret, uuid::Uuid::nil(), vec![0], CancellationToken::new())
+                .await
+                .expect("starts");
         let router = router(&identity, redis);
         Self { server, database, pool, identity, router }
     }

@@ -10,8 +10,10 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use ed25519_dalek::SigningKey;
 use serde::Serialize;
 use service_kit::auth::Keys;
+use service_kit::installation::Installation;
 use service_kit::token::RootSecret;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::audit::{Act, Entry};
 use crate::error::StartError;
@@ -43,8 +45,8 @@ impl KeyRing {
         Keys::new(self.public.iter().cloned())
     }
 
-    /// The JSON Web Key Set (RFC 7517, RFC 8037).
-    pub(crate) fn jwks(&self) -> Vec<u8> {
+    /// The JSON Web Key Set (RFC 7517, RFC 8037), with the log that the installation has and the proof of both.
+    pub(crate) fn jwks(&self, installation: &Installation, log_id: Uuid) -> Vec<u8> {
         #[derive(Serialize)]
         struct Jwk<'a> {
             kty: &'static str,
@@ -57,6 +59,8 @@ impl KeyRing {
         #[derive(Serialize)]
         struct Set<'a> {
             keys: Vec<Jwk<'a>>,
+            log_id: Uuid,
+            proof: String,
         }
         let jwk = |(kid, x): &'_ (String, [u8; 32])| (kid.clone(), URL_SAFE_NO_PAD.encode(x));
         let encoded: Vec<_> = self.public.iter().map(jwk).collect();
@@ -64,7 +68,8 @@ impl KeyRing {
             .iter()
             .map(|(kid, x)| Jwk { kty: "OKP", crv: "Ed25519", alg: "EdDSA", r#use: "sig", kid, x: x.clone() })
             .collect();
-        serde_json::to_vec(&Set { keys }).unwrap_or_else(|_| b"{\"keys\":[]}".to_vec())
+        let proof = URL_SAFE_NO_PAD.encode(installation.proof(log_id, &self.public));
+        serde_json::to_vec(&Set { keys, log_id, proof }).unwrap_or_else(|_| b"{\"keys\":[]}".to_vec())
     }
 }
 
@@ -205,9 +210,13 @@ mod tests {
         let key = SigningKey::from_bytes(&[9; 32]);
         let public = key.verifying_key().to_bytes();
         let ring = KeyRing { signer: Some(Signer { kid: "kid".into(), key }), public: vec![("kid".into(), public)] };
-        let jwks: serde_json::Value = serde_json::from_slice(&ring.jwks()).expect("JSON");
+        let installation =
+            Installation::of(&RootSecret::new("a secret that is long enough for it".to_owned().into()).expect("long"));
+        let log_id = Uuid::from_u128(7);
+        let jwks: serde_json::Value = serde_json::from_slice(&ring.jwks(&installation, log_id)).expect("JSON");
+        let proof = URL_SAFE_NO_PAD.encode(installation.proof(log_id, &ring.public));
         let expected = serde_json::json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig",
-            "kid": "kid", "x": URL_SAFE_NO_PAD.encode(public)}]});
+            "kid": "kid", "x": URL_SAFE_NO_PAD.encode(public)}], "log_id": log_id, "proof": proof});
         assert_eq!(jwks, expected);
     }
 }

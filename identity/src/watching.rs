@@ -8,6 +8,7 @@ use domain::OwnerId;
 use service_kit::auth::{Keys, Revoked, Verifier};
 use service_kit::database::in_time;
 use service_kit::health::Check;
+use service_kit::installation::Installation;
 use service_kit::outage::Outage;
 use service_kit::revocations;
 use service_kit::token::{RootSecret, Sealer};
@@ -50,6 +51,9 @@ struct Inner {
     vault: Vault,
     signer: watch::Sender<Option<Arc<Signer>>>,
     jwks: watch::Sender<Arc<[u8]>>,
+    /// Whose the keys are.
+    installation: Installation,
+    log_id: Uuid,
     keys: watch::Sender<Arc<Keys>>,
     revoked: watch::Sender<Arc<Revoked>>,
     /// The public keys last seen, and a lock: looks are told in the order in which they were made.
@@ -61,13 +65,14 @@ struct Inner {
 
 impl Identity {
     /// Loads the signing keys, makes the first one where there is none, and watches keys and ended sessions until
-    /// `shutdown`. New accounts are spread over `shards`. The task is to be awaited: it ends only at shutdown.
+    /// `shutdown`. New accounts are spread over `shards`; the keys are shown as those of the log `log_id`. The task is to be awaited: it ends only at shutdown.
     ///
     /// # Errors
     /// When the database does not answer, or the keys are encrypted with another secret.
     pub async fn start(
         pool: PgPool,
         secret: &RootSecret,
+        log_id: Uuid,
         shards: Vec<i16>,
         shutdown: CancellationToken,
     ) -> Result<(Self, JoinHandle<()>), StartError> {
@@ -83,6 +88,8 @@ impl Identity {
             vault,
             signer: watch::Sender::new(None),
             jwks: watch::Sender::new(Arc::from(&b"{\"keys\":[]}"[..])),
+            installation: Installation::of(secret),
+            log_id,
             keys,
             revoked,
             looking: Mutex::default(),
@@ -228,7 +235,7 @@ impl Identity {
         let mut seen = self.0.looking.lock().await;
         let ring: KeyRing = keys::load(self.pool(), &self.0.vault).await?;
         if *seen != ring.public {
-            self.0.jwks.send_replace(ring.jwks().into());
+            self.0.jwks.send_replace(ring.jwks(&self.0.installation, self.0.log_id).into());
             self.0.keys.send_replace(Arc::new(ring.keys()));
             seen.clone_from(&ring.public);
         }

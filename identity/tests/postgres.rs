@@ -41,7 +41,7 @@ impl Database {
     }
 
     async fn start_with(&self, secret: &str) -> Result<Identity, StartError> {
-        Identity::start(self.pool.clone(), &secret_of(secret), vec![0, 1], CancellationToken::new())
+        Identity::start(self.pool.clone(), &secret_of(secret), uuid::Uuid::nil(), vec![0, 1], CancellationToken::new())
             .await
             .map(|(identity, _)| identity)
     }
@@ -485,7 +485,9 @@ async fn the_watching_task_ends_at_shutdown() {
     let database = Database::create().await;
     let shutdown = CancellationToken::new();
     let secret = secret_of(SECRET);
-    let (_, task) = Identity::start(database.pool.clone(), &secret, vec![0], shutdown.clone()).await.expect("starts");
+    let (_, task) = Identity::start(database.pool.clone(), &secret, uuid::Uuid::nil(), vec![0], shutdown.clone())
+        .await
+        .expect("starts");
     assert!(!task.is_finished());
     shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(5), task).await.expect("in time").expect("without a panic");

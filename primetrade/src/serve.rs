@@ -78,7 +78,7 @@ pub async fn run(
     let (stop, closing) = (background.stop.clone(), CancellationToken::new());
     let (store, appenders) = EventStore::start(databases.write.clone()).await.map_err(ServeError::EventStore)?;
     let (identity, identity_task) =
-        Identity::start(databases.write.clone(), secret, store.shards(), stop.clone()).await?;
+        Identity::start(databases.write.clone(), secret, store.log_id(), store.shards(), stop.clone()).await?;
     let projector = match projecting {
         Projecting::Live => Some(Projector::start(databases.read.clone(), store.tail(), stop.clone()).await?),
         Projecting::Held => None,

@@ -8,6 +8,7 @@ use messaging::KafkaSettings;
 use projector::{AdminApi, Partitions, Projector};
 use service_kit::database::{self, await_schema};
 use service_kit::health::Check;
+use service_kit::installation::Log;
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
 use service_kit::token::Sealer;
 use tokio::time::Instant;
@@ -35,7 +36,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let tail = TailReader::new(log.clone(), None);
     let stop = starting.background.stop.clone();
     let kafka = KafkaSettings::read(&starting.source)?;
-    let is_fed_from_kafka = kafka.is_some();
+    let topic = kafka.as_ref().map(|settings| settings.topic.clone());
     let projector = match kafka {
         Some(settings) => {
             let standings = starting.redis.clone().map(|redis| {
@@ -56,18 +57,19 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
             Projector::start(read.clone(), tail.clone(), stop).await?
         }
     };
-    let (lag, partitions) = (projector.lag(), projector.partitions());
+    let (lag, partitions, foreign) = (projector.lag(), projector.partitions(), projector.foreign());
     starting.background.spawn("projector", projector.stopped());
 
-    let verifier = starting.remote_verifier(&read).await?;
+    let verifier = starting.remote_verifier(&read, Log::Known(tail.log_id().await?)).await?;
     let admin = AdminApi::new(read.clone(), tail, Sealer::new(&starting.secret));
     starting.health.register("event_store", move || database::check(log.clone()));
     starting.health.register("read_models", move || database::check(read.clone()));
-    if is_fed_from_kafka {
+    if let Some(topic) = topic {
         let started = Instant::now();
         starting.health.register("partitions", move || {
             std::future::ready(partitions_check(&partitions.borrow(), started.elapsed()))
         });
+        starting.health.register("topic", move || std::future::ready(foreign.borrow().check(&topic)));
     }
     starting.health.lag(move || std::future::ready(*lag.borrow()));
     Ok(Built { api: projector::router(admin), verifier })

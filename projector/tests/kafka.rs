@@ -315,6 +315,42 @@ async fn a_topic_that_was_made_anew_with_nothing_missing_is_followed_without_a_m
     assert_exactly_once(&database).await;
 }
 
+/// Two installations that were given the same topic: each has all of its own events, and says that there is another.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_installations_on_one_topic_are_both_whole_and_say_so() {
+    let one = Database::create_for(Feed::Kafka).await;
+    let mut other = Database::create().await;
+    other.topic = Some(one.topic().shared_with(&other.pool).await);
+    let databases = [&one, &other];
+    let log_ids = [one.tail().log_id().await.unwrap(), other.tail().log_id().await.unwrap()];
+    let running = [Running::start(&one, None).await, Running::start(&other, None).await];
+    let mut histories = [Histories::new(16, 12), Histories::new(17, 12)];
+    for _ in 0..5 {
+        for (database, histories) in databases.iter().zip(&mut histories) {
+            database.append(&histories.next(60)).await;
+        }
+    }
+    // what only the other one has to be able to read
+    append(&one.pool, &histories[0].next(1)).await;
+    let (partition, key, headers, payload) = broken(&one, "ce_type", None).await;
+    one.topic().put(partition, &key, headers, payload.as_bytes()).await;
+    one.topic().publish(&one.pool).await;
+    one.topic().publish(&other.pool).await;
+    for database in databases {
+        caught_up(database).await;
+    }
+    let said = |of: &Running| of.projector.foreign().borrow().check("the topic");
+    for (running, foreign) in running.iter().zip([log_ids[1], log_ids[0]]) {
+        until("it says so", || async { said(running).detail.contains(&foreign.to_string()) }).await;
+        assert!(said(running).ok && said(running).detail.contains("PRIMETRADE_KAFKA_TOPIC"), "{:?}", said(running));
+    }
+    for running in running {
+        running.stop().await;
+    }
+    assert_eq!(one.number("select count(*) from read_model.parked").await, 1, "its own");
+    assert_exactly_once(&other).await;
+}
+
 /// The next message of the log, as the relay would send it, and without one of its headers.
 async fn broken(database: &Database, without: &str, log_id: Option<Uuid>) -> (i32, String, OwnedHeaders, String) {
     let (publication, cursor): (i64, i64) =

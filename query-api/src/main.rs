@@ -6,6 +6,7 @@ use query_api::{QueryApi, Replica, Sources};
 
 use service_kit::database::{self, await_schema};
 use service_kit::health::Check;
+use service_kit::installation::Log;
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
 use service_kit::telemetry;
 use service_kit::token::Sealer;
@@ -52,7 +53,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         redis: starting.redis.clone(),
     };
 
-    let verifier = starting.remote_verifier(&primary).await?;
+    let verifier = starting.remote_verifier(&primary, Log::OfReadModels(primary.clone())).await?;
     starting.health.register("read_models", move || database::check(primary.clone()));
     let sealer = Sealer::new(&starting.secret);
     let api = query_api::router(QueryApi::new(sources, sealer, None, starting.closing.clone()));

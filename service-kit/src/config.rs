@@ -68,7 +68,7 @@ pub const VARIABLES: &[Variable] = &[
         None,
         "authority of the brokers' certificates (PEM), default those of the machine",
     ),
-    Variable::secret("PRIMETRADE_REDIS_URL", "services only; rediss:// for TLS"),
+    Variable::secret("PRIMETRADE_REDIS_URL", "services only; rediss:// for TLS, redis-sentinel:// for Sentinels"),
     Variable::open(
         "PRIMETRADE_REDIS_CA_FILE",
         None,

@@ -68,6 +68,9 @@ pub mod exposure;
 /// Postgres by URL: connected with patience, its schemas checked.
 pub mod database;
 
+/// Whose an answer is: this installation's, or another one's.
+pub mod installation;
+
 /// The keys of tokens, from `PRIMETRADE_JWKS_URL`.
 pub mod jwks;
 

@@ -30,6 +30,7 @@ use crate::config::{self, ConfigError, DatabaseUrls, Listen, Log, Source};
 use crate::database;
 use crate::exposure;
 use crate::health::{Check, Health};
+use crate::installation::{Installation, Log as InstallationLog};
 use crate::interrupt::Interrupt;
 use crate::jwks::{self, Jwks};
 use crate::listeners::{Answers, ListenError, Listeners};
@@ -194,18 +195,19 @@ impl Starting {
         Ok(Some(redis))
     }
 
-    /// Verifies tokens without the identity database: by the keys of `PRIMETRADE_JWKS_URL`, and by the sessions that the
-    /// read database knows to have ended.
+    /// Verifies tokens without the identity database: by the keys of `PRIMETRADE_JWKS_URL`, which have to be of this
+    /// installation and log, and by the sessions that the read database knows to have ended.
     ///
     /// # Errors
     /// The variable is not set or wrong, or there are no keys to be had in time.
-    pub async fn remote_verifier(&mut self, read_pool: &PgPool) -> Result<Verifier, StartError> {
+    pub async fn remote_verifier(&mut self, read_pool: &PgPool, log: InstallationLog) -> Result<Verifier, StartError> {
         const NAME: &str = "PRIMETRADE_JWKS_URL";
         let needed_for = "tokens are verified by the keys that command-api shows at /.well-known/jwks.json";
         let url = self.source.text(NAME)?;
         let url = url.ok_or_else(|| ConfigError::Missing { name: NAME.to_owned(), needed_for })?;
         let stop = &self.background.stop;
-        let (keys, fetching) = Jwks::new(&url)?.follow(DEPENDENCY_WAIT, stop.clone()).await?;
+        let jwks = Jwks::new(&url, Installation::of(&self.secret), log)?;
+        let (keys, fetching) = jwks.follow(DEPENDENCY_WAIT, stop.clone()).await?;
         let (revoked, looking) = revocations::follow(read_pool.clone(), stop.clone()).await?;
         self.background.spawn("fetching of keys", fetching);
         self.background.spawn("look-out for ended sessions", looking);
@@ -281,7 +283,8 @@ where
     let Starting { health, mut background, closing, redis, secret, .. } = starting;
     let edge = edge.edge(built.verifier, &secret, health.draining());
     if let Some(redis) = redis {
-        background.spawn("sharing of rate limits", edge.limits.share(redis, background.stop.clone()));
+        let sharing = edge.limits.share(redis, &Installation::of(&secret), background.stop.clone());
+        background.spawn("sharing of rate limits", sharing);
     }
     let listeners = Listeners::bind(&listen, tls).await?;
     let answers = Answers { api: built.api, edge, health, metrics, closing };

@@ -11,6 +11,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use rustix::process::Signal;
 use service_kit::client_address::TrustedProxies;
+use service_kit::installation::Installation;
 use service_kit::limits::{ADDRESS, AUTH, Asking, RateLimits};
 use service_kit::redis::Redis;
 use service_kit::server::{self, Edge};
@@ -149,10 +150,15 @@ async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
 }
 
 async fn copy(server: &Server) -> (RateLimits, Redis, CancellationToken) {
+    copy_with(server, "a secret that all copies of one installation share").await
+}
+
+async fn copy_with(server: &Server, secret: &str) -> (RateLimits, Redis, CancellationToken) {
+    let installation = Installation::of(&RootSecret::new(secret.to_owned().into()).expect("long enough"));
     let (limits, stop) = (limits(), CancellationToken::new());
     let redis = Redis::connect(&server.url()).expect("a URL");
     redis.up().await;
-    tokio::spawn(limits.share(redis.clone(), stop.clone()));
+    tokio::spawn(limits.share(redis.clone(), &installation, stop.clone()));
     (limits, redis, stop)
 }
 
@@ -188,6 +194,14 @@ async fn copies_count_together() {
     let (two, ..) = copy(&server).await;
     count_together(&one, &two, 1..10).await;
     two.admit(Asking::ForTokens(address(100))).expect("another address");
+    // what one installation lets in is none of another's affair, though it has the same Redis
+    let (another, ..) = copy_with(&server, "the secret of another installation, as long as that").await;
+    assert!(admitted(&another, address(200)) >= AUTH.quota);
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..4 {
+        tick.tick().await;
+        one.admit(Asking::ForTokens(address(200))).expect("of the other installation");
+    }
 }
 
 /// Whoever is quick enough to get a quota of each copy waits twice as long.

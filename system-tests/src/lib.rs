@@ -35,6 +35,8 @@ pub mod flood;
 
 pub mod proxy;
 
+pub mod address;
+
 pub mod ledger;
 
 pub mod check;

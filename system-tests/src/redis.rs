@@ -1,7 +1,7 @@
 //! A real Redis of the test's own, started as `bin/stack` and `bin/test` start theirs.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -31,14 +31,25 @@ impl Redis {
 
     /// One of its own, empty, for tests that break it.
     pub fn start() -> Redis {
+        Redis::start_with(&[])
+    }
+
+    /// One with more options.
+    pub fn start_with(options: &[&str]) -> Redis {
         let redis = Redis { dir: temp_dir("redis"), port: free_port(), child: Mutex::new(None) };
-        redis.restart();
+        redis.restart_with(options);
+        redis.answers();
         redis
     }
 
     /// For `PRIMETRADE_REDIS_URL`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `host:port`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// `kill -9`; what was not written to disk by `SAVE` is lost.
@@ -52,14 +63,19 @@ impl Redis {
 
     /// Starts it again on the same port, with what the last `SAVE` wrote; waits until it answers.
     pub fn restart(&self) {
+        self.restart_with(&[]);
+        self.answers();
+    }
+
+    /// The same with more options; does not wait.
+    pub fn restart_with(&self, options: &[&str]) {
         self.kill();
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("log file");
         let mut command = machine("need_redis && run_redis \"$@\"");
-        command.arg(&self.dir).arg(self.port.to_string());
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone().expect("log file")).stderr(log).spawn();
-        let child = child.expect("bash");
-        reaper::kill_at_end(child.id());
-        *self.child.lock().expect("redis") = Some(child);
+        command.arg(&self.dir).arg(self.port.to_string()).args(options);
+        *self.child.lock().expect("redis") = Some(spawned(command, &self.dir));
+    }
+
+    fn answers(&self) {
         until_blocking("Redis answers", Duration::from_millis(START_MS_MAX), || {
             (self.ask(&["PING"]).trim() == "PONG").then_some(())
         });
@@ -81,8 +97,83 @@ impl Redis {
 
     /// Runs a command (`FLUSHALL`, `SAVE`, `GET key` …) and gives what `redis-cli` prints.
     pub fn ask(&self, command: &[&str]) -> String {
-        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(command).output();
-        String::from_utf8_lossy(&output.expect("redis-cli").stdout).into_owned()
+        redis_cli(self.port, command)
+    }
+
+    /// The same by who has this password.
+    pub fn ask_by(&self, password: &str, command: &[&str]) -> String {
+        redis_cli(self.port, &[&["--no-auth-warning", "-a", password], command].concat())
+    }
+}
+
+fn redis_cli(port: u16, arguments: &[&str]) -> String {
+    let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(arguments).output();
+    String::from_utf8_lossy(&output.expect("redis-cli").stdout).into_owned()
+}
+
+/// A process that writes into the folder's log.
+fn spawned(mut command: Command, dir: &Path) -> Child {
+    let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("log file");
+    let child = command.stdin(Stdio::null()).stdout(log.try_clone().expect("log file")).stderr(log).spawn();
+    let child = child.expect("bash");
+    reaper::kill_at_end(child.id());
+    child
+}
+
+/// A real Sentinel that watches over a Redis, which it takes for dead after half a second; killed with the test process.
+pub struct Sentinel {
+    name: String,
+    port: u16,
+    child: Child,
+}
+
+impl Sentinel {
+    /// Watches over this primary, by this name; waits until it answers.
+    pub fn start(name: &str, primary: &Redis) -> Sentinel {
+        let (dir, port) = (temp_dir("sentinel"), free_port());
+        let file = dir.join("sentinel.conf");
+        let settings = [
+            format!("port {port}"),
+            "bind 127.0.0.1".to_owned(),
+            format!("dir {}", dir.display()),
+            format!("sentinel monitor {name} 127.0.0.1 {} 1", primary.port),
+            format!("sentinel down-after-milliseconds {name} 500"),
+            format!("sentinel failover-timeout {name} 3000"),
+        ];
+        fs::write(&file, settings.join("\n") + "\n").expect("the settings of a sentinel");
+        let mut command = machine("need_redis && exec redis-server \"$1\" --sentinel");
+        command.arg(&file);
+        let sentinel = Sentinel { name: name.to_owned(), port, child: spawned(command, &dir) };
+        until_blocking("a sentinel answers", Duration::from_millis(START_MS_MAX), || {
+            (sentinel.ask(&["PING"]).trim() == "PONG").then_some(())
+        });
+        sentinel
+    }
+
+    /// `host:port`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Runs a command and gives what `redis-cli` prints.
+    pub fn ask(&self, command: &[&str]) -> String {
+        redis_cli(self.port, command)
+    }
+
+    /// Whether it knows somebody whom it could promote.
+    pub fn knows_a_replica(&self) -> bool {
+        let replicas = self.ask(&["SENTINEL", "REPLICAS", &self.name]);
+        let lines: Vec<&str> = replicas.lines().collect();
+        let says = |name: &str, value: &str| lines.windows(2).any(|two| two[0] == name && two[1] == value);
+        says("flags", "slave") && says("master-link-status", "ok")
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        reaper::gone(self.child.id());
     }
 }
 

@@ -82,7 +82,7 @@ pub struct Services {
     pub projectors: [Process; 2],
     /// `query-api`
     pub queries: [Process; 2],
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// The services of one test at a time: two cores have six processes, a broker and a database to run.
@@ -103,13 +103,22 @@ impl Services {
     /// Migrates the database, starts all and waits until all are ready.
     pub async fn start(parts: Parts) -> Services {
         let turn = TURN.lock().await;
+        Services { _turn: Some(turn), ..Self::started(parts).await }
+    }
+
+    /// Another installation in the turn of this one.
+    pub async fn start_beside(_: &Services, parts: Parts) -> Services {
+        Self::started(parts).await
+    }
+
+    async fn started(parts: Parts) -> Services {
         cli(Path::new("/"), Some(&parts.database_url), &["migrate"], "").await.expect(0);
         let start = |program, variables: Vec<(String, String)>| Process::start(program, Vec::new(), variables);
         let commands = [(); 2].map(|()| start("command-api", parts.variables()));
         let variables = reading_variables(&parts, &commands[0]);
         let projectors = [(); 2].map(|()| start("projector", variables.clone()));
         let queries = [(); 2].map(|()| start("query-api", variables.clone()));
-        let services = Services { parts, commands, projectors, queries, _turn: turn };
+        let services = Services { parts, commands, projectors, queries, _turn: None };
         for process in services.commands.iter().chain(&services.projectors).chain(&services.queries) {
             process.ready().await;
         }
@@ -171,8 +180,13 @@ impl Services {
     /// Everything that always holds, in the store, in Kafka, in the read models, and as both copies of `query-api` show
     /// it.
     pub async fn everything_holds(&self, ledgers: &[&Ledger]) {
-        everything_holds_in(&self.parts.database_url, self.commands[0].dir(), ledgers).await;
         self.topic_is_the_log().await;
+        self.everything_is_whole(ledgers).await;
+    }
+
+    /// The same but for Kafka, for a topic that another installation has too.
+    pub async fn everything_is_whole(&self, ledgers: &[&Ledger]) {
+        everything_holds_in(&self.parts.database_url, self.commands[0].dir(), ledgers).await;
         for ledger in ledgers {
             for query in &self.queries {
                 self.reads_are_the_tables(ledger.account(), query).await;

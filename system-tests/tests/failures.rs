@@ -14,6 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sqlx::{PgPool, Row};
+use system_tests::address::Address;
 use system_tests::client::Account;
 use system_tests::cluster::{Cluster, pool};
 use system_tests::kafka::Kafka;
@@ -111,6 +112,13 @@ async fn messages(parts: &Parts) -> i64 {
         ends.sum()
     };
     tokio::task::spawn_blocking(count).await.expect("count")
+}
+
+async fn log_id(parts: &Parts) -> Uuid {
+    let pool = pool(&parts.database_url).await;
+    let log_id = sqlx::query_scalar("select log_id from event_store.log").fetch_one(&pool).await.expect("a log");
+    pool.close().await;
+    log_id
 }
 
 async fn waiting_for_a_lock(pool: &PgPool) -> bool {
@@ -388,11 +396,11 @@ impl Drop for StopOnDrop {
 
 /// A member of the projectors' group that takes its share of the partitions, does nothing with them and leaves, and is
 /// back after a second, until it is told to stop.
-fn guest(parts: &Parts, stop: &AtomicBool) {
+fn guest(parts: &Parts, log_id: Uuid, stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         let guest: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &parts.brokers)
-            .set("group.id", format!("{}.projector", parts.topic))
+            .set("group.id", format!("{}.projector.{log_id}", parts.topic))
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("enable.auto.commit", "false")
             .set("session.timeout.ms", "6000")
@@ -418,7 +426,8 @@ async fn a_rebalance_every_second() {
     let (ledger, load) = loaded(&services).await;
     let stop = StopOnDrop::default();
     let (parts, stopping) = (services.parts.clone(), Arc::clone(&stop.0));
-    let guest = tokio::task::spawn_blocking(move || guest(&parts, &stopping));
+    let log_id = log_id(&services.parts).await;
+    let guest = tokio::task::spawn_blocking(move || guest(&parts, log_id, &stopping));
     let (before, began) = (rebalances(&services), Instant::now());
     let mut round = 0;
     while began.elapsed() < Duration::from_secs(30) || rebalances(&services) < before + REBALANCES {
@@ -598,6 +607,46 @@ async fn redis_is_flushed_killed_emptied_aged_and_paused() {
     settled(&services, &ledger, load).await;
 }
 
+/// 9b. A failover of Redis behind one address: what is open stays with the one that is a replica now and refuses to write.
+#[tokio::test]
+async fn redis_becomes_a_replica() {
+    let (cluster, kafka, redis) = (Cluster::shared(), Kafka::shared(), [Redis::start(), Redis::start()]);
+    let address = Address::of(&redis[0].address());
+    let url = format!("redis://{address}");
+    let services = Services::start(Parts::new(&cluster, kafka.brokers(), url).await).await;
+    let (ledger, load) = loaded(&services).await;
+    let machine = Slowness::watch(&services.parts.database_url).await;
+    let reader = services.api().account().await;
+    keeps_up(&reader).await;
+    let id = reader.create(json!({"title": "0"})).await;
+    let mut count = 0;
+    for (old, new) in [(&redis[0], &redis[1]), (&redis[1], &redis[0])] {
+        new.ask(&["REPLICAOF", "NO", "ONE"]);
+        let host_and_port = new.address();
+        let (host, port) = host_and_port.split_once(':').expect("host:port");
+        old.ask(&["REPLICAOF", host, port]);
+        address.lead_to(&host_and_port);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            count += 1;
+            let change = reader.patch(id, json!({"title": count.to_string()}));
+            in_time(SECOND, &machine, "a write", change).await.expect(200);
+            let path = format!("{TASKS}/{id}");
+            let read = in_time(SECOND, &machine, "a read", shown(&reader, &path)).await;
+            assert_eq!(read["title"], count.to_string());
+        }
+        // who writes has noticed, and has found the new one
+        let account = services.api().account().await;
+        let key = format!("primetrade:*:standing:{}", account.id.simple());
+        until("the new one is written to", Duration::from_secs(30), || async {
+            account.create(json!({"title": "told to Redis"})).await;
+            (!new.ask(&["KEYS", &key]).trim().is_empty()).then_some(())
+        })
+        .await;
+    }
+    settled(&services, &ledger, load).await;
+}
+
 /// 10. 503 with Retry-After while Postgres is away, and all is well again by itself.
 #[tokio::test]
 async fn postgres_is_stopped() {
@@ -733,4 +782,55 @@ async fn the_log_is_exchanged() {
     copy.restart().await;
     assert_ne!(create().await[..21], before[..21]);
     pool.close().await;
+}
+
+/// Two installations that were given the same topic and the same Redis, and one secret (a file that was copied): both are
+/// whole. A service of the one that is led to the keys of the other does not start, and says why.
+#[tokio::test]
+async fn two_installations_share_what_is_around_them() {
+    let (cluster, kafka, redis) = (Cluster::shared(), Kafka::shared(), Redis::shared());
+    let parts = Parts::new(&cluster, kafka.brokers(), redis.url()).await;
+    let mut others = Parts::new(&cluster, kafka.brokers(), redis.url()).await;
+    others.topic.clone_from(&parts.topic);
+    let services = Services::start(parts).await;
+    let neighbour = Services::start_beside(&services, others).await;
+    let (here, load_here) = loaded(&services).await;
+    let (there, load_there) = loaded(&neighbour).await;
+    // where partitions were shared out among all, half of the accounts would stand still
+    for of in [&services, &neighbour] {
+        for _ in 0..8 {
+            let account = of.api().account().await;
+            let id = account.create(json!({"title": "seen"})).await;
+            assert_eq!(shown(&account, &format!("{TASKS}/{id}")).await["title"], "seen");
+        }
+    }
+    ledger_at_rest(&here, load_here).await;
+    ledger_at_rest(&there, load_there).await;
+    services.everything_is_whole(&[&here]).await;
+    neighbour.everything_is_whole(&[&there]).await;
+    for (of, foreign) in [(&services, &neighbour), (&neighbour, &services)] {
+        let foreign = log_id(&foreign.parts).await.to_string();
+        let (mut ready, mut logged) = (0, 0);
+        for projector in &of.projectors {
+            let answer = projector.api().get("/readyz").send().await.expect(200).json();
+            ready += usize::from(answer["checks"]["topic"]["detail"].as_str().expect("a detail").contains(&foreign));
+            logged += usize::from(projector.log().contains("messages of another log are passed over"));
+        }
+        assert!(ready > 0 && logged > 0, "passed over, and not said: {ready} in /readyz, {logged} in the log");
+    }
+
+    let url = format!("http://{}/.well-known/jwks.json", neighbour.commands[0].address());
+    let mut variables = services.parts.variables();
+    variables.push(("PRIMETRADE_JWKS_URL".to_owned(), url));
+    for (program, secret, named) in [
+        ("query-api", None, "its log is"),
+        ("projector", None, "its log is"),
+        ("query-api", Some("another secret, which is as long as one has to be"), "PRIMETRADE_SECRET"),
+    ] {
+        let secret = secret.map(|secret| ("PRIMETRADE_SECRET".to_owned(), secret.to_owned()));
+        let process = Process::start(program, Vec::new(), [variables.clone(), secret.into_iter().collect()].concat());
+        assert_eq!(process.ended().await.code(), Some(2), "{}", process.log_tail());
+        let log = process.log();
+        assert!(log.contains("PRIMETRADE_JWKS_URL") && log.contains(named), "{log}");
+    }
 }

@@ -28,8 +28,20 @@ pub(super) fn described() -> Operation {
         "alg": "EdDSA",
     });
     described_as("keys", "The keys that access tokens are verified by")
-        .says("A JWK set (RFC 7517). Keys are rotated with overlap: look again when a token names another one.")
-        .json(200, "The keys.", &["Cache-Control"], &reference("Keys"), &json!({"keys": [key]}))
+        .says(
+            "A JWK set (RFC 7517). Keys are rotated with overlap: look again when a token names another one. `log_id` and \
+             `proof` tell the services of this installation that the keys are its own; others need not look at them.",
+        )
+        .json(
+            200,
+            "The keys.",
+            &["Cache-Control"],
+            &reference("Keys"),
+            &json!({
+                "keys": [key], "log_id": "0f3c2a9e-3b56-4b1e-8d2f-7c9f4f2f6d10",
+                "proof": "mGj0nYt2u0W9cZk1hVqv8Qx3sL5bD7eF2aN4pR6tX8w",
+            }),
+        )
 }
 
 pub(super) fn schema() -> Value {
@@ -37,5 +49,12 @@ pub(super) fn schema() -> Value {
         "kty": {"const": "OKP"}, "crv": {"const": "Ed25519"}, "x": {"type": "string"}, "kid": {"type": "string"},
         "use": {"const": "sig"}, "alg": {"const": "EdDSA"},
     }));
-    whole(json!({"keys": {"type": "array", "items": key}}))
+    whole(json!({
+        "keys": {"type": "array", "items": key},
+        "log_id": {"type": "string", "format": "uuid", "description": "The log of this installation."},
+        "proof": {
+            "type": "string",
+            "description": "HMAC-SHA-256 of log and keys under a key made from the installation's secret, in base64url.",
+        },
+    }))
 }

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::applier::{Applier, Outcome};
 use super::chain::{Hole, Next, Place, Positions, link_of};
+use super::foreign::Foreign;
 use super::plan::{Plan, Step, Then, plan};
 use super::{ErrorPause, Follower, LostRaces, STATUS_MS, in_time};
 use crate::apply::{self, Applied, Batch, Mark, OwnerStanding, PartitionMark, Written};
@@ -59,6 +60,7 @@ pub(super) struct Kafka {
     stop: CancellationToken,
     standings: Option<mpsc::Sender<Applied>>,
     told: watch::Sender<Partitions>,
+    foreign: watch::Sender<Foreign>,
     /// The shortest one that the brokers take.
     session: Session,
     /// Assignments that are not answered yet.
@@ -134,6 +136,7 @@ impl Kafka {
         settings: KafkaSettings,
         standings: Option<mpsc::Sender<Applied>>,
         told: watch::Sender<Partitions>,
+        foreign: watch::Sender<Foreign>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -143,6 +146,7 @@ impl Kafka {
             stop,
             standings,
             told,
+            foreign,
             session: Session::default(),
             assigned: VecDeque::new(),
             generation: 0,
@@ -163,7 +167,8 @@ impl Kafka {
         let mut pause = ErrorPause::default();
         while !stop.is_cancelled() {
             let (started, session) = (Instant::now(), self.session);
-            let mut consumer = match Consumer::start(&self.settings, &group(&self.topic), session) {
+            let group = group(&self.topic, self.follower.log_id);
+            let mut consumer = match Consumer::start(&self.settings, &group, session) {
                 Ok(consumer) => consumer,
                 Err(error) => {
                     pause.after(&error, started, &stop).await;
@@ -449,6 +454,12 @@ impl Kafka {
                 Outcome::Applied(events, _) if events == 0 && !plan.events.is_empty() => Ok(()),
                 Outcome::Applied(events, standings) => {
                     let (done, marks) = (plan.steps_of(events), plan.marks(events));
+                    let passed_over = plan.foreign(done);
+                    if !passed_over.is_empty() {
+                        self.foreign.send_modify(|foreign| {
+                            foreign.passed_over(&passed_over, follower.log_id, topic, Instant::now());
+                        });
+                    }
                     self.done(done, marks, as_of, standings);
                     Ok(())
                 }
@@ -518,6 +529,7 @@ impl Kafka {
             publication: place.publication,
             position: None,
             is_event: false,
+            foreign: None,
         };
         if let Some(link) = link_of(&unreadable, self.follower.log_id) {
             match place.next(&link, &self.base) {
@@ -754,9 +766,10 @@ fn show_lag(partition: i32, messages: i64) {
     metrics::gauge!("projector_consumer_lag_messages", "partition" => partition.to_string()).set(lag);
 }
 
-/// The group of the projector's copies.
-fn group(topic: &str) -> String {
-    format!("{topic}.projector")
+/// The group of the projector's copies. That of another log is another one, also where it has the same topic: a group
+/// shares partitions out, and what one log's copies are given the other's would never see.
+fn group(topic: &str, log_id: Uuid) -> String {
+    format!("{topic}.projector.{log_id}")
 }
 
 /// Parks a message that belongs to nothing that is known, by its place in the topic.

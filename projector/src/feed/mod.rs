@@ -3,6 +3,7 @@
 
 mod applier;
 mod chain;
+mod foreign;
 mod kafka;
 mod plan;
 mod store;
@@ -25,6 +26,7 @@ use uuid::Uuid;
 use crate::apply::Applied;
 use crate::lag;
 
+pub use foreign::Foreign;
 pub use kafka::{Partitions, forget_offsets};
 
 pub(crate) use store::{catch_up, create_checkpoint};
@@ -56,6 +58,7 @@ pub struct Projector {
     applied: watch::Receiver<u64>,
     lag: watch::Receiver<Lag>,
     partitions: watch::Receiver<Partitions>,
+    foreign: watch::Receiver<Foreign>,
     task: JoinHandle<()>,
 }
 
@@ -67,7 +70,7 @@ impl Projector {
     /// The database does not answer, or was not migrated.
     pub async fn start(read_pool: PgPool, tail: TailReader, shutdown: CancellationToken) -> Result<Self, StartError> {
         let (follower, starting) = prepare(read_pool, tail, Feed::Store).await?;
-        Ok(starting.run(follower.clone(), shutdown, move |stop, _| store::run(follower, stop)))
+        Ok(starting.run(follower.clone(), shutdown, move |stop, _, _| store::run(follower, stop)))
     }
 
     /// Starts to follow the log in Kafka, sharing the topic's partitions with other copies. `standings` is told where
@@ -83,8 +86,8 @@ impl Projector {
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let (follower, starting) = prepare(read_pool, tail, Feed::Kafka).await?;
-        Ok(starting.run(follower.clone(), shutdown, move |stop, told| {
-            kafka::Kafka::new(follower, settings, standings, told, stop).run()
+        Ok(starting.run(follower.clone(), shutdown, move |stop, told, foreign| {
+            kafka::Kafka::new(follower, settings, standings, told, foreign, stop).run()
         }))
     }
 
@@ -104,6 +107,12 @@ impl Projector {
     #[must_use]
     pub fn partitions(&self) -> watch::Receiver<Partitions> {
         self.partitions.clone()
+    }
+
+    /// Messages of other logs that this copy has passed over in the topic.
+    #[must_use]
+    pub fn foreign(&self) -> watch::Receiver<Foreign> {
+        self.foreign.clone()
     }
 
     /// Returns when the projector has stopped: after `shutdown`, what was under way is written. Before it, something
@@ -219,10 +228,11 @@ impl Starting {
         self,
         follower: Follower,
         shutdown: CancellationToken,
-        feed: impl FnOnce(CancellationToken, watch::Sender<Partitions>) -> F,
+        feed: impl FnOnce(CancellationToken, watch::Sender<Partitions>, watch::Sender<Foreign>) -> F,
     ) -> Projector {
         let stop = shutdown.child_token();
         let (told, partitions) = watch::channel(Partitions::default());
+        let (foreign_sender, foreign) = watch::channel(Foreign::default());
         let mut tasks = JoinSet::new();
         let (tail, log_id, stopping) = (follower.tail.clone(), follower.log_id, stop.clone());
         tasks.spawn(async move {
@@ -232,7 +242,7 @@ impl Starting {
             }
         });
         tasks.spawn(lag::watch(follower.pool, follower.tail, self.lag_sender, stop.clone()));
-        tasks.spawn(feed(stop.clone(), told));
+        tasks.spawn(feed(stop.clone(), told, foreign_sender));
         let task = tokio::spawn(async move {
             let _stop_all = stop.clone().drop_guard();
             while let Some(ended) = tasks.join_next().await {
@@ -242,7 +252,7 @@ impl Starting {
                 }
             }
         });
-        Projector { applied: self.applied, lag: self.lag, partitions, task }
+        Projector { applied: self.applied, lag: self.lag, partitions, foreign, task }
     }
 }
 

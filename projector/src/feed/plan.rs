@@ -37,6 +37,8 @@ pub(super) struct Step {
     pub(super) publication: i64,
     pub(super) position: Option<(i16, i64)>,
     pub(super) is_event: bool,
+    /// The log that the message is of, where that is another one: it is passed over.
+    pub(super) foreign: Option<Uuid>,
 }
 
 impl Plan<'_> {
@@ -52,6 +54,11 @@ impl Plan<'_> {
             (false, _) => false,
         });
         to.unwrap_or(self.steps.len())
+    }
+
+    /// The logs of messages that are passed over, of the first so many messages.
+    pub(super) fn foreign(&self, messages: usize) -> Vec<Uuid> {
+        self.steps.iter().take(messages).filter_map(|step| step.foreign).collect()
     }
 
     pub(super) fn marks(&self, events: usize) -> Vec<PartitionMark> {
@@ -93,18 +100,28 @@ pub(super) fn plan<'a>(
     for Pending { partition: number, offset, message } in pending {
         let Some(partition) = partitions.get(number) else { break };
         let place = places.entry(*number).or_insert_with(|| partition.place.clone());
+        // Of a log that was restored from a backup since, or of another installation's; whether it can be read is theirs.
+        let of = message.as_ref().map_or_else(|unreadable| unreadable.log_id, |message| Some(message.log_id));
+        let foreign = of.filter(|of| *of != log_id);
+        let step = Step {
+            partition: *number,
+            turn: partition.turn,
+            next_offset: offset + 1,
+            publication: place.publication,
+            position: None,
+            is_event: false,
+            foreign,
+        };
+        if foreign.is_some() {
+            plan.steps.push(step);
+            continue;
+        }
         let Ok(message) = message else {
             plan.then = Then::Unreadable;
             break;
         };
         let link = Link::from(message);
-        let next = if message.log_id == log_id {
-            place.next(&link, base)
-        } else {
-            // Of a log that was restored from a backup since, or of somebody else's.
-            metrics::counter!("projector_foreign_messages_total").increment(1);
-            Next::Duplicate
-        };
+        let next = place.next(&link, base);
         let is_event = match next {
             Next::New => true,
             Next::Duplicate => false,
@@ -119,14 +136,8 @@ pub(super) fn plan<'a>(
             }
             plan.events.push(&message.event);
         }
-        plan.steps.push(Step {
-            partition: *number,
-            turn: partition.turn,
-            next_offset: offset + 1,
-            publication: place.publication,
-            position: place.positions.get(&link.shard).map(|position| (link.shard, *position)),
-            is_event,
-        });
+        let position = place.positions.get(&link.shard).map(|position| (link.shard, *position));
+        plan.steps.push(Step { publication: place.publication, position, is_event, ..step });
     }
     plan
 }

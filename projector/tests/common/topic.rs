@@ -42,6 +42,13 @@ impl Topic {
         ]);
         let settings = KafkaSettings::read(&source).unwrap().unwrap();
         messaging::topic::ensure(&settings).await.unwrap();
+        let producer = Arc::new(Mutex::new(Arc::new(Producer::new(&settings).unwrap())));
+        Self { settings, producer }.shared_with(pool).await
+    }
+
+    /// The same topic for another log.
+    pub async fn shared_with(&self, pool: &PgPool) -> Self {
+        let settings = &self.settings;
         sqlx::query("update event_store.relay set topic = $1, partitions = $2")
             .bind(&settings.topic)
             .bind(settings.partitions)
@@ -52,8 +59,7 @@ impl Topic {
             .execute(pool)
             .await
             .unwrap();
-        let producer = Arc::new(Mutex::new(Arc::new(Producer::new(&settings).unwrap())));
-        Self { settings, producer }
+        self.clone()
     }
 
     /// Publishes what is past the cursor.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! let limits = RateLimits::on(secret);                       // or RateLimits::off()
-//! background.spawn("…", limits.share(redis, stop));          // where several copies are to count together
+//! background.spawn("…", limits.share(redis, &installation, stop)); // where several copies are to count together
 //! match limits.admit(&asked) { Ok(standing) => …, Err(refused) => … }
 //! ```
 //!
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::buckets::Key;
 use self::buckets::{Buckets, Open, Ticks};
 use crate::context;
+use crate::installation::Installation;
 use crate::problem::{Problem, ProblemCode};
 use crate::redis::Redis;
 use crate::token::RootSecret;
@@ -197,14 +198,19 @@ impl RateLimits {
         }
     }
 
-    /// Tells other copies by way of Redis what was admitted here, and learns what was admitted there, until `stop`.
-    /// Without any limits it only waits.
-    pub fn share(&self, redis: Redis, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+    /// Tells other copies of this installation by way of Redis what was admitted here, and learns what was admitted
+    /// there, until `stop`. Without any limits it only waits.
+    pub fn share(
+        &self,
+        redis: Redis,
+        installation: &Installation,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static + use<> {
         // from now on, not from when it is first polled
         for limit in self.0.iter().flat_map(|limits| limits.all()) {
             limit.buckets.shared();
         }
-        shared::share(self.clone(), redis, stop)
+        shared::share(self.clone(), redis, installation.tag().to_owned(), stop)
     }
 }
 

@@ -21,7 +21,7 @@ const BATCH_MAX: usize = 500;
 const SCRIPT: &str = include_str!("../../../migrations/redis/rate-limits.lua");
 
 /// Until `stop`.
-pub(super) async fn share(limits: RateLimits, redis: Redis, stop: CancellationToken) {
+pub(super) async fn share(limits: RateLimits, redis: Redis, installation: String, stop: CancellationToken) {
     let Some(limits) = limits.0 else { return stop.cancelled().await };
     let mut tick = tokio::time::interval(Duration::from_millis(SETTLE_EVERY_MS));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -33,17 +33,18 @@ pub(super) async fn share(limits: RateLimits, redis: Redis, stop: CancellationTo
         for limit in limits.all() {
             let owing = limit.buckets.take_owing();
             for batch in owing.chunks(BATCH_MAX) {
-                settle(limit.policy.name, &limit.buckets, batch, &redis).await;
+                let prefix = format!("primetrade:limit:{installation}:{}", limit.policy.name);
+                settle(&prefix, &limit.buckets, batch, &redis).await;
             }
         }
     }
 }
 
-async fn settle(policy: &str, buckets: &Buckets, batch: &[Arc<Bucket>], redis: &Redis) {
+async fn settle(prefix: &str, buckets: &Buckets, batch: &[Arc<Bucket>], redis: &Redis) {
     let interval_us = buckets.interval_us().to_string();
     let (mut keys, mut arguments) = (Vec::with_capacity(batch.len()), Vec::with_capacity(2 * batch.len()));
     for bucket in batch {
-        keys.push(format!("primetrade:limit:{policy}:{:032x}", u128::from_be_bytes(bucket.key.0)));
+        keys.push(format!("{prefix}:{:032x}", u128::from_be_bytes(bucket.key.0)));
         arguments.push(interval_us.clone());
         arguments.push(bucket.take_owed().to_string());
     }
