@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use service_kit::stderr;
+
 use crate::data_dir::{self, OWN_ENTRIES};
 
 /// Set for the process that has been handed down: the data folder's absolute path.
@@ -129,6 +131,8 @@ pub fn hand_down(
         let opened = opened.map_err(|source| PrivilegesError::File { path: path.display().to_string(), source })?;
         command.stdin(Stdio::from(opened)).env(FILE_ON_STDIN, "1");
     }
+    // what was said would go with this program
+    stderr::flush();
     Err(PrivilegesError::Exec { user: user.name, source: command.exec() })
 }
 
@@ -234,13 +238,13 @@ fn move_elsewhere(path: &Path, closed: &Path, user: &User) -> Result<PathBuf, Pr
     data_dir::make_dir(&target)?;
     let linked = fs::remove_dir(path).and_then(|()| symlink(&target, path));
     linked.map_err(data_dir::failed("put a link in the place of", path))?;
-    eprintln!(
+    stderr::say(&format!(
         "note: {} is closed to user {}, as whom PostgreSQL runs; the data is kept in {}, and {} is a link to it",
         closed.display(),
         user.name,
         target.display(),
         path.display()
-    );
+    ));
     give_data_dir(&target, user)
 }
 
