@@ -227,6 +227,7 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
                 if is_server {
                     server_lock = Some(dir.lock_for_server().map_err(PostgresError::from)?);
                 }
+                dir.check_for_postgres().map_err(PostgresError::from)?;
                 Databases::open_private(&dir, settings.postgres_bin.as_deref()).await
             }
         }

@@ -68,6 +68,14 @@ pub mod config;
 /// The file.
 pub mod config_file;
 
+/// Where a database is, from a URL and settings beside it.
+pub mod database_url;
+
+mod neighbours;
+
+/// Files with secrets in them.
+pub mod secret_file;
+
 /// Insecure settings, refused where others reach them.
 pub mod exposure;
 
