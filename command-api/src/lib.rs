@@ -1,5 +1,8 @@
 //! Commands over HTTP: everything that writes tasks. Reads in this order.
 
+// what is to be told goes by service_kit::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// The one place that knows every refusal's problem.
 pub mod refusal;
 

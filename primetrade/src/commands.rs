@@ -1,7 +1,7 @@
 //! The commands but `serve`: each opens the databases, does its work and gives a report.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
@@ -13,6 +13,7 @@ use identity::{Account, AccountChange, Accounts, Email, IdentityError, Name, New
 use projector::rebuild;
 use serde_json::{Value, json};
 use service_kit::auth::Role;
+use service_kit::stderr;
 use service_kit::token::RootSecret;
 use tokio_util::sync::CancellationToken;
 
@@ -22,11 +23,11 @@ use crate::doctor;
 use crate::export;
 use crate::import::Import;
 use crate::output::{Progress, Report, Unit};
+use crate::password;
 use crate::privileges::FILE_ON_STDIN;
 use crate::written_file::WrittenFile;
 use crate::{Failure, settings::Settings};
 
-const PASSWORD_BYTES_MAX: u64 = 4 << 10;
 const ACCOUNTS_PAGE_MAX: i64 = 500;
 const FILE_BUFFER_BYTES: usize = 256 << 10;
 
@@ -86,12 +87,12 @@ pub async fn user(databases: &Databases, command: cli::User) -> Result<Report, F
             let name = name.unwrap_or_else(|| email.as_str().split('@').next().unwrap_or_default().to_owned());
             let name = Name::parse(&name).map_err(|invalid| Failure::Invalid("--name", invalid))?;
             let role = if admin { Role::Admin } else { Role::User };
-            let account = accounts.create(NewAccount { email, name, password: read_password()?, role }).await?;
+            let account = accounts.create(NewAccount { email, name, password: read_password().await?, role }).await?;
             Ok(Report::good(format!("Made the account {}", line_of(&account)), object_of(&account)))
         }
         cli::User::Password { email, password: _ } => {
             let account = find(&accounts, &email).await?;
-            accounts.set_password(account.id, read_password()?).await?;
+            accounts.set_password(account.id, read_password().await?).await?;
             Ok(Report::good(
                 format!("The password of {} was set, and its sessions have ended.", account.email),
                 object_of(&account),
@@ -133,16 +134,9 @@ async fn find(accounts: &Accounts, email: &str) -> Result<Account, Failure> {
     accounts.find_by_email(&email).await?.ok_or_else(|| Failure::NoAccount(email.as_str().to_owned()))
 }
 
-/// The first line of standard input.
-fn read_password() -> Result<Password, Failure> {
-    if io::stdin().is_terminal() {
-        eprint!("Password (it is shown as you type; better: a pipe): ");
-    }
-    let mut text = String::new();
-    let read = io::stdin().lock().take(PASSWORD_BYTES_MAX).read_to_string(&mut text);
-    read.map_err(|error| Failure::File("standard input".to_owned(), error))?;
-    let line = text.lines().next().unwrap_or_default();
-    Password::parse(line).map_err(|invalid| Failure::Invalid("the password", invalid))
+async fn read_password() -> Result<Password, Failure> {
+    let line = password::read_line().await.map_err(|error| Failure::File("standard input".to_owned(), error))?;
+    Password::parse(&line).map_err(|invalid| Failure::Invalid("the password", invalid))
 }
 
 fn line_of(account: &Account) -> String {
@@ -243,7 +237,7 @@ pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, 
     let json = json!({ "tasks": summary.tasks, "lines": summary.lines, "seconds": seconds });
     if to_stdout {
         // Standard output holds the export itself, and nothing after it.
-        eprintln!("{text}");
+        stderr::say(&text);
         return Ok(Report { good: true, text: String::new(), json: None });
     }
     Ok(Report::good(text, json))

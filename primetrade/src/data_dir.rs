@@ -13,8 +13,9 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use uuid::Uuid;
 
@@ -65,6 +66,36 @@ pub enum DataDirError {
         path: String,
         /// Process id of the other copy, where it could be read.
         pid: Option<String>,
+    },
+    /// Postgres would refuse it, and say so in its log only.
+    #[error(
+        "PostgreSQL refuses {path}: others may write or read there (its mode is {mode:04o}). Run: chmod 700 {path} (where Kubernetes opens it again at each start of the pod: fsGroupChangePolicy: OnRootMismatch, or a volume without fsGroup)"
+    )]
+    OpenCluster {
+        /// The cluster's folder.
+        path: String,
+        /// Its mode.
+        mode: u32,
+    },
+    /// `initdb` asks for the name.
+    #[error(
+        "this process runs as user id {uid}, which has no name on this machine, and PostgreSQL needs one to make its database. Give it a name (a line in /etc/passwd: primetrade:x:{uid}:{gid}::/:/sbin/nologin; with Docker: -v of such a file at /etc/passwd, or --user of a user of the image), or give a database with PRIMETRADE_DATABASE_URL"
+    )]
+    NoUserName {
+        /// The user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+    /// It is to be read by its owner alone.
+    #[error(
+        "others can read {path} (its mode is {mode:04o}), and with it make tokens of any account. Run: chmod 600 {path}"
+    )]
+    OpenSecret {
+        /// The file.
+        path: String,
+        /// Its mode.
+        mode: u32,
     },
     /// The secret file holds something else.
     #[error(
@@ -180,12 +211,38 @@ impl DataDir {
         if !path.exists() {
             self.make_secret(&path)?;
         }
+        let mode = mode_of(&path)?;
+        if mode & 0o077 != 0 {
+            return Err(DataDirError::OpenSecret { path: path.display().to_string(), mode });
+        }
         let secret = fs::read_to_string(&path).map_err(failed("read", &path))?;
         let secret = secret.trim();
         if secret.len() < 32 {
             return Err(DataDirError::BadSecret { path: path.display().to_string() });
         }
         Ok(secret.to_owned())
+    }
+
+    /// What would keep Postgres from its folder, or from making it, before it is asked to.
+    ///
+    /// # Errors
+    /// Others may enter the folder; or this user has no name.
+    pub fn check_for_postgres(&self) -> Result<(), DataDirError> {
+        let cluster = self.join("postgres");
+        if cluster.exists() {
+            // u=rwx,g=rx is the most that Postgres takes
+            let mode = mode_of(&cluster)?;
+            return match mode & 0o027 {
+                0 => Ok(()),
+                _ => Err(DataDirError::OpenCluster { path: cluster.display().to_string(), mode }),
+            };
+        }
+        let named = Command::new("id").arg("-un").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if named.is_ok_and(|status| !status.success()) {
+            let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            return Err(DataDirError::NoUserName { uid, gid });
+        }
+        Ok(())
     }
 
     /// Written beside, then linked: who comes second finds the first one's, never half of one.
@@ -224,6 +281,11 @@ pub fn require(path: &Path, entry: &'static str) -> Result<(), DataDirError> {
     }
 }
 
+fn mode_of(path: &Path) -> Result<u32, DataDirError> {
+    let meta = fs::metadata(path).map_err(failed("look at", path))?;
+    Ok(meta.permissions().mode() & 0o7777)
+}
+
 /// Makes a folder (0700) and its parents (as usual).
 ///
 /// # Errors
@@ -252,7 +314,6 @@ mod tests {
 
     #[test]
     fn the_secret_is_made_once_and_only_for_the_owner() {
-        use std::os::unix::fs::PermissionsExt;
         let path = scratch();
         let dir = DataDir::open(&path.join("data")).unwrap();
         let secrets: Vec<String> = std::thread::scope(|scope| {
@@ -262,6 +323,12 @@ mod tests {
         assert!(secrets.iter().all(|secret| *secret == secrets[0] && secret.len() == 64));
         assert_eq!(fs::metadata(dir.join("secret")).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+        for mode in [0o640, 0o604, 0o660] {
+            fs::set_permissions(dir.join("secret"), fs::Permissions::from_mode(mode)).unwrap();
+            let refused = dir.secret().unwrap_err().to_string();
+            assert!(refused.contains("chmod 600") && refused.contains(&format!("{mode:04o}")), "{refused}");
+        }
+        fs::set_permissions(dir.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(dir.join("secret"), "short").unwrap();
         assert!(matches!(dir.secret(), Err(DataDirError::BadSecret { .. })));
         fs::remove_dir_all(path).unwrap();

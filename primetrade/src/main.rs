@@ -1,5 +1,8 @@
 //! `primetrade`: the whole of PrimeTrade in one process, and the operator's command line.
 
+// what is to be told goes by service_kit::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// Postgres' programs on this machine.
 mod binaries;
 /// The command line.
@@ -22,6 +25,8 @@ mod import;
 mod lines;
 /// Reports and progress.
 mod output;
+/// A password, typed or piped.
+mod password;
 /// The private Postgres: made, started, shared, stopped, recovered.
 mod postgres;
 /// Root becomes an ordinary user first.
@@ -40,12 +45,13 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use secrecy::SecretString;
+use service_kit::arguments;
 use service_kit::config::{ConfigError, Origin};
 use service_kit::database::DatabaseError;
 use service_kit::interrupt::Interrupt;
 use service_kit::listeners::{ListenError, Listeners};
+use service_kit::stderr;
 use service_kit::telemetry::{self, TelemetryError};
 use service_kit::token::RootSecret;
 use service_kit::traces;
@@ -111,6 +117,8 @@ enum Failure {
     Invalid(&'static str, domain::Invalid),
     #[error("{0}: {1}")]
     File(String, io::Error),
+    #[error("the result could not be written to standard output: {0}. What was asked for was done")]
+    NotTold(io::Error),
     #[error("the program could not be set up: {0}")]
     Setup(io::Error),
     #[error("interrupted")]
@@ -118,25 +126,38 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match arguments::read() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     let json = cli.json;
+    let is_server = matches!(cli.command, Command::Serve { .. });
+    if is_server {
+        stderr::wait_for_nobody();
+    }
     let outcome = prepare(&cli).and_then(|settings| match cli.command {
         Command::Brief(Brief::Config) => commands::config(&settings),
         command => in_runtime(settings, command),
     });
-    match outcome {
-        Ok(report) => {
-            let printed = report.print(json);
-            if printed.is_ok() && report.good { ExitCode::SUCCESS } else { ExitCode::from(1) }
-        }
+    let print = |result: String| if is_server { output::print_at_once(result) } else { output::print(&result) };
+    let outcome = outcome.and_then(|report| {
+        report.result(json).map_or(Ok(()), print).map_err(Failure::NotTold)?;
+        Ok(report.good)
+    });
+    let status = match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(failure) => {
-            eprintln!("error: {failure}");
+            stderr::say(&format!("error: {failure}"));
             if json {
-                println!("{}", serde_json::json!({ "error": failure.to_string() }));
+                // the exit status says it too
+                let _ = print(serde_json::json!({ "error": failure.to_string() }).to_string());
             }
             ExitCode::from(COULD_NOT_RUN)
         }
-    }
+    };
+    stderr::flush();
+    status
 }
 
 /// What has to happen before a thread is started: the configuration, and root's farewell.
@@ -226,6 +247,7 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
                 if is_server {
                     server_lock = Some(dir.lock_for_server().map_err(PostgresError::from)?);
                 }
+                dir.check_for_postgres().map_err(PostgresError::from)?;
                 Databases::open_private(&dir, settings.postgres_bin.as_deref()).await
             }
         }
@@ -266,7 +288,7 @@ async fn work(
         }
         Task::Import(args) => {
             if let Some(hint) = commands::format_hint(&args.file, args.format) {
-                eprintln!("{hint}");
+                stderr::say(hint);
             }
             commands::import(databases, args, stop).await
         }

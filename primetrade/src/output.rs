@@ -1,11 +1,12 @@
 //! What a command says: messages and progress on standard error, its result at the end on standard output.
 
-use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
+use service_kit::stderr;
 
 /// A bar is shown for what takes longer than this.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
@@ -30,21 +31,36 @@ impl Report {
         Self { good: true, text: text.into(), json: Some(json) }
     }
 
-    /// Prints it to standard output, in the form asked for.
-    ///
-    /// # Errors
-    /// Nobody reads any more.
-    pub fn print(&self, json: bool) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
-        if json {
-            if let Some(json) = &self.json {
-                writeln!(out, "{json}")?;
-            }
-        } else if !self.text.is_empty() {
-            writeln!(out, "{}", self.text)?;
+    /// What standard output gets, in the form asked for.
+    #[must_use]
+    pub fn result(&self, json: bool) -> Option<String> {
+        match (json, &self.json) {
+            (true, json) => json.as_ref().map(Value::to_string),
+            (false, _) => (!self.text.is_empty()).then(|| self.text.clone()),
         }
-        out.flush()
     }
+}
+
+/// Prints a command's result to standard output. A reader that has had enough (`| head`) is no error.
+///
+/// # Errors
+/// It could not be written.
+pub fn print(result: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{result}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// The same for a server, which waits for no reader.
+///
+/// # Errors
+/// It could not be written.
+pub fn print_at_once(result: String) -> io::Result<()> {
+    let (sender, printed) = mpsc::sync_channel(1);
+    std::thread::spawn(move || sender.send(print(&result)));
+    printed.recv_timeout(stderr::LAST_TIME_MAX).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// What a bar counts.
@@ -86,7 +102,7 @@ impl Progress {
         }
         let began = Instant::now();
         let state = Mutex::new(State { shown: false, last_line: began });
-        Self { bar, unit, began, terminal: std::io::stderr().is_terminal(), state }
+        Self { bar, unit, began, terminal: io::stderr().is_terminal(), state }
     }
 
     /// So far.
@@ -104,9 +120,12 @@ impl Progress {
     /// A line that stays, above the bar.
     pub fn say(&self, line: &str) {
         if self.lock().shown && self.terminal {
-            self.bar.suspend(|| eprintln!("{line}"));
+            self.bar.suspend(|| {
+                stderr::say(line);
+                stderr::flush();
+            });
         } else {
-            eprintln!("{line}");
+            stderr::say(line);
         }
     }
 
@@ -127,10 +146,10 @@ impl Progress {
                 Unit::Bytes => "bytes",
                 Unit::Things(things) => things,
             };
-            match self.bar.length().filter(|total| *total > 0) {
-                Some(total) => eprintln!("{} % of {total} {what}  {message}", position.saturating_mul(100) / total),
-                None => eprintln!("{position} {what}  {message}"),
-            }
+            stderr::say(&match self.bar.length().filter(|total| *total > 0) {
+                Some(total) => format!("{} % of {total} {what}  {message}", position.saturating_mul(100) / total),
+                None => format!("{position} {what}  {message}"),
+            });
         }
     }
 

@@ -11,6 +11,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use service_kit::interrupt::Interrupt;
 
+use service_kit::stderr;
+
 use crate::data_dir::{self, OWN_ENTRIES};
 use crate::written_file::WrittenFile;
 
@@ -152,6 +154,8 @@ pub fn hand_down(
             }
         }
     }
+    // what was said would go with this program
+    stderr::flush();
     Err(PrivilegesError::Exec { user: user.name, source: command.exec() })
 }
 
@@ -282,13 +286,13 @@ fn move_elsewhere(path: &Path, closed: &Path, user: &User) -> Result<PathBuf, Pr
     data_dir::make_dir(&target)?;
     let linked = fs::remove_dir(path).and_then(|()| symlink(&target, path));
     linked.map_err(data_dir::failed("put a link in the place of", path))?;
-    eprintln!(
+    stderr::say(&format!(
         "note: {} is closed to user {}, as whom PostgreSQL runs; the data is kept in {}, and {} is a link to it",
         closed.display(),
         user.name,
         target.display(),
         path.display()
-    );
+    ));
     give_data_dir(&target, user)
 }
 

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use service_kit::config::{self, ConfigError, DatabaseUrls, Listen, Log, Origin, Source, VARIABLES, Variable};
-use service_kit::exposure;
 use service_kit::server::{EdgeSettings, Tls};
 use service_kit::token::RootSecret;
+use service_kit::{database_url, exposure};
 
 use crate::privileges::{FILE_ON_STDIN, HANDED_DOWN};
 
@@ -94,13 +94,6 @@ impl Settings {
             source.set("PRIMETRADE_DATA_DIR", path.to_string_lossy());
         }
         let databases = DatabaseUrls::read(&source)?;
-        for (name, url) in [
-            ("PRIMETRADE_DATABASE_URL", &databases.write),
-            ("PRIMETRADE_READ_DATABASE_URL", &databases.read),
-            ("PRIMETRADE_READ_REPLICA_URL", &databases.replica),
-        ] {
-            check_url(name, url.as_ref())?;
-        }
         if databases.write.is_none() && databases.read.is_some() {
             let reason = "it needs PRIMETRADE_DATABASE_URL beside it, since the private PostgreSQL keeps both";
             return Err(config::invalid("PRIMETRADE_READ_DATABASE_URL", &reason));
@@ -166,6 +159,8 @@ impl Settings {
             let given = self.source.text(variable.name)?;
             let origin = self.source.origin(variable.name).as_str();
             let value = match given {
+                // a password may look like a URL
+                Some(_) if variable.secret && !variable.name.ends_with("_URL") => Some("(set)".to_owned()),
                 Some(value) if variable.secret => Some(untold(&value)),
                 Some(value) => Some(value),
                 None => self.default_of(variable),
@@ -178,11 +173,14 @@ impl Settings {
     fn default_of(&self, variable: &Variable) -> Option<String> {
         let data_dir = self.data_dir.display();
         match variable.name {
-            "PRIMETRADE_DATABASE_URL" => Some(format!("(private, in {data_dir})")),
-            "PRIMETRADE_READ_DATABASE_URL" => match &self.databases.read {
-                Some(url) => Some(untold(url.expose_secret())),
-                None => Some(format!("(private, in {data_dir})")),
-            },
+            "PRIMETRADE_DATABASE_URL" => Some(match &self.databases.write {
+                Some(url) => untold(url.expose_secret()),
+                None => format!("(private, in {data_dir})"),
+            }),
+            "PRIMETRADE_READ_DATABASE_URL" => Some(match &self.databases.read {
+                Some(url) => untold(url.expose_secret()),
+                None => format!("(private, in {data_dir})"),
+            }),
             "PRIMETRADE_SECRET" if self.data_dir.join("secret").exists() => Some(format!("(set, in {data_dir})")),
             "PRIMETRADE_SECRET" => Some(format!("(made at the first start, in {data_dir})")),
             _ => variable.default.map(str::to_owned),
@@ -190,22 +188,9 @@ impl Settings {
     }
 }
 
-fn check_url(name: &str, url: Option<&SecretString>) -> Result<(), ConfigError> {
-    let parsed = url.map(|url| url.expose_secret().parse::<sqlx::postgres::PgConnectOptions>()).transpose();
-    match parsed {
-        Ok(_) => Ok(()),
-        // The error of the parser may quote what it could not read.
-        Err(_) => Err(config::invalid(name, &"it is not a URL as postgres://user:password@host:5432/database")),
-    }
-}
-
 /// Of a URL only where it leads to; of any other secret only that there is one.
 fn untold(value: &str) -> String {
-    let Some((scheme, rest)) = value.split_once("://") else { return "(set)".to_owned() };
-    let rest = rest.split('?').next().unwrap_or_default();
-    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}/{path}")
+    database_url::shown(value).unwrap_or_else(|| "(set)".to_owned())
 }
 
 #[cfg(test)]

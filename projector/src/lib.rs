@@ -1,5 +1,8 @@
 //! Folds the log into the read models: while events come, and from the beginning into a new generation.
 
+// what is to be told goes by service_kit::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// What an event makes of a task's row. Pure.
 pub mod fold;
 

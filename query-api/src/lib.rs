@@ -4,6 +4,9 @@
 //! name is the ETag and the cache's version, so nothing is ever invalidated, and any number of processes on one
 //! database are right without knowing of each other.
 
+// what is to be told goes by service_kit::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use axum::Router;
 use axum::extract::FromRef;
 use service_kit::openapi::{Described, Operation, Routes, Tag};

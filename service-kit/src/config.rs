@@ -21,10 +21,10 @@ use std::str::FromStr;
 
 use axum::http::Uri;
 use axum::http::uri::Authority;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
-use crate::config_file;
 use crate::token::{RootSecret, SECRET_LENGTH_MIN};
+use crate::{config_file, database_url, neighbours, secret_file};
 
 /// Names the file that [`Source::add_file`] reads, where no flag does.
 pub const CONFIG_FILE: &str = "PRIMETRADE_CONFIG_FILE";
@@ -41,7 +41,17 @@ pub const VARIABLES: &[Variable] = &[
     Variable::open("PRIMETRADE_OPS_LISTEN", None, "livez, readyz and metrics move to this address"),
     Variable::open("PRIMETRADE_DATA_DIR", Some("./data"), "data folder of a single process"),
     Variable::secret("PRIMETRADE_DATABASE_URL", "event store and identity"),
+    Variable::open("PRIMETRADE_DATABASE_HOST", None, "beside the URL or instead: nothing is escaped in these"),
+    Variable::open("PRIMETRADE_DATABASE_PORT", None, "its port, 5432 by itself"),
+    Variable::open("PRIMETRADE_DATABASE_USER", None, "who we are there"),
+    Variable::secret("PRIMETRADE_DATABASE_PASSWORD", "its password"),
+    Variable::open("PRIMETRADE_DATABASE_NAME", None, "which database there"),
     Variable::secret("PRIMETRADE_READ_DATABASE_URL", "read models, default the same"),
+    Variable::open("PRIMETRADE_READ_DATABASE_HOST", None, "as above, of the read models"),
+    Variable::open("PRIMETRADE_READ_DATABASE_PORT", None, "its port, 5432 by itself"),
+    Variable::open("PRIMETRADE_READ_DATABASE_USER", None, "who we are there"),
+    Variable::secret("PRIMETRADE_READ_DATABASE_PASSWORD", "its password"),
+    Variable::open("PRIMETRADE_READ_DATABASE_NAME", None, "which database there"),
     Variable::secret("PRIMETRADE_READ_REPLICA_URL", "replica for reads, optional"),
     Variable::secret("PRIMETRADE_SECRET", "authenticates tokens and cursors, encrypts keys"),
     Variable::open("PRIMETRADE_JWKS_URL", None, "keys for services without the identity database"),
@@ -214,14 +224,15 @@ impl Source {
                 Err(_) => source.unreadable.push(name),
             }
         }
+        neighbours::remove(&mut source.variables);
         source
     }
 
     /// Given variables, for tests.
     #[must_use]
     pub fn from_pairs<K: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        let variables = pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
-        Self { variables, ..Self::default() }
+        let pairs = pairs.into_iter().map(|(k, v)| (OsString::from(k.into()), OsString::from(v.into())));
+        Self::of_variables(pairs)
     }
 
     /// Puts the configuration file over the variables: the one of the flag, else of [`CONFIG_FILE`], if there is any.
@@ -344,7 +355,10 @@ impl Source {
     pub fn list<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Vec<T>, ConfigError> {
         let text = self.text(name)?.unwrap_or_default();
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        parts.map(|part| part.parse().map_err(|e| invalid(name, &format!("{part}: {e}")))).collect()
+        let part = |(index, part): (usize, &str)| {
+            part.parse().map_err(|error| invalid(name, &format!("number {} of its list: {error}", index + 1)))
+        };
+        parts.enumerate().map(part).collect()
     }
 }
 
@@ -356,7 +370,8 @@ fn text_in(settings: &BTreeMap<String, String>, name: &str) -> Result<Option<Str
         (Some(value), None) => Ok(Some(value.clone())),
         (None, Some(path)) => {
             let path = PathBuf::from(path);
-            match std::fs::read_to_string(&path) {
+            let read = if is_secret(name) { secret_file::read(&path) } else { std::fs::read_to_string(&path) };
+            match read {
                 Ok(content) => Ok(Some(content.trim_end_matches(['\r', '\n']).to_owned())),
                 Err(source) => Err(ConfigError::File { name: name.into(), path, source }),
             }
@@ -365,7 +380,13 @@ fn text_in(settings: &BTreeMap<String, String>, name: &str) -> Result<Option<Str
     }
 }
 
-/// An error for a value that was read and cannot be taken.
+/// Whether a variable's value is never shown.
+pub(crate) fn is_secret(name: &str) -> bool {
+    VARIABLES.iter().any(|variable| variable.secret && variable.name == name)
+}
+
+/// An error for a value that was read and cannot be taken. The reason has no part of it: who has taken one variable for
+/// another would find a password in the log.
 #[must_use]
 pub fn invalid(name: &str, reason: &dyn std::fmt::Display) -> ConfigError {
     ConfigError::Invalid { name: name.into(), reason: reason.to_string() }
@@ -423,24 +444,15 @@ pub struct DatabaseUrls {
 }
 
 impl DatabaseUrls {
-    /// `PRIMETRADE_DATABASE_URL`, `PRIMETRADE_READ_DATABASE_URL`, `PRIMETRADE_READ_REPLICA_URL`.
+    /// `PRIMETRADE_DATABASE_URL` and `PRIMETRADE_READ_DATABASE_URL`, each with the settings beside it
+    /// ([`database_url`]), and `PRIMETRADE_READ_REPLICA_URL`.
     ///
     /// # Errors
-    /// When one is not a Postgres URL.
+    /// When one is not a Postgres URL, or two settings say the same.
     pub fn read(source: &Source) -> Result<Self, ConfigError> {
-        let url = |name: &str| {
-            let url = source.secret(name)?;
-            let postgres = |url: &SecretString| {
-                ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme))
-            };
-            match url {
-                Some(url) if !postgres(&url) => Err(invalid(name, &"it begins with postgres://")),
-                url => Ok(url),
-            }
-        };
-        let write = url("PRIMETRADE_DATABASE_URL")?;
-        let read = url("PRIMETRADE_READ_DATABASE_URL")?.or_else(|| write.clone());
-        Ok(Self { write, read, replica: url("PRIMETRADE_READ_REPLICA_URL")? })
+        let write = database_url::read(source, "PRIMETRADE_DATABASE")?;
+        let read = database_url::read(source, "PRIMETRADE_READ_DATABASE")?.or_else(|| write.clone());
+        Ok(Self { write, read, replica: database_url::read_url(source, "PRIMETRADE_READ_REPLICA_URL")? })
     }
 }
 
@@ -461,11 +473,11 @@ pub fn root_secret(source: &Source) -> Result<Option<RootSecret>, ConfigError> {
 pub fn cors_origins(source: &Source) -> Result<Vec<String>, ConfigError> {
     const NAME: &str = "PRIMETRADE_CORS_ORIGINS";
     let origins: Vec<String> = source.list(NAME)?;
-    match origins.iter().find(|origin| *origin != "*" && !is_origin(origin)) {
-        Some(origin) => Err(invalid(
-            NAME,
-            &format!("{origin}: it is * or an origin as https://app.example, with nothing after the host"),
-        )),
+    match origins.iter().position(|origin| *origin != "*" && !is_origin(origin)) {
+        Some(index) => {
+            let what = "is not * or an origin as https://app.example, with nothing after the host";
+            Err(invalid(NAME, &format!("number {} of its list {what}", index + 1)))
+        }
         None => Ok(origins),
     }
 }
@@ -547,8 +559,8 @@ pub fn check_forms(source: &Source) -> Result<(), ConfigError> {
         }
     }
     const BROKERS: &str = "PRIMETRADE_KAFKA_BROKERS";
-    if let Some(broker) = source.list::<String>(BROKERS)?.iter().find(|broker| !is_host_and_port(broker)) {
-        return Err(invalid(BROKERS, &format!("{broker}: it is host:port, with commas between")));
+    if let Some(index) = source.list::<String>(BROKERS)?.iter().position(|broker| !is_host_and_port(broker)) {
+        return Err(invalid(BROKERS, &format!("number {} of its list is not host:port", index + 1)));
     }
     for (name, max) in [
         ("PRIMETRADE_KAFKA_PARTITIONS", KAFKA_PARTITIONS_MAX),
@@ -606,8 +618,11 @@ impl Log {
     /// When the filter cannot be read or the format is neither.
     pub fn read(source: &Source) -> Result<Self, ConfigError> {
         let filter = source.text("PRIMETRADE_LOG")?.unwrap_or_else(|| "info".into());
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
-            return Err(invalid("PRIMETRADE_LOG", &error));
+        if tracing_subscriber::EnvFilter::try_new(&filter).is_err() {
+            return Err(invalid(
+                "PRIMETRADE_LOG",
+                &"it is a level (error, warn, info, debug, trace), or as in RUST_LOG",
+            ));
         }
         let json = match source.text("PRIMETRADE_LOG_FORMAT")?.as_deref() {
             None | Some("text") => false,
@@ -694,11 +709,16 @@ mod tests {
     fn a_secret_may_come_from_a_file() {
         let path = std::env::temp_dir().join(format!("service-kit-{}", uuid::Uuid::new_v4()));
         std::fs::write(&path, "a secret from a file, long enough\n").expect("writes");
+        let permissions = |mode| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode));
+        permissions(0o600).expect("permissions");
         let file = path.to_str().expect("utf-8");
         let read = source(&[("PRIMETRADE_SECRET_FILE", file)]).text("PRIMETRADE_SECRET").expect("reads");
         assert_eq!(read.as_deref(), Some("a secret from a file, long enough"));
         let both = source(&[("PRIMETRADE_SECRET_FILE", file), ("PRIMETRADE_SECRET", "x")]);
         assert!(matches!(both.text("PRIMETRADE_SECRET"), Err(ConfigError::Both { .. })));
+        permissions(0o644).expect("permissions");
+        let open = source(&[("PRIMETRADE_SECRET_FILE", file)]).text("PRIMETRADE_SECRET").expect_err("open to all");
+        assert!(open.to_string().contains("PRIMETRADE_SECRET_FILE") && open.to_string().contains("chmod"), "{open}");
         std::fs::remove_file(&path).expect("removes");
         let gone = source(&[("PRIMETRADE_SECRET_FILE", file)]).text("PRIMETRADE_SECRET").expect_err("gone");
         assert!(gone.to_string().contains("PRIMETRADE_SECRET_FILE"), "{gone}");
@@ -783,6 +803,8 @@ mod tests {
                 let error = check(name, value).expect_err(&format!("{name}={value}")).to_string();
                 assert!(error.starts_with(name) && !error.contains("hunter2"), "{error}");
             }
+            let error = check(name, "me:hunter2 or so").expect_err(name).to_string();
+            assert!(error.starts_with(name) && !error.contains("hunter2"), "{error}");
         }
     }
 

@@ -7,7 +7,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use crate::config::{CONFIG_FILE, ConfigError, invalid};
+use crate::config::{CONFIG_FILE, ConfigError, invalid, is_secret};
+use crate::secret_file;
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -23,7 +24,17 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(wrong(format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
-    parse(&text).map_err(|(line, reason)| wrong(format!("line {line}: {reason}")))
+    let settings = parse(&text).map_err(|(line, reason)| wrong(format!("line {line}: {reason}")))?;
+    if let Some((name, _)) = settings.iter().find(|(name, value)| is_secret(name) && tells(value)) {
+        let checked = path.metadata().and_then(|metadata| secret_file::check(path, &metadata));
+        checked.map_err(|error| wrong(format!("{name} stands in it: {error}")))?;
+    }
+    Ok(settings)
+}
+
+/// Whether a value is more than an address.
+fn tells(value: &str) -> bool {
+    !value.is_empty() && (!value.contains("://") || value.contains('@') || value.contains("password"))
 }
 
 fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {

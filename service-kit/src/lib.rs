@@ -3,6 +3,9 @@
 //!
 //! A router of one service needs no middleware of its own: `server::edge` puts all of it around the merged router, once.
 
+// what is to be told goes by service_kit::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// Every error answer: one table of codes, RFC 9457 `application/problem+json`.
 pub mod problem;
 
@@ -56,11 +59,22 @@ pub mod documents;
 /// The middleware around everything, and the HTTP server under it.
 pub mod server;
 
+/// The arguments of a program.
+pub mod arguments;
+
 /// Settings: variables, a file, flags.
 pub mod config;
 
 /// The file.
 pub mod config_file;
+
+/// Where a database is, from a URL and settings beside it.
+pub mod database_url;
+
+mod neighbours;
+
+/// Files with secrets in them.
+pub mod secret_file;
 
 /// Insecure settings, refused where others reach them.
 pub mod exposure;
@@ -91,6 +105,9 @@ pub mod listeners;
 
 /// A service as a process: configured, built, served, drained.
 pub mod service;
+
+/// Standard error: a bounded queue that nobody waits for.
+pub mod stderr;
 
 /// Logs and metrics.
 pub mod telemetry;

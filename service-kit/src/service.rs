@@ -25,6 +25,7 @@ use sqlx::PgPool;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::arguments;
 use crate::auth::Verifier;
 use crate::config::{self, ConfigError, DatabaseUrls, Listen, Log, Source};
 use crate::database;
@@ -37,6 +38,7 @@ use crate::listeners::{Answers, ListenError, Listeners};
 use crate::redis::{Address, Redis};
 use crate::revocations;
 use crate::server::{self, EdgeSettings, Tls};
+use crate::stderr;
 use crate::telemetry;
 use crate::token::RootSecret;
 use crate::traces;
@@ -59,6 +61,7 @@ const _: () = assert!(
             + BACKGROUND_STOP_MS_MAX as u128
             + traces::LAST_TIME_MAX.as_millis()
             + RUNTIME_STOP_MS_MAX as u128
+            + stderr::LAST_TIME_MAX.as_millis()
 );
 
 /// Exit status of what could not run.
@@ -244,28 +247,33 @@ pub fn run<B>(name: &'static str, port: u16, build: B) -> ExitCode
 where
     B: AsyncFnOnce(&mut Starting) -> Result<Built, StartError>,
 {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return told(&Failure::Start(error.into())),
+    let flags = match arguments::read::<Flags>() {
+        Ok(flags) => flags,
+        Err(status) => return status,
     };
-    let ended = runtime.block_on(live(name, port, build));
-    runtime.shutdown_timeout(Duration::from_millis(RUNTIME_STOP_MS_MAX));
-    match ended {
+    stderr::wait_for_nobody();
+    let ended = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = ended.map_err(|error| Failure::Start(error.into())).and_then(|runtime| {
+        let ended = runtime.block_on(live(name, port, flags, build));
+        runtime.shutdown_timeout(Duration::from_millis(RUNTIME_STOP_MS_MAX));
+        ended
+    });
+    let status = match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => told(&failure),
-    }
+        Err(failure) => {
+            stderr::say(&format!("error: {failure}"));
+            ExitCode::from(if matches!(failure, Failure::Died(_)) { DIED } else { COULD_NOT_RUN })
+        }
+    };
+    stderr::flush();
+    status
 }
 
-fn told(failure: &Failure) -> ExitCode {
-    eprintln!("error: {failure}");
-    ExitCode::from(if matches!(failure, Failure::Died(_)) { DIED } else { COULD_NOT_RUN })
-}
-
-async fn live<B>(name: &'static str, port: u16, build: B) -> Result<(), Failure>
+async fn live<B>(name: &'static str, port: u16, flags: Flags, build: B) -> Result<(), Failure>
 where
     B: AsyncFnOnce(&mut Starting) -> Result<Built, StartError>,
 {
-    let (mut starting, listen) = read(port)?;
+    let (mut starting, listen) = read(port, flags)?;
     let interrupt = Interrupt::listen().map_err(|error| Failure::Start(error.into()))?;
     let metrics = telemetry::metrics().map_err(|error| Failure::Start(error.into()))?;
     let _traces = traces::from(&starting.source, name).map_err(|error| Failure::Start(error.into()))?;
@@ -303,8 +311,7 @@ where
 }
 
 /// The configuration, once, and the logs as it has them.
-fn read(port: u16) -> Result<(Starting, Listen), Failure> {
-    let flags = Flags::parse();
+fn read(port: u16, flags: Flags) -> Result<(Starting, Listen), Failure> {
     let starting = || -> Result<_, StartError> {
         let mut source = Source::from_env();
         source.add_file(flags.config.as_deref())?;

@@ -18,6 +18,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::Log;
 use crate::context::{self, RequestContext};
+use crate::stderr;
 
 /// Upper bounds of the buckets of everything that is measured in seconds.
 const SECONDS_BUCKETS: [f64; 16] =
@@ -61,11 +62,13 @@ pub fn init_logs(log: &Log) -> Result<(), TelemetryError> {
     if log.json {
         let format = OfRequest { format: fmt::format().json().flatten_event(true), json: true };
         let layer = fmt::layer().fmt_fields(fmt::format::JsonFields::new()).event_format(format);
-        registry.with(layer.with_writer(std::io::stderr)).try_init()?;
+        registry.with(layer.with_writer(stderr::Log).log_internal_errors(false)).try_init()?;
     } else {
         let format = OfRequest { format: fmt::format(), json: false };
-        registry.with(fmt::layer().event_format(format).with_writer(std::io::stderr)).try_init()?;
+        let layer = fmt::layer().event_format(format).with_ansi(stderr::has_colours());
+        registry.with(layer.with_writer(stderr::Log).log_internal_errors(false)).try_init()?;
     }
+    stderr::tell_panics();
     Ok(())
 }
 
@@ -131,6 +134,8 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
         .set_buckets_for_metric(Matcher::Full("task_completion_duration_seconds".into()), &LONG_SECONDS_BUCKETS)?
         .set_buckets(&COUNT_BUCKETS)?
         .install_recorder()?;
+    // it stands there from the start, with what was dropped before there were metrics
+    metrics::counter!("log_lines_dropped_total").absolute(stderr::dropped());
     let upkeep = HANDLE.get_or_init(|| handle).clone();
     let kept = upkeep.clone();
     tokio::spawn(async move {

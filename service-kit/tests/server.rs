@@ -544,6 +544,7 @@ async fn tls_with_http2_or_http1_and_strict_transport_security() {
     let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
     std::fs::write(&cert_file, made.cert.pem()).expect("writes");
     std::fs::write(&key_file, made.signing_key.serialize_pem()).expect("writes");
+    std::fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("permissions");
     let file = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
     let source = |cert: String, key: String| {
         Source::from_pairs([("PRIMETRADE_TLS_CERT_FILE", cert), ("PRIMETRADE_TLS_KEY_FILE", key)])

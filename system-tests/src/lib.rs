@@ -29,6 +29,8 @@ pub mod document;
 
 pub mod client;
 
+pub mod terminal;
+
 pub mod raw_http;
 
 pub mod flood;

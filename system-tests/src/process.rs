@@ -1,6 +1,7 @@
 //! A program of ours as a process: started on a port of its own, watched by `/readyz`, killed, paused, ended in order.
 
 use std::fs;
+use std::io::{PipeReader, PipeWriter};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -28,6 +29,8 @@ pub struct Process {
     variables: Vec<(String, String)>,
     dir: PathBuf,
     port: u16,
+    /// Standard error, where nobody reads it.
+    unread: Option<(PipeReader, PipeWriter)>,
     child: Mutex<Option<Child>>,
 }
 
@@ -35,9 +38,35 @@ impl Process {
     /// Starts one, without waiting until it is ready. `--listen` and a port of its own come after the arguments.
     pub fn start(program: &'static str, arguments: Vec<String>, variables: Vec<(String, String)>) -> Process {
         let (dir, port) = (temp_dir(program), free_port());
-        let process = Process { program, arguments, variables, dir, port, child: Mutex::new(None) };
+        let process = Process { program, arguments, variables, dir, port, unread: None, child: Mutex::new(None) };
         process.spawn();
         process
+    }
+
+    /// The same, but its log goes into a pipe that nobody reads.
+    pub fn start_unread(program: &'static str, arguments: Vec<String>, variables: Vec<(String, String)>) -> Process {
+        let (dir, port) = (temp_dir(program), free_port());
+        let unread = Some(std::io::pipe().expect("a pipe"));
+        let process = Process { program, arguments, variables, dir, port, unread, child: Mutex::new(None) };
+        process.spawn();
+        process
+    }
+
+    /// One that somebody has started already, to listen on this port and log into the folder's `log`.
+    pub fn adopt(program: &'static str, child: Child, dir: PathBuf, port: u16) -> Process {
+        reaper::kill_at_end(child.id());
+        let (arguments, variables) = Default::default();
+        Process { program, arguments, variables, dir, port, unread: None, child: Mutex::new(Some(child)) }
+    }
+
+    /// One of the numbers at `/metrics`, all labels together.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let answer = self.api().get("/metrics").send().await.expect(200);
+        let of = |line: &str| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+            rest.rsplit_once(' ')?.1.parse::<f64>().ok()
+        };
+        answer.text().lines().filter_map(of).sum()
     }
 
     /// Its client, without an account.
@@ -165,6 +194,9 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log);
+        if let Some((_, unread)) = &self.unread {
+            command.stdout(unread.try_clone().expect("pipe")).stderr(unread.try_clone().expect("pipe"));
+        }
         clean_environment(&mut command);
         command.envs(self.variables.iter().map(|(k, v)| (k, v)));
         let child = command.spawn().expect(self.program);

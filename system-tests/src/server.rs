@@ -60,10 +60,22 @@ impl Deref for Server {
 impl Server {
     /// Starts one and waits until it is ready.
     pub async fn start(config: Config) -> Server {
+        Self::start_by(Process::start, config).await
+    }
+
+    /// The same, but its log goes into a pipe that nobody reads.
+    pub async fn start_unread(config: Config) -> Server {
+        Self::start_by(Process::start_unread, config).await
+    }
+
+    async fn start_by(
+        start: fn(&'static str, Vec<String>, Vec<(String, String)>) -> Process,
+        config: Config,
+    ) -> Server {
         let mut arguments = vec!["serve".to_owned(), "--database-url".to_owned(), config.database_url.clone()];
         arguments.extend(["--data-dir".to_owned(), "data".to_owned()]);
         arguments.extend(config.flags.iter().cloned());
-        let server = Server { process: Process::start("primetrade", arguments, config.variables.clone()), config };
+        let server = Server { process: start("primetrade", arguments, config.variables.clone()), config };
         server.ready().await;
         server
     }

@@ -502,10 +502,33 @@ fn settings_are_shown_without_secrets_and_checked() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense"),
         ("PRIMETRADE_KAFKA_BROKERS", "nonsense"),
         ("PRIMETRADE_SECRET_FILE", "/nonexistent"),
+        ("PRIMETRADE_DATABASE_URL", "postgres://u:p@x/nonsense@host/db"),
+        ("PRIMETRADE_DATABASE_PASSWORD", "nonsense"),
+        ("PRIMETRADE_DATABASE_PORT", "nonsense"),
     ] {
         let ran = Ran::of(folder.command(&["serve"]).env(name, value));
+        assert!(!ran.stderr.contains("nonsense"), "{ran:?}");
         ran.refused(&[name.trim_end_matches("_FILE")]);
     }
+    // what Kubernetes sets for services called primetrade and primetrade-database is nobody's mistake
+    let mut command = folder.command(&["config", "--json"]);
+    for (name, value) in [
+        ("PRIMETRADE_SERVICE_HOST", "10.96.0.7"),
+        ("PRIMETRADE_PORT", "tcp://10.96.0.7:8080"),
+        ("PRIMETRADE_PORT_8080_TCP_ADDR", "10.96.0.7"),
+        ("PRIMETRADE_DATABASE_PORT", "tcp://10.96.0.8:5432"),
+        ("PRIMETRADE_DATABASE_HOST", "db"),
+        ("PRIMETRADE_DATABASE_USER", "me"),
+        ("PRIMETRADE_DATABASE_PASSWORD", "hidden/+=@"),
+        ("PRIMETRADE_DATABASE_NAME", "x"),
+    ] {
+        command.env(name, value);
+    }
+    let ran = Ran::of(&mut command).expect(0);
+    assert_eq!(ran.json()["PRIMETRADE_DATABASE_URL"], "postgres://db/x");
+    assert_eq!(ran.json()["PRIMETRADE_READ_DATABASE_URL"], "postgres://db/x");
+    assert_eq!(ran.json()["PRIMETRADE_DATABASE_PASSWORD"], "(set)");
+    assert!(!ran.stdout.contains("hidden"), "{ran:?}");
     // a file is over variables and under flags, and each says where it comes from
     let file = folder.data().with_file_name("settings");
     std::fs::write(
@@ -514,6 +537,8 @@ fn settings_are_shown_without_secrets_and_checked() {
     )
     .unwrap();
     let file = file.to_str().unwrap();
+    Ran::of(&mut folder.command(&["config", "--config", file])).refused(&["PRIMETRADE_SECRET", "0644", "chmod"]);
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
     let mut command =
         folder.command(&["config", "--json", "--config", file, "--database-url", "postgres://me:hidden@db/x"]);
     let ran = Ran::of(command.env("PRIMETRADE_LISTEN", "127.0.0.1:1").env("PRIMETRADE_LOG", "warn")).expect(0);

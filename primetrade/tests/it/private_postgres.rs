@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -253,6 +254,38 @@ fn root_gives_away_no_folder_that_is_not_ours() {
     Ran::of(command.env("PRIMETRADE_RUN_AS", "root")).refused(&["PRIMETRADE_RUN_AS", "root"]);
     let mut command = folder.command(&["serve", "--listen", "127.0.0.1:0"]);
     Ran::of(command.env("PRIMETRADE_RUN_AS", "nobody-of-that-name")).refused(&["nobody-of-that-name"]);
+}
+
+#[test]
+fn a_folder_that_others_may_enter_is_told_with_what_to_do() {
+    let folder = Folder::new();
+    folder.run(&["keys", "rotate"]).expect(0);
+    let open = |name: &str, mode: u32| {
+        fs::set_permissions(folder.data().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for mode in [0o770, 0o705] {
+        open("postgres", mode);
+        folder.run(&["migrate"]).refused(&["postgres", &format!("{mode:04o}"), "chmod 700"]);
+    }
+    open("postgres", 0o750);
+    for mode in [0o640, 0o604] {
+        open("secret", mode);
+        folder.run(&["keys", "rotate"]).refused(&["secret", &format!("{mode:04o}"), "chmod 600"]);
+    }
+    open("secret", 0o600);
+    folder.run(&["keys", "rotate"]).expect(0);
+}
+
+#[test]
+fn a_user_without_a_name_is_told_what_to_do() {
+    if !is_root() {
+        // an ordinary user cannot become another one
+        return;
+    }
+    let folder = Folder::new();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command = folder.command(&["migrate"]);
+    Ran::of(command.uid(12_345).gid(12_345)).refused(&["12345", "/etc/passwd", "PRIMETRADE_DATABASE_URL"]);
 }
 
 #[test]

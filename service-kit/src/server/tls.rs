@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::{ConfigError, Source, invalid};
+use crate::secret_file;
 
 const CERT_FILE: &str = "PRIMETRADE_TLS_CERT_FILE";
 const KEY_FILE: &str = "PRIMETRADE_TLS_KEY_FILE";
@@ -121,6 +122,8 @@ fn load(cert_file: &PathBuf, key_file: &PathBuf, provider: &CryptoProvider) -> R
     if chain.is_empty() {
         return Err(invalid(CERT_FILE, &format!("{}: there is no certificate in it", cert_file.display())));
     }
+    let checked = key_file.metadata().and_then(|metadata| secret_file::check(key_file, &metadata));
+    checked.map_err(|error| invalid(KEY_FILE, &format!("{}: {error}", key_file.display())))?;
     let key = PrivateKeyDer::from_pem_file(key_file);
     let key = key.map_err(|error| invalid(KEY_FILE, &format!("{}: {error}", key_file.display())))?;
     // also checks that they belong together
