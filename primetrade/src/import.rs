@@ -370,7 +370,11 @@ impl Lane {
                         self.tally.events.fetch_add(u64::from(accepted.events), Ordering::Relaxed);
                     }
                     Err(
-                        refused @ (Refused::InFlight | Refused::Contended | Refused::Overloaded | Refused::Unavailable),
+                        refused @ (Refused::InFlight
+                        | Refused::Contended
+                        | Refused::Overloaded
+                        | Refused::DiskFull
+                        | Refused::Unavailable),
                     ) => {
                         last.get_or_insert(refused);
                         again.push(parsed);
