@@ -545,6 +545,7 @@ mod tests {
             (Refused::InFlight, true),
             (Refused::Unavailable, true),
             (Refused::Overloaded, true),
+            (Refused::DiskFull, true),
         ] {
             let mut writer = Writer::with_capacity(1);
             writer.failed(&refusal::problem(refused.clone(), IdentityFrom::CommandId));

@@ -134,6 +134,8 @@ pub enum Refused {
     Contended,
     /// 503: the queue is full; nothing was done.
     Overloaded,
+    /// 503: the disk has no room for more; nothing was done.
+    DiskFull,
     /// 503: the stream holds an event that cannot be read.
     Unreadable,
     /// 500: Postgres refused the command's values; nothing was done.
@@ -146,6 +148,7 @@ impl From<Unavailable> for Refused {
     fn from(unavailable: Unavailable) -> Self {
         match unavailable {
             Unavailable::Busy => Self::Overloaded,
+            Unavailable::DiskFull => Self::DiskFull,
             Unavailable::NoAnswer => Self::Unavailable,
         }
     }

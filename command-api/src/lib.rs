@@ -56,8 +56,9 @@ mod answer;
 
 use axum::Router;
 use domain::OwnerId;
-use event_store::EventStore;
+use event_store::{EventStore, Room};
 use metrics::counter;
+use service_kit::health::Check;
 use service_kit::openapi::{Described, Operation, Routes, Tag};
 use service_kit::problem::{Problem, ProblemCode};
 use service_kit::shares::Shares;
@@ -120,6 +121,12 @@ impl CommandApi {
     }
 }
 
+/// For `/readyz`: whether the disk has room for more events. Reads go on where it has not.
+#[must_use]
+pub fn disk(room: &Room) -> Check {
+    room.lacking().map_or_else(|| Check::ok("has room"), Check::failed)
+}
+
 /// The routes under "Commands" of the HTTP contract. `server::edge` stands around them.
 pub fn router(api: CommandApi) -> Router {
     routes().router.with_state(api)
@@ -156,6 +163,7 @@ fn write(id: &'static str, summary: &'static str) -> Operation {
         ProblemCode::RequestInFlight,
         ProblemCode::KeyReused,
         ProblemCode::Contended,
+        ProblemCode::DiskFull,
         ProblemCode::StreamUnreadable,
     ])
 }

@@ -55,6 +55,8 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         None => tracing::warn!("without PRIMETRADE_KAFKA_BROKERS this copy publishes nothing"),
     }
 
+    let room = store.room();
+    starting.health.register("disk", move || std::future::ready(command_api::disk(&room)));
     starting.health.register("event_store", move || database::check(write.clone()));
     let sessions = identity.clone();
     starting.health.register("sessions", move || std::future::ready(sessions.check()));

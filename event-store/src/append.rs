@@ -1,18 +1,19 @@
 //! Group commit. One appender per shard: what arrives while one batch commits becomes the next batch, without a timer.
 //! A batch is one statement, one round trip and one fsync, for hundreds of commands.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Actor, CommandId, OwnerId, TaskEvent, TaskId, Time, encode};
 use metrics::{counter, gauge, histogram};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::connection::{Lane, is_about_values};
-use crate::{EventStore, Unavailable};
+use crate::{EventStore, Room, Unavailable};
 
 /// How many events a batch has at most, but for one unit that has more by itself.
 const BATCH_EVENTS_MAX: usize = 1_000;
@@ -20,6 +21,8 @@ const BATCH_EVENTS_MAX: usize = 1_000;
 const RETRY_MS_MAX: u64 = 8_000;
 /// How long a command waits for its outcome, in milliseconds.
 const OUTCOME_WAIT_MS_MAX: u64 = 12_000;
+/// How often it is tried whether a full disk has room again, in milliseconds.
+const ROOM_TRIED_EVERY_MS: u64 = 1_000;
 
 /// An event that was decided.
 #[derive(Debug, Clone)]
@@ -112,6 +115,9 @@ impl EventStore {
     /// See [`AppendError`]. After [`Unavailable::NoAnswer`] the events may be there or not: the same append again
     /// (same event ids) tells, and does no harm.
     pub async fn append(&self, shard: i16, append: StreamAppend) -> Outcome {
+        if self.room.is_lacking() {
+            return Err(Unavailable::DiskFull.into());
+        }
         let appender = self.appenders.get(&shard).ok_or(Unavailable::NoAnswer)?;
         let (reply, outcome) = oneshot::channel();
         appender.try_send(Unit { append, reply }).map_err(|error| match error {
@@ -125,27 +131,46 @@ impl EventStore {
     }
 }
 
-pub(crate) async fn run(shard: i16, lane: Lane, mut queue: mpsc::Receiver<Unit>, wake: Arc<watch::Sender<u64>>) {
-    let mut appender = Appender { shard, lane, head_ctid: None };
+/// A connection for an appender. Its one plan is for batches of any size: planned anew, a small one costs twice as much.
+pub(crate) fn lane(pool: &PgPool) -> Lane {
+    Lane::with(pool, [("plan_cache_mode", "force_generic_plan")])
+}
+
+pub(crate) async fn run(
+    shard: i16,
+    lane: Lane,
+    mut queue: mpsc::Receiver<Unit>,
+    room: Room,
+    wake: Arc<watch::Sender<u64>>,
+) {
+    let mut appender = Appender { shard, lane, room, head_ctid: None };
     let label = shard.to_string();
     let batches = histogram!("event_store_batch_events", "shard" => label.clone());
     let seconds = histogram!("event_store_append_seconds", "shard" => label.clone());
     let appended = counter!("event_store_events_appended_total", "shard" => label.clone());
     let position = gauge!("event_store_position", "shard" => label.clone());
     let queued = gauge!("event_store_queue_units", "shard" => label);
-    let mut units = Vec::new();
-    while let Some(unit) = queue.recv().await {
-        let mut events = unit.append.event_count();
-        units.push(unit);
-        while events < BATCH_EVENTS_MAX
+    let mut batch = Batch::default();
+    let mut left_over = None;
+    loop {
+        let first = match left_over.take() {
+            Some(unit) => Some(unit),
+            None => tokio::select! {
+                unit = queue.recv() => unit,
+                () = appender.room_again() => continue,
+            },
+        };
+        let Some(first) = first else { break };
+        left_over = batch.push(first);
+        while batch.events < BATCH_EVENTS_MAX
+            && left_over.is_none()
             && let Ok(unit) = queue.try_recv()
         {
-            events += unit.append.event_count();
-            units.push(unit);
+            left_over = batch.push(unit);
         }
         queued.set(queue.len() as f64);
         let started = Instant::now();
-        let (appends, replies): (Vec<_>, Vec<_>) = units.drain(..).map(|unit| (unit.append, unit.reply)).unzip();
+        let (appends, replies, events) = batch.take();
         let outcomes = appender.append(&appends).await;
         seconds.record(started.elapsed().as_secs_f64());
         batches.record(events as f64);
@@ -166,6 +191,43 @@ pub(crate) async fn run(shard: i16, lane: Lane, mut queue: mpsc::Receiver<Unit>,
     }
 }
 
+/// What goes into the database together. No two units of it are in each other's way: an append that is sent again while
+/// the first one still waits goes with the next batch, and finds the first one there.
+#[derive(Default)]
+struct Batch {
+    units: Vec<Unit>,
+    events: usize,
+    streams: HashSet<(OwnerId, TaskId)>,
+    command_ids: HashSet<(OwnerId, CommandId)>,
+}
+
+impl Batch {
+    /// Takes the unit, or gives it back where it meets another one in here.
+    fn push(&mut self, unit: Unit) -> Option<Unit> {
+        let StreamAppend { owner_id, task_id, ref commands, .. } = unit.append;
+        let stream = (unit.append.event_count() > 0).then_some((owner_id, task_id));
+        let ids = || commands.iter().filter(|command| command.fingerprint.is_some()).map(|command| command.command_id);
+        let meets_another = stream.is_some_and(|stream| self.streams.contains(&stream))
+            || ids().any(|command_id| self.command_ids.contains(&(owner_id, command_id)));
+        if meets_another {
+            return Some(unit);
+        }
+        self.streams.extend(stream);
+        self.command_ids.extend(ids().map(|command_id| (owner_id, command_id)));
+        self.events += unit.append.event_count();
+        self.units.push(unit);
+        None
+    }
+
+    /// All of it, with the number of events; empty afterwards.
+    fn take(&mut self) -> (Vec<StreamAppend>, Vec<oneshot::Sender<Outcome>>, usize) {
+        self.streams.clear();
+        self.command_ids.clear();
+        let (appends, replies) = self.units.drain(..).map(|unit| (unit.append, unit.reply)).unzip();
+        (appends, replies, std::mem::take(&mut self.events))
+    }
+}
+
 impl StreamAppend {
     fn event_count(&self) -> usize {
         self.commands.iter().map(|command| command.events.len()).sum()
@@ -179,6 +241,7 @@ impl StreamAppend {
 struct Appender {
     shard: i16,
     lane: Lane,
+    room: Room,
     /// Where the head row was last seen. An update by ctid does not walk past the dead versions of the row that
     /// somebody's old snapshot keeps.
     head_ctid: Option<String>,
@@ -209,12 +272,28 @@ impl Appender {
                     .collect();
             }
             Ok(Fast::Undone) => {}
+            Err(error) if is_disk_full(&error) => {
+                self.room.refused(true);
+                return vec![Err(Unavailable::DiskFull.into()); units.len()];
+            }
             Err(error) => {
                 tracing::warn!(shard = self.shard, %error, "append failed; trying the careful way");
             }
         }
         let deadline = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
         self.append_checked_until(&columns, units, deadline).await
+    }
+
+    /// Comes back when a disk that was full may have room again; never where it was not.
+    async fn room_again(&mut self) {
+        while self.room.is_refused() {
+            sleep(Duration::from_millis(ROOM_TRIED_EVERY_MS)).await;
+            match self.lane.run(try_room).await {
+                Ok(()) => return self.room.refused(false),
+                Err(error) => tracing::debug!(shard = self.shard, %error, "no room yet"),
+            }
+        }
+        std::future::pending().await
     }
 
     /// The careful path, again and again while the database is away; half by half where a value is refused, down to the
@@ -229,6 +308,11 @@ impl Appender {
         while Instant::now() < deadline {
             match self.append_checked(columns, units).await {
                 Ok(outcomes) => return outcomes,
+                // Whether an earlier attempt took effect is not known here.
+                Err(error) if is_disk_full(&error) => {
+                    self.room.refused(true);
+                    break;
+                }
                 Err(error) if !is_about_values(&error) => {
                     tracing::warn!(shard = self.shard, %error, "the event store does not answer");
                     sleep(Duration::from_millis(pause_ms)).await;
@@ -269,19 +353,20 @@ impl Appender {
                         Some(ctid) => ctid,
                         None => head_ctid(connection, shard).await?,
                     };
-                    if let Some(done) = insert(connection, shard, &at, columns).await? {
-                        return Ok(Some(done));
+                    let inserted = insert(connection, shard, &at, columns).await?;
+                    if !matches!(inserted, Inserted::HeadMoved) {
+                        return Ok(inserted);
                     }
                 }
-                Ok(None)
+                Ok(Inserted::HeadMoved)
             })
             .await;
         match result {
-            Ok(Some((base, ctid))) => {
+            Ok(Inserted::After(base, ctid)) => {
                 self.head_ctid = Some(ctid);
                 Ok(Fast::After(base))
             }
-            Ok(None) => Ok(Fast::Undone),
+            Ok(Inserted::Taken | Inserted::HeadMoved) => Ok(Fast::Undone),
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(Fast::Undone),
             Err(error) => Err(error),
         }
@@ -314,25 +399,64 @@ impl Appender {
     }
 }
 
+/// Writes something that does not stay, and is long enough not to fit into what is there.
+async fn try_room(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query!(
+        r#"
+        insert into event_store.batch_answer (owner_id, command_id, fingerprint, recorded_at, body)
+        select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now(), string_agg(gen_random_uuid()::text, '')
+        from generate_series(1, 8192)
+        "#
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.rollback().await
+}
+
+fn is_disk_full(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "53100")
+}
+
 async fn head_ctid(connection: &mut PgConnection, shard: i16) -> Result<String, sqlx::Error> {
     sqlx::query_scalar!(r#"select ctid::text as "ctid!" from event_store.head where shard = $1"#, shard)
         .fetch_one(connection)
         .await
 }
 
-/// The fast path: one statement without a lookup before it. The unique indexes decide; any violation undoes it all.
-/// None: the head row is not at that ctid any more.
+/// What became of the fast path's statement.
+enum Inserted {
+    /// All is there, after this position; and where the head row is now.
+    After(i64, String),
+    /// Nothing was done: some of it is there already.
+    Taken,
+    /// Nothing was done: the head row is not at that ctid any more.
+    HeadMoved,
+}
+
+/// The fast path: one statement. A repetition or a conflict is everyday life, and an error would stand in the database's
+/// log together with the whole statement; so it looks first whether anything of the batch is there already. What it sees
+/// is not stale as long as the head row is the one that it sees too, for who appends moves it. All the same the unique
+/// indexes decide: any violation undoes it all.
 async fn insert(
     connection: &mut PgConnection,
     shard: i16,
     ctid: &str,
     columns: &Columns<'_>,
-) -> Result<Option<(i64, String)>, sqlx::Error> {
-    let done = sqlx::query!(
+) -> Result<Inserted, sqlx::Error> {
+    let row = sqlx::query!(
         r#"
-        with head as (
+        with already as materialized (
+            select exists (
+                select from unnest($4::uuid[], $5::uuid[], $6::bigint[]) as e (owner_id, task_id, version)
+                join event_store.event using (owner_id, task_id, version)
+            ) or exists (
+                select from unnest($17::uuid[], $18::uuid[]) as c (owner_id, command_id)
+                join event_store.command using (owner_id, command_id)
+            ) as taken
+        ), head as (
             update event_store.head set position = position + $3
-            where ctid = $2::text::tid and shard = $1
+            where ctid = $2::text::tid and shard = $1 and not (select taken from already)
             returning position - $3 as base, ctid
         ), stored as (
             insert into event_store.event (shard, recorded_at, position, owner_id, task_id, version, event_id, type,
@@ -353,7 +477,7 @@ async fn insert(
                 from head
             ) c
         )
-        select base as "base!", ctid::text as "ctid!" from head
+        select taken as "taken!", base as "base?", ctid::text as "ctid?" from already left join head on true
         "#,
         shard,
         ctid,
@@ -380,9 +504,13 @@ async fn insert(
         &columns.c_fingerprint,
         &columns.c_status,
     )
-    .fetch_optional(connection)
+    .fetch_one(connection)
     .await?;
-    Ok(done.map(|row| (row.base, row.ctid)))
+    Ok(match (row.base, row.ctid) {
+        (Some(base), Some(ctid)) => Inserted::After(base, ctid),
+        _ if row.taken => Inserted::Taken,
+        _ => Inserted::HeadMoved,
+    })
 }
 
 struct Judged {

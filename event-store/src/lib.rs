@@ -15,6 +15,9 @@ pub mod publication;
 /// Whole answers of batches that were sent under an Idempotency-Key.
 pub mod batch_answer;
 
+/// Whether the disk has room for more events.
+pub mod room;
+
 mod connection;
 
 use std::collections::HashMap;
@@ -31,6 +34,7 @@ pub use batch_answer::BatchAnswer;
 pub use connection::is_about_values;
 pub use lookup::{Looked, Outcome};
 pub use publication::Publication;
+pub use room::Room;
 pub use tail::{Published, TailReader};
 
 /// How many appends of a shard, and how many lookups, wait at most; one more is [`Unavailable::Busy`].
@@ -42,6 +46,9 @@ pub enum Unavailable {
     /// More commands wait than the queue holds; nothing was done.
     #[error("the queue of the event store is full")]
     Busy,
+    /// The disk has no room for more; nothing was done.
+    #[error("the event store's disk is full")]
+    DiskFull,
     /// No answer from the database within the time that a command waits.
     #[error("the event store does not answer")]
     NoAnswer,
@@ -71,6 +78,7 @@ pub struct EventStore {
     log_id: Uuid,
     appenders: Arc<HashMap<i16, mpsc::Sender<append::Unit>>>,
     lookups: mpsc::Sender<lookup::Request>,
+    room: Room,
     wake: watch::Receiver<u64>,
 }
 
@@ -87,14 +95,15 @@ impl EventStore {
         let wake_sender = Arc::new(wake_sender);
         let mut tasks = JoinSet::new();
         let mut appenders = HashMap::new();
+        let room = Room::default();
         for (shard, _) in reader.heads().await? {
             let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-            tasks.spawn(append::run(shard, connection::Lane::new(&pool), receiver, wake_sender.clone()));
+            tasks.spawn(append::run(shard, append::lane(&pool), receiver, room.clone(), wake_sender.clone()));
             appenders.insert(shard, sender);
         }
         let (lookups, receiver) = mpsc::channel(QUEUE_MAX);
         tasks.spawn(lookup::run(connection::Lane::new(&pool), receiver));
-        Ok((Self { pool, log_id, appenders: Arc::new(appenders), lookups, wake }, tasks))
+        Ok((Self { pool, log_id, appenders: Arc::new(appenders), lookups, room, wake }, tasks))
     }
 
     /// Identity of this log.
@@ -109,6 +118,12 @@ impl EventStore {
         let mut shards: Vec<i16> = self.appenders.keys().copied().collect();
         shards.sort_unstable();
         shards
+    }
+
+    /// Whether there is room for more events.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.room.clone()
     }
 
     /// Reads the log in order; woken by the appends of this process.

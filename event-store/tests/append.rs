@@ -112,17 +112,19 @@ async fn two_processes_append_without_gap_or_repeat(pool: PgPool) {
 async fn a_conflict_fails_only_its_own_command(pool: PgPool) {
     let store = store(&pool).await;
     let owner = Uuid::new_v4();
-    let first = new_task(owner);
-    let task = first.task_id.0;
-    store.append(SHARD, first).await.expect("appended");
+    let known = [new_task(owner), new_task(owner)];
+    let [task, other] = [known[0].task_id.0, known[1].task_id.0];
+    for known in known {
+        store.append(SHARD, known).await.expect("appended");
+    }
 
     let stale = unit(owner, task, 0, vec![command(vec![created()])]);
-    let ahead = unit(owner, task, 7, vec![command(vec![TaskEvent::TaskStarted {}])]);
+    let ahead = unit(owner, other, 7, vec![command(vec![TaskEvent::TaskStarted {}])]);
     let outcomes = append_together(&store, vec![new_task(owner), stale, new_task(owner), ahead, new_task(owner)]).await;
 
     assert!(outcomes[0].is_ok() && outcomes[2].is_ok() && outcomes[4].is_ok(), "{outcomes:?}");
     assert_eq!(outcomes[1], Err(AppendError::Conflict));
-    assert_eq!(positions(&pool).await.len(), 4 + usize::from(outcomes[3].is_ok()));
+    assert_eq!(positions(&pool).await.len(), 5 + usize::from(outcomes[3].is_ok()));
     assert_eq!(outcomes[3], Err(AppendError::Conflict));
 }
 

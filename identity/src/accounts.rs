@@ -134,9 +134,9 @@ impl Accounts {
             version: Uuid::new_v4(),
         };
         let mut transaction = self.pool.begin().await?;
-        sqlx::query!(
+        let made = sqlx::query!(
             "insert into identity.account (id, email, name, role, shard, password_hash, created_at, version)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+             values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (email) do nothing",
             id,
             account.email,
             account.name,
@@ -148,6 +148,9 @@ impl Accounts {
         )
         .execute(&mut *transaction)
         .await?;
+        if made.rows_affected() == 0 {
+            return Err(IdentityError::EmailTaken);
+        }
         let made = Entry::of(Act::AccountCreated).account(account.id);
         match RequestContext::in_progress() {
             Some(_) => made.by_itself(),

@@ -38,9 +38,6 @@ pub enum IdentityError {
 impl From<sqlx::Error> for IdentityError {
     fn from(error: sqlx::Error) -> Self {
         if let sqlx::Error::Database(database) = &error {
-            if database.constraint() == Some("account_email") {
-                return Self::EmailTaken;
-            }
             // 08: connection, 53: resources, 57: the server is stopping, 40: to be tried again
             let class = database.code().map(|code| code.chars().take(2).collect::<String>());
             if class.is_some_and(|class| ["08", "53", "57", "40"].contains(&class.as_str())) {

@@ -168,8 +168,16 @@ pub async fn import(databases: &Databases, args: cli::Import, stop: Cancellation
         let started = EventStore::start(databases.write.clone()).await.map_err(crate::serve::ServeError::EventStore)?;
         (Some(Executor::new(started.0)), Some(started.1))
     };
+    let room = executor.as_ref().map(|executor| executor.store().room());
     let import = Import { owner: account.id, shard: account.shard, format: args.format, history: args.history };
-    let summary = import.run(input, executor, Progress::new(bytes, Unit::Bytes), stop).await?;
+    let importing = import.run(input, executor, Progress::new(bytes, Unit::Bytes), stop);
+    let summary = match databases.private().zip(room) {
+        Some((private, room)) => tokio::select! {
+            summary = importing => summary?,
+            never = private.watch_disk(&room) => match never {},
+        },
+        None => importing.await?,
+    };
     drop(tasks);
     let what = if args.dry_run { "would be taken" } else { "succeeded" };
     let rate = if summary.seconds > 0.0 { summary.events as f64 / summary.seconds } else { 0.0 };

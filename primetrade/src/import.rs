@@ -446,7 +446,7 @@ impl Lane {
 /// Whether it may go better in a moment.
 fn is_passing(refused: &Refused) -> bool {
     match refused {
-        Refused::InFlight | Refused::Contended | Refused::Overloaded | Refused::Unavailable => true,
+        Refused::InFlight | Refused::Contended | Refused::Overloaded | Refused::DiskFull | Refused::Unavailable => true,
         Refused::NotFound
         | Refused::Stale { .. }
         | Refused::Rules(_)

@@ -5,6 +5,7 @@
 //! - `postgres.gate`, exclusive and short: while somebody starts or stops it.
 //! - `postgres.users`, shared: by everybody who uses it. Who gets it alone, under the gate, is the only one.
 
+use std::convert::Infallible;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -14,11 +15,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use event_store::Room;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions, Connection};
 
 use service_kit::database::{MAJOR_MIN, sql_state};
+use service_kit::health::Check;
+use tokio::sync::watch;
 
 use crate::binaries::Binaries;
 use crate::data_dir::{DataDir, DataDirError, failed, make_dir};
@@ -42,6 +46,23 @@ const LOG_BYTES_MAX: u64 = 10 << 20;
 /// What a new cluster takes, with room to work.
 const NEW_FREE_BYTES_MIN: u64 = 256 << 20;
 const FREE_BYTES_MIN: u64 = 48 << 20;
+/// How often it is tried whether it takes a new connection, in milliseconds.
+const TRIED_EVERY_MS: u64 = 1_000;
+/// After so many refusals in a row that are not about starting, stopping or too many connections, it is started anew.
+const REFUSALS_MAX: u32 = 3;
+/// How often it is looked what the disk has left, in milliseconds: an import writes some 150 MB a second.
+const DISK_LOOKED_AT_EVERY_MS: u64 = 100;
+/// The write-ahead log takes at most this part of what there is for it, within the bounds after it.
+const WAL_PART: u64 = 8;
+const WAL_BYTES_MIN: u64 = 64 << 20;
+const WAL_BYTES_MAX: u64 = 4 << 30;
+/// What events may not take, beside what the write-ahead log may still grow to: read models go on until they have
+/// caught up, people log in.
+const SPARE_BYTES: u64 = 96 << 20;
+/// So much more has to be free until events are taken again.
+const SPARE_AGAIN_BYTES: u64 = 16 << 20;
+/// While events are not taken, how often Postgres is asked for a checkpoint, which frees write-ahead log.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 /// Restarts of a cluster that dies while it is used, before the server gives up.
 const RESTARTS_MAX: usize = 5;
 const RESTARTS_WINDOW: Duration = Duration::from_secs(300);
@@ -169,6 +190,15 @@ pub struct Private {
     binaries: Binaries,
     users: File,
     child: Mutex<Option<Child>>,
+    seen: watch::Sender<Check>,
+}
+
+/// What came of the attempts to connect anew.
+#[derive(Default)]
+struct Trial {
+    last: Option<Instant>,
+    refusals: u32,
+    silent_since: Option<Instant>,
 }
 
 /// Who answers where, as `postmaster.pid` tells.
@@ -210,6 +240,7 @@ impl Private {
             binaries,
             users,
             child: Mutex::new(None),
+            seen: watch::Sender::new(Check::ok("takes connections")),
         };
         if !exists {
             check_free(dir, NEW_FREE_BYTES_MIN)?;
@@ -261,32 +292,151 @@ impl Private {
         }
     }
 
-    /// Watches over the cluster and starts it again when it dies under us. Returns when that does not help.
+    /// For `/readyz`: whether it takes new connections, as [`watch`](Self::watch) sees it.
+    #[must_use]
+    pub fn seen(&self) -> watch::Receiver<Check> {
+        self.seen.subscribe()
+    }
+
+    /// Watches over the cluster and starts it again when it dies under us, or lives and takes no new connection: what
+    /// it needs for them (shared memory, its socket) can be removed under it. Returns when that does not help.
     pub async fn watch(&self) -> PostgresError {
         let mut deaths: Vec<Instant> = Vec::new();
+        let mut trial = Trial::default();
         loop {
             tokio::time::sleep(Duration::from_millis(250)).await;
             self.reap();
             // our own child is asked first: on some systems the other question starts a program
             let lives = self.lock_child().is_some() || self.postmaster().pid.is_some_and(|pid| self.is_postmaster(pid));
-            if lives {
-                continue;
-            }
+            let wrong = if lives { self.try_new_connection(&mut trial).await } else { Some("it died".to_owned()) };
+            let Some(wrong) = wrong else { continue };
             deaths.retain(|death| death.elapsed() < RESTARTS_WINDOW);
             deaths.push(Instant::now());
             if deaths.len() > RESTARTS_MAX {
                 return PostgresError::KeepsDying { log: self.log() };
             }
-            tracing::error!(log = self.log(), "PostgreSQL died; starting it again");
-            let started = match lock_gate(&self.dir).await {
-                Ok(_gate) => self.bring_up(true).await,
-                Err(error) => Err(error),
-            };
-            match started {
+            tracing::error!(reason = wrong, log = self.log(), "PostgreSQL is of no use any more; starting it again");
+            self.seen.send_replace(Check::failed("PostgreSQL is started again"));
+            match self.start_again().await {
                 Ok(()) => tracing::info!("PostgreSQL answers again"),
                 Err(error) => return error,
             }
+            trial = Trial::default();
+            self.seen.send_replace(Check::ok("takes connections"));
         }
+    }
+
+    /// What is wrong, once it is certain enough for a restart.
+    async fn try_new_connection(&self, trial: &mut Trial) -> Option<String> {
+        if trial.last.is_some_and(|last| last.elapsed() < Duration::from_millis(TRIED_EVERY_MS)) {
+            return None;
+        }
+        let answer = self.answer().await;
+        trial.last = Some(Instant::now());
+        let (check, wrong) = match answer {
+            Ok(Answer::Ready) => {
+                (trial.refusals, trial.silent_since) = (0, None);
+                (Check::ok("takes connections"), None)
+            }
+            // for a moment, or because there are many: a restart would not help
+            Ok(Answer::Busy) => (Check::ok("is busy"), None),
+            Ok(Answer::Nobody) => {
+                let since = *trial.silent_since.get_or_insert_with(Instant::now);
+                let is_certain = since.elapsed() > Duration::from_millis(DEAF_MS_MAX);
+                let wrong = "it does not answer to new connections";
+                (Check::failed("PostgreSQL does not answer to new connections"), is_certain.then(|| wrong.to_owned()))
+            }
+            Err(error) => {
+                trial.refusals += 1;
+                let is_certain = trial.refusals >= REFUSALS_MAX;
+                (Check::failed("PostgreSQL refuses new connections"), is_certain.then(|| error.to_string()))
+            }
+        };
+        if !check.ok && self.seen.borrow().ok {
+            tracing::warn!(log = self.log(), "{}", check.detail);
+        }
+        self.seen.send_if_modified(|seen| {
+            let is_new = *seen != check;
+            *seen = check;
+            is_new
+        });
+        wrong
+    }
+
+    /// Ends what is left of it, and starts it; where the disk is full, as soon as there is room.
+    async fn start_again(&self) -> Result<(), PostgresError> {
+        let _gate = lock_gate(&self.dir).await?;
+        if let Some(pid) = self.postmaster().pid.filter(|pid| self.is_postmaster(*pid)) {
+            let _ = kill_process(pid, Signal::INT);
+            if !self.gone(pid, QUIT_MS_MAX).await {
+                self.end(pid).await?;
+            }
+        }
+        let mut told = false;
+        loop {
+            match self.bring_up(true).await {
+                Err(error @ PostgresError::DiskFull { .. }) => {
+                    if !told {
+                        told = true;
+                        tracing::error!(%error, "waiting for room on the disk");
+                    }
+                    self.seen.send_replace(Check::failed("the disk is full, and PostgreSQL cannot start without room"));
+                    tokio::time::sleep(Duration::from_millis(TRIED_EVERY_MS)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Watches what the disk has left, and says when events may not take any more of it.
+    pub async fn watch_disk(&self, room: &Room) -> Infallible {
+        let mut is_lacking = false;
+        let mut wal_bytes_max = None;
+        let mut checkpoint: Option<Instant> = None;
+        loop {
+            tokio::time::sleep(Duration::from_millis(DISK_LOOKED_AT_EVERY_MS)).await;
+            let Some(free) = free_bytes(&self.cluster) else { continue };
+            let wal_max = match wal_bytes_max {
+                Some(bytes) => bytes,
+                None => *wal_bytes_max.insert(self.wal_bytes_max().await.unwrap_or(WAL_BYTES_MIN)),
+            };
+            // looked at only where it may matter
+            let wal_growth = match free < SPARE_BYTES + SPARE_AGAIN_BYTES + wal_max {
+                true => wal_max.saturating_sub(bytes_in(&self.cluster.join("pg_wal"))),
+                false => wal_max,
+            };
+            let floor = SPARE_BYTES + wal_growth;
+            let needed = if is_lacking { floor + SPARE_AGAIN_BYTES } else { floor };
+            is_lacking = free < needed;
+            let reason = is_lacking.then(|| {
+                let path = self.dir.path().display();
+                format!("{path} has {} MB left, and {} MB must be free", free >> 20, needed >> 20)
+            });
+            room.watched(reason);
+            if !is_lacking {
+                checkpoint = None;
+            } else if checkpoint.is_none_or(|last| last.elapsed() > CHECKPOINT_EVERY) {
+                checkpoint = Some(Instant::now());
+                if let Err(error) = self.checkpoint().await {
+                    tracing::warn!(%error, "PostgreSQL made no checkpoint");
+                }
+            }
+        }
+    }
+
+    async fn checkpoint(&self) -> Result<(), sqlx::Error> {
+        let mut connection: PgConnection = self.options().database(DATABASE).connect().await?;
+        sqlx::query!("checkpoint").execute(&mut connection).await?;
+        connection.close().await
+    }
+
+    async fn wal_bytes_max(&self) -> Result<u64, sqlx::Error> {
+        let mut connection: PgConnection = self.options().database(DATABASE).connect().await?;
+        let bytes = sqlx::query_scalar!(r#"select pg_size_bytes(current_setting('max_wal_size')) as "bytes!""#)
+            .fetch_one(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
     }
 
     /// Until it answers: joins what runs, ends what hangs, starts it where nothing runs.
@@ -433,9 +583,10 @@ impl Private {
     /// What suits a laptop and this program. Written at every start; `postgres.conf` of the data folder comes after it.
     async fn write_settings(&self) -> Result<(), PostgresError> {
         let compression = if self.binaries.major >= 15 && self.knows_lz4().await { "lz4" } else { "on" };
-        // Containers often have 64 MB there, too little for a parallel index build.
-        let roomy = rustix::fs::statvfs("/dev/shm").is_ok_and(|fs| fs.f_blocks * fs.f_frsize >= 1 << 30);
-        let shared = if roomy || !Path::new("/dev/shm").exists() { "" } else { "dynamic_shared_memory_type = mmap\n" };
+        let there_is =
+            free_bytes(&self.cluster).unwrap_or(u64::MAX).saturating_add(bytes_in(&self.cluster.join("pg_wal")));
+        let wal_mb = wal_bytes_for(there_is) >> 20;
+        let kept_wal_mb = (wal_mb / 4).clamp(32, 512);
         let text = format!(
             "# Written by primetrade at every start. Settings of your own: postgres.conf in the data folder.\n\
              listen_addresses = ''\n\
@@ -447,14 +598,17 @@ impl Private {
              effective_cache_size = 1GB\n\
              work_mem = 16MB\n\
              maintenance_work_mem = 256MB\n\
-             {shared}\
+             # In the data folder: what stands in /dev/shm is removed by cleaners and by RemoveIPC of systemd.\n\
+             dynamic_shared_memory_type = mmap\n\
              fsync = on\n\
              synchronous_commit = on\n\
              full_page_writes = on\n\
              wal_level = replica\n\
              wal_compression = {compression}\n\
-             max_wal_size = 4GB\n\
-             min_wal_size = 512MB\n\
+             # By what the disk has left at this start.\n\
+             max_wal_size = {wal_mb}MB\n\
+             min_wal_size = {kept_wal_mb}MB\n\
+             checkpoint_warning = 0\n\
              checkpoint_timeout = 15min\n\
              checkpoint_completion_target = 0.9\n\
              random_page_cost = 1.1\n\
@@ -679,6 +833,17 @@ fn free_bytes(path: &Path) -> Option<u64> {
     rustix::fs::statvfs(path).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
+/// How much write-ahead log is kept between two checkpoints, where there is so much for it and the data.
+fn wal_bytes_for(there_is: u64) -> u64 {
+    (there_is / WAL_PART).clamp(WAL_BYTES_MIN, WAL_BYTES_MAX)
+}
+
+/// What the files in a folder take together.
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).map(|entries| entries.flatten().collect()).unwrap_or_else(|_| Vec::new());
+    entries.iter().filter_map(|entry| entry.metadata().ok()).filter(|meta| meta.is_file()).map(|meta| meta.len()).sum()
+}
+
 fn check_free(dir: &DataDir, bytes_min: u64) -> Result<(), PostgresError> {
     match free_bytes(dir.path()) {
         Some(free) if free < bytes_min => Err(disk_full(dir, bytes_min)),
@@ -756,6 +921,12 @@ mod tests {
             "FATAL:  lock file \"postmaster.pid\" already exists; HINT:  Is another postmaster running?"
         );
         assert_eq!(last_words("  \n"), "it said nothing");
+    }
+
+    #[test]
+    fn the_write_ahead_log_is_bounded_by_what_the_disk_has() {
+        let mb = |there_is_mb: u64| wal_bytes_for(there_is_mb << 20) >> 20;
+        assert_eq!([mb(100), mb(900), mb(8_000), mb(1_000_000)], [64, 112, 1_000, 4_096]);
     }
 
     #[test]

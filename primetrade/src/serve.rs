@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use command_api::CommandApi;
-use event_store::EventStore;
+use event_store::{EventStore, Room};
 use futures_util::FutureExt;
 use identity::Identity;
 use projector::{AdminApi, Projector};
@@ -91,6 +91,11 @@ pub async fn run(
     };
 
     let health = watched(databases, projector.as_ref());
+    let room = store.room();
+    health.register("disk", {
+        let room = room.clone();
+        move || std::future::ready(command_api::disk(&room))
+    });
     let sessions = identity.clone();
     health.register("sessions", move || std::future::ready(sessions.check()));
     let edge = edge.edge(identity.verifier(), secret, health.draining());
@@ -110,7 +115,7 @@ pub async fn run(
     if let Some(projector) = projector {
         background.spawn("projector", projector.stopped());
     }
-    let died = first_to_die(&mut background, databases.private());
+    let died = first_to_die(&mut background, databases.private(), &room);
     let outcome = listeners.answer(answers, &shutdown, Duration::ZERO, died).await;
     // Not before: the appenders end when nobody can ask them any more, and one of two listeners may be done first.
     drop(store);
@@ -120,10 +125,13 @@ pub async fn run(
 }
 
 /// Returns when a part has ended that should run as long as the process.
-async fn first_to_die(background: &mut Background, private: Option<&Private>) -> ServeError {
+async fn first_to_die(background: &mut Background, private: Option<&Private>, room: &Room) -> ServeError {
     let postgres = async {
         match private {
-            Some(private) => private.watch().await,
+            Some(private) => tokio::select! {
+                error = private.watch() => error,
+                never = private.watch_disk(room) => match never {},
+            },
             None => std::future::pending().await,
         }
     };
@@ -138,6 +146,10 @@ fn watched(databases: &Databases, projector: Option<&Projector>) -> Health {
     for (name, pool) in [("event_store", &databases.write), ("read_models", &databases.read)] {
         let pool = pool.clone();
         health.register(name, move || service_kit::database::check(pool.clone()));
+    }
+    if let Some(private) = databases.private() {
+        let seen = private.seen();
+        health.register("postgres", move || std::future::ready(seen.borrow().clone()));
     }
     if let Some(lag) = projector.map(Projector::lag) {
         health.lag(move || std::future::ready(*lag.borrow()));

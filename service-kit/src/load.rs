@@ -7,19 +7,20 @@
 //! of what was answered in that time of late (Little's law): whoever is let in then is through after about half as long.
 //! While not too many are slow and there is need for more, it grows; without need it goes back to where it began.
 //!
-//! A burst is no flood: who finds no place waits for one a moment, unless somebody was turned away just now. Once that
-//! happens all others are turned away at once.
+//! A burst is no flood: who finds no place waits for one in turn, for as long as a burst may take. Once somebody is turned
+//! away it is a flood: all others are turned away at once, and those who wait already have but a moment left.
 //!
 //! A request that waits for something that is no work (a slow client's body, events that are not applied yet, its turn
 //! behind an equal one) gives up its place meanwhile: [`crate::context::waiting`].
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{Gauge, counter};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::problem::{Problem, ProblemCode};
 
@@ -37,8 +38,10 @@ const AT_ONCE_MIN: u32 = 32;
 /// The limit while there is nothing to learn from.
 const AT_ONCE_REST: u32 = 128;
 const AT_ONCE_MAX: u32 = 1_024;
-/// How long who comes in a burst waits for a place.
-const BURST_WAIT_MS_MAX: u64 = 100;
+/// How long who comes in a burst waits for a place: what can be done within this time is done.
+const BURST_WAIT_MS_MAX: u64 = 1_000;
+/// How long it waits where somebody was turned away meanwhile.
+const FLOOD_WAIT_MS_MAX: u64 = 100;
 /// So many may wait.
 const BURST_WAITING_MAX: u32 = 1_024;
 /// Nobody waits when somebody was turned away so lately.
@@ -122,8 +125,15 @@ pub(crate) struct Aside {
 }
 
 impl Load {
-    /// A place, unless there is too much to do.
+    /// A place, unless there is too much to do, or others wait for one.
     pub fn enter(&self) -> Option<Place> {
+        if self.0.waiting.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        self.take_place()
+    }
+
+    fn take_place(&self) -> Option<Place> {
         let Inner { at_once, at_once_max, peak, .. } = &*self.0;
         let now = at_once.fetch_add(1, Ordering::Relaxed) + 1;
         let max = at_once_max.load(Ordering::Relaxed);
@@ -143,17 +153,30 @@ impl Load {
     /// A place of those that are given up soon, in a burst. None: there are too many, or none was given up in time.
     pub async fn enter_in_burst(&self) -> Option<Place> {
         let waiting = Waiting::begin(&self.0)?;
-        let entered = async {
-            loop {
-                if let Some(place) = self.enter() {
-                    return place;
+        let mut given_up = pin!(self.0.given_up.notified());
+        if waiting.is_first
+            && let Some(place) = self.take_place()
+        {
+            return Some(place);
+        }
+        // Its turn is kept while it looks up now and then: whether it is a flood by now, whether a place was overlooked.
+        for _ in 0..BURST_WAIT_MS_MAX / FLOOD_WAIT_MS_MAX {
+            let mut look_up = pin!(sleep(Duration::from_millis(FLOOD_WAIT_MS_MAX)));
+            let mut is_time = false;
+            while !is_time {
+                tokio::select! {
+                    () = given_up.as_mut() => given_up.set(self.0.given_up.notified()),
+                    () = look_up.as_mut() => is_time = true,
                 }
-                self.0.given_up.notified().await;
+                if let Some(place) = self.take_place() {
+                    return Some(place);
+                }
             }
-        };
-        let place = timeout(Duration::from_millis(BURST_WAIT_MS_MAX), entered).await.ok();
-        drop(waiting);
-        place
+            if !self.is_calm() {
+                break;
+            }
+        }
+        None
     }
 
     /// Whether a burst may wait: nobody was turned away of late.
@@ -220,6 +243,9 @@ impl Load {
             SLOW_WINDOWS.. => (rate / 2).min(max).max(AT_ONCE_MIN),
         };
         inner.at_once_max.store(next, Ordering::Relaxed);
+        for _ in max..next.min(max.saturating_add(inner.waiting.load(Ordering::Relaxed))) {
+            inner.given_up.notify_one();
+        }
         inner.shown.set(inner.at_once.load(Ordering::Relaxed));
         inner.shown_max.set(next);
     }
@@ -253,18 +279,23 @@ impl Inner {
 }
 
 /// One of those who wait in a burst.
-struct Waiting<'a>(&'a Inner);
+struct Waiting<'a> {
+    inner: &'a Inner,
+    /// Nobody waited before.
+    is_first: bool,
+}
 
 impl<'a> Waiting<'a> {
     fn begin(inner: &'a Inner) -> Option<Self> {
-        let waiting = Self(inner);
-        (inner.waiting.fetch_add(1, Ordering::Relaxed) < BURST_WAITING_MAX).then_some(waiting)
+        let before = inner.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Self { inner, is_first: before == 0 };
+        (before < BURST_WAITING_MAX).then_some(waiting)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.inner.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -330,6 +361,62 @@ mod tests {
         drop(place);
         drop(places);
         assert_eq!((load.0.at_once.load(Ordering::Relaxed), load.0.waiting.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    /// Who comes, as the edge lets it in.
+    async fn come(load: Load, work_ms: u64) -> bool {
+        let place = match load.enter() {
+            Some(place) => Some(place),
+            None if load.is_calm() => load.enter_in_burst().await,
+            None => None,
+        };
+        let Some(place) = place else {
+            let _ = load.turn_away();
+            return false;
+        };
+        sleep(Duration::from_millis(work_ms)).await;
+        place.answered(Duration::from_millis(work_ms));
+        true
+    }
+
+    async fn served(load: &Load, count: u32, work_ms: u64) -> usize {
+        let all = (0..count).map(|_| tokio::spawn(come(load.clone(), work_ms)));
+        futures_util::future::join_all(all).await.into_iter().filter(|served| *served.as_ref().expect("a task")).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_can_be_done_within_a_second_is_done() {
+        // two turns, three, and as many as fit into a second
+        for (count, work_ms) in [(2, 400), (3, 400), (9, 100)] {
+            let load = Load::default();
+            assert_eq!(served(&load, count * AT_ONCE_REST, work_ms).await, (count * AT_ONCE_REST) as usize);
+            assert!(load.is_calm());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_flood_nobody_waits_for_long() {
+        let load = Load::default();
+        let began = tokio::time::Instant::now();
+        let flood = AT_ONCE_REST + BURST_WAITING_MAX + 1;
+        // no work of the first ones is done in time
+        assert_eq!(served(&load, flood, 350).await, AT_ONCE_REST as usize, "one too many, and it is a flood");
+        assert_eq!(began.elapsed(), Duration::from_millis(350));
+        assert_eq!(load.0.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_come_first() {
+        let load = Load::default();
+        let mut places: Vec<Place> = (0..AT_ONCE_REST).map(|_| load.enter().expect("a place")).collect();
+        let waiting = tokio::spawn({
+            let load = load.clone();
+            async move { load.enter_in_burst().await }
+        });
+        tokio::task::yield_now().await;
+        places.pop();
+        assert!(load.enter().is_none(), "that place is somebody's");
+        assert!(waiting.await.expect("a task").is_some());
     }
 
     #[test]

@@ -164,6 +164,8 @@ problem_codes! {
         "The database or another part is away. The request may or may not have had its effect; with an Idempotency-Key it can be repeated safely.";
     Contended = "contended", 503, "Too many others are changing the same task",
         "The command was decided again as often as is allowed, and each time somebody else was faster. Send it again.";
+    DiskFull = "disk-full", 503, "The disk is full",
+        "The disk that the events are kept on has too little room left, so nothing is written; reads go on. Nothing was done. An operator has to make room; then the same request succeeds without a restart.";
     NotCaughtUp = "not-caught-up", 503, "The read side has not caught up with the token yet",
         "What the Consistency-Token stands for could not be shown within 2 seconds. Send the request again, or leave the token out.";
     ProjectionParked = "projection-parked", 503, "An event of this account waits to be repaired",

@@ -80,6 +80,23 @@ impl Cluster {
         name
     }
 
+    /// A database on a disk of its own, which has so many MB. None: only root may mount one, and not in every container.
+    pub async fn create_database_on_a_disk_of_mb(&self, mb: u32) -> Option<(String, SmallDisk)> {
+        let disk = SmallDisk { at: self.dir.join("disk") };
+        fs::create_dir(&disk.at).expect("a folder for the disk");
+        disk.mount(&["-t", "tmpfs", "-o", &format!("size={mb}m")]).then_some(())?;
+        run(Command::new("chown").arg(format!("{}:", unprivileged_user())).arg(&disk.at));
+        let name = format!("t_{}", Uuid::new_v4().simple());
+        let mut admin = PgConnection::connect(&self.url("postgres")).await.expect("the cluster's own database");
+        let at = disk.at.display();
+        for sql in
+            [format!("create tablespace small location '{at}'"), format!("create database {name} tablespace small")]
+        {
+            sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await.expect("a database on it");
+        }
+        Some((name, disk))
+    }
+
     /// `kill -9` of the postmaster: its backends notice and leave without a shutdown checkpoint.
     pub fn kill(&self) {
         let mut postmaster = self.postmaster.lock().expect("postmaster");
@@ -111,6 +128,8 @@ impl Cluster {
             .args(["-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories="])
             .args(["-c", "max_connections=300"])
+            // whose line it is
+            .args(["-c", "log_line_prefix=%m [%p] %d "])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log);
@@ -142,6 +161,14 @@ impl Cluster {
                 .is_ok_and(|status| status.success())
     }
 
+    /// The errors in its log that a client of this database caused.
+    pub fn errors(&self, database_url: &str) -> Vec<String> {
+        let database = database_url.rsplit('/').next().expect("a database");
+        let log = fs::read_to_string(self.dir.join("log")).expect("log file");
+        let of_database = format!(" {database} ERROR:");
+        log.lines().filter(|line| line.contains(&of_database)).map(str::to_owned).collect()
+    }
+
     /// Programs of this Postgres: `psql`, `pgbench`, `pg_test_fsync`.
     pub fn bin(&self, program: &str) -> PathBuf {
         self.bin.join(program)
@@ -155,6 +182,30 @@ impl Cluster {
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
+    }
+}
+
+/// A small disk, until it is dropped.
+pub struct SmallDisk {
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    /// From now on it has so many MB.
+    pub fn becomes(&self, mb: u32) {
+        assert!(self.mount(&["-o", &format!("remount,size={mb}m")]));
+    }
+
+    fn mount(&self, options: &[&str]) -> bool {
+        let mounted = Command::new("mount").args(options).arg("tmpfs").arg(&self.at).output();
+        mounted.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Postgres may still have files open
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).status();
     }
 }
 

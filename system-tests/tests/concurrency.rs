@@ -38,6 +38,11 @@ async fn effects(server: &Server, title: &str) -> usize {
     events.iter().filter(|event| event.data["title"] == title).count()
 }
 
+/// Repetitions and conflicts are everyday life: an error for each would flood the log.
+fn no_errors_in_the_database_log(server: &Server) {
+    assert_eq!(Cluster::shared().errors(server.database_url()), [""; 0]);
+}
+
 #[tokio::test]
 async fn a_thousand_duplicates_are_one() {
     let (server, account) = one().await;
@@ -75,6 +80,7 @@ async fn duplicates_at_two_processes_are_one() {
         assert_eq!(effects(&first, &title).await, 1, "{title}");
     }
     everything_holds(&first, &[]).await;
+    no_errors_in_the_database_log(&first);
 }
 
 #[tokio::test]
@@ -171,6 +177,7 @@ async fn a_stale_cache_never_answers() {
     }
     everything_holds(&first, &[]).await;
     everything_holds(&second, &[]).await;
+    no_errors_in_the_database_log(&first);
 }
 
 /// A read with a token is right at either process, whichever projector applied it.

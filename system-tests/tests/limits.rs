@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use system_tests::check::everything_holds;
 use system_tests::client::Account;
 use system_tests::cluster::Cluster;
 use system_tests::flood::{Flood, percentile};
@@ -136,4 +137,66 @@ fn lists(server: &Server, account: &Account, connections: u32) -> Arc<Flood> {
         )
     };
     Arc::new(Flood { address: server.address(), connections, request: Box::new(request) })
+}
+
+/// All that come at the first moment are served where the machine can do them within a second.
+#[tokio::test]
+async fn a_burst_on_a_server_just_started_is_served() {
+    const CONNECTIONS: u32 = 256;
+    let server = started(&[]).await;
+    let account = server.api().account().await;
+    let body = json!({"title": "at the first moment"}).to_string();
+    let request = format!(
+        "POST {TASKS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        account.token,
+        body.len()
+    );
+    let burst =
+        Flood { address: server.address(), connections: CONNECTIONS, request: Box::new(move |_| request.clone()) };
+    let second = Duration::from_secs(1);
+    let answers = Arc::new(burst).back_to_back(second).await;
+    let made = answers.iter().filter(|answered| answered.status == 201);
+    let in_time = made.clone().filter(|answered| answered.due + answered.took <= second).count();
+    let refused = answers.len() - made.count();
+    println!("{in_time} made within a second, {refused} refused");
+    // else the machine has other things to do
+    if in_time >= CONNECTIONS as usize {
+        assert_eq!(refused, 0, "of {}", answers.len());
+    }
+}
+
+/// The disk of a database that somebody else runs.
+#[tokio::test]
+async fn a_full_disk_refuses_writes_by_name_until_it_has_room() {
+    let cluster = Cluster::start(&[]);
+    let Some((database, disk)) = cluster.create_database_on_a_disk_of_mb(40).await else { return };
+    let server = Server::start(Config::new(cluster.url(&database))).await;
+    let account = server.api().account().await;
+    // not to be compressed
+    let description: String = (0..250).map(|_| Uuid::new_v4().simple().to_string()).collect();
+    let command = || json!({"type": "CreateTask", "task_id": Uuid::now_v7(), "title": "a", "description": description});
+    until("the disk is full", Duration::from_secs(120), || async {
+        let commands: Vec<_> = (0..100).map(|_| command()).collect();
+        let answer = account.batch(&commands).await.expect(200).json();
+        let failed: Vec<_> = answer["results"].as_array()?.iter().filter(|result| result["status"] != 201).collect();
+        for result in &failed {
+            assert_eq!((&result["status"], &result["problem"]["code"]), (&json!(503), &json!("disk-full")), "{result}");
+        }
+        (!failed.is_empty()).then_some(())
+    })
+    .await;
+    let create = || account.request("POST", TASKS).json(&json!({"title": "b", "description": description})).send();
+    let began = Instant::now();
+    let refused = create().await;
+    assert_eq!(refused.problem(503)["code"], "disk-full");
+    refused.must("Retry-After");
+    assert!(began.elapsed() < Duration::from_secs(1), "at once: {:?}", began.elapsed());
+    let ready = server.api().get("/readyz").send().await.expect(503).json();
+    assert_eq!(ready["checks"]["disk"]["status"], "failed", "{ready}");
+    account.request("GET", TASKS).send().await.expect(200);
+    disk.becomes(400);
+    server.ready().await;
+    create().await.expect(201);
+    everything_holds(&server, &[]).await;
 }

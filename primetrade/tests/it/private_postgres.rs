@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use crate::support::{Folder, Ran, Server, free_port, get, is_root, until};
+use crate::support::{Folder, Ran, Server, free_port, get, get_with, is_root, log_in, post, until};
 
 #[test]
 fn the_first_start_makes_it_and_the_last_stop_takes_it_along() {
@@ -133,6 +133,73 @@ fn a_postgres_that_dies_under_the_server_is_started_again() {
     until("the server is ready again", || server.is_ready().then_some(()));
     assert_eq!(server.stop(), Some(0));
     assert!(folder.postmaster().is_none());
+}
+
+/// What systemd's RemoveIPC and cleaners of /dev/shm remove while it is in use. Statistics of so many tables do not fit
+/// into what Postgres takes at its start.
+fn remove_shared_memory(folder: &Folder) {
+    folder.sql(
+        "do $$ begin
+           for n in 1..1000 loop execute format('create table public.t%s (id int primary key)', n); end loop;
+         end $$",
+    );
+    let postmaster = folder.postmaster().expect("a postmaster").as_raw_nonzero().get();
+    let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
+    for process in std::iter::once(postmaster.to_string()).chain(children.split_whitespace().map(str::to_owned)) {
+        let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
+        for segment in
+            maps.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with("/dev/shm/")))
+        {
+            let _ = fs::remove_file(segment);
+        }
+    }
+    let pid_file = fs::read_to_string(folder.data().join("postgres/postmaster.pid")).unwrap();
+    let id = pid_file.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)).expect("id of the segment");
+    let removed = Command::new("ipcrm").args(["-m", id]).status().expect("ipcrm");
+    assert!(removed.success());
+}
+
+#[test]
+fn removed_shared_memory_does_it_no_harm() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let folder = Folder::new();
+    let server = Server::start(&folder);
+    let postmaster = folder.postmaster();
+    remove_shared_memory(&folder);
+    // new connections, and more than one at a time for a statement
+    folder.run(&["user", "list"]).expect(0);
+    folder.sql(
+        "set min_parallel_table_scan_size = 0; set parallel_setup_cost = 0; set parallel_tuple_cost = 0;
+         select count(*) from pg_class",
+    );
+    assert!(server.is_ready());
+    assert_eq!(folder.postmaster(), postmaster);
+    assert_eq!(server.stop(), Some(0));
+    assert_eq!(Server::start(&folder).stop(), Some(0));
+}
+
+#[test]
+fn a_postgres_that_takes_no_new_connection_is_started_again() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let folder = Folder::new();
+    // an operator's own setting, against ours
+    fs::create_dir(folder.data()).unwrap();
+    fs::write(folder.data().join("postgres.conf"), "dynamic_shared_memory_type = posix\n").unwrap();
+    let server = Server::start(&folder);
+    let postmaster = folder.postmaster().expect("a postmaster");
+    remove_shared_memory(&folder);
+    until("it says so", || (!server.is_ready()).then_some(()));
+    let answer = get(server.port, "/readyz").unwrap();
+    assert!(answer.contains("\"postgres\":{\"status\":\"failed\""), "{answer}");
+    until("another postmaster", || folder.postmaster().filter(|pid| *pid != postmaster));
+    until("the server is ready again", || server.is_ready().then_some(()));
+    folder.run(&["user", "list"]).expect(0);
+    assert!(server.log().contains("starting it again"), "{}", server.log());
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]
@@ -290,19 +357,74 @@ fn a_user_without_a_name_is_told_what_to_do() {
 
 #[test]
 fn a_full_disk_is_told() {
-    let mut folder = Folder::new();
-    let small = folder.path().join("small");
-    fs::create_dir(&small).unwrap();
-    let mount = |args: &[&str]| Command::new(args[0]).args(&args[1..]).arg(&small).output();
-    let mounted = mount(&["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs"]);
-    if !mounted.is_ok_and(|output| output.status.success()) {
-        // Only root may mount, and not in every container: then the disk of this test cannot be filled.
-        return;
-    }
-    folder.put_data_at(small.join("data").to_str().unwrap());
+    let Some(folder) = Folder::on_a_disk_of_mb(20) else { return };
     let ran = folder.run(&["serve", "--listen", "127.0.0.1:0"]);
-    mount(&["umount"]).unwrap();
     ran.refused(&["the disk is full", "MB", "--data-dir"]);
+}
+
+/// Writes until it is told that there is no room; gives how many commands were taken.
+fn fill(port: u16, token: &str) -> usize {
+    let headers = format!("Authorization: Bearer {token}\r\n");
+    // not to be compressed
+    let description: String = (0..250).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
+    let mut taken = 0;
+    loop {
+        let commands: Vec<String> = (0..500)
+            .map(|_| {
+                let id = uuid::Uuid::new_v4();
+                format!(
+                    r#"{{"type":"CreateTask","task_id":"{id}","title":"one of many","description":"{description}"}}"#
+                )
+            })
+            .collect();
+        let answer = post(port, "/api/v1/commands", &headers, &format!("{{\"commands\":[{}]}}", commands.join(",")));
+        let body = answer.split_once("\r\n\r\n").expect("a body").1;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..answer.len().min(500)]);
+        taken += body.matches("\"status\":201").count();
+        if body.contains("\"failed\":0") {
+            continue;
+        }
+        assert!(
+            body.contains("\"disk-full\"") && !body.contains("\"unavailable\""),
+            "{}",
+            &body[..body.len().min(2_000)]
+        );
+        return taken;
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_stops_writes_in_time_and_nothing_else() {
+    let Some(folder) = Folder::on_a_disk_of_mb(700) else { return };
+    folder.create_user("a@example.org");
+    let server = Server::start(&folder);
+    let postmaster = folder.postmaster();
+    let token = log_in(server.port, "a@example.org", "long enough");
+    let headers = format!("Authorization: Bearer {token}\r\n");
+    // what the log may still grow to, what is spare, and something to fill
+    folder.take_all_but_mb(260);
+    let taken = fill(server.port, &token);
+    assert!(taken > 1_000, "{taken} were taken");
+    let ready = get(server.port, "/readyz").unwrap();
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("MB must be free"), "{ready}");
+    let refused = post(server.port, "/api/v1/tasks", &headers, r#"{"title":"one more"}"#);
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("disk-full"), "{refused}");
+    assert!(refused.to_lowercase().contains("retry-after: "), "{refused}");
+    until("all that was taken is shown", || {
+        let answer = get_with(server.port, "/api/v1/stats", &headers)?;
+        assert!(answer.starts_with("HTTP/1.1 200"), "reads go on: {answer}");
+        answer.contains(&format!("\"pending\":{taken}")).then_some(())
+    });
+    // people log in
+    log_in(server.port, "a@example.org", "long enough");
+    assert!(folder.free_mb() > 10, "{} MB are left", folder.free_mb());
+    folder.make_room();
+    until("it is ready again", || server.is_ready().then_some(()));
+    let made = post(server.port, "/api/v1/tasks", &headers, r#"{"title":"one more"}"#);
+    assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    assert_eq!(folder.postmaster(), postmaster, "by itself, and without a restart");
+    folder.run(&["doctor"]).expect(0);
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]

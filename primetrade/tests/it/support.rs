@@ -31,6 +31,8 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 pub struct Folder {
     path: PathBuf,
     data: PathBuf,
+    /// A file system of its own.
+    disk: Option<PathBuf>,
 }
 
 impl Folder {
@@ -43,13 +45,47 @@ impl Folder {
     pub fn with_long_path(bytes: usize) -> Self {
         let folder = Self::new();
         let missing = bytes - folder.data.as_os_str().len();
-        Self { data: folder.path.join(format!("data{}", "x".repeat(missing))), path: folder.leak() }
+        Self { data: folder.path.join(format!("data{}", "x".repeat(missing))), path: folder.leak(), disk: None }
+    }
+
+    /// On a small disk. None: only root may mount one, and not in every container.
+    pub fn on_a_disk_of_mb(mb: u32) -> Option<Self> {
+        let mut folder = Self::new();
+        let disk = folder.path.join("disk");
+        fs::create_dir(&disk).expect("a folder for the disk");
+        let size = format!("size={mb}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&disk).output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        folder.data = disk.join("data");
+        folder.disk = Some(disk);
+        Some(folder)
+    }
+
+    fn disk(&self) -> &Path {
+        self.disk.as_deref().expect("a disk of its own")
+    }
+
+    pub fn free_mb(&self) -> u64 {
+        let disk = rustix::fs::statvfs(self.disk()).expect("its state");
+        (disk.f_bavail * disk.f_frsize) >> 20
+    }
+
+    pub fn take_all_but_mb(&self, mb: u64) {
+        let ballast = fs::File::create(self.disk().join("ballast")).expect("a file");
+        let bytes = (self.free_mb() - mb) << 20;
+        rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("room for it");
+    }
+
+    pub fn make_room(&self) {
+        fs::remove_file(self.disk().join("ballast")).expect("what took it");
     }
 
     fn at(path: PathBuf, data: &str) -> Self {
         fs::create_dir(&path).expect("a folder for the test");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
-        Self { data: path.join(data), path }
+        Self { data: path.join(data), path, disk: None }
     }
 
     fn leak(self) -> PathBuf {
@@ -195,6 +231,9 @@ impl Drop for Folder {
                 std::thread::sleep(POLL);
             }
         }
+        if let Some(disk) = &self.disk {
+            let _ = Command::new("umount").arg(disk).status();
+        }
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -314,9 +353,15 @@ impl Drop for Server {
 
 /// A bare GET; the whole answer.
 pub fn get(port: u16, path: &str) -> Option<String> {
+    get_with(port, path, "")
+}
+
+/// The same with headers, each with its end of line.
+pub fn get_with(port: u16, path: &str, headers: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
@@ -334,6 +379,13 @@ pub fn post(port: u16, path: &str, headers: &str, body: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer
+}
+
+/// An access token.
+pub fn log_in(port: u16, email: &str, password: &str) -> String {
+    let account = format!(r#"{{"email":"{email}","password":"{password}"}}"#);
+    let login = post(port, "/api/v1/auth/login", "", &account);
+    login.split('"').skip_while(|text| *text != "access_token").nth(2).expect("a token").to_owned()
 }
 
 pub fn free_port() -> u16 {
