@@ -21,7 +21,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions, Connection};
 
 use service_kit::database::{MAJOR_MIN, sql_state};
-use service_kit::health::Check;
+use service_kit::health::{Check, CheckState};
 use tokio::sync::watch;
 
 use crate::binaries::Binaries;
@@ -352,7 +352,7 @@ impl Private {
                 (Check::failed("PostgreSQL refuses new connections"), is_certain.then(|| error.to_string()))
             }
         };
-        if !check.ok && self.seen.borrow().ok {
+        if check.state != CheckState::Ok && self.seen.borrow().state == CheckState::Ok {
             tracing::warn!(log = self.log(), "{}", check.detail);
         }
         self.seen.send_if_modified(|seen| {
