@@ -58,11 +58,7 @@ struct Signals {
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        let ignored = ignored();
-        let of = |kind: SignalKind| {
-            let is_ignored = ignored >> (kind.as_raw_value() - 1) & 1 == 1;
-            (!is_ignored).then(|| signal(kind)).transpose()
-        };
+        let of = |kind: SignalKind| (!is_ignored(kind.as_raw_value())).then(|| signal(kind)).transpose();
         Ok(Self {
             interrupt: of(SignalKind::interrupt())?,
             terminate: of(SignalKind::terminate())?,
@@ -86,10 +82,11 @@ async fn of(signal: &mut Option<Signal>) {
     }
 }
 
-/// The signals that this process ignores, a bit each from 1 on; none where the system does not tell (it is Linux that
-/// does).
-fn ignored() -> u64 {
+/// Whether this process ignores the signal of this number; false where the system does not tell (Linux does).
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask >> (signal - 1) & 1 == 1
 }

@@ -214,6 +214,13 @@ impl Drop for Process {
     }
 }
 
+/// This signal; or SIGTERM, where it is ignored here (`nohup`, a script's background) and so in what is started here.
+pub fn heard(signal: Signal) -> Signal {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    if ignored.unwrap_or_default() >> (signal.as_raw() - 1) & 1 == 1 { Signal::TERM } else { signal }
+}
+
 /// A program with the test's own variables only: nobody's shell decides how a test ends.
 pub fn clean_environment(command: &mut Command) {
     for (name, _) in std::env::vars() {

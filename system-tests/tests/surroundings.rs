@@ -10,7 +10,7 @@ use serde_json::json;
 use system_tests::check::everything_holds;
 use system_tests::cluster::{Cluster, free_port, temp_dir};
 use system_tests::ledger::{Ledger, Load};
-use system_tests::process::{Process, binary, clean_environment};
+use system_tests::process::{Process, binary, clean_environment, heard};
 use system_tests::server::{self, Config, Server, run};
 use system_tests::terminal::Terminal;
 use system_tests::wait::until;
@@ -86,8 +86,9 @@ async fn what_cannot_be_told_is_dropped_and_the_exit_status_stands() {
     };
 
     // more lines than a pipe or a queue holds
-    let lines = format!("nonsense\n{}\n", json!({"type": "CreateTask", "title": "good"})).repeat(3_000);
-    fs::write(server.dir().join("lines.ndjson"), lines).expect("a file");
+    let line = || json!({"type": "CreateTask", "task_id": Uuid::new_v4(), "title": "good"});
+    let lines: Vec<String> = (0..3_000).map(|_| format!("nonsense\n{}\n", line())).collect();
+    fs::write(server.dir().join("lines.ndjson"), lines.concat()).expect("a file");
     for (name, stderr) in [("full", full()), ("closed", closed())] {
         let mut command = with(&["import", "lines.ndjson", "--owner", &account.email, "--json"]);
         let ran = run_with(command.stderr(stderr)).await;
@@ -180,7 +181,7 @@ async fn a_password_is_not_shown_and_takes_one_line() {
     })
     .await;
     let pid = rustix::process::Pid::from_raw(child.id().expect("running").cast_signed()).expect("a pid");
-    rustix::process::kill_process(pid, Signal::INT).expect("a signal");
+    rustix::process::kill_process(pid, heard(Signal::INT)).expect("a signal");
     assert_eq!(ended(child).await, Some(2), "{}", terminal.shown());
     assert!(terminal.echoes(), "the terminal is as it was");
 
@@ -221,6 +222,6 @@ async fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
 
     // and one that was not ends it
     let server = Server::start(Config::new(database().await)).await;
-    server.signal(Signal::HUP);
+    server.signal(heard(Signal::HUP));
     assert_eq!(server.ended().await.code(), Some(0));
 }

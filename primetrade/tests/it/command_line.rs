@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Folder, Ran, Server, is_root, post, until};
+use crate::support::{Folder, Ran, Server, ctrl_c, is_root, post, until};
 
 fn id(number: u32) -> String {
     format!("00000000-0000-4000-8000-{number:012}")
@@ -296,7 +296,7 @@ fn an_interrupted_import_says_how_far_it_came_and_goes_on() {
     writeln!(input, "{}\nnonsense", create(1, "one")).unwrap();
     // The reader is at work; the pipe stays open, as if more were to come.
     assert!(said.next().unwrap().unwrap().starts_with("line 2: "));
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    kill_process(Pid::from_child(&child), ctrl_c()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use crate::support::{Folder, Ran, Server, free_port, get, get_with, is_root, log_in, post, until};
+use crate::support::{Folder, Ran, Server, ctrl_c, free_port, get, get_with, is_root, log_in, post, until};
 
 #[test]
 fn the_first_start_makes_it_and_the_last_stop_takes_it_along() {
@@ -37,7 +37,7 @@ fn the_first_start_makes_it_and_the_last_stop_takes_it_along() {
 fn ctrl_c_stops_everything_too() {
     let folder = Folder::new();
     let mut server = Server::start(&folder);
-    server.signal(Signal::INT);
+    server.signal(ctrl_c());
     assert_eq!(server.wait(), Some(0));
     assert!(folder.postmaster().is_none());
 }
