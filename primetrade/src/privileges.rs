@@ -10,7 +10,6 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use service_kit::interrupt::Interrupt;
-
 use service_kit::stderr;
 
 use crate::data_dir::{self, OWN_ENTRIES};
@@ -121,6 +120,8 @@ pub fn hand_down(
 ) -> Result<std::convert::Infallible, PrivilegesError> {
     let user = find_user(run_as)?;
     let data_dir = give_data_dir(data_dir, &user)?;
+    // what was said of that would go with this program
+    stderr::flush();
     let mut command = Command::new(own_program(&user));
     let mut args = std::env::args_os();
     command.arg0(args.next().unwrap_or_else(|| "primetrade".into()));
@@ -154,8 +155,6 @@ pub fn hand_down(
             }
         }
     }
-    // what was said would go with this program
-    stderr::flush();
     Err(PrivilegesError::Exec { user: user.name, source: command.exec() })
 }
 

@@ -326,7 +326,7 @@ fn root_gives_away_no_folder_that_is_not_ours() {
 #[test]
 fn a_folder_that_others_may_enter_is_told_with_what_to_do() {
     let folder = Folder::new();
-    folder.run(&["keys", "rotate"]).expect(0);
+    folder.make();
     let open = |name: &str, mode: u32| {
         fs::set_permissions(folder.data().join(name), fs::Permissions::from_mode(mode)).unwrap();
     };
@@ -351,7 +351,7 @@ fn a_user_without_a_name_is_told_what_to_do() {
     }
     let folder = Folder::new();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let mut command = folder.command(&["migrate"]);
+    let mut command = folder.command(&["serve", "--listen", "127.0.0.1:0"]);
     Ran::of(command.uid(12_345).gid(12_345)).refused(&["12345", "/etc/passwd", "PRIMETRADE_DATABASE_URL"]);
 }
 
