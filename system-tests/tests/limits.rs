@@ -170,14 +170,14 @@ async fn a_burst_on_a_server_just_started_is_served() {
 #[tokio::test]
 async fn a_full_disk_refuses_writes_by_name_until_it_has_room() {
     let cluster = Cluster::start(&[]);
-    let Some((database, disk)) = cluster.create_database_on_a_disk_of_mb(40).await else { return };
+    let Some((database, disk)) = cluster.create_database_on_a_disk_of_mb(20).await else { return };
     let server = Server::start(Config::new(cluster.url(&database))).await;
     let account = server.api().account().await;
     // not to be compressed
     let description: String = (0..250).map(|_| Uuid::new_v4().simple().to_string()).collect();
     let command = || json!({"type": "CreateTask", "task_id": Uuid::now_v7(), "title": "a", "description": description});
     until("the disk is full", Duration::from_secs(120), || async {
-        let commands: Vec<_> = (0..100).map(|_| command()).collect();
+        let commands: Vec<_> = (0..20).map(|_| command()).collect();
         let answer = account.batch(&commands).await.expect(200).json();
         let failed: Vec<_> = answer["results"].as_array()?.iter().filter(|result| result["status"] != 201).collect();
         for result in &failed {
