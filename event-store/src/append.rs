@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::{Actor, CommandId, OwnerId, TaskEvent, TaskId, Time, encode};
 use metrics::{counter, gauge, histogram};
+use service_kit::outage::Outage;
 use sqlx::PgConnection;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -18,6 +19,8 @@ use crate::{EventStore, Unavailable};
 const BATCH_EVENTS_MAX: usize = 1_000;
 /// How long a batch is tried again, while the database is away or by halves, in milliseconds.
 const RETRY_MS_MAX: u64 = 8_000;
+/// The longest pause between two tries, in milliseconds: each may be a new connection to a server that only reads.
+const RETRY_PAUSE_MS_MAX: u64 = 1_000;
 /// How long a command waits for its outcome, in milliseconds.
 const OUTCOME_WAIT_MS_MAX: u64 = 12_000;
 
@@ -126,7 +129,7 @@ impl EventStore {
 }
 
 pub(crate) async fn run(shard: i16, lane: Lane, mut queue: mpsc::Receiver<Unit>, wake: Arc<watch::Sender<u64>>) {
-    let mut appender = Appender { shard, lane, head_ctid: None };
+    let mut appender = Appender { shard, lane, head_ctid: None, outage: Outage::of("appending to the event store") };
     let label = shard.to_string();
     let batches = histogram!("event_store_batch_events", "shard" => label.clone());
     let seconds = histogram!("event_store_append_seconds", "shard" => label.clone());
@@ -145,6 +148,7 @@ pub(crate) async fn run(shard: i16, lane: Lane, mut queue: mpsc::Receiver<Unit>,
         }
         queued.set(queue.len() as f64);
         let started = Instant::now();
+        appender.lane.look().await;
         let (appends, replies): (Vec<_>, Vec<_>) = units.drain(..).map(|unit| (unit.append, unit.reply)).unzip();
         let outcomes = appender.append(&appends).await;
         seconds.record(started.elapsed().as_secs_f64());
@@ -182,6 +186,8 @@ struct Appender {
     /// Where the head row was last seen. An update by ctid does not walk past the dead versions of the row that
     /// somebody's old snapshot keeps.
     head_ctid: Option<String>,
+    /// Said once, and not for each batch that waits.
+    outage: Outage,
 }
 
 /// What the fast path came to.
@@ -198,6 +204,7 @@ impl Appender {
         let columns = Columns::of(units);
         match self.append_fast(&columns).await {
             Ok(Fast::After(base)) => {
+                self.outage.seen(Ok::<_, sqlx::Error>(()));
                 let mut next = base + 1;
                 return units
                     .iter()
@@ -210,7 +217,7 @@ impl Appender {
             }
             Ok(Fast::Undone) => {}
             Err(error) => {
-                tracing::warn!(shard = self.shard, %error, "append failed; trying the careful way");
+                self.outage.seen(Err::<(), _>(error));
             }
         }
         let deadline = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
@@ -228,11 +235,14 @@ impl Appender {
         let mut pause_ms = 20;
         while Instant::now() < deadline {
             match self.append_checked(columns, units).await {
-                Ok(outcomes) => return outcomes,
+                Ok(outcomes) => {
+                    self.outage.seen(Ok::<_, sqlx::Error>(()));
+                    return outcomes;
+                }
                 Err(error) if !is_about_values(&error) => {
-                    tracing::warn!(shard = self.shard, %error, "the event store does not answer");
+                    self.outage.seen(Err::<(), _>(error));
                     sleep(Duration::from_millis(pause_ms)).await;
-                    pause_ms = (pause_ms * 2).min(500);
+                    pause_ms = (pause_ms * 2).min(RETRY_PAUSE_MS_MAX);
                 }
                 Err(error) if units.len() == 1 => {
                     tracing::error!(shard = self.shard, %error, "Postgres refused a command");
@@ -285,9 +295,13 @@ impl Appender {
         columns: &Columns<'_>,
         units: &[StreamAppend],
     ) -> Result<Vec<Outcome>, sqlx::Error> {
-        counter!("event_store_careful_appends_total").increment(1);
         let shard = self.shard;
-        let judged = self.lane.run(async move |connection| insert_checked(connection, shard, columns).await).await?;
+        let judged = self.lane.run(async move |connection| {
+            // Only what is tried: while there is no connection, nothing is.
+            counter!("event_store_careful_appends_total").increment(1);
+            insert_checked(connection, shard, columns).await
+        });
+        let judged = judged.await?;
         let mut next = judged.base + 1;
         Ok(units
             .iter()

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use service_kit::config::{self, ConfigError, DatabaseUrls, Listen, Log, Origin, Source, VARIABLES, Variable};
+use service_kit::database::{Address, Use};
 use service_kit::exposure;
 use service_kit::server::{EdgeSettings, Tls};
 use service_kit::token::RootSecret;
@@ -94,12 +95,12 @@ impl Settings {
             source.set("PRIMETRADE_DATA_DIR", path.to_string_lossy());
         }
         let databases = DatabaseUrls::read(&source)?;
-        for (name, url) in [
-            ("PRIMETRADE_DATABASE_URL", &databases.write),
-            ("PRIMETRADE_READ_DATABASE_URL", &databases.read),
-            ("PRIMETRADE_READ_REPLICA_URL", &databases.replica),
+        for (name, url, for_use) in [
+            ("PRIMETRADE_DATABASE_URL", &databases.write, Use::Write),
+            ("PRIMETRADE_READ_DATABASE_URL", &databases.read, Use::Write),
+            ("PRIMETRADE_READ_REPLICA_URL", &databases.replica, Use::Read),
         ] {
-            check_url(name, url.as_ref())?;
+            check_url(name, url.as_ref(), for_use)?;
         }
         if databases.write.is_none() && databases.read.is_some() {
             let reason = "it needs PRIMETRADE_DATABASE_URL beside it, since the private PostgreSQL keeps both";
@@ -190,12 +191,10 @@ impl Settings {
     }
 }
 
-fn check_url(name: &str, url: Option<&SecretString>) -> Result<(), ConfigError> {
-    let parsed = url.map(|url| url.expose_secret().parse::<sqlx::postgres::PgConnectOptions>()).transpose();
-    match parsed {
+fn check_url(name: &str, url: Option<&SecretString>, for_use: Use) -> Result<(), ConfigError> {
+    match url.map(|url| Address::parse(url, for_use)).transpose() {
         Ok(_) => Ok(()),
-        // The error of the parser may quote what it could not read.
-        Err(_) => Err(config::invalid(name, &"it is not a URL as postgres://user:password@host:5432/database")),
+        Err(reason) => Err(config::invalid(name, &reason)),
     }
 }
 

@@ -35,6 +35,8 @@ pub mod flood;
 
 pub mod proxy;
 
+pub mod pgbouncer;
+
 pub mod ledger;
 
 pub mod check;
