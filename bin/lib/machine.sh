@@ -71,6 +71,11 @@ need_curl() {
     command -v curl >/dev/null 2>&1 || install_package curl curl curl curl curl curl
 }
 
+need_pgbouncer() {
+    PATH=$PATH:/usr/sbin
+    command -v pgbouncer >/dev/null 2>&1 || install_stopped "PgBouncer" pgbouncer pgbouncer pgbouncer pgbouncer pgbouncer
+}
+
 # Python with what makes a folder of packages of its own.
 need_python() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || install_package "Python" python3-venv python3 "python3 py3-pip" python python

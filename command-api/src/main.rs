@@ -8,7 +8,7 @@ use event_store::EventStore;
 use futures_util::FutureExt;
 use identity::Identity;
 use messaging::KafkaSettings;
-use service_kit::database::{self, await_schema};
+use service_kit::database::{self, Use, await_schema};
 use service_kit::documents;
 use service_kit::health::{Check, Health, Lag};
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting, all_of};
@@ -31,8 +31,10 @@ fn main() -> ExitCode {
 
 async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let urls = starting.databases.clone();
-    let write = starting.connect("PRIMETRADE_DATABASE_URL", urls.write.as_ref(), WRITE_CONNECTIONS_MAX).await?;
-    let read = starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), READ_CONNECTIONS_MAX).await?;
+    let write =
+        starting.connect("PRIMETRADE_DATABASE_URL", urls.write.as_ref(), Use::Write, WRITE_CONNECTIONS_MAX).await?;
+    let read =
+        starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), Use::Write, READ_CONNECTIONS_MAX).await?;
     await_schema(&write, "event_store", &event_store::migrator(), DEPENDENCY_WAIT).await?;
     await_schema(&write, "identity", &identity::migrator(), DEPENDENCY_WAIT).await?;
 

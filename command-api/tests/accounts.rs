@@ -9,11 +9,12 @@ use http_body_util::BodyExt;
 use identity::{AccountChange, Email, Identity};
 use serde_json::{Value, json};
 use service_kit::auth::Role;
+use service_kit::database::{self, Pool};
 use service_kit::redis::{Entry, Redis};
 use service_kit::server::{Edge, edge};
 use service_kit::token::RootSecret;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions};
 use system_tests::redis::Redis as Server;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -21,7 +22,7 @@ use tower::ServiceExt;
 struct App {
     server: PgConnectOptions,
     database: String,
-    pool: PgPool,
+    pool: Pool,
     identity: Identity,
     router: Router,
 }
@@ -61,7 +62,7 @@ impl App {
             .execute(&mut connection)
             .await
             .expect("creates");
-        let pool = PgPoolOptions::new().connect_with(server.clone().database(&database)).await.expect("connects");
+        let pool = database::pool(10, server.clone().database(&database));
         identity::migrate(&pool).await.expect("migrates");
         let secret = RootSecret::new("a secret that is long enough for it".to_owned().into()).expect("long enough");
         let (identity, _) =

@@ -1,6 +1,8 @@
 //! `docs/asyncapi.yaml` beside what is really sent: a message of every type, made by commands, published by the relay,
 //! read from Kafka as bytes (TEST_KAFKA_BROKERS).
 
+use service_kit::database::{self, Pool};
+use sqlx::postgres::PgConnectOptions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,11 @@ use service_kit::config::Source;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// What the programs connect by, to the same database.
+fn shared(pool: &PgPool) -> Pool {
+    database::pool(8, PgConnectOptions::clone(&pool.connect_options()))
+}
 
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -106,8 +113,8 @@ fn read(settings: &KafkaSettings, count: usize) -> Vec<Raw> {
 
 #[sqlx::test(migrations = false)]
 async fn what_is_sent_is_what_the_document_says(pool: PgPool) {
-    event_store::migrate(&pool).await.expect("migrations run");
-    let (store, mut tasks) = EventStore::start(pool.clone()).await.expect("the store starts");
+    event_store::migrate(&shared(&pool)).await.expect("migrations run");
+    let (store, mut tasks) = EventStore::start(shared(&pool)).await.expect("the store starts");
     tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
     let owner = Uuid::new_v4();
     for (actor_type, id) in [(ActorType::User, Some(owner)), (ActorType::System, None)] {

@@ -1,5 +1,7 @@
 //! The executor on a real Postgres: several copies with caches of their own, equal commands at once, collisions.
 
+use service_kit::database::{self, Pool};
+use sqlx::postgres::PgConnectOptions;
 use std::collections::HashSet;
 
 use command_api::execute::{Accepted, Caller, Executor, Expected, Identity, Item, Refused};
@@ -11,9 +13,14 @@ use futures_util::future::join_all;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+/// What the programs connect by, to the same database.
+fn shared(pool: &PgPool) -> Pool {
+    database::pool(8, PgConnectOptions::clone(&pool.connect_options()))
+}
+
 async fn executor(pool: &PgPool) -> Executor {
-    event_store::migrate(pool).await.expect("migrations run");
-    let (store, mut tasks) = EventStore::start(pool.clone()).await.expect("the store starts");
+    event_store::migrate(&shared(pool)).await.expect("migrations run");
+    let (store, mut tasks) = EventStore::start(shared(pool)).await.expect("the store starts");
     tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
     Executor::new(store)
 }

@@ -1,5 +1,7 @@
 //! Everything under "Commands" of the HTTP contract, through the whole router, on a real Postgres.
 
+use service_kit::database::{self, Pool};
+use sqlx::postgres::PgConnectOptions;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,11 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::watch;
 use tower::ServiceExt;
 use uuid::Uuid;
+
+/// What the programs connect by, to the same database.
+fn shared(pool: &PgPool) -> Pool {
+    database::pool(8, PgConnectOptions::clone(&pool.connect_options()))
+}
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
@@ -72,8 +79,8 @@ impl Answer {
 
 impl Client {
     async fn new(pool: &PgPool) -> Self {
-        event_store::migrate(pool).await.unwrap();
-        let (store, mut tasks) = EventStore::start(pool.clone()).await.unwrap();
+        event_store::migrate(&shared(pool)).await.unwrap();
+        let (store, mut tasks) = EventStore::start(shared(pool)).await.unwrap();
         tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
         let key = SigningKey::from_bytes(&[7; 32]);
         let keys = Keys::new([("k".to_owned(), key.verifying_key().to_bytes())]);

@@ -1,6 +1,8 @@
 //! The relay on a real Postgres and a real Kafka (TEST_KAFKA_BROKERS): whatever breaks, the topic has every event, the
 //! first time in order, each with the position of the one before it.
 
+use service_kit::database::{self, Pool};
+use sqlx::postgres::PgConnectOptions;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +26,11 @@ use system_tests::kafka::Kafka;
 use system_tests::wait::until;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// What the programs connect by, to the same database.
+fn shared(pool: &PgPool) -> Pool {
+    database::pool(8, PgConnectOptions::clone(&pool.connect_options()))
+}
 
 const PARTITIONS: i32 = 4;
 const WAIT: Duration = Duration::from_secs(60);
@@ -59,8 +66,8 @@ struct Running {
 
 impl World {
     async fn new(pool: PgPool, settings: KafkaSettings) -> Self {
-        event_store::migrate(&pool).await.expect("migrations run");
-        let (store, mut tasks) = EventStore::start(pool.clone()).await.expect("the store starts");
+        event_store::migrate(&shared(&pool)).await.expect("migrations run");
+        let (store, mut tasks) = EventStore::start(shared(&pool)).await.expect("the store starts");
         tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
         Self { store, pool, settings }
     }
@@ -378,7 +385,7 @@ async fn a_topic_that_was_deleted_is_made_again_and_refilled_on_command(pool: Pg
         assert!(first.event.position > 300 && (1..=300).contains(&first.previous_position), "{first:?}");
     }
 
-    let begun = Publication::new(world.pool.clone()).republish(101, None).await.expect("begun");
+    let begun = Publication::new(shared(&world.pool)).republish(101, None).await.expect("begun");
     assert_eq!((begun.publication, begun.events), (2, 500));
     world.published_up_to(600).await;
     let topic = world.topic().await;

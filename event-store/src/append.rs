@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use domain::{Actor, CommandId, OwnerId, TaskEvent, TaskId, Time, encode};
 use metrics::{counter, gauge, histogram};
-use sqlx::{Connection, PgConnection, PgPool};
+use service_kit::database::Pool;
+use service_kit::outage::Outage;
+use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
@@ -19,6 +21,8 @@ use crate::{EventStore, Room, Unavailable};
 const BATCH_EVENTS_MAX: usize = 1_000;
 /// How long a batch is tried again, while the database is away or by halves, in milliseconds.
 const RETRY_MS_MAX: u64 = 8_000;
+/// The longest pause between two tries, in milliseconds: each may be a new connection to a server that only reads.
+const RETRY_PAUSE_MS_MAX: u64 = 1_000;
 /// How long a command waits for its outcome, in milliseconds.
 const OUTCOME_WAIT_MS_MAX: u64 = 12_000;
 /// How often it is tried whether a full disk has room again, in milliseconds.
@@ -132,7 +136,7 @@ impl EventStore {
 }
 
 /// A connection for an appender. Its one plan is for batches of any size: planned anew, a small one costs twice as much.
-pub(crate) fn lane(pool: &PgPool) -> Lane {
+pub(crate) fn lane(pool: &Pool) -> Lane {
     Lane::with(pool, [("plan_cache_mode", "force_generic_plan")])
 }
 
@@ -143,7 +147,8 @@ pub(crate) async fn run(
     room: Room,
     wake: Arc<watch::Sender<u64>>,
 ) {
-    let mut appender = Appender { shard, lane, room, head_ctid: None };
+    let mut appender =
+        Appender { shard, lane, room, head_ctid: None, outage: Outage::of("appending to the event store") };
     let label = shard.to_string();
     let batches = histogram!("event_store_batch_events", "shard" => label.clone());
     let seconds = histogram!("event_store_append_seconds", "shard" => label.clone());
@@ -170,6 +175,7 @@ pub(crate) async fn run(
         }
         queued.set(queue.len() as f64);
         let started = Instant::now();
+        appender.lane.look().await;
         let (appends, replies, events) = batch.take();
         let outcomes = appender.append(&appends).await;
         seconds.record(started.elapsed().as_secs_f64());
@@ -245,6 +251,8 @@ struct Appender {
     /// Where the head row was last seen. An update by ctid does not walk past the dead versions of the row that
     /// somebody's old snapshot keeps.
     head_ctid: Option<String>,
+    /// Said once, and not for each batch that waits.
+    outage: Outage,
 }
 
 /// What the fast path came to.
@@ -261,6 +269,7 @@ impl Appender {
         let columns = Columns::of(units);
         match self.append_fast(&columns).await {
             Ok(Fast::After(base)) => {
+                self.outage.seen(Ok::<_, sqlx::Error>(()));
                 let mut next = base + 1;
                 return units
                     .iter()
@@ -277,7 +286,7 @@ impl Appender {
                 return vec![Err(Unavailable::DiskFull.into()); units.len()];
             }
             Err(error) => {
-                tracing::warn!(shard = self.shard, %error, "append failed; trying the careful way");
+                self.outage.seen(Err::<(), _>(error));
             }
         }
         let deadline = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
@@ -307,16 +316,19 @@ impl Appender {
         let mut pause_ms = 20;
         while Instant::now() < deadline {
             match self.append_checked(columns, units).await {
-                Ok(outcomes) => return outcomes,
+                Ok(outcomes) => {
+                    self.outage.seen(Ok::<_, sqlx::Error>(()));
+                    return outcomes;
+                }
                 // Whether an earlier attempt took effect is not known here.
                 Err(error) if is_disk_full(&error) => {
                     self.room.refused(true);
                     break;
                 }
                 Err(error) if !is_about_values(&error) => {
-                    tracing::warn!(shard = self.shard, %error, "the event store does not answer");
+                    self.outage.seen(Err::<(), _>(error));
                     sleep(Duration::from_millis(pause_ms)).await;
-                    pause_ms = (pause_ms * 2).min(500);
+                    pause_ms = (pause_ms * 2).min(RETRY_PAUSE_MS_MAX);
                 }
                 Err(error) if units.len() == 1 => {
                     tracing::error!(shard = self.shard, %error, "Postgres refused a command");
@@ -377,9 +389,13 @@ impl Appender {
         columns: &Columns<'_>,
         units: &[StreamAppend],
     ) -> Result<Vec<Outcome>, sqlx::Error> {
-        counter!("event_store_careful_appends_total").increment(1);
         let shard = self.shard;
-        let judged = self.lane.run(async move |connection| insert_checked(connection, shard, columns).await).await?;
+        let judged = self.lane.run(async move |connection| {
+            // Only what is tried: while there is no connection, nothing is.
+            counter!("event_store_careful_appends_total").increment(1);
+            insert_checked(connection, shard, columns).await
+        });
+        let judged = judged.await?;
         let mut next = judged.base + 1;
         Ok(units
             .iter()

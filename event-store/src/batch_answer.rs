@@ -5,6 +5,7 @@ use domain::{CommandId, OwnerId};
 use uuid::Uuid;
 
 use crate::EventStore;
+use crate::connection::in_time;
 
 /// How long a lease lasts that is not renewed, in milliseconds: an equal request waits so long at most for a process that
 /// has died. One that was only held up for longer loses nothing but the lease: each command has its effect once.
@@ -29,13 +30,15 @@ impl EventStore {
         owner_id: OwnerId,
         command_id: CommandId,
     ) -> Result<Option<BatchAnswer>, sqlx::Error> {
-        sqlx::query_as!(
-            BatchAnswer,
-            "select fingerprint, body from event_store.batch_answer where owner_id = $1 and command_id = $2",
-            owner_id.0,
-            command_id.0,
+        in_time(
+            sqlx::query_as!(
+                BatchAnswer,
+                "select fingerprint, body from event_store.batch_answer where owner_id = $1 and command_id = $2",
+                owner_id.0,
+                command_id.0,
+            )
+            .fetch_optional(&self.pool),
         )
-        .fetch_optional(&self.pool)
         .await
     }
 
@@ -50,19 +53,21 @@ impl EventStore {
         command_id: CommandId,
         holder: Uuid,
     ) -> Result<bool, sqlx::Error> {
-        let leased = sqlx::query!(
-            r#"
+        let leased = in_time(
+            sqlx::query!(
+                r#"
             insert into event_store.batch_lease as l (owner_id, command_id, holder, expires_at)
             values ($1, $2, $3, now() + $4 * interval '1 ms')
             on conflict (owner_id, command_id) do update set holder = excluded.holder, expires_at = excluded.expires_at
             where l.expires_at < now()
             "#,
-            owner_id.0,
-            command_id.0,
-            holder,
-            LEASE_MS as f64,
+                owner_id.0,
+                command_id.0,
+                holder,
+                LEASE_MS as f64,
+            )
+            .execute(&self.pool),
         )
-        .execute(&self.pool)
         .await?;
         Ok(leased.rows_affected() == 1)
     }
@@ -73,17 +78,19 @@ impl EventStore {
     /// # Errors
     /// The database does not answer.
     pub async fn renew_batch(&self, owner_id: OwnerId, command_id: CommandId, holder: Uuid) -> Result<(), sqlx::Error> {
-        sqlx::query!(
-            r#"
+        in_time(
+            sqlx::query!(
+                r#"
             update event_store.batch_lease set expires_at = now() + $4 * interval '1 ms'
             where owner_id = $1 and command_id = $2 and holder = $3
             "#,
-            owner_id.0,
-            command_id.0,
-            holder,
-            LEASE_MS as f64,
+                owner_id.0,
+                command_id.0,
+                holder,
+                LEASE_MS as f64,
+            )
+            .execute(&self.pool),
         )
-        .execute(&self.pool)
         .await?;
         Ok(())
     }
@@ -98,13 +105,15 @@ impl EventStore {
         command_id: CommandId,
         holder: Uuid,
     ) -> Result<(), sqlx::Error> {
-        sqlx::query!(
-            "delete from event_store.batch_lease where owner_id = $1 and command_id = $2 and holder = $3",
-            owner_id.0,
-            command_id.0,
-            holder,
+        in_time(
+            sqlx::query!(
+                "delete from event_store.batch_lease where owner_id = $1 and command_id = $2 and holder = $3",
+                owner_id.0,
+                command_id.0,
+                holder,
+            )
+            .execute(&self.pool),
         )
-        .execute(&self.pool)
         .await?;
         Ok(())
     }
@@ -120,8 +129,9 @@ impl EventStore {
         holder: Uuid,
         answer: &BatchAnswer,
     ) -> Result<bool, sqlx::Error> {
-        let kept = sqlx::query!(
-            r#"
+        let kept = in_time(
+            sqlx::query!(
+                r#"
             with ended as (
                 delete from event_store.batch_lease where owner_id = $1 and command_id = $2 and holder = $3
                 returning owner_id, command_id
@@ -130,13 +140,14 @@ impl EventStore {
             select owner_id, command_id, $4, now(), $5 from ended
             on conflict do nothing
             "#,
-            owner_id.0,
-            command_id.0,
-            holder,
-            answer.fingerprint,
-            answer.body,
+                owner_id.0,
+                command_id.0,
+                holder,
+                answer.fingerprint,
+                answer.body,
+            )
+            .execute(&self.pool),
         )
-        .execute(&self.pool)
         .await?;
         Ok(kept.rows_affected() == 1)
     }
@@ -147,8 +158,9 @@ impl EventStore {
     /// # Errors
     /// The database does not answer.
     pub async fn forget_old_batch_answers(&self, answers_max: i64) -> Result<u64, sqlx::Error> {
-        let forgotten = sqlx::query!(
-            r#"
+        let forgotten = in_time(
+            sqlx::query!(
+                r#"
             with leases as (
                 delete from event_store.batch_lease
                 where ctid = any(array(
@@ -162,9 +174,10 @@ impl EventStore {
                 limit $1
             ))
             "#,
-            answers_max,
+                answers_max,
+            )
+            .execute(&self.pool),
         )
-        .execute(&self.pool)
         .await?;
         Ok(forgotten.rows_affected())
     }

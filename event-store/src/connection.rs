@@ -3,41 +3,47 @@
 use std::future::Future;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection, PgPool};
-use tokio::time::timeout;
+use service_kit::database::{AGE_S_MAX, Address, Pool};
+use sqlx::PgConnection;
+use tokio::time::{Instant, timeout};
 
-/// How long one statement, or one attempt to connect, may take, in milliseconds.
+/// How long one statement may take, in milliseconds.
 const STATEMENT_WAIT_MS_MAX: u64 = 5_000;
+/// A connection that was not used for so long is asked whether it is there before it is used, in milliseconds.
+const IDLE_MS_MAX: u64 = 5_000;
 
-/// One connection, made anew after an error.
+/// One connection, made anew after an error, and now and then.
 pub(crate) struct Lane {
-    options: PgConnectOptions,
-    connection: Option<PgConnection>,
+    address: Address,
+    open: Option<Open>,
+}
+
+struct Open {
+    connection: PgConnection,
+    made: Instant,
+    used: Instant,
 }
 
 impl Lane {
-    pub(crate) fn new(pool: &PgPool) -> Self {
+    pub(crate) fn new(pool: &Pool) -> Self {
         Self::with(pool, [])
     }
 
     /// With settings of its own.
-    pub(crate) fn with<const N: usize>(pool: &PgPool, settings: [(&'static str, &'static str); N]) -> Self {
+    pub(crate) fn with<const N: usize>(pool: &Pool, settings: [(&'static str, &'static str); N]) -> Self {
         // Its statements are few and all go through an index. The planner must not conclude otherwise from the
         // statistics of a table that was empty when the plan was made.
-        let options = (*pool.connect_options()).clone().options([
+        let address = pool.address().clone().with([
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
-            ("jit", "off"),
         ]);
-        let options = options.options(settings);
-        Self { options, connection: None }
+        Self { address: address.with(settings), open: None }
     }
 
     /// Whether the next statement goes down a new connection.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.connection.is_none()
+        self.open.is_none()
     }
 
     /// Runs statements on the connection. It is kept after a success and after an error about the values; after anything
@@ -46,15 +52,30 @@ impl Lane {
     where
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => in_time(PgConnection::connect_with(&self.options)).await?,
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.connect().await?,
         };
-        let result = in_time(statements(&mut connection)).await;
+        let result = in_time(statements(&mut open.connection)).await;
         if result.as_ref().err().is_none_or(is_about_values) {
-            self.connection = Some(connection);
+            self.open = Some(Open { used: Instant::now(), ..open });
         }
         result
+    }
+
+    /// Before the first statement in a while: a connection that is old, or that does not answer, is given up.
+    pub(crate) async fn look(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        let is_old = open.made.elapsed() >= Duration::from_secs(AGE_S_MAX);
+        let is_idle = open.used.elapsed() >= Duration::from_millis(IDLE_MS_MAX);
+        if is_old || is_idle && !self.address.check(&mut open.connection).await {
+            self.open = None;
+        }
+    }
+
+    async fn connect(&self) -> Result<Open, sqlx::Error> {
+        let made = Instant::now();
+        Ok(Open { connection: self.address.connect().await?, made, used: made })
     }
 }
 

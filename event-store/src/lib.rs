@@ -23,7 +23,7 @@ mod connection;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::PgPool;
+use service_kit::database::Pool;
 use sqlx::migrate::{MigrateError, Migrator};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -58,8 +58,8 @@ pub enum Unavailable {
 ///
 /// # Errors
 /// The database refuses, or was migrated by a newer program.
-pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    migrator().run(pool).await
+pub async fn migrate(pool: &Pool) -> Result<(), MigrateError> {
+    migrator().run(&mut *pool.acquire().await?).await
 }
 
 /// The migrations of the schema `event_store` that this program was built for.
@@ -74,7 +74,7 @@ pub fn migrator() -> Migrator {
 /// The event store. Clones share the same queues.
 #[derive(Clone)]
 pub struct EventStore {
-    pool: PgPool,
+    pool: Pool,
     log_id: Uuid,
     appenders: Arc<HashMap<i16, mpsc::Sender<append::Unit>>>,
     lookups: mpsc::Sender<lookup::Request>,
@@ -88,7 +88,7 @@ impl EventStore {
     ///
     /// # Errors
     /// The database does not answer or was not migrated.
-    pub async fn start(pool: PgPool) -> Result<(Self, JoinSet<()>), sqlx::Error> {
+    pub async fn start(pool: Pool) -> Result<(Self, JoinSet<()>), sqlx::Error> {
         let reader = TailReader::new(pool.clone(), None);
         let log_id = reader.log_id().await?;
         let (wake_sender, wake) = watch::channel(0);

@@ -91,6 +91,7 @@ impl EventStore {
 pub(crate) async fn run(mut lane: Lane, mut queue: mpsc::Receiver<Request>) {
     let mut requests = Vec::with_capacity(BATCH_REQUESTS_MAX);
     while queue.recv_many(&mut requests, BATCH_REQUESTS_MAX).await > 0 {
+        lane.look().await;
         let answers = look_up_until(&mut lane, &requests).await;
         match answers {
             Ok(answers) => {

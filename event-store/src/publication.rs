@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sqlx::{Connection, PgPool};
+use service_kit::database::Pool;
+use sqlx::Connection;
 use uuid::Uuid;
 
 use crate::connection::{Lane, in_time};
@@ -13,7 +14,7 @@ use crate::tail::TailReader;
 /// How far the log is published, and who may go on with it. Cheap to clone.
 #[derive(Clone)]
 pub struct Publication {
-    pool: PgPool,
+    pool: Pool,
     tail: TailReader,
 }
 
@@ -128,11 +129,11 @@ pub enum RepublishError {
 impl Publication {
     /// Of the log in this database.
     #[must_use]
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self { tail: TailReader::new(pool.clone(), None), pool }
     }
 
-    pub(crate) fn with_tail(pool: PgPool, tail: TailReader) -> Self {
+    pub(crate) fn with_tail(pool: Pool, tail: TailReader) -> Self {
         Self { pool, tail }
     }
 

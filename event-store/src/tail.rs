@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::{OwnerId, StoredEvent, TaskId, Time};
-use sqlx::PgPool;
+use service_kit::database::Pool;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::error;
@@ -17,7 +17,7 @@ const EXCHANGED_MS: u64 = 1_000;
 /// Reads the log. Cheap to clone. A database that hangs is an error after some seconds.
 #[derive(Clone)]
 pub struct TailReader {
-    pool: PgPool,
+    pool: Pool,
     wake: Option<watch::Receiver<u64>>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) use stored_event;
 impl TailReader {
     /// Reads by way of `pool`; `wake` is changed by appends of this process.
     #[must_use]
-    pub fn new(pool: PgPool, wake: Option<watch::Receiver<u64>>) -> Self {
+    pub fn new(pool: Pool, wake: Option<watch::Receiver<u64>>) -> Self {
         Self { pool, wake }
     }
 

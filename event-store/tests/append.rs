@@ -1,5 +1,7 @@
 //! The append path on a real Postgres: what is promised of positions, versions, command ids and retries.
 
+use service_kit::database::{self, Pool};
+use sqlx::postgres::PgConnectOptions;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -13,11 +15,16 @@ use sqlx::PgPool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+/// What the programs connect by, to the same database.
+fn shared(pool: &PgPool) -> Pool {
+    database::pool(8, PgConnectOptions::clone(&pool.connect_options()))
+}
+
 const SHARD: i16 = 0;
 
 async fn store(pool: &PgPool) -> EventStore {
-    event_store::migrate(pool).await.expect("migrations run");
-    let (store, mut tasks) = EventStore::start(pool.clone()).await.expect("the store starts");
+    event_store::migrate(&shared(pool)).await.expect("migrations run");
+    let (store, mut tasks) = EventStore::start(shared(pool)).await.expect("the store starts");
     tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
     store
 }

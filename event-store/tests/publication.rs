@@ -1,5 +1,7 @@
 //! Lease and cursor of the relay on a real Postgres: one holder at a time, and nothing moves but under its epoch.
 
+use service_kit::database::{self, Pool};
+use sqlx::postgres::PgConnectOptions;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,11 +10,16 @@ use event_store::publication::{Advance, LeaseError, RepublishError, ShardCursor,
 use sqlx::PgPool;
 use uuid::Uuid;
 
+/// What the programs connect by, to the same database.
+fn shared(pool: &PgPool) -> Pool {
+    database::pool(8, PgConnectOptions::clone(&pool.connect_options()))
+}
+
 const LONG: Duration = Duration::from_secs(60);
 
 async fn publication(pool: &PgPool) -> Publication {
-    event_store::migrate(pool).await.expect("migrations run");
-    Publication::new(pool.clone())
+    event_store::migrate(&shared(pool)).await.expect("migrations run");
+    Publication::new(shared(pool))
 }
 
 async fn lead(publication: &Publication) -> Option<Term> {

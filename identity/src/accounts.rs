@@ -7,12 +7,12 @@ use domain::{OwnerId, Time};
 use service_kit::auth::Role;
 use service_kit::clock;
 use service_kit::context::RequestContext;
+use service_kit::database::Pool;
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::audit::{self, Act, AuditEvent, Entry};
-use crate::error::{IdentityError, StartError};
+use crate::error::{IdentityError, StartError, answered};
 use crate::password::Hasher;
 use crate::values::{Email, Name, Password};
 
@@ -62,7 +62,7 @@ pub struct AccountChange {
 /// The accounts of a database. Cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
-    pub(crate) pool: PgPool,
+    pub(crate) pool: Pool,
     pub(crate) hasher: Hasher,
     shards: Arc<[i16]>,
 }
@@ -104,7 +104,7 @@ impl Accounts {
     ///
     /// # Errors
     /// When there is none, or passwords cannot be hashed.
-    pub fn new(pool: PgPool, shards: Vec<i16>) -> Result<Self, StartError> {
+    pub fn new(pool: Pool, shards: Vec<i16>) -> Result<Self, StartError> {
         if shards.is_empty() {
             return Err(StartError::NoShard);
         }
@@ -116,50 +116,53 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::EmailTaken`], [`IdentityError::Overloaded`], the database.
     pub async fn create(&self, new: NewAccount) -> Result<Account, IdentityError> {
-        let NewAccount { email, name, password, role } = new;
-        // before the costly part; the constraint decides
-        if self.find_by_email(&email).await?.is_some() {
-            return Err(IdentityError::EmailTaken);
-        }
-        let password_hash = self.hasher.hash(password).await?;
-        let id = clock::new_id();
-        let account = Account {
-            id: OwnerId(id),
-            email: email.as_str().to_owned(),
-            name: name.as_str().to_owned(),
-            role,
-            disabled: false,
-            shard: shard_for(id, &self.shards),
-            created_at: clock::now(),
-            version: Uuid::new_v4(),
-        };
-        let mut transaction = self.pool.begin().await?;
-        let made = sqlx::query!(
-            "insert into identity.account (id, email, name, role, shard, password_hash, created_at, version)
+        answered(async {
+            let NewAccount { email, name, password, role } = new;
+            // before the costly part; the constraint decides
+            if self.find_by_email(&email).await?.is_some() {
+                return Err(IdentityError::EmailTaken);
+            }
+            let password_hash = self.hasher.hash(password).await?;
+            let id = clock::new_id();
+            let account = Account {
+                id: OwnerId(id),
+                email: email.as_str().to_owned(),
+                name: name.as_str().to_owned(),
+                role,
+                disabled: false,
+                shard: shard_for(id, &self.shards),
+                created_at: clock::now(),
+                version: Uuid::new_v4(),
+            };
+            let mut transaction = self.pool.begin().await?;
+            let made = sqlx::query!(
+                "insert into identity.account (id, email, name, role, shard, password_hash, created_at, version)
              values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (email) do nothing",
-            id,
-            account.email,
-            account.name,
-            role.as_str(),
-            account.shard,
-            password_hash,
-            account.created_at,
-            account.version,
-        )
-        .execute(&mut *transaction)
-        .await?;
-        if made.rows_affected() == 0 {
-            return Err(IdentityError::EmailTaken);
-        }
-        let made = Entry::of(Act::AccountCreated).account(account.id);
-        match RequestContext::in_progress() {
-            Some(_) => made.by_itself(),
-            None => made,
-        }
-        .write(&mut transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(account)
+                id,
+                account.email,
+                account.name,
+                role.as_str(),
+                account.shard,
+                password_hash,
+                account.created_at,
+                account.version,
+            )
+            .execute(&mut *transaction)
+            .await?;
+            if made.rows_affected() == 0 {
+                return Err(IdentityError::EmailTaken);
+            }
+            let made = Entry::of(Act::AccountCreated).account(account.id);
+            match RequestContext::in_progress() {
+                Some(_) => made.by_itself(),
+                None => made,
+            }
+            .write(&mut transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(account)
+        })
+        .await
     }
 
     /// The account of an address.
@@ -167,7 +170,8 @@ impl Accounts {
     /// # Errors
     /// The database.
     pub async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, IdentityError> {
-        sqlx::query_as!(
+        answered(async {
+            sqlx::query_as!(
             Row,
             "select id, email, name, role, disabled, shard, created_at, version from identity.account where email = $1",
             email.as_str()
@@ -176,6 +180,8 @@ impl Accounts {
         .await?
         .map(Account::try_from)
         .transpose()
+        })
+        .await
     }
 
     /// The account of an id.
@@ -183,7 +189,8 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::NotFound`], the database.
     pub async fn get(&self, id: OwnerId) -> Result<Account, IdentityError> {
-        sqlx::query_as!(
+        answered(async {
+            sqlx::query_as!(
             Row,
             "select id, email, name, role, disabled, shard, created_at, version from identity.account where id = $1",
             id.0
@@ -192,6 +199,8 @@ impl Accounts {
         .await?
         .ok_or(IdentityError::NotFound)?
         .try_into()
+        })
+        .await
     }
 
     /// The version of an account, of which [`Account::version`] tells.
@@ -199,10 +208,13 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::NotFound`], the database.
     pub async fn version(&self, id: OwnerId) -> Result<Uuid, IdentityError> {
-        sqlx::query_scalar!("select version from identity.account where id = $1", id.0)
-            .fetch_optional(&self.pool)
-            .await?
-            .ok_or(IdentityError::NotFound)
+        answered(async {
+            sqlx::query_scalar!("select version from identity.account where id = $1", id.0)
+                .fetch_optional(&self.pool)
+                .await?
+                .ok_or(IdentityError::NotFound)
+        })
+        .await
     }
 
     /// A page of accounts in the order they were made, after the one named.
@@ -210,18 +222,21 @@ impl Accounts {
     /// # Errors
     /// The database.
     pub async fn list(&self, after: Option<OwnerId>, accounts_max: i64) -> Result<Vec<Account>, IdentityError> {
-        sqlx::query_as!(
-            Row,
-            "select id, email, name, role, disabled, shard, created_at, version from identity.account
+        answered(async {
+            sqlx::query_as!(
+                Row,
+                "select id, email, name, role, disabled, shard, created_at, version from identity.account
              where id > $1 order by id limit $2",
-            after.map_or(Uuid::nil(), |id| id.0),
-            accounts_max
-        )
-        .fetch_all(&self.pool)
-        .await?
-        .into_iter()
-        .map(Account::try_from)
-        .collect()
+                after.map_or(Uuid::nil(), |id| id.0),
+                accounts_max
+            )
+            .fetch_all(&self.pool)
+            .await?
+            .into_iter()
+            .map(Account::try_from)
+            .collect()
+        })
+        .await
     }
 
     /// Gives an account another name.
@@ -229,17 +244,20 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::NotFound`], the database.
     pub async fn rename(&self, id: OwnerId, name: &Name) -> Result<Account, IdentityError> {
-        sqlx::query_as!(
-            Row,
-            "update identity.account set name = $2, version = gen_random_uuid() where id = $1
+        answered(async {
+            sqlx::query_as!(
+                Row,
+                "update identity.account set name = $2, version = gen_random_uuid() where id = $1
              returning id, email, name, role, disabled, shard, created_at, version",
-            id.0,
-            name.as_str()
-        )
-        .fetch_optional(&self.pool)
-        .await?
-        .ok_or(IdentityError::NotFound)?
-        .try_into()
+                id.0,
+                name.as_str()
+            )
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or(IdentityError::NotFound)?
+            .try_into()
+        })
+        .await
     }
 
     /// Changes role or disabled. Disabling ends the account's sessions; so does taking the role of an admin away, since
@@ -248,42 +266,45 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::NotFound`], the database.
     pub async fn change(&self, id: OwnerId, change: AccountChange) -> Result<Account, IdentityError> {
-        let mut transaction = self.pool.begin().await?;
-        let before: Account = sqlx::query_as!(
-            Row,
-            "select id, email, name, role, disabled, shard, created_at, version from identity.account where id = $1
+        answered(async {
+            let mut transaction = self.pool.begin().await?;
+            let before: Account = sqlx::query_as!(
+                Row,
+                "select id, email, name, role, disabled, shard, created_at, version from identity.account where id = $1
              for no key update",
-            id.0
-        )
-        .fetch_optional(&mut *transaction)
-        .await?
-        .ok_or(IdentityError::NotFound)?
-        .try_into()?;
-        let role = change.role.unwrap_or(before.role);
-        let disabled = change.disabled.unwrap_or(before.disabled);
-        let version = sqlx::query_scalar!(
-            "update identity.account set role = $2, disabled = $3, version = gen_random_uuid() where id = $1
+                id.0
+            )
+            .fetch_optional(&mut *transaction)
+            .await?
+            .ok_or(IdentityError::NotFound)?
+            .try_into()?;
+            let role = change.role.unwrap_or(before.role);
+            let disabled = change.disabled.unwrap_or(before.disabled);
+            let version = sqlx::query_scalar!(
+                "update identity.account set role = $2, disabled = $3, version = gen_random_uuid() where id = $1
              returning version",
-            id.0,
-            role.as_str(),
-            disabled
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        let demoted = before.role == Role::Admin && role != Role::Admin;
-        if disabled || demoted {
-            end_sessions(&mut transaction, id, None).await?;
-        }
-        if role != before.role {
-            let detail = format!("{} to {}", before.role.as_str(), role.as_str());
-            Entry::of(Act::RoleChanged).account(id).detail(detail).write(&mut transaction).await?;
-        }
-        if disabled != before.disabled {
-            let act = if disabled { Act::AccountDisabled } else { Act::AccountEnabled };
-            Entry::of(act).account(id).write(&mut transaction).await?;
-        }
-        transaction.commit().await?;
-        Ok(Account { role, disabled, version, ..before })
+                id.0,
+                role.as_str(),
+                disabled
+            )
+            .fetch_one(&mut *transaction)
+            .await?;
+            let demoted = before.role == Role::Admin && role != Role::Admin;
+            if disabled || demoted {
+                end_sessions(&mut transaction, id, None).await?;
+            }
+            if role != before.role {
+                let detail = format!("{} to {}", before.role.as_str(), role.as_str());
+                Entry::of(Act::RoleChanged).account(id).detail(detail).write(&mut transaction).await?;
+            }
+            if disabled != before.disabled {
+                let act = if disabled { Act::AccountDisabled } else { Act::AccountEnabled };
+                Entry::of(act).account(id).write(&mut transaction).await?;
+            }
+            transaction.commit().await?;
+            Ok(Account { role, disabled, version, ..before })
+        })
+        .await
     }
 
     /// Sets a password without asking for the old one, and ends all sessions: for the operator.
@@ -291,18 +312,21 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::NotFound`], [`IdentityError::Overloaded`], the database.
     pub async fn set_password(&self, id: OwnerId, password: Password) -> Result<(), IdentityError> {
-        let hash = self.hasher.hash(password).await?;
-        let mut transaction = self.pool.begin().await?;
-        let updated = sqlx::query!("update identity.account set password_hash = $2 where id = $1", id.0, hash)
-            .execute(&mut *transaction)
-            .await?;
-        if updated.rows_affected() == 0 {
-            return Err(IdentityError::NotFound);
-        }
-        end_sessions(&mut transaction, id, None).await?;
-        Entry::of(Act::PasswordSet).account(id).write(&mut transaction).await?;
-        transaction.commit().await?;
-        Ok(())
+        answered(async {
+            let hash = self.hasher.hash(password).await?;
+            let mut transaction = self.pool.begin().await?;
+            let updated = sqlx::query!("update identity.account set password_hash = $2 where id = $1", id.0, hash)
+                .execute(&mut *transaction)
+                .await?;
+            if updated.rows_affected() == 0 {
+                return Err(IdentityError::NotFound);
+            }
+            end_sessions(&mut transaction, id, None).await?;
+            Entry::of(Act::PasswordSet).account(id).write(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Changes a password and ends the account's sessions but the one that asks.
@@ -316,32 +340,35 @@ impl Accounts {
         current: Password,
         new: Password,
     ) -> Result<(), IdentityError> {
-        let old_hash = sqlx::query_scalar!("select password_hash from identity.account where id = $1", id.0)
-            .fetch_optional(&self.pool)
-            .await?
-            .ok_or(IdentityError::NotFound)?;
-        if !self.hasher.verify(current, Some(old_hash.clone())).await? {
-            self.tell(Entry::of(Act::PasswordChangeRefused).account(id).session(session)).await?;
-            return Err(IdentityError::WrongPassword);
-        }
-        let new_hash = self.hasher.hash(new).await?;
-        let mut transaction = self.pool.begin().await?;
-        let updated = sqlx::query!(
-            "update identity.account set password_hash = $3 where id = $1 and password_hash = $2",
-            id.0,
-            old_hash,
-            new_hash
-        )
-        .execute(&mut *transaction)
-        .await?;
-        if updated.rows_affected() == 0 {
-            // somebody else changed it in between: what was sent is not the current one any more
-            return Err(IdentityError::WrongPassword);
-        }
-        end_sessions(&mut transaction, id, Some(session)).await?;
-        Entry::of(Act::PasswordChanged).account(id).session(session).write(&mut transaction).await?;
-        transaction.commit().await?;
-        Ok(())
+        answered(async {
+            let old_hash = sqlx::query_scalar!("select password_hash from identity.account where id = $1", id.0)
+                .fetch_optional(&self.pool)
+                .await?
+                .ok_or(IdentityError::NotFound)?;
+            if !self.hasher.verify(current, Some(old_hash.clone())).await? {
+                self.tell(Entry::of(Act::PasswordChangeRefused).account(id).session(session)).await?;
+                return Err(IdentityError::WrongPassword);
+            }
+            let new_hash = self.hasher.hash(new).await?;
+            let mut transaction = self.pool.begin().await?;
+            let updated = sqlx::query!(
+                "update identity.account set password_hash = $3 where id = $1 and password_hash = $2",
+                id.0,
+                old_hash,
+                new_hash
+            )
+            .execute(&mut *transaction)
+            .await?;
+            if updated.rows_affected() == 0 {
+                // somebody else changed it in between: what was sent is not the current one any more
+                return Err(IdentityError::WrongPassword);
+            }
+            end_sessions(&mut transaction, id, Some(session)).await?;
+            Entry::of(Act::PasswordChanged).account(id).session(session).write(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+        .await
     }
 
     /// A page of audit events, newest first, older than the one named.
@@ -354,7 +381,7 @@ impl Accounts {
         before: Option<Uuid>,
         events_max: i64,
     ) -> Result<Vec<AuditEvent>, IdentityError> {
-        audit::list(&self.pool, filter, before, events_max).await
+        answered(async { audit::list(&self.pool, filter, before, events_max).await }).await
     }
 
     /// Writes down that an admin reads something here, before it is shown.
@@ -362,7 +389,7 @@ impl Accounts {
     /// # Errors
     /// The database.
     pub async fn tell_read(&self, act: Act, session: Uuid) -> Result<(), IdentityError> {
-        self.tell(Entry::of(act).session(session)).await
+        answered(async { self.tell(Entry::of(act).session(session)).await }).await
     }
 
     /// Writes down what changes nothing else.
@@ -373,7 +400,7 @@ impl Accounts {
 
 /// Ends an account's sessions, but one. The account's row is locked by now, so that no login slips in beside.
 async fn end_sessions(
-    transaction: &mut sqlx::PgTransaction<'_>,
+    transaction: &mut sqlx::PgConnection,
     account: OwnerId,
     but: Option<Uuid>,
 ) -> Result<(), IdentityError> {
@@ -383,7 +410,7 @@ async fn end_sessions(
         account.0,
         but
     )
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
     Ok(())
 }

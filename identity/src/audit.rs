@@ -12,9 +12,10 @@ use metrics::counter;
 use service_kit::admin_acts::{self, AdminAct};
 use service_kit::clock;
 use service_kit::context::RequestContext;
+use service_kit::database::Pool;
 use service_kit::database::in_time;
 use service_kit::outage::Outage;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -271,7 +272,7 @@ pub struct Filter {
 
 /// A page of events, newest first, older than the one named.
 pub(crate) async fn list(
-    pool: &PgPool,
+    pool: &Pool,
     filter: &Filter,
     before: Option<Uuid>,
     events_max: i64,
@@ -315,7 +316,7 @@ pub(crate) async fn list(
 ///
 /// # Errors
 /// The database.
-pub async fn sweep(pool: &PgPool, events_max: i64) -> Result<bool, sqlx::Error> {
+pub async fn sweep(pool: &Pool, events_max: i64) -> Result<bool, sqlx::Error> {
     let mut more = false;
     for class in Class::ALL {
         let swept = sqlx::query!(
@@ -337,7 +338,7 @@ pub async fn sweep(pool: &PgPool, events_max: i64) -> Result<bool, sqlx::Error> 
 }
 
 /// Fetches what admins did at the services without this database, each second, until `shutdown`.
-pub(crate) async fn collect(pool: PgPool, read_pool: PgPool, shutdown: CancellationToken) {
+pub(crate) async fn collect(pool: Pool, read_pool: Pool, shutdown: CancellationToken) {
     let mut tick = interval(COLLECT_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut outage = Outage::of("fetching what admins did at other services");
@@ -351,7 +352,7 @@ pub(crate) async fn collect(pool: PgPool, read_pool: PgPool, shutdown: Cancellat
 }
 
 /// Written here first and forgotten there second: what is cut off between is fetched again, and is there already.
-async fn fetch(pool: &PgPool, read_pool: &PgPool) -> Result<(), sqlx::Error> {
+async fn fetch(pool: &Pool, read_pool: &Pool) -> Result<(), sqlx::Error> {
     let acts = admin_acts::take(read_pool).await?;
     if acts.is_empty() {
         return Ok(());
@@ -363,7 +364,7 @@ async fn fetch(pool: &PgPool, read_pool: &PgPool) -> Result<(), sqlx::Error> {
     admin_acts::taken(read_pool, &ids).await
 }
 
-async fn store(pool: &PgPool, act: &AdminAct) -> Result<(), sqlx::Error> {
+async fn store(pool: &Pool, act: &AdminAct) -> Result<(), sqlx::Error> {
     let known = Act::parse(&act.act);
     if known.is_none() {
         tracing::error!(act = act.act, "an admin did what has no name here; is this program older than the others?");

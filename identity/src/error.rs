@@ -38,9 +38,9 @@ pub enum IdentityError {
 impl From<sqlx::Error> for IdentityError {
     fn from(error: sqlx::Error) -> Self {
         if let sqlx::Error::Database(database) = &error {
-            // 08: connection, 53: resources, 57: the server is stopping, 40: to be tried again
+            // 08: connection, 53: resources, 57: the server is stopping, 40: to be tried again, 25: it only reads
             let class = database.code().map(|code| code.chars().take(2).collect::<String>());
-            if class.is_some_and(|class| ["08", "53", "57", "40"].contains(&class.as_str())) {
+            if class.is_some_and(|class| ["08", "53", "57", "40", "25"].contains(&class.as_str())) {
                 return Self::Unavailable(error);
             }
             return Self::Internal(Box::new(error));
@@ -55,6 +55,16 @@ impl From<sqlx::Error> for IdentityError {
             error => Self::Internal(Box::new(error)),
         }
     }
+}
+
+/// What a request may wait for the database in all, in milliseconds: a connection that died without a word costs one
+/// attempt.
+const ANSWER_MS_MAX: u64 = 15_000;
+
+/// What `work` comes to, or that the database does not answer.
+pub(crate) async fn answered<T>(work: impl Future<Output = Result<T, IdentityError>>) -> Result<T, IdentityError> {
+    let answer = tokio::time::timeout(std::time::Duration::from_millis(ANSWER_MS_MAX), work).await;
+    answer.unwrap_or(Err(IdentityError::Unavailable(sqlx::Error::PoolTimedOut)))
 }
 
 /// Why identity could not be started.

@@ -10,9 +10,9 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use ed25519_dalek::SigningKey;
 use serde::Serialize;
 use service_kit::auth::Keys;
+use service_kit::database::Pool;
 use service_kit::installation::Installation;
 use service_kit::token::RootSecret;
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::audit::{Act, Entry};
@@ -100,7 +100,7 @@ impl Vault {
 }
 
 /// Makes the first key where there is none.
-pub(crate) async fn ensure(pool: &PgPool, vault: &Vault) -> Result<(), StartError> {
+pub(crate) async fn ensure(pool: &Pool, vault: &Vault) -> Result<(), StartError> {
     let mut transaction = pool.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", ADVISORY_LOCK).execute(&mut *transaction).await?;
     let any =
@@ -119,7 +119,7 @@ pub(crate) async fn ensure(pool: &PgPool, vault: &Vault) -> Result<(), StartErro
 ///
 /// # Errors
 /// The database.
-pub async fn rotate(pool: &PgPool, secret: &RootSecret) -> Result<String, StartError> {
+pub async fn rotate(pool: &Pool, secret: &RootSecret) -> Result<String, StartError> {
     let mut transaction = pool.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", ADVISORY_LOCK).execute(&mut *transaction).await?;
     sqlx::query!("delete from identity.signing_key where retired_at < now()").execute(&mut *transaction).await?;
@@ -137,11 +137,7 @@ pub async fn rotate(pool: &PgPool, secret: &RootSecret) -> Result<String, StartE
     Ok(kid)
 }
 
-async fn insert(
-    transaction: &mut sqlx::PgTransaction<'_>,
-    vault: &Vault,
-    signs_after_s: i32,
-) -> Result<String, StartError> {
+async fn insert(transaction: &mut sqlx::PgConnection, vault: &Vault, signs_after_s: i32) -> Result<String, StartError> {
     let seed: [u8; 32] = rand::random();
     let key = SigningKey::from_bytes(&seed);
     let kid = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 12]>());
@@ -153,13 +149,13 @@ async fn insert(
         &key.verifying_key().to_bytes()[..],
         f64::from(signs_after_s)
     )
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
     Ok(kid)
 }
 
 /// The keys as they are now. The newest that may sign and can be decrypted signs.
-pub(crate) async fn load(pool: &PgPool, vault: &Vault) -> Result<KeyRing, sqlx::Error> {
+pub(crate) async fn load(pool: &Pool, vault: &Vault) -> Result<KeyRing, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select kid, private_key, public_key, signs_from <= now() as "signs!" from identity.signing_key
            where retired_at is null or retired_at > now() order by signs_from desc, kid"#

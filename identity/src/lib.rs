@@ -34,15 +34,15 @@ pub use sessions::Tokens;
 pub use values::{Email, Name, Password};
 pub use watching::Identity;
 
-use sqlx::PgPool;
+use service_kit::database::Pool;
 use sqlx::migrate::{MigrateError, Migrator};
 
 /// Creates or upgrades the schema `identity`.
 ///
 /// # Errors
 /// The database refuses, or was migrated by a newer program.
-pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    migrator().run(pool).await
+pub async fn migrate(pool: &Pool) -> Result<(), MigrateError> {
+    migrator().run(&mut *pool.acquire().await?).await
 }
 
 /// The migrations of the schema `identity` that this program was built for.

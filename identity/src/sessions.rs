@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::accounts::role_of;
 use crate::audit::{Act, Entry};
-use crate::error::IdentityError;
+use crate::error::{IdentityError, answered};
 use crate::keys::Signer;
 use crate::values::{Email, Password};
 use crate::watching::Identity;
@@ -61,63 +61,66 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::InvalidCredentials`], [`IdentityError::Disabled`], [`IdentityError::Overloaded`], the database.
     pub async fn login(&self, email: &Email, password: Password) -> Result<Tokens, IdentityError> {
-        let account = sqlx::query!(
-            "select id, role, disabled, shard, password_hash from identity.account where email = $1",
-            email.as_str()
-        )
-        .fetch_optional(self.pool())
-        .await?;
-        let hash = account.as_ref().map(|account| account.password_hash.clone());
-        let right = self.hasher().verify(password.clone(), hash).await?;
-        let Some(account) = account.as_ref().filter(|_| right) else {
-            // an address that nobody has is not written down: it may be a password in the wrong field
-            let failed = Entry::of(Act::LoginFailed);
-            let failed = account.map_or(failed.clone(), |account| failed.account(OwnerId(account.id)));
-            self.accounts().tell(failed).await?;
-            return Err(IdentityError::InvalidCredentials);
-        };
-        if account.disabled {
-            let failed = Entry::of(Act::LoginFailed).account(OwnerId(account.id)).detail("disabled");
-            self.accounts().tell(failed).await?;
-            return Err(IdentityError::Disabled);
-        }
-        let password_hash = match self.rehashed(account.id, &account.password_hash, password).await {
-            Ok(new_hash) => new_hash.unwrap_or_else(|| account.password_hash.clone()),
-            // the next login will
-            Err(error) => {
-                tracing::warn!(%error, "a password could not be hashed anew");
-                account.password_hash.clone()
+        answered(async {
+            let account = sqlx::query!(
+                "select id, role, disabled, shard, password_hash from identity.account where email = $1",
+                email.as_str()
+            )
+            .fetch_optional(self.pool())
+            .await?;
+            let hash = account.as_ref().map(|account| account.password_hash.clone());
+            let right = self.hasher().verify(password.clone(), hash).await?;
+            let Some(account) = account.as_ref().filter(|_| right) else {
+                // an address that nobody has is not written down: it may be a password in the wrong field
+                let failed = Entry::of(Act::LoginFailed);
+                let failed = account.map_or(failed.clone(), |account| failed.account(OwnerId(account.id)));
+                self.accounts().tell(failed).await?;
+                return Err(IdentityError::InvalidCredentials);
+            };
+            if account.disabled {
+                let failed = Entry::of(Act::LoginFailed).account(OwnerId(account.id)).detail("disabled");
+                self.accounts().tell(failed).await?;
+                return Err(IdentityError::Disabled);
             }
-        };
-        let session = clock::new_id();
-        let refresh_token = self.refresh_tokens().make(session);
-        let now = clock::now();
-        // the account is looked at again under a lock: disabled or given another password meanwhile, it gets no session
-        let mut transaction = self.pool().begin().await?;
-        let begun = sqlx::query!(
-            "insert into identity.session (id, account_id, refresh_hash, created_at, refresh_expires_at)
+            let password_hash = match self.rehashed(account.id, &account.password_hash, password).await {
+                Ok(new_hash) => new_hash.unwrap_or_else(|| account.password_hash.clone()),
+                // the next login will
+                Err(error) => {
+                    tracing::warn!(%error, "a password could not be hashed anew");
+                    account.password_hash.clone()
+                }
+            };
+            let session = clock::new_id();
+            let refresh_token = self.refresh_tokens().make(session);
+            let now = clock::now();
+            // the account is looked at again under a lock: disabled or given another password meanwhile, it gets no session
+            let mut transaction = self.pool().begin().await?;
+            let begun = sqlx::query!(
+                "insert into identity.session (id, account_id, refresh_hash, created_at, refresh_expires_at)
              select $1, id, $4, $5, $6 from identity.account
              where id = $2 and password_hash = $3 and not disabled for share",
-            session,
-            account.id,
-            password_hash,
-            &refresh_token.hash[..],
-            now,
-            now + lifetime(REFRESH_TOKEN_LIFETIME_S)
-        )
-        .execute(&mut *transaction)
-        .await?;
-        let about = |act| Entry::of(act).account(OwnerId(account.id));
-        if begun.rows_affected() == 0 {
-            drop(transaction);
-            self.accounts().tell(about(Act::LoginFailed)).await?;
-            return Err(IdentityError::InvalidCredentials);
-        }
-        about(Act::LoginSucceeded).by_itself().session(session).write(&mut transaction).await?;
-        transaction.commit().await?;
-        let subject =
-            Subject { owner: OwnerId(account.id), session, role: role_of(&account.role)?, shard: account.shard };
-        self.tokens(&subject, refresh_token, now)
+                session,
+                account.id,
+                password_hash,
+                &refresh_token.hash[..],
+                now,
+                now + lifetime(REFRESH_TOKEN_LIFETIME_S)
+            )
+            .execute(&mut *transaction)
+            .await?;
+            let about = |act| Entry::of(act).account(OwnerId(account.id));
+            if begun.rows_affected() == 0 {
+                drop(transaction);
+                self.accounts().tell(about(Act::LoginFailed)).await?;
+                return Err(IdentityError::InvalidCredentials);
+            }
+            about(Act::LoginSucceeded).by_itself().session(session).write(&mut transaction).await?;
+            transaction.commit().await?;
+            let subject =
+                Subject { owner: OwnerId(account.id), session, role: role_of(&account.role)?, shard: account.shard };
+            self.tokens(&subject, refresh_token, now)
+        })
+        .await
     }
 
     /// A password's hash with the parameters of today, where it had others.
@@ -144,41 +147,45 @@ impl Identity {
     /// [`IdentityError::InvalidRefreshToken`] when it is unknown, expired or was spent before, which ends the session;
     /// the database.
     pub async fn refresh(&self, token: &str, arrived: Instant) -> Result<Tokens, IdentityError> {
-        let sent = self.refresh_tokens().read(token).ok_or(IdentityError::InvalidRefreshToken)?;
-        let next = self.refresh_tokens().make(sent.session);
-        let now = clock::now();
-        let mut transaction = self.pool().begin().await?;
-        let spent = sqlx::query!(
-            "update identity.session s
+        answered(async {
+            let sent = self.refresh_tokens().read(token).ok_or(IdentityError::InvalidRefreshToken)?;
+            let next = self.refresh_tokens().make(sent.session);
+            let now = clock::now();
+            let mut transaction = self.pool().begin().await?;
+            let spent = sqlx::query!(
+                "update identity.session s
              set refresh_hash = $3, spent_hash = s.refresh_hash, refresh_expires_at = $4,
                  answered_at = clock_timestamp() + make_interval(secs => $5)
              from identity.account a
              where s.id = $1 and s.refresh_hash = $2 and s.ended_at is null and s.refresh_expires_at > clock_timestamp()
                and a.id = s.account_id and not a.disabled
              returning a.id, a.role, a.shard",
-            sent.session,
-            &sent.hash[..],
-            &next.hash[..],
-            now + lifetime(REFRESH_TOKEN_LIFETIME_S),
-            ANSWER_HELD.as_secs_f64()
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let Some(account) = spent else {
-            transaction.rollback().await?;
-            return Err(self.refused(&sent, arrived).await?);
-        };
-        let refreshed = Entry::of(Act::SessionRefreshed).account(OwnerId(account.id)).by_itself().session(sent.session);
-        refreshed.write(&mut transaction).await?;
-        transaction.commit().await?;
-        service_kit::context::waiting(tokio::time::sleep(ANSWER_HELD)).await;
-        let subject = Subject {
-            owner: OwnerId(account.id),
-            session: sent.session,
-            role: role_of(&account.role)?,
-            shard: account.shard,
-        };
-        self.tokens(&subject, next, now)
+                sent.session,
+                &sent.hash[..],
+                &next.hash[..],
+                now + lifetime(REFRESH_TOKEN_LIFETIME_S),
+                ANSWER_HELD.as_secs_f64()
+            )
+            .fetch_optional(&mut *transaction)
+            .await?;
+            let Some(account) = spent else {
+                transaction.rollback().await?;
+                return Err(self.refused(&sent, arrived).await?);
+            };
+            let refreshed =
+                Entry::of(Act::SessionRefreshed).account(OwnerId(account.id)).by_itself().session(sent.session);
+            refreshed.write(&mut transaction).await?;
+            transaction.commit().await?;
+            service_kit::context::waiting(tokio::time::sleep(ANSWER_HELD)).await;
+            let subject = Subject {
+                owner: OwnerId(account.id),
+                session: sent.session,
+                role: role_of(&account.role)?,
+                shard: account.shard,
+            };
+            self.tokens(&subject, next, now)
+        })
+        .await
     }
 
     /// Why a refresh token is not good. One that was spent before this request arrived ends the session.
@@ -219,21 +226,24 @@ impl Identity {
     /// # Errors
     /// The database.
     pub async fn logout(&self, session: Uuid) -> Result<(), IdentityError> {
-        let mut transaction = self.pool().begin().await?;
-        let account = sqlx::query_scalar!(
-            "update identity.session set ended_at = clock_timestamp() where id = $1 and ended_at is null
+        answered(async {
+            let mut transaction = self.pool().begin().await?;
+            let account = sqlx::query_scalar!(
+                "update identity.session set ended_at = clock_timestamp() where id = $1 and ended_at is null
              returning account_id",
-            session
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        if let Some(account) = account {
-            let logged_out = Entry::of(Act::LoggedOut).account(OwnerId(account)).session(session);
-            logged_out.write(&mut transaction).await?;
-        }
-        transaction.commit().await?;
-        self.look_for_ended_sessions().await;
-        Ok(())
+                session
+            )
+            .fetch_optional(&mut *transaction)
+            .await?;
+            if let Some(account) = account {
+                let logged_out = Entry::of(Act::LoggedOut).account(OwnerId(account)).session(session);
+                logged_out.write(&mut transaction).await?;
+            }
+            transaction.commit().await?;
+            self.look_for_ended_sessions().await;
+            Ok(())
+        })
+        .await
     }
 
     fn tokens(&self, subject: &Subject, refresh: RefreshToken, now: Time) -> Result<Tokens, IdentityError> {

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use domain::OwnerId;
 use service_kit::auth::{Keys, Revoked, Verifier};
+use service_kit::database::Pool;
 use service_kit::database::in_time;
 use service_kit::health::Check;
 use service_kit::installation::Installation;
 use service_kit::outage::Outage;
 use service_kit::revocations;
 use service_kit::token::{RootSecret, Sealer};
-use sqlx::PgPool;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -70,7 +70,7 @@ impl Identity {
     /// # Errors
     /// When the database does not answer, or the keys are encrypted with another secret.
     pub async fn start(
-        pool: PgPool,
+        pool: Pool,
         secret: &RootSecret,
         log_id: Uuid,
         shards: Vec<i16>,
@@ -114,7 +114,7 @@ impl Identity {
     /// Tells the services without this database which sessions have ended, by way of the read database, until `shutdown`.
     pub fn publish_ended_sessions(
         &self,
-        read_pool: PgPool,
+        read_pool: Pool,
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let known_for = Duration::from_secs(u64::from(ACCESS_TOKEN_LIFETIME_S.unsigned_abs()) + CLOCKS_DIFFER_S);
@@ -124,7 +124,7 @@ impl Identity {
     /// Fetches what admins did at the services without this database, by way of the read database, until `shutdown`.
     pub fn collect_admin_acts(
         &self,
-        read_pool: PgPool,
+        read_pool: Pool,
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         audit::collect(self.pool().clone(), read_pool, shutdown)
@@ -183,7 +183,7 @@ impl Identity {
         Ok(())
     }
 
-    pub(crate) fn pool(&self) -> &PgPool {
+    pub(crate) fn pool(&self) -> &Pool {
         &self.0.accounts.pool
     }
 

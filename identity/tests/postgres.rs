@@ -10,9 +10,10 @@ use identity::{
 use secrecy::ExposeSecret;
 use service_kit::auth::{Principal, Role};
 use service_kit::context::RequestContext;
+use service_kit::database::{self, Pool};
 use service_kit::token::RootSecret;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "a secret that is long enough for the tests";
@@ -21,7 +22,7 @@ const PASSWORD: &str = "correct horse";
 struct Database {
     server: PgConnectOptions,
     name: String,
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Database {
@@ -31,7 +32,7 @@ impl Database {
         let name = format!("test_identity_{}", uuid::Uuid::new_v4().simple());
         let mut connection = server.connect().await.expect("Postgres answers");
         sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await.expect("creates");
-        let pool = PgPoolOptions::new().connect_with(server.clone().database(&name)).await.expect("connects");
+        let pool = database::pool(10, server.clone().database(&name));
         identity::migrate(&pool).await.expect("migrates");
         Self { server, name, pool }
     }
@@ -447,9 +448,9 @@ async fn a_look_that_hangs_is_given_up() {
     let first = login(&identity, "ann@x").await;
     let second = login(&identity, "ann@x").await;
     let mut hanging = database.pool.begin().await.expect("begins");
-    let lock = async |table: &'static str, hanging: &mut sqlx::PgTransaction<'_>| {
+    let lock = async |table: &'static str, hanging: &mut sqlx::PgConnection| {
         sqlx::query(AssertSqlSafe(format!("lock table identity.{table} in access exclusive mode")))
-            .execute(&mut **hanging)
+            .execute(&mut *hanging)
             .await
             .expect("locks");
         // until a look waits for it

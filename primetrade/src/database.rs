@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::DatabaseUrls;
-use service_kit::database::{self, DatabaseError, pool};
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use service_kit::database::{self, Address, DatabaseError, Pool, Use, pool};
 
 use crate::data_dir::DataDir;
 use crate::postgres::{PostgresError, Private};
@@ -31,11 +30,11 @@ pub enum OpenError {
 /// Pools to all databases of the process, and the share in the private one.
 pub struct Databases {
     /// Event store and identity.
-    pub write: PgPool,
+    pub write: Pool,
     /// Read models.
-    pub read: PgPool,
+    pub read: Pool,
     /// How a replica of the read models is reached, where there is one. Nothing waits for it.
-    pub replica: Option<PgConnectOptions>,
+    pub replica: Option<Address>,
     private: Option<Private>,
 }
 
@@ -57,13 +56,18 @@ impl Databases {
     /// See [`DatabaseError`].
     pub async fn open_urls(write_url: &SecretString, urls: &DatabaseUrls) -> Result<Self, DatabaseError> {
         let connect = |variable, connections_max, url| {
-            database::connect(variable, connections_max, url, Duration::from_millis(CONNECT_MS_MAX))
+            database::connect(variable, connections_max, url, Use::Write, Duration::from_millis(CONNECT_MS_MAX))
         };
         let write = connect("PRIMETRADE_DATABASE_URL", WRITE_CONNECTIONS_MAX, write_url).await?;
-        let read_url = urls.read.as_ref().unwrap_or(write_url);
-        let read = connect("PRIMETRADE_READ_DATABASE_URL", READ_CONNECTIONS_MAX, read_url).await?;
+        let read = match &urls.read {
+            Some(url) if url.expose_secret() != write_url.expose_secret() => {
+                connect("PRIMETRADE_READ_DATABASE_URL", READ_CONNECTIONS_MAX, url).await?
+            }
+            _ => pool(READ_CONNECTIONS_MAX, write.address().clone()),
+        };
+        let replica = urls.replica.as_ref();
         let replica =
-            urls.replica.as_ref().map(|url| database::options("PRIMETRADE_READ_REPLICA_URL", url)).transpose()?;
+            replica.map(|url| database::address("PRIMETRADE_READ_REPLICA_URL", url, Use::Read)).transpose()?;
         Ok(Self { write, read, replica, private: None })
     }
 
@@ -81,17 +85,16 @@ impl Databases {
     /// A pool for reading the whole log page by page, in the order of an index. Its plans are made for that: on the
     /// statistics of a fresh table the planner would rather sort all of it for each page.
     #[must_use]
-    pub fn in_index_order(&self) -> PgPool {
-        let options = (*self.write.connect_options()).clone().options([
+    pub fn in_index_order(&self) -> Pool {
+        let address = self.write.address().clone().with([
             ("enable_seqscan", "off"),
             ("enable_bitmapscan", "off"),
             ("enable_sort", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
-            ("jit", "off"),
             ("plan_cache_mode", "force_custom_plan"),
         ]);
-        pool(LOG_CONNECTIONS_MAX, options)
+        pool(LOG_CONNECTIONS_MAX, address)
     }
 
     /// The private Postgres, if it is used.

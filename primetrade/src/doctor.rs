@@ -9,7 +9,7 @@ use domain::{Time, format_time};
 use event_store::TailReader;
 use projector::rebuild::{self, RebuildError};
 use service_kit::clock;
-use sqlx::PgPool;
+use service_kit::database::Pool;
 use uuid::Uuid;
 
 use crate::database::Databases;
@@ -108,7 +108,7 @@ pub async fn run(databases: &Databases, progress: &Progress) -> Result<Findings,
 }
 
 /// Whether Postgres itself still watches over what it is trusted with.
-async fn constraints(write: &PgPool) -> Result<Findings, DoctorError> {
+async fn constraints(write: &Pool) -> Result<Findings, DoctorError> {
     let missing = sqlx::query_scalar!(
         r#"
         select wanted.name as "name!"
@@ -125,7 +125,7 @@ async fn constraints(write: &PgPool) -> Result<Findings, DoctorError> {
 }
 
 /// What was written while a clock ran ahead: it is not to be mended, the log does not change, but to be known of.
-async fn future(write: &PgPool, now: Time) -> Result<Findings, DoctorError> {
+async fn future(write: &Pool, now: Time) -> Result<Findings, DoctorError> {
     let mut kind = Kind::new();
     let rows = sqlx::query!(
         r#"
@@ -157,7 +157,7 @@ async fn future(write: &PgPool, now: Time) -> Result<Findings, DoctorError> {
 }
 
 /// Head and last event of each shard, in one snapshot: a live log moves on between two statements.
-async fn heads_and_ends(write: &PgPool) -> Result<Findings, DoctorError> {
+async fn heads_and_ends(write: &Pool) -> Result<Findings, DoctorError> {
     let rows = sqlx::query!(
         r#"
         select shard as "shard!", head.position as head,
@@ -185,7 +185,7 @@ async fn heads_and_ends(write: &PgPool) -> Result<Findings, DoctorError> {
 
 /// Every position from 1 to the head once.
 async fn positions(
-    write: &PgPool,
+    write: &Pool,
     shard: i16,
     head: i64,
     advance: &mut (dyn FnMut(u64) + Send),
@@ -222,7 +222,7 @@ async fn positions(
     Ok(kind.into_findings("gaps or repeats of positions"))
 }
 
-async fn tell_positions(write: &PgPool, shard: i16, from: i64, until: i64, kind: &mut Kind) -> Result<(), DoctorError> {
+async fn tell_positions(write: &Pool, shard: i16, from: i64, until: i64, kind: &mut Kind) -> Result<(), DoctorError> {
     let rows = sqlx::query!(
         r#"
         select position as "position!", previous as "previous!" from (
@@ -253,7 +253,7 @@ async fn tell_positions(write: &PgPool, shard: i16, from: i64, until: i64, kind:
 }
 
 /// Every stream's versions from 1 on, once each: in the order of the streams, page by page.
-async fn versions(write: &PgPool, mut advance: impl FnMut(u64)) -> Result<Findings, DoctorError> {
+async fn versions(write: &Pool, mut advance: impl FnMut(u64)) -> Result<Findings, DoctorError> {
     let mut kind = Kind::new();
     let mut after = (Uuid::nil(), Uuid::nil(), i64::MIN);
     let mut rows_seen = 0;
@@ -294,7 +294,7 @@ async fn versions(write: &PgPool, mut advance: impl FnMut(u64)) -> Result<Findin
 }
 
 /// The events of one command id are one effect: on one task, one after the other.
-async fn effects(write: &PgPool) -> Result<Findings, DoctorError> {
+async fn effects(write: &Pool) -> Result<Findings, DoctorError> {
     let mut kind = Kind::new();
     let rows = sqlx::query!(
         r#"
@@ -325,7 +325,7 @@ async fn effects(write: &PgPool) -> Result<Findings, DoctorError> {
 
 /// Each remembered command stands for an event that is there, at the position that was answered. (One without a version
 /// binds the key of a batch: no command's.)
-async fn command_rows(write: &PgPool) -> Result<Findings, DoctorError> {
+async fn command_rows(write: &Pool) -> Result<Findings, DoctorError> {
     let mut kind = Kind::new();
     // No owner has the nil id.
     let mut after = (Uuid::nil(), Uuid::nil());

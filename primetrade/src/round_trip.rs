@@ -10,7 +10,9 @@ use event_store::{EventStore, TailReader};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
+use service_kit::database::{self, Pool};
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -18,6 +20,11 @@ use crate::cli::Format;
 use crate::export;
 use crate::import::{Import, Summary};
 use crate::output::{Progress, Unit};
+
+/// What the programs connect by, to the same database.
+fn shared(pool: &PgPool) -> Pool {
+    database::pool(8, PgConnectOptions::clone(&pool.connect_options()))
+}
 
 const HISTORIES: usize = 40;
 const TASKS: u128 = 4;
@@ -79,14 +86,14 @@ struct World {
 
 impl World {
     async fn new(pool: PgPool) -> Self {
-        event_store::migrate(&pool).await.unwrap();
+        event_store::migrate(&shared(&pool)).await.unwrap();
         let executor = Self::executor(&pool).await;
         Self { pool, executor }
     }
 
     /// With caches of its own.
     async fn executor(pool: &PgPool) -> Executor {
-        let (store, mut tasks) = EventStore::start(pool.clone()).await.unwrap();
+        let (store, mut tasks) = EventStore::start(shared(pool)).await.unwrap();
         tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
         Executor::new(store)
     }
@@ -123,7 +130,7 @@ impl World {
 
     async fn export(&self, owner: OwnerId) -> String {
         let mut out = Vec::new();
-        let tail = TailReader::new(self.pool.clone(), None);
+        let tail = TailReader::new(shared(&self.pool), None);
         let progress = Progress::new(None, Unit::Things("events"));
         export::run(&tail, owner, 0, Format::Ndjson, &mut out, &progress).await.unwrap();
         String::from_utf8(out).unwrap()

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use identity::Identity;
 use projector::{AdminApi, Projector};
 use query_api::{QueryApi, Replica, Sources};
+use service_kit::database::{Address, Pool};
 use service_kit::documents;
 use service_kit::health::Health;
 use service_kit::listeners::{Answers, Listeners};
@@ -16,7 +17,6 @@ use service_kit::server::EdgeSettings;
 use service_kit::service::{Background, all_of};
 use service_kit::telemetry::{self, TelemetryError};
 use service_kit::token::{RootSecret, Sealer};
-use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Databases;
@@ -83,14 +83,14 @@ pub async fn run(
         Projecting::Live => Some(Projector::start(databases.read.clone(), store.tail(), stop.clone()).await?),
         Projecting::Held => None,
     };
-    let queries = |options: &PgConnectOptions| query_api::connect(options.clone(), QUERY_CONNECTIONS_MAX);
+    let queries = |address: &Address| query_api::connect(address.clone(), QUERY_CONNECTIONS_MAX);
     let sources = Sources {
-        primary: queries(&databases.read.connect_options()),
+        primary: queries(databases.read.address()),
         replica: databases.replica.as_ref().map(queries).map(Replica::new),
         redis: None,
     };
 
-    let health = watched(databases, projector.as_ref());
+    let health = watched(databases, &sources.primary, projector.as_ref());
     let room = store.room();
     health.register("disk", {
         let room = room.clone();
@@ -141,9 +141,9 @@ async fn first_to_die(background: &mut Background, private: Option<&Private>, ro
     }
 }
 
-fn watched(databases: &Databases, projector: Option<&Projector>) -> Health {
+fn watched(databases: &Databases, reads: &Pool, projector: Option<&Projector>) -> Health {
     let health = Health::new();
-    for (name, pool) in [("event_store", &databases.write), ("read_models", &databases.read)] {
+    for (name, pool) in [("event_store", &databases.write), ("read_models", reads)] {
         let pool = pool.clone();
         health.register(name, move || service_kit::database::check(pool.clone()));
     }

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use service_kit::config::{self, ConfigError, DatabaseUrls, Listen, Log, Origin, Source, VARIABLES, Variable};
+use service_kit::database::{Address, Use};
 use service_kit::server::{EdgeSettings, Tls};
 use service_kit::token::RootSecret;
 use service_kit::{database_url, exposure};
@@ -94,6 +95,13 @@ impl Settings {
             source.set("PRIMETRADE_DATA_DIR", path.to_string_lossy());
         }
         let databases = DatabaseUrls::read(&source)?;
+        for (name, url, for_use) in [
+            ("PRIMETRADE_DATABASE_URL", &databases.write, Use::Write),
+            ("PRIMETRADE_READ_DATABASE_URL", &databases.read, Use::Write),
+            ("PRIMETRADE_READ_REPLICA_URL", &databases.replica, Use::Read),
+        ] {
+            check_url(name, url.as_ref(), for_use)?;
+        }
         if databases.write.is_none() && databases.read.is_some() {
             let reason = "it needs PRIMETRADE_DATABASE_URL beside it, since the private PostgreSQL keeps both";
             return Err(config::invalid("PRIMETRADE_READ_DATABASE_URL", &reason));
@@ -185,6 +193,13 @@ impl Settings {
             "PRIMETRADE_SECRET" => Some(format!("(made at the first start, in {data_dir})")),
             _ => variable.default.map(str::to_owned),
         }
+    }
+}
+
+fn check_url(name: &str, url: Option<&SecretString>, for_use: Use) -> Result<(), ConfigError> {
+    match url.map(|url| Address::parse(url, for_use)).transpose() {
+        Ok(_) => Ok(()),
+        Err(reason) => Err(config::invalid(name, &reason)),
     }
 }
 

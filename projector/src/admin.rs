@@ -1,15 +1,19 @@
 //! `/api/v1/admin/projections` and `/api/v1/admin/parked`: what an administrator sees of the projection and may do.
 
+use std::time::Duration;
+
 use axum::Router;
-use axum::extract::{OriginalUri, State};
+use axum::extract::{OriginalUri, Request, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use domain::{Time, format_time};
 use event_store::TailReader;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service_kit::auth::Admin;
 use service_kit::body::EmptyBody;
+use service_kit::database::Pool;
 use service_kit::openapi::{
     Described, EXAMPLE_ID, EXAMPLE_TIME, Operation, Routes, Tag, count, page_of, reference, time, whole,
 };
@@ -18,7 +22,6 @@ use service_kit::problem::{Problem, ProblemCode};
 use service_kit::query::{NoQuery, PathId, StrictQuery};
 use service_kit::token::Sealer;
 use service_kit::{admin_acts, answer};
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::lag;
@@ -27,7 +30,7 @@ use crate::rebuild::LOCK;
 /// What the handlers need.
 #[derive(Clone)]
 pub struct AdminApi {
-    pool: PgPool,
+    pool: Pool,
     tail: TailReader,
     sealer: Sealer,
 }
@@ -35,14 +38,23 @@ pub struct AdminApi {
 impl AdminApi {
     /// With the read models, the log, and what seals cursors.
     #[must_use]
-    pub fn new(read_pool: PgPool, tail: TailReader, sealer: Sealer) -> Self {
+    pub fn new(read_pool: Pool, tail: TailReader, sealer: Sealer) -> Self {
         Self { pool: read_pool, tail, sealer }
     }
 }
 
+/// How long a request waits for the database, in milliseconds.
+const ANSWER_MS_MAX: u64 = 20_000;
+
 /// The routes.
 pub fn router(api: AdminApi) -> Router {
-    routes().router.with_state(api)
+    routes().router.route_layer(from_fn(answered)).with_state(api)
+}
+
+/// No request here has a body that could be slow: what takes so long is the database.
+async fn answered(request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(Duration::from_millis(ANSWER_MS_MAX), next.run(request)).await;
+    answer.unwrap_or_else(|_| Problem::new(ProblemCode::Unavailable).retry_after_s(1).into_response())
 }
 
 /// What the document says about them.

@@ -7,7 +7,8 @@
 
 use domain::{OwnerId, StoredEvent, TaskId};
 use event_store::TailReader;
-use sqlx::{Connection, PgConnection, PgPool};
+use service_kit::database::Pool;
+use sqlx::{Connection, PgConnection};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -30,7 +31,7 @@ type Place = (OwnerId, TaskId, i64);
 
 /// Fills what is missing of a shard.
 pub(crate) async fn fill(
-    pool: &PgPool,
+    pool: &Pool,
     tail: &TailReader,
     generation: i32,
     shard: i16,

@@ -10,32 +10,24 @@
 //! - generic plans, made once, by index only: the plan must hang neither on the length of the first batches nor on the
 //!   statistics of a fresh table.
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
-use sqlx::{ConnectOptions, Connection};
+use service_kit::database::Pool;
+use sqlx::PgConnection;
 
 /// A connection for applying batches.
-pub(crate) async fn for_batches(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
-    let options = PgConnectOptions::clone(&pool.connect_options())
-        .application_name("primetrade projector")
-        .statement_cache_capacity(64)
-        .options([
-            ("synchronous_commit", "off"),
-            ("statement_timeout", "60s"),
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("jit", "off"),
-        ])
-        .disable_statement_logging();
-    PgConnection::connect_with(&options).await
+pub(crate) async fn for_batches(pool: &Pool) -> Result<PgConnection, sqlx::Error> {
+    let address = pool.address().clone().called("primetrade projector").with([
+        ("synchronous_commit", "off"),
+        ("statement_timeout", "15s"),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+    ]);
+    Ok(address.connect().await?)
 }
 
 /// A connection of a rebuild: for COPY, counting, indexes, comparison.
-pub(crate) async fn for_rebuild(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
-    let options = PgConnectOptions::clone(&pool.connect_options())
-        .application_name("primetrade rebuild")
-        .options([("synchronous_commit", "off")])
-        .disable_statement_logging();
-    PgConnection::connect_with(&options).await
+pub(crate) async fn for_rebuild(pool: &Pool) -> Result<PgConnection, sqlx::Error> {
+    let address = pool.address().clone().called("primetrade rebuild").with([("synchronous_commit", "off")]);
+    Ok(address.connect().await?)
 }

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event_store::TailReader;
+use service_kit::database::Pool;
 use service_kit::health::Lag;
 use service_kit::outage::Outage;
-use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,7 @@ pub struct ShardLag {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn look(pool: &PgPool, tail: &TailReader) -> Result<Vec<ShardLag>, sqlx::Error> {
+pub async fn look(pool: &Pool, tail: &TailReader) -> Result<Vec<ShardLag>, sqlx::Error> {
     advance_checkpoints(pool, tail).await?;
     // Checkpoints first: the heads are then at or past them.
     let live = sqlx::query_scalar!("select live_generation from read_model.projection").fetch_one(pool).await?;
@@ -71,7 +71,7 @@ pub async fn look(pool: &PgPool, tail: &TailReader) -> Result<Vec<ShardLag>, sql
 }
 
 /// Moves the checkpoints of a live generation that is fed from Kafka to where it has everything.
-async fn advance_checkpoints(pool: &PgPool, tail: &TailReader) -> Result<(), sqlx::Error> {
+async fn advance_checkpoints(pool: &Pool, tail: &TailReader) -> Result<(), sqlx::Error> {
     let is_fed_from_kafka = sqlx::query_scalar!("select feed = 'kafka' from read_model.projection").fetch_one(pool);
     if is_fed_from_kafka.await? != Some(true) {
         return Ok(());
@@ -140,7 +140,7 @@ fn aged(seen: Lag, ago: Duration) -> Lag {
 }
 
 /// Looks every second. While it cannot be seen, what was seen last grows older.
-pub(crate) async fn watch(pool: PgPool, tail: TailReader, lag: watch::Sender<Lag>, stop: CancellationToken) {
+pub(crate) async fn watch(pool: Pool, tail: TailReader, lag: watch::Sender<Lag>, stop: CancellationToken) {
     let mut outage = Outage::of("reading the lag of the projection");
     let (mut seen, mut seen_at) = (*lag.borrow(), Instant::now());
     while !stop.is_cancelled() {

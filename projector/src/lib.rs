@@ -41,7 +41,7 @@ pub mod admin;
 
 mod connection;
 
-use sqlx::PgPool;
+use service_kit::database::Pool;
 use sqlx::migrate::{MigrateError, Migrator};
 
 pub use admin::{AdminApi, described, router};
@@ -53,8 +53,8 @@ pub use rebuild::{RebuildError, RebuildReport};
 ///
 /// # Errors
 /// The database refuses, or was migrated by a newer program.
-pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    migrator().run(pool).await
+pub async fn migrate(pool: &Pool) -> Result<(), MigrateError> {
+    migrator().run(&mut *pool.acquire().await?).await
 }
 
 /// The migrations of the schema `read_model` that this program was built for.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use event_store::TailReader;
 use messaging::KafkaSettings;
 use projector::{AdminApi, Partitions, Projector};
-use service_kit::database::{self, await_schema};
+use service_kit::database::{self, Use, await_schema};
 use service_kit::health::Check;
 use service_kit::installation::Log;
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
@@ -28,8 +28,9 @@ fn main() -> ExitCode {
 
 async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let urls = starting.databases.clone();
-    let log = starting.connect("PRIMETRADE_DATABASE_URL", urls.write.as_ref(), LOG_CONNECTIONS_MAX).await?;
-    let read = starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), READ_CONNECTIONS_MAX).await?;
+    let log = starting.connect("PRIMETRADE_DATABASE_URL", urls.write.as_ref(), Use::Write, LOG_CONNECTIONS_MAX).await?;
+    let read =
+        starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), Use::Write, READ_CONNECTIONS_MAX).await?;
     await_schema(&log, "event_store", &event_store::migrator(), DEPENDENCY_WAIT).await?;
     await_schema(&read, "read_model", &projector::migrator(), DEPENDENCY_WAIT).await?;
 

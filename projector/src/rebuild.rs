@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use event_store::TailReader;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sqlx::{Connection, PgConnection, PgPool};
+use service_kit::database::Pool;
+use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -183,7 +184,7 @@ impl Meter<'_> {
 /// # Errors
 /// See [`RebuildError`]. The live generation is as it was.
 pub async fn run(
-    read_pool: &PgPool,
+    read_pool: &Pool,
     tail: &TailReader,
     options: Options,
     progress: impl Fn(&Progress) + Send + Sync,
@@ -199,7 +200,7 @@ pub async fn run(
 /// # Errors
 /// See [`RebuildError`].
 pub async fn verify(
-    read_pool: &PgPool,
+    read_pool: &Pool,
     tail: &TailReader,
     progress: impl Fn(&Progress) + Send + Sync,
 ) -> Result<RebuildReport, RebuildError> {
@@ -213,14 +214,14 @@ pub async fn verify(
 ///
 /// # Errors
 /// Nothing is kept; or see [`RebuildError`].
-pub async fn go_back(read_pool: &PgPool, tail: &TailReader) -> Result<i32, RebuildError> {
+pub async fn go_back(read_pool: &Pool, tail: &TailReader) -> Result<i32, RebuildError> {
     let guard = lock(read_pool).await?;
     let kept = switch_to_kept(read_pool, tail).await;
     unlock(guard).await;
     kept
 }
 
-async fn switch_to_kept(read_pool: &PgPool, tail: &TailReader) -> Result<i32, RebuildError> {
+async fn switch_to_kept(read_pool: &Pool, tail: &TailReader) -> Result<i32, RebuildError> {
     let mut connection = connection::for_batches(read_pool).await?;
     let log_id = tail.log_id().await?;
     let kept = sqlx::query_scalar!(
@@ -239,7 +240,7 @@ async fn switch_to_kept(read_pool: &PgPool, tail: &TailReader) -> Result<i32, Re
 }
 
 /// Holds the lock as long as the connection lives.
-async fn lock(pool: &PgPool) -> Result<PgConnection, RebuildError> {
+async fn lock(pool: &Pool) -> Result<PgConnection, RebuildError> {
     let mut connection = connection::for_rebuild(pool).await?;
     for attempt in 0..LOCK_ATTEMPTS_MAX {
         if attempt > 0 {
@@ -282,7 +283,7 @@ struct Building {
 }
 
 async fn build(
-    pool: &PgPool,
+    pool: &Pool,
     tail: &TailReader,
     purpose: Purpose,
     guard: &mut PgConnection,

@@ -9,12 +9,12 @@
 
 use axum::Router;
 use axum::extract::FromRef;
+use service_kit::database::{AGE_S_MAX, Address, Pool, PoolSize, PoolTransaction, Prepare};
 use service_kit::openapi::{Described, Operation, Routes, Tag};
 use service_kit::problem::ProblemCode;
 use service_kit::redis::Redis;
 use service_kit::token::Sealer;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -87,7 +87,7 @@ pub struct QueryApi {
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// The read models as the projector writes them.
-    pub primary: PgPool,
+    pub primary: Pool,
     /// A replica of them, which may be behind: asked first, where there is one.
     pub replica: Option<Replica>,
     /// What is shared with other processes; needs no care: whatever it does, answers are right.
@@ -97,7 +97,7 @@ pub struct Sources {
 impl Sources {
     /// One database and nothing else.
     #[must_use]
-    pub fn of(primary: PgPool) -> Self {
+    pub fn of(primary: Pool) -> Self {
         Self { primary, replica: None, redis: None }
     }
 
@@ -177,13 +177,13 @@ const ANSWERED_PAGE: [&str; 3] = ["ETag", "Consistency-Token", "Link"];
 ///
 /// Its sessions leave the planner nothing to choose: each statement has one index made for it and is planned once for
 /// all owners, whatever the statistics of a fresh table say. Where there is something to choose, the statement runs
-/// in a transaction that allows it ([`planned`]).
+/// in a transaction that allows it ([`planned`]). Behind a pooler that shares sessions it is up to the planner.
 ///
-/// A new session plans what most reads need before its first read, and sessions are kept: the first ones are made in
-/// the background now, so this needs a Tokio runtime and waits for nothing.
+/// A new session plans what most reads need before its first read, and some are kept: the first ones are made in the
+/// background now, so this needs a Tokio runtime and waits for nothing.
 #[must_use]
-pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
-    let options = options.application_name("primetrade query-api").options([
+pub fn connect(address: impl Into<Address>, connections_max: u32) -> Pool {
+    let address = address.into().for_reading().called("primetrade query-api").with([
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
         ("enable_bitmapscan", "off"),
@@ -195,24 +195,21 @@ pub fn connect(options: PgConnectOptions, connections_max: u32) -> PgPool {
         ("default_transaction_read_only", "on"),
         ("statement_timeout", STATEMENT_TIME_MAX),
     ]);
-    PgPoolOptions::new()
-        .max_connections(connections_max)
-        // A round trip for each statement; reads that meet a broken connection are tried again instead.
-        .test_before_acquire(false)
-        .min_connections(connections_max.min(CONNECTIONS_KEPT))
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                // It works without as well, more slowly at first; what is wrong the first read will say.
-                if let Err(error) = plan_ahead(connection).await {
-                    tracing::debug!(%error, "planning the statements of a new session");
-                }
-                Ok(())
-            })
+    let size = PoolSize {
+        connections_max,
+        connections_kept: connections_max.min(CONNECTIONS_KEPT),
+        wait_ms_max: CONNECTION_WAIT_MS_MAX,
+        age_s_max: AGE_S_MAX,
+    };
+    let prepare: Prepare = |connection| {
+        Box::pin(async move {
+            // It works without as well, more slowly at first; what is wrong the first read will say.
+            if let Err(error) = plan_ahead(connection).await {
+                tracing::debug!(%error, "planning the statements of a new session");
+            }
         })
-        .acquire_timeout(std::time::Duration::from_millis(CONNECTION_WAIT_MS_MAX))
-        .connect_lazy_with(options)
+    };
+    Pool::new(address, size, Some(prepare))
 }
 
 /// Has a new session plan what most reads need. Nothing is read.
@@ -231,7 +228,7 @@ pub fn schema() -> sqlx::migrate::Migrator {
 }
 
 /// A transaction whose statements are planned each time, for their arguments: which index offers most depends on them.
-async fn planned(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+async fn planned(pool: &Pool) -> Result<PoolTransaction, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     sqlx::query!(
         "select set_config('plan_cache_mode', 'force_custom_plan', true) as a, set_config('enable_bitmapscan', 'on', true) as b,

@@ -4,13 +4,12 @@ use std::process::ExitCode;
 
 use query_api::{QueryApi, Replica, Sources};
 
-use service_kit::database::{self, await_schema};
+use service_kit::database::{self, Address, Use, await_schema};
 use service_kit::health::Check;
 use service_kit::installation::Log;
 use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
 use service_kit::telemetry;
 use service_kit::token::Sealer;
-use sqlx::postgres::PgConnectOptions;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,18 +25,19 @@ fn main() -> ExitCode {
 
 async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let urls = starting.databases.clone();
-    let primary = starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), READ_CONNECTIONS_MAX).await?;
+    let primary =
+        starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), Use::Read, READ_CONNECTIONS_MAX).await?;
     await_schema(&primary, "read_model", &query_api::schema(), DEPENDENCY_WAIT).await?;
-    let queries = |name, options: PgConnectOptions| {
-        let queries = query_api::connect(options, QUERY_CONNECTIONS_MAX);
+    let queries = |name, address: Address| {
+        let queries = query_api::connect(address, QUERY_CONNECTIONS_MAX);
         telemetry::watch_pool(name, &queries);
         queries
     };
     // Nothing waits for the replica, not even the start.
     let replica = match &urls.replica {
         Some(url) => {
-            let options = database::options("PRIMETRADE_READ_REPLICA_URL", url)?;
-            Some(Replica::new(queries("queries-replica", options)))
+            let address = database::address("PRIMETRADE_READ_REPLICA_URL", url, Use::Read)?;
+            Some(Replica::new(queries("queries-replica", address)))
         }
         None => None,
     };
@@ -47,14 +47,13 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
             std::future::ready(Check::ok(detail))
         });
     }
-    let sources = Sources {
-        primary: queries("queries", (*primary.connect_options()).clone()),
-        replica,
-        redis: starting.redis.clone(),
-    };
+    let sources =
+        Sources { primary: queries("queries", primary.address().clone()), replica, redis: starting.redis.clone() };
 
     let verifier = starting.remote_verifier(&primary, Log::OfReadModels(primary.clone())).await?;
-    starting.health.register("read_models", move || database::check(primary.clone()));
+    // Asked of those connections that reads go over.
+    let reads = sources.primary.clone();
+    starting.health.register("read_models", move || database::check(reads.clone()));
     let sealer = Sealer::new(&starting.secret);
     let api = query_api::router(QueryApi::new(sources, sealer, None, starting.closing.clone()));
     Ok(Built { api, verifier })

@@ -11,8 +11,8 @@ use domain::Time;
 use metrics::{Counter, counter};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use service_kit::database::Pool;
 use service_kit::{clock, context};
-use sqlx::PgPool;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -163,7 +163,7 @@ impl Reads {
         }
     }
 
-    pub fn pool(&self, from: From) -> &PgPool {
+    pub fn pool(&self, from: From) -> &Pool {
         match (from, &self.0.sources.replica) {
             (From::Replica, Some(replica)) => replica.pool(),
             _ => &self.0.sources.primary,

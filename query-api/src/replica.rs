@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::{Connection, PgPool};
+use service_kit::database::Pool;
+use sqlx::Connection;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -21,14 +22,14 @@ const PROBE_MS_MAX: u64 = 5_000;
 /// that in the background. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Replica {
-    pool: PgPool,
+    pool: Pool,
     is_there: Arc<AtomicBool>,
 }
 
 impl Replica {
     /// The pool is made by [`crate::connect`].
     #[must_use]
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         metrics::gauge!("read_replica_up").set(1.0);
         Self { pool, is_there: Arc::new(AtomicBool::new(true)) }
     }
@@ -39,7 +40,7 @@ impl Replica {
         self.is_there.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn pool(&self) -> &PgPool {
+    pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
 
@@ -77,11 +78,9 @@ impl Replica {
         }
     }
 
-    /// Asks over every connection that is idle, so that no read meets a broken one.
+    /// The pool asks those of its connections that it does not trust.
     async fn probe(&self) -> Result<(), sqlx::Error> {
-        for _ in 0..self.pool.num_idle().max(1) {
-            self.pool.acquire().await?.ping().await?;
-        }
-        Ok(())
+        let mut connection = self.pool.acquire().await?;
+        connection.ping().await
     }
 }

@@ -10,9 +10,9 @@ use domain::{Priority, Status, Time};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use service_kit::clock;
+use service_kit::database::Pool;
 use service_kit::openapi::{Operation, count, reference, whole};
 use service_kit::query::StrictQuery;
-use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
@@ -157,7 +157,7 @@ struct Found {
 }
 
 async fn load(
-    pool: &PgPool,
+    pool: &Pool,
     generation: i32,
     owner: Uuid,
     request: StatsRequest,

@@ -7,10 +7,11 @@ use domain::Time;
 use futures_util::TryStreamExt;
 use serde::Deserialize;
 use service_kit::clock;
+use service_kit::database::Pool;
 use service_kit::openapi::{Operation, reference, time as a_time};
 use service_kit::problem::ProblemCode;
 use service_kit::query::{PathId, StrictQuery};
-use sqlx::{PgExecutor, PgPool};
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use crate::asked::Asked;
@@ -146,12 +147,13 @@ pub(crate) async fn load(
 /// What had happened by then is a prefix of the history, since `occurred_at` never decreases in a stream. It is folded as
 /// it comes: a long one is never in memory. Where its end lies in the future, all of it has happened by now.
 async fn load_as_of(
-    pool: &PgPool,
+    pool: &Pool,
     generation: i32,
     owner: Uuid,
     id: Uuid,
     AsOf { at, now }: AsOf,
 ) -> Result<Loaded, ReadError> {
+    let mut connection = pool.acquire().await?;
     let mut rows = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -169,7 +171,7 @@ async fn load_as_of(
         at,
         now
     )
-    .fetch(pool);
+    .fetch(&mut *connection);
     let mut seen = None;
     let mut fold = Fold::of(id);
     while let Some(row) = rows.try_next().await? {

@@ -4,8 +4,9 @@
 
 use std::net::IpAddr;
 
+use crate::database::Pool;
 use domain::Time;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::auth::Principal;
@@ -73,7 +74,7 @@ pub async fn record(
 ///
 /// # Errors
 /// The database.
-pub async fn take(pool: &PgPool) -> Result<Vec<AdminAct>, sqlx::Error> {
+pub async fn take(pool: &Pool) -> Result<Vec<AdminAct>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select id, occurred_at as "occurred_at: Time", act, actor_id, session_id, host(client_address) as client,
                   trace_id, detail
@@ -99,7 +100,7 @@ pub async fn take(pool: &PgPool) -> Result<Vec<AdminAct>, sqlx::Error> {
 ///
 /// # Errors
 /// The database.
-pub async fn taken(pool: &PgPool, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+pub async fn taken(pool: &Pool, ids: &[Uuid]) -> Result<(), sqlx::Error> {
     sqlx::query!("delete from read_model.admin_act where id = any($1)", ids).execute(pool).await?;
     Ok(())
 }

@@ -2,9 +2,9 @@
 //! name that leads elsewhere. So what could be another's says whose it is, by the secret that all copies of one
 //! installation share, and by the log.
 
+use crate::database::Pool;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::token::RootSecret;
@@ -66,7 +66,7 @@ pub enum Log {
     /// This one.
     Known(Uuid),
     /// The one that the read models of this database are made from.
-    OfReadModels(PgPool),
+    OfReadModels(Pool),
 }
 
 impl Log {

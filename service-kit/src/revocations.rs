@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use crate::database::Pool;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ const AGAIN_EVERY_LOOKS: u32 = 30;
 /// Writes what `revoked` has to the read database, at each change and until `shutdown`. A session is known there for
 /// `known_for`, which has to be longer than its access tokens are good.
 pub async fn publish(
-    read_pool: PgPool,
+    read_pool: Pool,
     mut revoked: watch::Receiver<Arc<Revoked>>,
     known_for: Duration,
     shutdown: CancellationToken,
@@ -56,7 +56,7 @@ pub async fn publish(
     }
 }
 
-async fn write(pool: &PgPool, ended: &[Uuid], known_for: Duration) -> Result<(), sqlx::Error> {
+async fn write(pool: &Pool, ended: &[Uuid], known_for: Duration) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "insert into read_model.ended_session (session_id, known_until)
          select unnest($1::uuid[]), now() + make_interval(secs => $2) on conflict (session_id) do nothing",
@@ -75,7 +75,7 @@ async fn write(pool: &PgPool, ended: &[Uuid], known_for: Duration) -> Result<(),
 /// # Errors
 /// The first look fails.
 pub async fn follow(
-    read_pool: PgPool,
+    read_pool: Pool,
     shutdown: CancellationToken,
 ) -> Result<(watch::Receiver<Arc<Revoked>>, impl Future<Output = ()> + Send), sqlx::Error> {
     let (sender, receiver) = watch::channel(Arc::new(in_time(STATEMENT_TIME_MAX, look(&read_pool)).await?));
@@ -102,7 +102,7 @@ pub async fn follow(
     Ok((receiver, following))
 }
 
-async fn look(pool: &PgPool) -> Result<Revoked, sqlx::Error> {
+async fn look(pool: &Pool) -> Result<Revoked, sqlx::Error> {
     let ended = sqlx::query_scalar!("select session_id from read_model.ended_session where known_until > now()");
     Ok(Revoked(ended.fetch_all(pool).await?.into_iter().collect()))
 }

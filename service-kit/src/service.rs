@@ -19,9 +19,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::database::{Pool, Use};
 use axum::Router;
 use clap::Parser;
-use sqlx::PgPool;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -170,7 +170,7 @@ pub async fn all_of(mut tasks: JoinSet<()>, stop: CancellationToken) {
 }
 
 impl Starting {
-    /// A pool, once the database answers; `url` comes from `variable`.
+    /// A pool, once the database answers; `url` comes from `variable`, or from the one that stands for it.
     ///
     /// # Errors
     /// It is not set, or does not answer in time.
@@ -178,11 +178,13 @@ impl Starting {
         &self,
         variable: &'static str,
         url: Option<&secrecy::SecretString>,
+        for_use: Use,
         connections_max: u32,
-    ) -> Result<PgPool, StartError> {
+    ) -> Result<Pool, StartError> {
         let needed_for = "this service keeps its data there";
         let url = url.ok_or_else(|| ConfigError::Missing { name: variable.to_owned(), needed_for })?;
-        let pool = database::connect(variable, connections_max, url, DEPENDENCY_WAIT).await?;
+        let given = if self.source.secret(variable)?.is_some() { variable } else { "PRIMETRADE_DATABASE_URL" };
+        let pool = database::connect(given, connections_max, url, for_use, DEPENDENCY_WAIT).await?;
         telemetry::watch_pool(pool_name(variable), &pool);
         Ok(pool)
     }
@@ -203,7 +205,7 @@ impl Starting {
     ///
     /// # Errors
     /// The variable is not set or wrong, or there are no keys to be had in time.
-    pub async fn remote_verifier(&mut self, read_pool: &PgPool, log: InstallationLog) -> Result<Verifier, StartError> {
+    pub async fn remote_verifier(&mut self, read_pool: &Pool, log: InstallationLog) -> Result<Verifier, StartError> {
         const NAME: &str = "PRIMETRADE_JWKS_URL";
         let needed_for = "tokens are verified by the keys that command-api shows at /.well-known/jwks.json";
         let url = self.source.text(NAME)?;

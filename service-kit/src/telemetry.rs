@@ -6,8 +6,8 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use crate::database::Pool;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use sqlx::PgPool;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -151,11 +151,11 @@ pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
 }
 
 /// Shows how a pool of connections is used, under a name that is none of an address.
-pub fn watch_pool(name: &'static str, pool: &PgPool) {
+pub fn watch_pool(name: &'static str, pool: &Pool) {
     POOLS.lock().unwrap_or_else(PoisonError::into_inner).push((name, pool.clone()));
 }
 
-static POOLS: Mutex<Vec<(&'static str, PgPool)>> = Mutex::new(Vec::new());
+static POOLS: Mutex<Vec<(&'static str, Pool)>> = Mutex::new(Vec::new());
 
 fn look_at_pools() {
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,7 +166,7 @@ fn look_at_pools() {
         for (state, count) in [("idle", idle), ("used", used)] {
             metrics::gauge!("database_connections", "pool" => *name, "state" => state).set(f64::from(count));
         }
-        let most = pool.options().get_max_connections();
+        let most = pool.connections_max();
         metrics::gauge!("database_connections_max", "pool" => *name).set(f64::from(most));
     }
 }

@@ -47,13 +47,31 @@ impl Cluster {
             .args(["--locale=C", "--no-sync", "-D"])
             .arg(dir.join("data"))
             .stdout(Stdio::null()));
-        let cluster = Cluster {
-            dir,
-            bin,
-            port: free_port(),
-            settings: settings.iter().map(ToString::to_string).collect(),
-            postmaster: Mutex::new(None),
-        };
+        Self::of(dir, bin, settings.iter().map(ToString::to_string).collect())
+    }
+
+    /// A standby that streams from this one and is named `standby` there.
+    pub fn standby(&self) -> Cluster {
+        let (dir, bin) = (temp_dir("standby"), self.bin.clone());
+        if is_root() {
+            let owner = format!("{}:", unprivileged_user());
+            run(Command::new("chown").arg(&owner).arg(&dir));
+        }
+        let primary = format!("host=127.0.0.1 port={} user=primetrade application_name=standby", self.port);
+        run(unprivileged(&bin.join("pg_basebackup"))
+            .args(["-d", &primary, "-R", "-c", "fast", "-D"])
+            .arg(dir.join("data")));
+        Self::of(dir, bin, self.settings.clone())
+    }
+
+    /// Makes a standby the primary; its clients stay.
+    pub async fn promote(&self) {
+        let data = self.dir.join("data");
+        run(unprivileged(&self.bin.join("pg_ctl")).args(["promote", "-w", "-D"]).arg(data).stdout(Stdio::null()));
+    }
+
+    fn of(dir: PathBuf, bin: PathBuf, settings: Vec<String>) -> Cluster {
+        let cluster = Cluster { dir, bin, port: free_port(), settings, postmaster: Mutex::new(None) };
         cluster.spawn();
         until_blocking("Postgres answers", Duration::from_millis(START_MS_MAX), || cluster.answers().then_some(()));
         cluster

@@ -39,6 +39,8 @@ pub mod proxy;
 
 pub mod address;
 
+pub mod pgbouncer;
+
 pub mod ledger;
 
 pub mod check;

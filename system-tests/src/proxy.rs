@@ -1,5 +1,6 @@
 //! A TCP proxy between server and Postgres that cuts a connection at an append: before Postgres has seen it, or
-//! after it was committed but before the server knows.
+//! after it was committed but before the server knows. It can also stop to pass anything on over the connections that
+//! there are, without a word, and lead new ones elsewhere.
 //!
 //! It understands as much of the wire protocol as that takes: which prepared statement is the append, and which
 //! `ReadyForQuery` answers it.
@@ -7,13 +8,14 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 const NO_TARGET: i64 = -1;
 const SSL_REQUEST: u32 = 80_877_103;
@@ -35,6 +37,7 @@ struct Plan {
     cut: AtomicU32,
     appends: AtomicU32,
     refusing: AtomicBool,
+    freezes: watch::Sender<u32>,
 }
 
 impl Plan {
@@ -47,6 +50,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    leads_to: Arc<Mutex<SocketAddr>>,
     plan: Arc<Plan>,
 }
 
@@ -57,15 +61,18 @@ impl Proxy {
         let address = listener.local_addr().expect("address");
         let plan = Arc::new(Plan::default());
         let shared = Arc::clone(&plan);
+        let leads_to = Arc::new(Mutex::new(postgres));
+        let place = Arc::clone(&leads_to);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if shared.refusing.load(Ordering::SeqCst) {
                     continue;
                 }
+                let postgres = *place.lock().expect("place");
                 tokio::spawn(connection(client, postgres, Arc::clone(&shared)));
             }
         });
-        Proxy { address, plan }
+        Proxy { address, leads_to, plan }
     }
 
     /// URL of a database behind it.
@@ -84,6 +91,21 @@ impl Proxy {
     /// New connections are closed at once, as if nobody listened.
     pub fn refuse(&self, refusing: bool) {
         self.plan.refusing.store(refusing, Ordering::SeqCst);
+    }
+
+    /// Nothing goes over the connections that there are any more, and nobody is told; new ones are good.
+    pub fn freeze(&self) {
+        self.plan.freezes.send_modify(|count| *count += 1);
+    }
+
+    /// New connections lead to another server; those that there are stay where they are.
+    pub fn lead_to(&self, postgres: SocketAddr) {
+        *self.leads_to.lock().expect("place") = postgres;
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How many connections were cut so far.
@@ -117,11 +139,16 @@ async fn connection(mut client: TcpStream, postgres: SocketAddr, plan: Arc<Plan>
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
+    let mut freezes = plan.freezes.subscribe();
     let link = Arc::new(Link { plan, target: AtomicI64::new(NO_TARGET), hang_up: Notify::new() });
+    let mut forward = pin!(forward(from_client, to_server, Arc::clone(&link)));
+    let mut backward = pin!(backward(from_server, to_client, Arc::clone(&link)));
     tokio::select! {
-        _ = forward(from_client, to_server, Arc::clone(&link)) => {}
-        _ = backward(from_server, to_client, Arc::clone(&link)) => {}
+        _ = &mut forward => {}
+        _ = &mut backward => {}
         () = link.hang_up.notified() => {}
+        // both sockets stay open
+        Ok(()) = freezes.changed() => std::future::pending().await,
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) enum Outcome {
 
 /// Applies batches to one generation.
 pub(crate) struct Applier {
-    /// Halved when a batch fails because of what is in it, until one event is left; then doubled again.
+    /// Halved when a batch fails because of what is in it, or takes too long, until one event is left; then doubled again.
     events_max: i64,
     /// The event that fails (shard, position), and how often it has.
     trouble: Option<(Place, u32)>,
@@ -81,19 +81,25 @@ impl Applier {
         events: &[&StoredEvent],
     ) -> Result<Outcome, sqlx::Error> {
         let began = Instant::now();
+        // Should this be given up for taking too long, the next batch is a smaller one.
+        let events_max = std::mem::replace(&mut self.events_max, i64::try_from(events.len() / 2).unwrap_or(1).max(1));
         let loaded = apply::load(connection, generation, source.checkpoint_of(), events).await?;
         let at = loaded.at;
         let mut batch = self.fold(Batch::new(loaded), events).await;
         let applied = batch.events();
         let completion_seconds = batch.take_completion_seconds();
-        let Some(mark) = source.mark(generation, at, applied) else { return Ok(Outcome::Moved) };
+        let Some(mark) = source.mark(generation, at, applied) else {
+            self.events_max = events_max;
+            return Ok(Outcome::Moved);
+        };
         if applied == 0 && !events.is_empty() {
+            self.events_max = events_max;
             // The first event is in trouble, and is to be tried again.
             return Ok(Outcome::Applied(0, Vec::new()));
         }
         match apply::commit(connection, batch, mark).await {
             Ok(Written::Yes(standings)) => {
-                self.events_max = (self.events_max * 2).min(BATCH_EVENTS_MAX);
+                self.events_max = (events_max * 2).min(BATCH_EVENTS_MAX);
                 if self.trouble.is_some_and(|(troubled, _)| events.iter().take(applied).any(|e| place(e) == troubled)) {
                     self.trouble = None;
                 }
@@ -103,7 +109,10 @@ impl Applier {
                 }
                 Ok(Outcome::Applied(applied, standings))
             }
-            Ok(Written::LostRace) => Ok(Outcome::Moved),
+            Ok(Written::LostRace) => {
+                self.events_max = events_max;
+                Ok(Outcome::Moved)
+            }
             Err(error) if is_about_values(&error) => match events {
                 [] => Err(error),
                 [event] => self.write_failed(connection, generation, source, event, &error).await,

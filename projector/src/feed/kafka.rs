@@ -14,6 +14,7 @@ use domain::Time;
 use messaging::consumer::{Consumer, Received, Session};
 use messaging::{KafkaSettings, Message, Unreadable, partition_of};
 use service_kit::clock;
+use service_kit::database::{AGE_S_MAX, Pool};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
@@ -199,6 +200,7 @@ impl Kafka {
     /// Follows with one connection to the database.
     async fn follow(&mut self, consumer: &mut Consumer) -> Result<End, sqlx::Error> {
         let mut connection = in_time(connection::for_batches(&self.follower.pool)).await?;
+        let mut connected = Instant::now();
         // Nobody knows what became of the last statement of the connection before this one: all is begun with again.
         self.partitions.values_mut().for_each(|partition| partition.turn = NO_TURN);
         in_time(self.look(&mut connection, consumer)).await?;
@@ -207,6 +209,10 @@ impl Kafka {
         while !self.stop.is_cancelled() {
             let look_in = Duration::from_millis(STATUS_MS).saturating_sub(looked.elapsed());
             if look_in.is_zero() {
+                if connected.elapsed() >= Duration::from_secs(AGE_S_MAX) {
+                    connection = in_time(connection::for_batches(&self.follower.pool)).await?;
+                    connected = Instant::now();
+                }
                 in_time(self.look(&mut connection, consumer)).await?;
                 looked = Instant::now();
             }
@@ -828,7 +834,7 @@ async fn park_message(
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn forget_offsets(pool: &sqlx::PgPool, topic: &str) -> Result<(), sqlx::Error> {
+pub async fn forget_offsets(pool: &Pool, topic: &str) -> Result<(), sqlx::Error> {
     sqlx::query!("update read_model.kafka_partition set next_offset = null, turn = turn + 1 where topic = $1", topic)
         .execute(pool)
         .await?;

@@ -14,8 +14,8 @@ use std::time::Duration;
 use domain::StoredEvent;
 use event_store::TailReader;
 use messaging::KafkaSettings;
+use service_kit::database::Pool;
 use service_kit::health::Lag;
-use sqlx::PgPool;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -42,7 +42,7 @@ const LOST_PAUSE_MS_MAX: u64 = 200;
 /// The longest pause after an error of the database.
 const ERROR_PAUSE_MS_MAX: u64 = 5_000;
 /// A database that has not answered for so long is asked again by another connection; longer than its own time-out.
-const ANSWER_MS_MAX: u64 = 90_000;
+const ANSWER_MS_MAX: u64 = 20_000;
 
 /// The projector cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ impl Projector {
     ///
     /// # Errors
     /// The database does not answer, or was not migrated.
-    pub async fn start(read_pool: PgPool, tail: TailReader, shutdown: CancellationToken) -> Result<Self, StartError> {
+    pub async fn start(read_pool: Pool, tail: TailReader, shutdown: CancellationToken) -> Result<Self, StartError> {
         let (follower, starting) = prepare(read_pool, tail, Feed::Store).await?;
         Ok(starting.run(follower.clone(), shutdown, move |stop, _, _| store::run(follower, stop)))
     }
@@ -79,7 +79,7 @@ impl Projector {
     /// # Errors
     /// A database does not answer, or was not migrated. (Brokers are not waited for.)
     pub async fn start_from_kafka(
-        read_pool: PgPool,
+        read_pool: Pool,
         tail: TailReader,
         settings: KafkaSettings,
         standings: Option<mpsc::Sender<Applied>>,
@@ -144,7 +144,7 @@ impl Feed {
 /// What every part of the live projection needs.
 #[derive(Clone)]
 struct Follower {
-    pool: PgPool,
+    pool: Pool,
     tail: TailReader,
     log_id: Uuid,
     feed: Feed,
@@ -212,7 +212,7 @@ struct Starting {
     lag_sender: watch::Sender<Lag>,
 }
 
-async fn prepare(pool: PgPool, tail: TailReader, feed: Feed) -> Result<(Follower, Starting), StartError> {
+async fn prepare(pool: Pool, tail: TailReader, feed: Feed) -> Result<(Follower, Starting), StartError> {
     let log_id = tail.log_id().await?;
     let (applied_sender, applied) = watch::channel(0);
     let follower = Follower { pool, tail, log_id, feed, applied: applied_sender };

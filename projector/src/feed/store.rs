@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use domain::StoredEvent;
 use event_store::TailReader;
+use service_kit::database::AGE_S_MAX;
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -96,6 +97,7 @@ impl Shard {
     /// Follows with one connection, until it is to stop.
     async fn follow(&mut self) -> Result<(), sqlx::Error> {
         let mut connection = in_time(connection::for_batches(&self.follower.pool)).await?;
+        let mut connected = Instant::now();
         let mut tail = self.follower.tail.clone();
         in_time(self.look_at_status(&mut connection)).await?;
         let mut looked = Instant::now();
@@ -103,6 +105,10 @@ impl Shard {
         let mut ahead: Option<Vec<StoredEvent>> = None;
         while !self.stop.is_cancelled() {
             if looked.elapsed() >= Duration::from_millis(STATUS_MS) {
+                if connected.elapsed() >= Duration::from_secs(AGE_S_MAX) {
+                    connection = in_time(connection::for_batches(&self.follower.pool)).await?;
+                    connected = Instant::now();
+                }
                 let before = (self.generation, self.position);
                 in_time(self.look_at_status(&mut connection)).await?;
                 looked = Instant::now();

@@ -13,8 +13,9 @@ use domain::{
 };
 use event_store::TailReader;
 use projector::Projector;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
+use service_kit::database::{self, Pool};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -53,7 +54,7 @@ macro_rules! with_both_feeds {
 
 /// A database that is dropped with it.
 pub struct Database {
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Where the projection is fed from Kafka.
     pub topic: Option<Topic>,
     server: PgConnectOptions,
@@ -89,7 +90,7 @@ impl Database {
         let mut connection = PgConnection::connect_with(&server).await.unwrap();
         sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await.unwrap();
         let options = server.clone().database(&name).disable_statement_logging();
-        let pool = PgPoolOptions::new().max_connections(10).connect_with(options).await.unwrap();
+        let pool = database::pool(10, options);
         event_store::migrate(&pool).await.unwrap();
         projector::migrate(&pool).await.unwrap();
         Self { pool, topic: None, server, name }
@@ -111,7 +112,7 @@ impl Database {
 /// Where events are appended.
 #[derive(Clone)]
 pub struct Log {
-    pool: PgPool,
+    pool: Pool,
     topic: Option<Topic>,
 }
 
@@ -202,7 +203,7 @@ pub struct Event {
 }
 
 /// Appends to shard 0, as the event store would: head row first, versions in order.
-pub async fn append(pool: &PgPool, events: &[Event]) {
+pub async fn append(pool: &Pool, events: &[Event]) {
     let mut transaction = pool.begin().await.unwrap();
     let head: i64 = sqlx::query_scalar("select position from event_store.head where shard = 0 for update")
         .fetch_one(&mut *transaction)

@@ -13,7 +13,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use service_kit::config::Source;
-use sqlx::PgPool;
+use service_kit::database::Pool;
 use uuid::Uuid;
 
 const SEND_MS_MAX: u64 = 20_000;
@@ -26,13 +26,13 @@ pub struct Topic {
 
 impl Topic {
     /// Makes a topic, and says so in the event store, as the relay would.
-    pub async fn create(pool: &PgPool, partitions: i32) -> Self {
+    pub async fn create(pool: &Pool, partitions: i32) -> Self {
         let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS names a broker for tests");
         Self::create_on(&brokers, pool, partitions).await
     }
 
     /// The same on a broker of the test's own.
-    pub async fn create_on(brokers: &str, pool: &PgPool, partitions: i32) -> Self {
+    pub async fn create_on(brokers: &str, pool: &Pool, partitions: i32) -> Self {
         let topic = format!("test-{}", Uuid::new_v4().simple());
         let partitions = partitions.to_string();
         let source = Source::from_pairs([
@@ -63,12 +63,12 @@ impl Topic {
     }
 
     /// Publishes what is past the cursor.
-    pub async fn publish(&self, pool: &PgPool) {
+    pub async fn publish(&self, pool: &Pool) {
         self.publish_but(pool, |_| false).await;
     }
 
     /// The same, but what is `lost` only seems to be published.
-    pub async fn publish_but(&self, pool: &PgPool, lost: impl Fn(&StoredEvent) -> bool) {
+    pub async fn publish_but(&self, pool: &Pool, lost: impl Fn(&StoredEvent) -> bool) {
         let producer = self.producer.lock().unwrap().clone();
         let tail = TailReader::new(pool.clone(), None);
         let log_id = tail.log_id().await.unwrap();
@@ -117,7 +117,7 @@ impl Topic {
     }
 
     /// As `primetrade republish` does.
-    pub async fn republish(&self, pool: &PgPool, from: i64) {
+    pub async fn republish(&self, pool: &Pool, from: i64) {
         event_store::Publication::new(pool.clone()).republish(from, None).await.unwrap();
         projector::forget_offsets(pool, &self.settings.topic).await.unwrap();
         self.publish(pool).await;

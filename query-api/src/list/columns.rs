@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use domain::Time;
 use futures_util::TryStreamExt;
-use sqlx::PgPool;
+use service_kit::database::Pool;
 use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ const TASK_BYTES: usize = 16 + 3 * 8 + 1 + 4;
 pub(crate) struct Shelf(Arc<Inner>);
 
 struct Inner {
-    pool: PgPool,
+    pool: Pool,
     slots: Mutex<HashMap<Uuid, Slot>>,
 }
 
@@ -67,7 +67,7 @@ enum Slot {
 }
 
 impl Shelf {
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self(Arc::new(Inner { pool, slots: Mutex::default() }))
     }
 
@@ -306,7 +306,8 @@ impl Columns {
     }
 
     /// All tasks of the owner.
-    async fn load(pool: &PgPool, generation: i32, owner: Uuid) -> Result<Made, sqlx::Error> {
+    async fn load(pool: &Pool, generation: i32, owner: Uuid) -> Result<Made, sqlx::Error> {
+        let mut connection = pool.acquire().await?;
         let mut rows = sqlx::query!(
             r#"select p.log_id, p.live_generation, o.revision, o.change_counter,
                    t.task_id as "task_id?", t.status as "status?", t.priority as "priority?", t.created_at as "created_at?",
@@ -317,7 +318,7 @@ impl Columns {
             generation,
             owner
         )
-        .fetch(pool);
+        .fetch(&mut *connection);
         let mut columns = None;
         while let Some(row) = rows.try_next().await? {
             if row.live_generation != generation {
@@ -371,7 +372,7 @@ impl Columns {
     }
 
     /// Takes in what has happened since. False: that cannot be done.
-    async fn catch_up(&mut self, pool: &PgPool, generation: i32, owner: Uuid) -> Result<bool, sqlx::Error> {
+    async fn catch_up(&mut self, pool: &Pool, generation: i32, owner: Uuid) -> Result<bool, sqlx::Error> {
         let rows = sqlx::query!(
             r#"with events as materialized (
                    select distinct task_id from (

@@ -6,7 +6,8 @@
 
 use chrono::{DateTime, Utc};
 use domain::Time;
-use sqlx::{PgExecutor, PgPool};
+use service_kit::database::Pool;
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::request::{ListRequest, Place, SortBy};
@@ -286,12 +287,7 @@ pub(super) async fn walk(
 }
 
 /// Finds all matches first, then sorts them: which index finds them is the planner's choice.
-pub(super) async fn pick(
-    pool: &PgPool,
-    generation: i32,
-    owner: Uuid,
-    request: &ListRequest,
-) -> Result<Page, ReadError> {
+pub(super) async fn pick(pool: &Pool, generation: i32, owner: Uuid, request: &ListRequest) -> Result<Page, ReadError> {
     let mut transaction = planned(pool).await?;
     let arguments = Arguments::of(generation, owner, request);
     let rows = match (request.sort.by, request.sort.descending) {

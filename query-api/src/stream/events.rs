@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use sqlx::PgPool;
+use service_kit::database::Pool;
 use uuid::Uuid;
 
 use crate::error::ReadError;
@@ -196,7 +196,7 @@ impl Event {
 
 /// Adds the states that are not the task's last, from its history.
 async fn fold_missing(
-    pool: &PgPool,
+    pool: &Pool,
     owner: Uuid,
     events: &[Event],
     states: &mut HashMap<(Uuid, i64), Vec<u8>>,
@@ -224,6 +224,7 @@ async fn fold_missing(
         known.push(fold.version());
         until.push(versions.iter().copied().max().unwrap_or(0));
     }
+    let mut connection = pool.acquire().await?;
     // Each task's in order: the fold takes no other.
     let mut rows = sqlx::query!(
         r#"select w.task_id as "task_id!", h.version as "version!", h.occurred_at as "occurred_at!", h.changes as "changes!"
@@ -240,7 +241,7 @@ async fn fold_missing(
         &known,
         &until
     )
-    .fetch(pool);
+    .fetch(&mut *connection);
     while let Some(row) = rows.try_next().await? {
         let Some(fold) = folds.tasks.get_mut(&row.task_id) else { continue };
         let version = row.version;

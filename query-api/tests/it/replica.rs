@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use futures_util::future::join_all;
 use query_api::{Replica, Sources};
-use sqlx::PgPool;
+use service_kit::database::Pool;
 use sqlx::postgres::PgConnectOptions;
 use system_tests::redis::Redis;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -28,7 +28,7 @@ impl World {
     }
 
     /// Connected before it is asked, so that the first answer comes in time on a slow machine, too.
-    async fn with_replica_at(&self, pool: PgPool) -> Router {
+    async fn with_replica_at(&self, pool: Pool) -> Router {
         join_all((0..CONNECTIONS).map(|_| pool.acquire()))
             .await
             .into_iter()
@@ -36,7 +36,7 @@ impl World {
         self.with_replica_untried(pool)
     }
 
-    fn with_replica_untried(&self, pool: PgPool) -> Router {
+    fn with_replica_untried(&self, pool: Pool) -> Router {
         let replica = Replica::new(pool);
         self.process(Sources { primary: self.pool(None), replica: Some(replica), redis: None }, true)
     }

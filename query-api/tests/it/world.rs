@@ -16,6 +16,7 @@ use query_api::{QueryApi, Sources};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use service_kit::auth::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
+use service_kit::database::Pool;
 use service_kit::token::{RootSecret, Sealer};
 use sqlx::postgres::{PgConnectOptions, PgPoolCopyExt, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
@@ -182,7 +183,7 @@ impl World {
     }
 
     /// A pool as query-api makes it, on the read models or on a database of another name beside it.
-    pub fn pool(&self, beside: Option<&str>) -> PgPool {
+    pub fn pool(&self, beside: Option<&str>) -> Pool {
         query_api::connect(self.options(beside), 4)
     }
 

@@ -2,21 +2,23 @@
 //!
 //! Who owns a schema migrates it; here is only what every service does before it reads or writes anything.
 
-use std::str::FromStr;
+mod address;
+mod pool;
+
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
+use sqlx::Connection;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection};
 use tokio::time::Instant;
+
+pub use address::{Address, ConnectError, Use};
+pub use pool::{AGE_S_MAX, Pool, PoolSize, PoolTransaction, Pooled, Prepare};
 
 use crate::health::Check;
 
 /// The oldest PostgreSQL that will do.
 pub const MAJOR_MIN: u32 = 14;
-/// How long one attempt may take, in milliseconds.
-const ATTEMPT_MS_MAX: u64 = 5_000;
 /// The first and the longest pause between two attempts, in milliseconds.
 const PAUSE_MS_MIN: u64 = 100;
 const PAUSE_MS_MAX: u64 = 2_000;
@@ -53,6 +55,27 @@ pub enum DatabaseError {
         reason: String,
         /// Where the URL came from.
         variable: &'static str,
+    },
+    /// Not a URL that can be used.
+    #[error("{variable} cannot be used: {reason}")]
+    BadUrl {
+        /// What is wrong with it.
+        reason: String,
+        /// Where it came from.
+        variable: &'static str,
+    },
+    /// A connection pooler that is set up for something else.
+    #[error(transparent)]
+    Pooler(ConnectError),
+    /// It cannot hold every text.
+    #[error(
+        "the database at {place} has the encoding {found}, which cannot hold every text that people write; UTF8 is needed. Make another one (create database NAME encoding 'UTF8' template template0) and give its name"
+    )]
+    Encoding {
+        /// Host, port and database.
+        place: String,
+        /// Its encoding.
+        found: String,
     },
     /// Too old a server.
     #[error("the database at {place} is PostgreSQL {found}; {MAJOR_MIN} or newer is needed")]
@@ -153,68 +176,64 @@ impl Patience {
     }
 }
 
-/// How a database is reached. Nobody is asked. `variable` is where the URL came from. Nothing is compiled: no statement
-/// here runs for so long that it pays, and on a fresh database the planner believes it of some that run every second.
+/// Where a database is. Nobody is asked. `variable` is where the URL came from.
 ///
 /// # Errors
 /// It is not a URL of a database.
-pub fn options(variable: &'static str, url: &SecretString) -> Result<PgConnectOptions, DatabaseError> {
-    let options = PgConnectOptions::from_str(url.expose_secret()).map_err(|_| DatabaseError::Refused {
-        place: "?".to_owned(),
-        reason: "it is not a URL as postgres://user:password@host:5432/database".to_owned(),
-        variable,
-    })?;
-    Ok(options.application_name("primetrade").options([("jit", "off")]).disable_statement_logging())
+pub fn address(variable: &'static str, url: &SecretString, for_use: Use) -> Result<Address, DatabaseError> {
+    Address::parse(url, for_use).map_err(|reason| DatabaseError::BadUrl { reason, variable })
 }
 
 /// A pool, once its database has answered; waits for that at most `wait`. `variable` is where the URL came from.
 ///
 /// # Errors
-/// It does not answer in time, refuses, or is too old.
+/// It does not answer in time, refuses, or is of no use.
 pub async fn connect(
     variable: &'static str,
     connections_max: u32,
     url: &SecretString,
+    for_use: Use,
     wait: Duration,
-) -> Result<PgPool, DatabaseError> {
-    let options = options(variable, url)?;
-    let place = place(&options);
+) -> Result<Pool, DatabaseError> {
+    let address = address(variable, url, for_use)?;
+    let place = address.place();
     let what = format!("the database at {place}");
     let mut patience = Patience::new(wait);
     let mut connection = loop {
-        let attempt = tokio::time::timeout(Duration::from_millis(ATTEMPT_MS_MAX), options.connect()).await;
-        let reason = match attempt {
-            Ok(Ok(connection)) => break connection,
-            Ok(Err(error)) if is_final(&error) => {
+        let reason = match address.connect().await {
+            Ok(connection) => break connection,
+            Err(error @ (ConnectError::SharedSessions(_) | ConnectError::NoPreparedStatements(_))) => {
+                return Err(DatabaseError::Pooler(error));
+            }
+            Err(ConnectError::Database(error)) if is_final(&error) => {
                 return Err(DatabaseError::Refused { place, reason: said(&error), variable });
             }
-            Ok(Err(error)) => said(&error),
-            Err(_) => format!("no answer within {} s", ATTEMPT_MS_MAX / 1000),
+            Err(error) => error.to_string(),
         };
         if !patience.again(&what, &reason).await {
             return Err(DatabaseError::NoAnswer { place, reason, tried_s: wait.as_secs(), variable });
         }
     };
-    let version =
-        sqlx::query_scalar!("select current_setting('server_version_num')::int").fetch_one(&mut connection).await;
+    let server = sqlx::query!(
+        r#"select current_setting('server_version_num')::int as "version!", current_setting('server_encoding') as "encoding!""#
+    );
+    let server = server.fetch_one(&mut connection).await;
     let _ = connection.close().await;
-    match version {
-        Ok(Some(number)) if number / 10_000 < MAJOR_MIN as i32 => {
-            Err(DatabaseError::TooOld { place, found: number / 10_000 })
+    match server {
+        Ok(server) if server.version / 10_000 < MAJOR_MIN as i32 => {
+            Err(DatabaseError::TooOld { place, found: server.version / 10_000 })
         }
-        Ok(_) => Ok(pool(connections_max, options)),
-        Err(error) => Err(DatabaseError::Refused { place, reason: said(&error), variable }),
+        Ok(server) if server.encoding != "UTF8" => Err(DatabaseError::Encoding { place, found: server.encoding }),
+        Ok(_) => Ok(pool(connections_max, address)),
+        Err(error) => Err(DatabaseError::NoAnswer { place, reason: said(&error), tried_s: wait.as_secs(), variable }),
     }
 }
 
-/// A pool that connects when it is asked. Each statement says itself what went wrong with it; to log the slow ones too
-/// would only flood a terminal.
+/// A pool that connects when it is asked.
 #[must_use]
-pub fn pool(connections_max: u32, options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections_max)
-        .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
-        .connect_lazy_with(options.disable_statement_logging())
+pub fn pool(connections_max: u32, address: impl Into<Address>) -> Pool {
+    let size = PoolSize { connections_max, connections_kept: 0, wait_ms_max: ACQUIRE_MS_MAX, age_s_max: AGE_S_MAX };
+    Pool::new(address.into(), size, None)
 }
 
 /// At most so long: a connection that is silently gone, or a lock that nobody gives up, is an error as any other.
@@ -233,7 +252,7 @@ pub async fn in_time<T>(
 /// # Errors
 /// Not in time; or it was migrated by another program.
 pub async fn await_schema(
-    pool: &PgPool,
+    pool: &Pool,
     schema: &'static str,
     migrator: &Migrator,
     wait: Duration,
@@ -255,7 +274,7 @@ pub async fn await_schema(
 }
 
 /// The first migration that is not applied yet.
-async fn lacks(pool: &PgPool, migrator: &Migrator) -> Result<Option<i64>, MigrateError> {
+async fn lacks(pool: &Pool, migrator: &Migrator) -> Result<Option<i64>, MigrateError> {
     let mut connection = pool.acquire().await?;
     if let Some(version) = connection.dirty_version(&migrator.table_name).await? {
         return Ok(Some(version));
@@ -274,28 +293,23 @@ async fn lacks(pool: &PgPool, migrator: &Migrator) -> Result<Option<i64>, Migrat
     Ok(migrator.iter().map(|migration| migration.version).find(|version| !is_applied(*version)))
 }
 
-/// For `/readyz`: whether the database answers. What went wrong goes to the log, since anybody may read the check.
-pub async fn check(pool: PgPool) -> Check {
-    match pool.acquire().await {
-        Ok(mut connection) => match connection.ping().await {
-            Ok(()) => Check::ok("answers"),
-            Err(error) => failed(&error),
-        },
-        Err(error) => failed(&error),
+/// For `/readyz`: whether the database answers those who use this pool. What went wrong goes to the log, since anybody
+/// may read the check.
+pub async fn check(pool: Pool) -> Check {
+    let mut connection = match pool.acquire().await {
+        Ok(connection) => connection,
+        Err(error) => return failed(&error),
+    };
+    if pool.address().check(&mut connection).await {
+        Check::ok("answers")
+    } else {
+        failed(&sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
     }
 }
 
 fn failed(error: &sqlx::Error) -> Check {
     tracing::warn!(%error, "a check failed");
     Check::failed("the database does not answer")
-}
-
-fn place(options: &PgConnectOptions) -> String {
-    let database = options.get_database().unwrap_or_else(|| options.get_username());
-    match options.get_socket() {
-        Some(socket) => format!("{}/{database}", socket.display()),
-        None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
-    }
 }
 
 /// Whether trying again is of no use: wrong password, no such user or database, not allowed, no TLS there.
