@@ -47,7 +47,7 @@ impl Topic {
     }
 
     /// The same topic for another log.
-    pub async fn shared_with(&self, pool: &PgPool) -> Self {
+    pub async fn shared_with(&self, pool: &Pool) -> Self {
         let settings = &self.settings;
         sqlx::query("update event_store.relay set topic = $1, partitions = $2")
             .bind(&settings.topic)
