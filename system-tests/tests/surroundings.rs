@@ -81,7 +81,7 @@ async fn what_cannot_be_told_is_dropped_and_the_exit_status_stands() {
     let closed = || Stdio::from(std::io::pipe().expect("a pipe").1);
     let with = |arguments: &[&str]| {
         let mut command = server::command(server.dir(), arguments);
-        command.env("PRIMETRADE_DATABASE_URL", server.database_url());
+        command.env("PRIMETRADE_DATABASE_URL", server.database_url()).env("PRIMETRADE_LOG", "warn");
         command
     };
 
