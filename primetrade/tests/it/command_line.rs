@@ -168,7 +168,7 @@ fn an_export_that_fails_leaves_what_was_there() {
         let mut command = folder.command(&["export", path, "--owner", "a@example.org"]);
         let mut export = command.stderr(Stdio::null()).spawn().unwrap();
         until("it reads", || folder.somebody_waits().then_some(()));
-        kill_process(Pid::from_child(&export), Signal::INT).unwrap();
+        kill_process(Pid::from_child(&export), ctrl_c()).unwrap();
         assert_eq!(export.wait().unwrap().code(), Some(2));
     });
     assert_eq!(fs::read_to_string(&old).unwrap(), "precious", "stopped");
