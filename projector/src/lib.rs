@@ -46,7 +46,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 
 pub use admin::{AdminApi, described, router};
 pub use apply::{Applied, OwnerStanding};
-pub use feed::{Partitions, Projector, StartError, forget_offsets};
+pub use feed::{Foreign, Partitions, Projector, StartError, forget_offsets};
 pub use rebuild::{RebuildError, RebuildReport};
 
 /// Creates or upgrades the schema `read_model`.

@@ -28,6 +28,8 @@ const FETCH_TIME_MAX: Duration = Duration::from_secs(2);
 /// Keys of another installation are looked at again for so long at the start: two programs that start with a restored log
 /// may have seen different ones for a moment.
 const NOT_OURS_TIME_MAX: Duration = Duration::from_secs(5);
+/// A restart of command-api is no news.
+const FAILING_TIME_MAX: Duration = Duration::from_secs(15);
 /// For the database to say which log it is.
 const LOG_TIME_MAX: Duration = Duration::from_secs(2);
 /// However many tokens name unknown keys, there is one fetch in this time.
@@ -323,8 +325,11 @@ fn parse(bytes: &[u8]) -> Option<Shown> {
 pub fn check(fetched: &watch::Receiver<Fetched>, keys: &watch::Receiver<Arc<Keys>>) -> Check {
     let count = keys.borrow().len();
     let Fetched { at, failing } = &*fetched.borrow();
-    let since = failing.as_ref().map(|reason| format!("; not since: {reason}")).unwrap_or_default();
-    Check::ok(format!("{count} known, fetched {} s ago{since}", at.elapsed().as_secs()))
+    let known = format!("{count} known, fetched {} s ago", at.elapsed().as_secs());
+    match failing {
+        Some(reason) if at.elapsed() >= FAILING_TIME_MAX => Check::degraded(format!("{known}; not since: {reason}")),
+        Some(_) | None => Check::ok(known),
+    }
 }
 
 #[cfg(test)]
