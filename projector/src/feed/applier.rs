@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
 use super::BATCH_EVENTS_MAX;
-use crate::apply::{self, At, Batch, Mark, OwnerStanding, Written};
-use crate::parked;
+use crate::batch::{self, At, Batch, Written};
+use crate::fence::{Mark, OwnerStanding};
+use crate::park;
 
 /// An event that cannot be applied is tried this often before it is parked.
 const ATTEMPTS_MAX: u32 = 3;
@@ -81,7 +82,7 @@ impl Applier {
         events: &[&StoredEvent],
     ) -> Result<Outcome, sqlx::Error> {
         let began = Instant::now();
-        let loaded = apply::load(connection, generation, source.checkpoint_of(), events).await?;
+        let loaded = batch::load(connection, generation, source.checkpoint_of(), events).await?;
         let at = loaded.at;
         let mut batch = self.fold(Batch::new(loaded), events).await;
         let applied = batch.events();
@@ -91,7 +92,7 @@ impl Applier {
             // The first event is in trouble, and is to be tried again.
             return Ok(Outcome::Applied(0, Vec::new()));
         }
-        match apply::commit(connection, batch, mark).await {
+        match batch::commit(connection, batch, &mark).await {
             Ok(Written::Yes(standings)) => {
                 self.events_max = (self.events_max * 2).min(BATCH_EVENTS_MAX);
                 if self.trouble.is_some_and(|(troubled, _)| events.iter().take(applied).any(|e| place(e) == troubled)) {
@@ -120,7 +121,7 @@ impl Applier {
 
     /// Folds as much of the batch as can be folded. What fails is parked after some attempts; before that, the batch
     /// ends before it.
-    async fn fold(&mut self, mut batch: Batch, events: &[&StoredEvent]) -> Batch {
+    async fn fold<'a>(&mut self, mut batch: Batch<'a>, events: &[&'a StoredEvent]) -> Batch<'a> {
         for event in events {
             let Err(error) = batch.fold(event) else { continue };
             let attempts = self.failed(event);
@@ -130,7 +131,7 @@ impl Applier {
                 }
                 break;
             }
-            let reason = parked::short(&error.to_string());
+            let reason = park::short(&error.to_string());
             warn_parked(event, &reason);
             batch.park(event, reason);
         }
@@ -151,7 +152,7 @@ impl Applier {
             sleep(Duration::from_millis(ATTEMPT_PAUSE_MS * u64::from(attempts))).await;
             return Ok(Outcome::Applied(0, Vec::new()));
         }
-        self.park(connection, generation, source, event, parked::reason(error)).await
+        self.park(connection, generation, source, event, park::reason(error)).await
     }
 
     /// Parks a single event.
@@ -163,13 +164,13 @@ impl Applier {
         event: &StoredEvent,
         reason: String,
     ) -> Result<Outcome, sqlx::Error> {
-        let loaded = apply::load(connection, generation, source.checkpoint_of(), &[event]).await?;
+        let loaded = batch::load(connection, generation, source.checkpoint_of(), &[event]).await?;
         let Some(mark) = source.mark(generation, loaded.at, 1) else { return Ok(Outcome::Moved) };
-        let reason = parked::short(&reason);
+        let reason = park::short(&reason);
         warn_parked(event, &reason);
         let mut batch = Batch::new(loaded);
         batch.park(event, reason);
-        match apply::commit(connection, batch, mark).await? {
+        match batch::commit(connection, batch, &mark).await? {
             Written::Yes(standings) => {
                 self.trouble = None;
                 Ok(Outcome::Applied(1, standings))
