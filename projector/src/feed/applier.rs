@@ -122,7 +122,7 @@ impl Applier {
     /// Folds as much of the batch as can be folded. What fails is parked after some attempts; before that, the batch
     /// ends before it.
     async fn fold<'a>(&mut self, mut batch: Batch<'a>, events: &[&'a StoredEvent]) -> Batch<'a> {
-        for event in events {
+        for event in events.iter().copied() {
             let Err(error) = batch.fold(event) else { continue };
             let attempts = self.failed(event);
             if attempts < ATTEMPTS_MAX {
