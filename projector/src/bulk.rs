@@ -5,7 +5,7 @@
 //! owner is ever held in memory as a whole: a stream that is cut by the end of a chunk goes on in the next one, and
 //! after a restart it is folded again from its beginning, without a second output.
 
-use domain::{OwnerId, StoredEvent, TaskId};
+use domain::{OwnerId, StoredEvent, TaskId, Time};
 use event_store::TailReader;
 use service_kit::database::Pool;
 use sqlx::{Connection, PgConnection};
@@ -13,13 +13,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::apply::{Stream, parked_id};
 use crate::connection;
-use crate::copy::Rows;
+use crate::copy::{CopyIn, Rows};
 use crate::feed::{READ_BYTES, events_within};
 use crate::fold::{Folded, TaskRow, fold};
+use crate::park::ToPark;
+use crate::projections::{self, AppliedEvent, Effect, Stream, TaskChange};
 use crate::rebuild::{Meter, RebuildError};
-use crate::words::Words;
 
 /// The most events of a chunk; fewer where they are long, so that it has about [`READ_BYTES`].
 const CHUNK_EVENTS_MAX: i64 = 10_000;
@@ -122,18 +122,12 @@ async fn fold_chunks(
     }
 }
 
-struct Parked {
-    event: StoredEvent,
-    reason: Option<String>,
-}
-
 /// What a chunk of events comes to.
 struct Chunk {
-    history: Rows,
-    tasks: Rows,
+    copies: Vec<CopyIn>,
     /// Owners that begin in this chunk.
     owners: Vec<Uuid>,
-    parked: Vec<Parked>,
+    to_park: ToPark,
     /// The last event that is in it.
     last: Option<Place>,
     /// Events that were not written before.
@@ -158,28 +152,24 @@ impl Folder {
     }
 
     fn fold(&mut self, events: Vec<StoredEvent>, end: bool) -> Chunk {
-        let mut chunk = Chunk {
-            history: Rows::new(),
-            tasks: Rows::new(),
-            owners: Vec::new(),
-            parked: Vec::new(),
-            last: None,
-            events: 0,
-            end,
-        };
-        for event in events {
-            self.fold_event(event, &mut chunk);
+        let mut chunk =
+            Chunk { copies: Vec::new(), owners: Vec::new(), to_park: ToPark::default(), last: None, events: 0, end };
+        let mut effect = Effect::default();
+        for event in &events {
+            self.fold_event(event, &mut effect, &mut chunk);
         }
         if end {
-            self.end_stream(&mut chunk);
+            self.end_stream(&mut effect);
         }
+        let copies = projections::ALL.iter().filter_map(|projection| projection.copy(&effect, self.generation));
+        chunk.copies = copies.collect();
         chunk
     }
 
-    fn fold_event(&mut self, event: StoredEvent, chunk: &mut Chunk) {
+    fn fold_event<'a>(&mut self, event: &'a StoredEvent, effect: &mut Effect<'a>, chunk: &mut Chunk) {
         let stream = (event.owner_id, event.task_id);
         if self.stream != Some(stream) {
-            self.end_stream(chunk);
+            self.end_stream(effect);
             self.stream = Some(stream);
         }
         if self.owner != Some(stream.0) {
@@ -189,7 +179,7 @@ impl Folder {
         let place = (stream.0, stream.1, event.version);
         let is_written = self.written.is_some_and(|written| place <= written);
         let parked_before = self.stream_is_parked;
-        let folded = if parked_before { Ok(None) } else { fold(&mut self.row, &event).map(Some) };
+        let folded = if parked_before { Ok(None) } else { fold(&mut self.row, event).map(Some) };
         self.stream_is_parked |= folded.is_err();
         if is_written {
             return;
@@ -197,56 +187,20 @@ impl Folder {
         chunk.events += 1;
         chunk.last = Some(place);
         match folded {
-            Ok(Some(Folded::Applied(changes))) => self.put_history(&event, &changes, chunk),
+            Ok(Some(Folded::Applied(changes))) => effect.events.push(AppliedEvent { event, changes }),
             Ok(Some(Folded::Skipped)) => {}
-            Ok(None) => chunk.parked.push(Parked { event, reason: None }),
-            Err(error) => chunk.parked.push(Parked { event, reason: Some(error.to_string()) }),
+            Ok(None) => chunk.to_park.push(event, None),
+            Err(error) => chunk.to_park.push(event, Some(error.to_string())),
         }
-    }
-
-    fn put_history(&self, event: &StoredEvent, changes: &str, chunk: &mut Chunk) {
-        chunk
-            .history
-            .row(11)
-            .int(self.generation)
-            .uuid(event.owner_id.0)
-            .uuid(event.task_id.0)
-            .bigint(event.version)
-            .bigint(event.position)
-            .time(event.occurred_at)
-            .time(event.recorded_at)
-            .text(&event.event_type)
-            .text(&event.actor_type)
-            .uuid_or_null(event.actor_id)
-            .text(changes);
     }
 
     /// The row of a task is put out with the first chunk that shows that its stream has ended. (The row of the
     /// stream at which an interrupted rebuild stopped was not.)
-    fn end_stream(&mut self, chunk: &mut Chunk) {
+    fn end_stream(&mut self, effect: &mut Effect<'_>) {
         self.stream_is_parked = false;
-        let Some(row) = self.row.take() else { return };
-        let words = Words::of(&row.title, row.description.as_deref());
-        chunk
-            .tasks
-            .row(17)
-            .int(self.generation)
-            .uuid(row.owner_id.0)
-            .uuid(row.task_id.0)
-            .bigint(row.position)
-            .bigint(row.version)
-            .boolean(row.deleted)
-            .smallint(row.status.code())
-            .smallint(row.priority.code())
-            .text(&row.title)
-            .text_or_null(row.description.as_deref())
-            .texts(&row.tags)
-            .time_or_null(row.due_at)
-            .time(row.created_at)
-            .time(row.updated_at)
-            .time_or_null(row.started_at)
-            .time_or_null(row.completed_at)
-            .words(&words.distinct());
+        if let Some(after) = self.row.take() {
+            effect.tasks.push(TaskChange { before: None, after, text_changed: true });
+        }
     }
 }
 
@@ -258,64 +212,18 @@ async fn write_chunk(
     events_per_second: i64,
 ) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    if !chunk.history.is_empty() {
-        let mut copy = transaction
-            .copy_in_raw(
-                "copy read_model.history_building (generation, owner_id, task_id, version, position, occurred_at, \
-                 recorded_at, type, actor_type, actor_id, changes) from stdin (format binary)",
-            )
-            .await?;
-        copy.send(chunk.history.finish()).await?;
-        copy.finish().await?;
-    }
-    if !chunk.tasks.is_empty() {
-        let mut copy = transaction
-            .copy_in_raw(
-                "copy read_model.task_building (generation, owner_id, task_id, position, version, deleted, status, \
-                 priority, title, description, tags, due_at, created_at, updated_at, started_at, completed_at, search) \
-                 from stdin (format binary)",
-            )
-            .await?;
-        copy.send(chunk.tasks.finish()).await?;
-        copy.finish().await?;
-    }
     let mut owners = Rows::new();
     for owner in &chunk.owners {
         // Revision and change counter are counted afterwards.
         owners.row(5).int(generation).uuid(*owner).smallint(shard).bigint(0).bigint(0);
     }
-    if !owners.is_empty() {
-        let mut copy = transaction
-            .copy_in_raw(
-                "copy read_model.owner_building (generation, owner_id, shard, revision, change_counter) \
-                 from stdin (format binary)",
-            )
-            .await?;
-        copy.send(owners.finish()).await?;
-        copy.finish().await?;
+    let statement = "copy read_model.owner_building (generation, owner_id, shard, revision, change_counter) \
+         from stdin (format binary)";
+    CopyIn { statement, rows: owners }.send(&mut transaction).await?;
+    for copy in chunk.copies {
+        copy.send(&mut transaction).await?;
     }
-    for Parked { event, reason } in chunk.parked {
-        let text = serde_json::to_string(&event).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        sqlx::query!(
-            r#"
-            insert into read_model.parked (id, generation, shard, position, owner_id, task_id, version, type, reason,
-                parked_at, event)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), $10)
-            "#,
-            parked_id(generation, shard, event.position),
-            generation,
-            shard,
-            event.position,
-            event.owner_id.0,
-            event.task_id.0,
-            event.version,
-            event.event_type,
-            reason,
-            text,
-        )
-        .execute(&mut *transaction)
-        .await?;
-    }
+    chunk.to_park.write(generation, &mut transaction).await?;
     sqlx::query!(
         r#"
         update read_model.checkpoint
@@ -341,4 +249,92 @@ async fn write_chunk(
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await
+}
+
+/// A stream with every type of event.
+fn samples() -> Vec<StoredEvent> {
+    const SAMPLES: [(&str, &str); 13] = [
+        (
+            "TaskCreated",
+            r#"{"title":"Ä b","description":"C","priority":"high","due_at":"2026-01-02T03:04:05Z","tags":["x"]}"#,
+        ),
+        ("TaskRenamed", r#"{"title":"B"}"#),
+        ("TaskDescribed", r#"{"description":"Déjà"}"#),
+        ("TaskReprioritized", r#"{"priority":"low"}"#),
+        ("TaskScheduled", r#"{"due_at":null}"#),
+        ("TaskTagged", r#"{"tags":["y","z"]}"#),
+        ("TaskUntagged", r#"{"tags":["x"]}"#),
+        ("TaskStarted", "{}"),
+        ("TaskCompleted", "{}"),
+        ("TaskReopened", "{}"),
+        ("TaskStarted", "{}"),
+        ("TaskCancelled", "{}"),
+        ("TaskDeleted", "{}"),
+    ];
+    (1..).zip(SAMPLES).map(|(version, (event_type, data))| sample(version, event_type, data)).collect()
+}
+
+/// Names the fold: what the projections make of a stream with every type of event. A rebuild that was stopped goes on
+/// only with the same one.
+pub(crate) fn fold_id() -> Uuid {
+    let events = samples();
+    let mut effect = Effect::default();
+    let mut row = None;
+    for event in &events {
+        if let Ok(Folded::Applied(changes)) = fold(&mut row, event) {
+            effect.events.push(AppliedEvent { event, changes });
+        }
+        if let Some(after) = row.clone() {
+            effect.tasks.push(TaskChange { before: None, after, text_changed: true });
+        }
+    }
+    let mut made = Vec::new();
+    for CopyIn { statement, rows } in projections::ALL.iter().filter_map(|projection| projection.copy(&effect, 0)) {
+        made.extend_from_slice(statement.as_bytes());
+        made.extend_from_slice(&rows.finish());
+    }
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, &made)
+}
+
+fn sample(version: i64, event_type: &str, data: &str) -> StoredEvent {
+    StoredEvent {
+        shard: 0,
+        position: version,
+        owner_id: OwnerId(Uuid::nil()),
+        task_id: TaskId(Uuid::nil()),
+        version,
+        event_id: Uuid::nil(),
+        event_type: event_type.to_owned(),
+        schema_version: 1,
+        occurred_at: Time::UNIX_EPOCH + chrono::TimeDelta::seconds(version),
+        recorded_at: Time::UNIX_EPOCH,
+        actor_type: "system".to_owned(),
+        actor_id: None,
+        command_id: Uuid::nil(),
+        correlation_id: String::new(),
+        traceparent: String::new(),
+        data: data.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fold_is_named_by_every_type_of_event() {
+        let mut row = None;
+        let samples = samples();
+        for event in &samples {
+            assert!(matches!(fold(&mut row, event), Ok(Folded::Applied(_))), "{}", event.event_type);
+        }
+        let types: std::collections::BTreeSet<_> = samples.iter().map(|event| &*event.event_type).collect();
+        assert_eq!(types.len(), 12, "each type of event is among them");
+    }
+
+    #[test]
+    fn the_fold_has_a_name_that_does_not_change_by_itself() {
+        assert_eq!(fold_id(), fold_id());
+        assert_ne!(fold_id(), Uuid::nil());
+    }
 }

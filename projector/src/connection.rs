@@ -7,6 +7,8 @@
 //!   which would not happen again in the same way, commit synchronously, and so make durable what came before them.
 //! - `statement_timeout`: whatever hangs ends, and is tried again with a new connection; the turn of the checkpoint
 //!   keeps what the old one may still do from being done twice.
+//! - `idle_in_transaction_session_timeout`: a process that is stopped in the middle of a batch holds the fence, and
+//!   nobody else can go on. Its connection ends, its batch with it.
 //! - generic plans, made once, by index only: the plan must hang neither on the length of the first batches nor on the
 //!   statistics of a fresh table.
 
@@ -18,6 +20,7 @@ pub(crate) async fn for_batches(pool: &Pool) -> Result<PgConnection, sqlx::Error
     let address = pool.address().clone().called("primetrade projector").with([
         ("synchronous_commit", "off"),
         ("statement_timeout", "15s"),
+        ("idle_in_transaction_session_timeout", "5s"),
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),

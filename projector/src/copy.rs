@@ -1,12 +1,33 @@
 //! The binary form of COPY: what Postgres need not parse from text costs it half.
 
 use domain::Time;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// Microseconds from the Unix epoch to 2000-01-01, where Postgres counts from.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 /// The type `text` in `pg_type`.
 const TEXT_OID: u32 = 25;
+
+/// A COPY: its statement, and what is sent.
+#[derive(Debug)]
+pub(crate) struct CopyIn {
+    pub statement: &'static str,
+    pub rows: Rows,
+}
+
+impl CopyIn {
+    /// Sends the rows; without any the database is not asked.
+    pub(crate) async fn send(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let mut copy = connection.copy_in_raw(self.statement).await?;
+        copy.send(self.rows.finish()).await?;
+        copy.finish().await?;
+        Ok(())
+    }
+}
 
 /// Rows for `copy … from stdin (format binary)`.
 #[derive(Debug)]
@@ -24,7 +45,7 @@ impl Rows {
         Self { bytes, count: 0 }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.count == 0
     }
 

@@ -1,14 +1,10 @@
-//! The fold: what an event makes of a task's row, what it says in the history, and what it changes in the counters.
+//! The fold: what an event makes of a task's row, and what it says in the history.
 //!
-//! Pure and synchronous: rows in, rows out. [`crate::apply`] and [`crate::rebuild`] both run it, so that a rebuild
+//! Pure and synchronous: rows in, rows out. [`crate::batch`] and [`crate::bulk`] both run it, so that a rebuild
 //! can differ from the live generation only where one of them is wrong.
 
-use std::collections::BTreeMap;
-
-use chrono::NaiveDate;
 use domain::{OwnerId, Priority, Status, StoredEvent, TaskEvent, TaskId, Time, Unreadable, format_time};
 use serde::Serialize;
-use uuid::Uuid;
 
 /// A task as it stands in `read_model.task`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,117 +270,14 @@ struct Changes {
     completed_at: Option<Change<Option<String>>>,
 }
 
-/// What a row adds to its owner's counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Contribution {
-    status: i16,
-    priority: i16,
-    created: NaiveDate,
-    completed: Option<NaiveDate>,
-}
-
-impl TaskRow {
-    /// What it adds to the counters; nothing once it is deleted.
-    #[must_use]
-    pub fn contribution(&self) -> Option<Contribution> {
-        (!self.deleted).then(|| Contribution {
-            status: self.status.code(),
-            priority: self.priority.code(),
-            created: self.created_at.date_naive(),
-            completed: self.completed_at.map(|time| time.date_naive()),
-        })
-    }
-}
-
-/// Differences of counters, of one batch.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Counters {
-    /// By owner, status and priority.
-    pub tasks: BTreeMap<(OwnerId, i16, i16), i64>,
-    /// By owner and UTC day: created, completed.
-    pub days: BTreeMap<(OwnerId, NaiveDate), (i64, i64)>,
-}
-
-impl Counters {
-    /// Adds the difference between a row before and after.
-    pub fn differ(&mut self, owner: OwnerId, before: Option<Contribution>, after: Option<Contribution>) {
-        if before == after {
-            return;
-        }
-        for (contribution, sign) in [(before, -1), (after, 1)] {
-            let Some(Contribution { status, priority, created, completed }) = contribution else { continue };
-            *self.tasks.entry((owner, status, priority)).or_default() += sign;
-            self.days.entry((owner, created)).or_default().0 += sign;
-            if let Some(completed) = completed {
-                self.days.entry((owner, completed)).or_default().1 += sign;
-            }
-        }
-    }
-
-    /// Drops what came to nothing.
-    pub fn settle(&mut self) {
-        self.tasks.retain(|_, count| *count != 0);
-        self.days.retain(|_, counts| *counts != (0, 0));
-    }
-}
-
-/// Names the fold: what it makes of a stream with every type of event. A rebuild that was stopped goes on only with
-/// the same fold.
-#[must_use]
-pub fn fold_id() -> Uuid {
-    const SAMPLE: [(&str, &str); 13] = [
-        (
-            "TaskCreated",
-            r#"{"title":"Ä b","description":"C","priority":"high","due_at":"2026-01-02T03:04:05Z","tags":["x"]}"#,
-        ),
-        ("TaskRenamed", r#"{"title":"B"}"#),
-        ("TaskDescribed", r#"{"description":"Déjà"}"#),
-        ("TaskReprioritized", r#"{"priority":"low"}"#),
-        ("TaskScheduled", r#"{"due_at":null}"#),
-        ("TaskTagged", r#"{"tags":["y","z"]}"#),
-        ("TaskUntagged", r#"{"tags":["x"]}"#),
-        ("TaskStarted", "{}"),
-        ("TaskCompleted", "{}"),
-        ("TaskReopened", "{}"),
-        ("TaskStarted", "{}"),
-        ("TaskCancelled", "{}"),
-        ("TaskDeleted", "{}"),
-    ];
-    let mut row = None;
-    let mut text = String::new();
-    for (at, (event_type, data)) in (1_i64..).zip(SAMPLE) {
-        let stored = StoredEvent {
-            shard: 0,
-            position: at,
-            owner_id: OwnerId(Uuid::nil()),
-            task_id: TaskId(Uuid::nil()),
-            version: at,
-            event_id: Uuid::nil(),
-            event_type: event_type.to_owned(),
-            schema_version: 1,
-            occurred_at: Time::UNIX_EPOCH + chrono::TimeDelta::seconds(at),
-            recorded_at: Time::UNIX_EPOCH,
-            actor_type: "system".to_owned(),
-            actor_id: None,
-            command_id: Uuid::nil(),
-            correlation_id: String::new(),
-            traceparent: String::new(),
-            data: data.to_owned(),
-        };
-        let folded = fold(&mut row, &stored);
-        let words = row.as_ref().map(|row| crate::words::Words::of(&row.title, row.description.as_deref()).joined());
-        text.push_str(&format!("{folded:?} {row:?} {words:?}\n"));
-    }
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes())
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeSet;
 
     use domain::{NewTask, State, Tag, TaskCommand, TaskPatch, Title, decide, encode, evolve};
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
+    use uuid::Uuid;
 
     use super::*;
 
@@ -445,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_task_is_an_empty_tombstone_that_counts_nothing() {
+    fn a_deleted_task_is_an_empty_tombstone() {
         let row = folded(&[
             stored(1, "TaskCreated", r#"{"title":"t","description":"d","priority":"high","tags":["x"]}"#),
             stored(2, "TaskCompleted", "{}"),
@@ -454,7 +347,6 @@ mod tests {
         .unwrap();
         assert!(row.deleted && row.title.is_empty() && row.description.is_none() && row.tags.is_empty());
         assert_eq!((row.version, row.position), (3, 30));
-        assert_eq!(row.contribution(), None);
     }
 
     #[test]
@@ -520,7 +412,7 @@ mod tests {
     }
 
     /// A stream that the domain has decided.
-    fn stream() -> impl Strategy<Value = Vec<StoredEvent>> {
+    pub(crate) fn stream() -> impl Strategy<Value = Vec<StoredEvent>> {
         prop::collection::vec(command(), 1..40).prop_map(|commands| {
             let mut state = State::default();
             let mut events = Vec::new();
@@ -612,33 +504,5 @@ mod tests {
             }
             prop_assert_eq!(row, whole);
         }
-
-        #[test]
-        fn differences_add_up_to_a_recount(events in stream(), cuts in prop::collection::vec(0_usize..40, 0..5)) {
-            // however the stream is cut into batches
-            let mut counters = Counters::default();
-            let mut row: Option<TaskRow> = None;
-            let mut before = None;
-            for (at, event) in events.iter().enumerate() {
-                fold(&mut row, event).unwrap();
-                if cuts.contains(&at) || at + 1 == events.len() {
-                    let after = row.as_ref().and_then(TaskRow::contribution);
-                    counters.differ(event.owner_id, before, after);
-                    before = after;
-                }
-            }
-            let mut recount = Counters::default();
-            if let Some(row) = &row {
-                recount.differ(row.owner_id, None, row.contribution());
-            }
-            counters.settle();
-            prop_assert_eq!(counters, recount);
-        }
-    }
-
-    #[test]
-    fn the_fold_has_a_name_that_does_not_change_by_itself() {
-        assert_eq!(fold_id(), fold_id());
-        assert_ne!(fold_id(), Uuid::nil());
     }
 }

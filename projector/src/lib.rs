@@ -9,11 +9,20 @@ pub mod fold;
 /// The words by which a task is found.
 pub mod words;
 
-/// One batch of events into one generation, in one transaction.
-pub mod apply;
+/// What is made of the fold: each of the read models in a file of its own.
+mod projections;
 
-/// Events that could not be applied, and those that wait behind them.
-pub mod parked;
+/// One batch of events into one generation, in one transaction.
+mod batch;
+
+/// How far a feed is read, and where owners stand: moved first, and only by whose turn it is.
+mod fence;
+
+/// Puts events aside that cannot be applied, and those that come after them in their stream.
+mod park;
+
+/// Tries parked events again.
+mod parked;
 
 /// The live projection: follows the log, out of the store or out of Kafka.
 pub mod feed;
@@ -33,8 +42,11 @@ mod copy;
 /// A new generation beside the live one, compared and switched to.
 pub mod rebuild;
 
-/// The differences between two generations, in one snapshot.
-pub mod compare;
+/// How two generations differ.
+pub mod differences;
+
+/// Finds the differences, in one snapshot.
+mod compare;
 
 /// `/api/v1/admin/projections`, `/api/v1/admin/parked`.
 pub mod admin;
@@ -45,8 +57,9 @@ use service_kit::database::Pool;
 use sqlx::migrate::{MigrateError, Migrator};
 
 pub use admin::{AdminApi, described, router};
-pub use apply::{Applied, OwnerStanding};
+pub use batch::Applied;
 pub use feed::{Foreign, Partitions, Projector, StartError, forget_offsets};
+pub use fence::OwnerStanding;
 pub use rebuild::{RebuildError, RebuildReport};
 
 /// Creates or upgrades the schema `read_model`.

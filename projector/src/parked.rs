@@ -9,7 +9,10 @@ use event_store::{TailReader, is_about_values};
 use sqlx::{Connection, PgConnection};
 use tracing::{info, warn};
 
-use crate::apply::{self, Batch, Mark, OwnerStanding, Stream};
+use crate::batch::{self, Batch};
+use crate::fence::{Mark, OwnerStanding};
+use crate::park::{reason, short};
+use crate::projections::Stream;
 
 /// The most events of a stream that one transaction tries again.
 const RETRY_EVENTS_MAX: i64 = 500;
@@ -17,18 +20,6 @@ const RETRY_EVENTS_MAX: i64 = 500;
 const RETRY_STREAMS_MAX: i64 = 50;
 /// Once it has taken so long, the others are left for the next time.
 pub(crate) const RETRY_TIME_MAX: Duration = Duration::from_millis(100);
-const REASON_CHARACTERS_MAX: usize = 500;
-
-/// What is said of an error of the database.
-pub(crate) fn reason(error: &sqlx::Error) -> String {
-    let text = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
-    short(&text)
-}
-
-/// A reason as it is logged and stored.
-pub(crate) fn short(reason: &str) -> String {
-    reason.chars().filter(|c| !c.is_control()).take(REASON_CHARACTERS_MAX).collect()
-}
 
 /// What keeps everybody else from folding for a stream while it is tried again: the turn of what feeds it.
 #[derive(Debug, Clone)]
@@ -159,7 +150,7 @@ async fn retry_some(
             None => serde_json::from_str(&row.event).map_err(|error| sqlx::Error::Decode(error.into()))?,
         });
     }
-    let loaded = apply::load(&mut transaction, generation, None, &events.iter().collect::<Vec<_>>()).await?;
+    let loaded = batch::load(&mut transaction, generation, None, &events.iter().collect::<Vec<_>>()).await?;
     let mut batch = Batch::new(loaded);
     let mut done = Vec::with_capacity(events.len());
     let mut failure = None;
@@ -173,7 +164,7 @@ async fn retry_some(
         }
     }
     if !done.is_empty() {
-        apply::write(&mut transaction, batch, Mark::Held).await?;
+        batch::write(&mut transaction, batch, &Mark::Held).await?;
     }
     sqlx::query!(
         "delete from read_model.parked where generation = $1 and shard = $2 and position = any ($3)",

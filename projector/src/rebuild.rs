@@ -16,9 +16,10 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::compare::{Differences, compare};
+use crate::bulk::fold_id;
+use crate::compare::compare;
+use crate::differences::Differences;
 use crate::feed::{catch_up, create_checkpoint};
-use crate::fold::fold_id;
 use crate::{bulk, connection};
 
 /// The advisory lock that a rebuild holds: "prtr", "ebld".

@@ -20,7 +20,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::apply::{Applied, OwnerStanding};
+use crate::batch::Applied;
+use crate::fence::OwnerStanding;
 
 /// How long a standing is believed after it was so, milliseconds; query-api has the same number.
 pub const STANDING_MS_MAX: i64 = 3_000;

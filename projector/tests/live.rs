@@ -4,6 +4,9 @@
 mod common;
 
 use common::{CREATED, Database, Feed, Histories, Running, assert_equals_the_log, caught_up, event, rows, until};
+use event_store::TailReader;
+use projector::Projector;
+use sqlx::postgres::PgPoolOptions;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -182,4 +185,48 @@ async fn it_ends_where_the_log_is_exchanged_under_it(feed: Feed) {
     database.execute("update event_store.log set log_id = gen_random_uuid()").await;
     let ended = tokio::time::timeout(std::time::Duration::from_secs(60), running.projector.stopped());
     ended.await.expect("it ends by itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_stopped_in_the_middle_of_a_batch_does_not_hold_the_others_up_for_long() {
+    let database = Database::create().await;
+    // The first copy has a thread of its own, which is stopped once its transaction has moved the checkpoint and waits
+    // for a table.
+    let mut held = database.pool.begin().await.unwrap();
+    sqlx::query("lock table read_model.history in access exclusive mode").execute(&mut *held).await.unwrap();
+    let options = database.pool.connect_options().as_ref().clone();
+    let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
+    let (stopped, is_stopped) = tokio::sync::oneshot::channel::<()>();
+    let (go_on, going_on) = std::sync::mpsc::channel::<()>();
+    let first = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let pool = PgPoolOptions::new().connect_with(options).await.unwrap();
+            let shutdown = CancellationToken::new();
+            let tail = TailReader::new(pool.clone(), None);
+            let projector = Projector::start(pool, tail, shutdown.clone()).await.unwrap();
+            stopping.await.unwrap();
+            stopped.send(()).unwrap();
+            going_on.recv().unwrap();
+            shutdown.cancel();
+            projector.stopped().await;
+        });
+    });
+    database.append(&Histories::new(50, 2).next(20)).await;
+    until("the first copy waits", || async {
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database()
+            and application_name = 'primetrade projector' and wait_event_type = 'Lock'";
+        database.number(waiting).await == 1
+    })
+    .await;
+    stop.send(()).unwrap();
+    is_stopped.await.unwrap();
+    held.rollback().await.unwrap();
+
+    let second = Running::start(&database, None).await;
+    caught_up(&database).await;
+    second.stop().await;
+    go_on.send(()).unwrap();
+    first.join().unwrap();
+    assert_equals_the_log(&database).await;
 }

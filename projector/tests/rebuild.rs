@@ -343,3 +343,40 @@ async fn its_progress_is_told_and_stored() {
         1
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_added_is_made_counted_indexed_and_dropped_with_the_others() {
+    let database = filled(10, 500).await;
+    rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap();
+    for ddl in [
+        "create table read_model.toy (generation int not null, owner_id uuid not null, events bigint not null)
+            partition by list (generation)",
+        "create function read_model.index_toy(suffix text) returns void language plpgsql as $$ begin
+            execute format('create unique index on read_model.toy%s (owner_id)', suffix);
+        end $$",
+        "create function read_model.count_toy(g int) returns void language plpgsql as $$ begin
+            insert into read_model.toy_building
+            select g, owner_id, count(*) from read_model.history_building group by owner_id;
+        end $$",
+        "select read_model.add_projected_table('toy')",
+    ] {
+        database.execute(ddl).await;
+    }
+    // in the live generation and in the one that is kept
+    let indexes = "select count(*) from pg_indexes where tablename in ('toy_1', 'toy_2')";
+    assert_eq!(database.number(indexes).await, 2);
+    assert_eq!(database.number("select count(*) from read_model.toy").await, 0);
+
+    let report = rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap();
+    assert!(report.switched);
+    assert_eq!(report.generation, 3);
+    let counted = "select count(*) from read_model.toy t join read_model.owner o using (generation, owner_id)
+        where generation = 3 and t.events = o.change_counter";
+    assert_eq!(
+        database.number(counted).await,
+        database.number("select count(*) from read_model.owner where generation = 3").await
+    );
+    assert_eq!(database.number("select count(*) from pg_indexes where tablename = 'toy_3'").await, 1);
+    assert_eq!(database.number("select count(*) from pg_class where relname = 'toy_1'").await, 0, "dropped");
+    assert_equals_the_log(&database).await;
+}

@@ -112,12 +112,16 @@ impl Stack {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        // as a person types it, in the folder
+        self.script("bin/stack", arguments)
+    }
+
+    /// A script, as a person types it in the folder.
+    pub fn script(&self, script: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("bash");
         clean_environment(&mut command);
         let programs = binary("primetrade");
         command
-            .arg("bin/stack")
+            .arg(script)
             .args(arguments)
             .current_dir(self.home.join(ODD))
             .env("PWD", self.home.join(ODD))

@@ -4,21 +4,24 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use system_tests::check::everything_holds_in;
 use system_tests::client::{Account, Api, Request, check_problem};
+use system_tests::cluster::Cluster;
 use system_tests::ledger::{Ledger, Load};
 use system_tests::process::binary;
 use system_tests::raw_http::{exchange, exchange_from, status};
+use system_tests::server::run;
 use system_tests::slowness::Slowness;
 use system_tests::stack::{COPIES, Stack};
 use system_tests::wait::until;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -405,6 +408,56 @@ fn write_program(dir: &Path, name: &str, script: &str) -> PathBuf {
     fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a file");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
     path
+}
+
+/// Issue 10, 15 and 17: as they are pasted, in a folder of any name, and where a proxy is set that leads nowhere.
+#[tokio::test]
+async fn what_bin_run_prints_works_as_it_is() {
+    let place = Stack::prepare(&[]);
+    // what has been built is there already
+    let built =
+        format!(r#"{{"reason":"compiler-artifact","executable":"{}","fresh":true}}"#, binary("primetrade").display());
+    let cargo = write_program(&place.home().join("built"), "cargo", &format!("echo '{built}'"));
+    let path = format!("{}:{}", cargo.parent().expect("a folder").display(), std::env::var("PATH").expect("PATH"));
+    let nowhere =
+        ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"].map(|name| (name, "http://127.0.0.1:9"));
+    let cluster = Cluster::shared();
+    let database = cluster.url(&cluster.create_database().await);
+    let mut command = place.script("bin/run", &["--listen", &format!("127.0.0.1:{}", place.ports()[0])]);
+    command
+        .envs(nowhere)
+        .env("PATH", path)
+        .env("PRIMETRADE_DATA_DIR", place.dir())
+        .env("PRIMETRADE_DATABASE_URL", database);
+    let log = place.home().join("run.log");
+    command.stderr(fs::File::create(&log).expect("a file"));
+    let mut running = tokio::process::Command::from(command).kill_on_drop(true).spawn().expect("bin/run");
+    let mut lines = BufReader::new(running.stdout.take().expect("piped")).lines();
+    let printed = async {
+        let mut commands = Vec::new();
+        while commands.len() < 3 {
+            let line = lines.next_line().await.expect("text");
+            let line = line.unwrap_or_else(|| panic!("{}", fs::read_to_string(&log).unwrap_or_default()));
+            commands.extend(line.starts_with("curl ").then_some(line));
+        }
+        commands
+    };
+    let commands = tokio::time::timeout(Duration::from_secs(90), printed).await.expect("three commands");
+    let paste = async |commands: &[String]| {
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", &commands.join("\n")]).envs(nowhere);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        run(shell, "").await
+    };
+    let answers = paste(&commands).await.expect(0);
+    assert!(answers.out.contains("\"title\":\"Try PrimeTrade\""), "{answers:?}");
+    assert_eq!(answers.err, "", "{answers:?}");
+    let again = paste(&commands[..1]).await;
+    assert!(again.err.contains("409"), "it says why: {again:?}");
+    let pid = running.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).expect("it runs");
+    kill_process(pid, Signal::TERM).expect("a signal");
+    let ended = tokio::time::timeout(SOON, running.wait()).await.expect("it ends").expect("a status");
+    assert!(ended.success(), "{ended}");
 }
 
 /// Issue 10, 7 and 15: in one line, and nothing was started.

@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
 use super::BATCH_EVENTS_MAX;
-use crate::apply::{self, At, Batch, Mark, OwnerStanding, Written};
-use crate::parked;
+use crate::batch::{self, At, Batch, Written};
+use crate::fence::{Mark, OwnerStanding};
+use crate::park;
 
 /// An event that cannot be applied is tried this often before it is parked.
 const ATTEMPTS_MAX: u32 = 3;
@@ -83,7 +84,7 @@ impl Applier {
         let began = Instant::now();
         // Should this be given up for taking too long, the next batch is a smaller one.
         let events_max = std::mem::replace(&mut self.events_max, i64::try_from(events.len() / 2).unwrap_or(1).max(1));
-        let loaded = apply::load(connection, generation, source.checkpoint_of(), events).await?;
+        let loaded = batch::load(connection, generation, source.checkpoint_of(), events).await?;
         let at = loaded.at;
         let mut batch = self.fold(Batch::new(loaded), events).await;
         let applied = batch.events();
@@ -97,7 +98,7 @@ impl Applier {
             // The first event is in trouble, and is to be tried again.
             return Ok(Outcome::Applied(0, Vec::new()));
         }
-        match apply::commit(connection, batch, mark).await {
+        match batch::commit(connection, batch, &mark).await {
             Ok(Written::Yes(standings)) => {
                 self.events_max = (events_max * 2).min(BATCH_EVENTS_MAX);
                 if self.trouble.is_some_and(|(troubled, _)| events.iter().take(applied).any(|e| place(e) == troubled)) {
@@ -129,8 +130,8 @@ impl Applier {
 
     /// Folds as much of the batch as can be folded. What fails is parked after some attempts; before that, the batch
     /// ends before it.
-    async fn fold(&mut self, mut batch: Batch, events: &[&StoredEvent]) -> Batch {
-        for event in events {
+    async fn fold<'a>(&mut self, mut batch: Batch<'a>, events: &[&'a StoredEvent]) -> Batch<'a> {
+        for event in events.iter().copied() {
             let Err(error) = batch.fold(event) else { continue };
             let attempts = self.failed(event);
             if attempts < ATTEMPTS_MAX {
@@ -139,7 +140,7 @@ impl Applier {
                 }
                 break;
             }
-            let reason = parked::short(&error.to_string());
+            let reason = park::short(&error.to_string());
             warn_parked(event, &reason);
             batch.park(event, reason);
         }
@@ -160,7 +161,7 @@ impl Applier {
             sleep(Duration::from_millis(ATTEMPT_PAUSE_MS * u64::from(attempts))).await;
             return Ok(Outcome::Applied(0, Vec::new()));
         }
-        self.park(connection, generation, source, event, parked::reason(error)).await
+        self.park(connection, generation, source, event, park::reason(error)).await
     }
 
     /// Parks a single event.
@@ -172,13 +173,13 @@ impl Applier {
         event: &StoredEvent,
         reason: String,
     ) -> Result<Outcome, sqlx::Error> {
-        let loaded = apply::load(connection, generation, source.checkpoint_of(), &[event]).await?;
+        let loaded = batch::load(connection, generation, source.checkpoint_of(), &[event]).await?;
         let Some(mark) = source.mark(generation, loaded.at, 1) else { return Ok(Outcome::Moved) };
-        let reason = parked::short(&reason);
+        let reason = park::short(&reason);
         warn_parked(event, &reason);
         let mut batch = Batch::new(loaded);
         batch.park(event, reason);
-        match apply::commit(connection, batch, mark).await? {
+        match batch::commit(connection, batch, &mark).await? {
             Written::Yes(standings) => {
                 self.trouble = None;
                 Ok(Outcome::Applied(1, standings))

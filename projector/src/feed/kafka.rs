@@ -27,7 +27,8 @@ use super::chain::{Hole, Next, Place, Positions, link_of};
 use super::foreign::Foreign;
 use super::plan::{Plan, Step, Then, plan};
 use super::{ErrorPause, Follower, LostRaces, STATUS_MS, in_time};
-use crate::apply::{self, Applied, Batch, Mark, OwnerStanding, PartitionMark, Written};
+use crate::batch::{self, Applied, Batch, Written};
+use crate::fence::{Mark, OwnerStanding, PartitionMark};
 use crate::parked::{self, Lane};
 use crate::{connection, lag};
 
@@ -813,7 +814,7 @@ async fn park_message(
     .execute(&mut *transaction)
     .await?;
     let mark = Mark::Partitions { topic: plan.topic.clone(), partitions: plan.marks(0) };
-    match apply::write(&mut transaction, Batch::empty(generation), mark).await? {
+    match batch::write(&mut transaction, Batch::empty(generation), &mark).await? {
         Written::Yes(standings) => {
             transaction.commit().await?;
             metrics::counter!("projector_unreadable_messages_total").increment(1);

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use uuid::Uuid;
 
-use crate::apply::Applied;
+use crate::batch::Applied;
 use crate::lag;
 
 pub use foreign::Foreign;

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::applier::Source;
 use super::chain::{Hole, Link, Next, Place, Positions};
 use super::kafka::{Partition, Pending};
-use crate::apply::{At, Mark, PartitionMark};
+use crate::batch::At;
+use crate::fence::{Mark, PartitionMark};
 
 /// The next messages, up to the first that is something special.
 pub(super) struct Plan<'a> {

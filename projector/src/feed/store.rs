@@ -18,8 +18,9 @@ use tracing::{error, info, warn};
 
 use super::applier::{Applier, Outcome, Source};
 use super::{BATCH_EVENTS_MAX, ErrorPause, Follower, LostRaces, READ_BYTES, STATUS_MS, events_within, in_time};
-use crate::apply::{At, Mark};
+use crate::batch::At;
 use crate::connection;
+use crate::fence::Mark;
 use crate::parked::{self, Lane};
 
 /// Without a wake-up the tail is looked at this often.

@@ -376,25 +376,22 @@ pub const CREATED: &str = r#"{"title":"A title","priority":"medium","tags":["x"]
 
 /// All rows of a generation as text, but for its number; what the log alone determines.
 pub async fn rows(database: &Database, generation: i32) -> Vec<String> {
-    sqlx::query_scalar(
-        "select r from (
-            select 'task ' || (to_jsonb(t) - 'generation')::text as r from read_model.task t where generation = $1
-            union all
-            select 'history ' || (to_jsonb(t) - 'generation')::text from read_model.history t where generation = $1
-            union all
-            select 'task_count ' || (to_jsonb(t) - 'generation')::text
-                from read_model.task_count t where generation = $1 and count <> 0
-            union all
-            select 'day_count ' || (to_jsonb(t) - 'generation')::text
-                from read_model.day_count t where generation = $1 and (created, completed) <> (0, 0)
-            union all
-            select 'owner ' || (to_jsonb(t) - 'generation')::text from read_model.owner t where generation = $1
-        ) as r order by r",
-    )
-    .bind(generation)
-    .fetch_all(&database.pool)
-    .await
-    .unwrap()
+    let tables: Vec<String> =
+        sqlx::query_scalar("select name from read_model.projected_table").fetch_all(&database.pool).await.unwrap();
+    let mut rows = Vec::new();
+    for table in tables {
+        // A counter that has come back to nothing is as good as none.
+        let sql = format!(
+            r#"select '{table} ' || row::text
+            from (select to_jsonb(t) - 'generation' as row from read_model.{table} as t where generation = $1) as r
+            where not row @> '{{"count": 0}}' and not row @> '{{"created": 0, "completed": 0}}'"#
+        );
+        let found: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(sql)).bind(generation).fetch_all(&database.pool).await.unwrap();
+        rows.extend(found);
+    }
+    rows.sort();
+    rows
 }
 
 /// The rows of the live generation, and those of one that is made anew from the log, are the same.

@@ -1,0 +1,305 @@
+//! `read_model.task_count` and `read_model.day_count`: how many tasks an owner has of each status and priority, and how
+//! many were created and completed on a day.
+//!
+//! They change by the difference between a row before and after a batch, never by "one more" for an event. In bulk they
+//! are counted once all rows are there.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use domain::OwnerId;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Effect, Projection};
+use crate::copy::CopyIn;
+use crate::differences::{Differences, EXAMPLES_MAX, Found};
+use crate::fold::TaskRow;
+
+pub(super) struct Counts;
+
+impl Projection for Counts {
+    fn write<'a>(
+        &'a self,
+        effect: &'a Effect<'a>,
+        generation: i32,
+        connection: &'a mut PgConnection,
+    ) -> BoxFuture<'a, Result<(), sqlx::Error>> {
+        write(effect, generation, connection).boxed()
+    }
+
+    fn copy(&self, _: &Effect<'_>, _: i32) -> Option<CopyIn> {
+        None
+    }
+
+    fn compare<'a>(
+        &'a self,
+        live: i32,
+        new: i32,
+        connection: &'a mut PgConnection,
+    ) -> BoxFuture<'a, Result<Differences, sqlx::Error>> {
+        compare(live, new, connection).boxed()
+    }
+}
+
+/// What a row adds to its owner's counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Contribution {
+    status: i16,
+    priority: i16,
+    created: NaiveDate,
+    completed: Option<NaiveDate>,
+}
+
+impl Contribution {
+    /// Nothing once the task is deleted.
+    fn of(row: &TaskRow) -> Option<Self> {
+        (!row.deleted).then(|| Self {
+            status: row.status.code(),
+            priority: row.priority.code(),
+            created: row.created_at.date_naive(),
+            completed: row.completed_at.map(|time| time.date_naive()),
+        })
+    }
+}
+
+/// Differences of counters, of one batch.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Counters {
+    /// By owner, status and priority.
+    tasks: BTreeMap<(OwnerId, i16, i16), i64>,
+    /// By owner and UTC day: created, completed.
+    days: BTreeMap<(OwnerId, NaiveDate), (i64, i64)>,
+}
+
+impl Counters {
+    fn of(effect: &Effect<'_>) -> Self {
+        let mut counters = Self::default();
+        for change in &effect.tasks {
+            counters.differ(change.before.as_ref(), &change.after);
+        }
+        counters.settle();
+        counters
+    }
+
+    /// Adds the difference between a row before and after.
+    fn differ(&mut self, before: Option<&TaskRow>, after: &TaskRow) {
+        let owner = after.owner_id;
+        let (before, after) = (before.and_then(Contribution::of), Contribution::of(after));
+        if before == after {
+            return;
+        }
+        for (contribution, sign) in [(before, -1), (after, 1)] {
+            let Some(Contribution { status, priority, created, completed }) = contribution else { continue };
+            *self.tasks.entry((owner, status, priority)).or_default() += sign;
+            self.days.entry((owner, created)).or_default().0 += sign;
+            if let Some(completed) = completed {
+                self.days.entry((owner, completed)).or_default().1 += sign;
+            }
+        }
+    }
+
+    /// Drops what came to nothing.
+    fn settle(&mut self) {
+        self.tasks.retain(|_, count| *count != 0);
+        self.days.retain(|_, counts| *counts != (0, 0));
+    }
+}
+
+/// The columns: an array each, a row at the same place in all of a table's.
+#[derive(Default)]
+struct Columns {
+    task_owner: Vec<Uuid>,
+    status: Vec<i16>,
+    priority: Vec<i16>,
+    difference: Vec<i64>,
+    day_owner: Vec<Uuid>,
+    day: Vec<NaiveDate>,
+    created: Vec<i64>,
+    completed: Vec<i64>,
+}
+
+async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let counters = Counters::of(effect);
+    if counters == Counters::default() {
+        return Ok(());
+    }
+    let mut columns = Columns::default();
+    for ((owner, status, priority), difference) in counters.tasks {
+        columns.task_owner.push(owner.0);
+        columns.status.push(status);
+        columns.priority.push(priority);
+        columns.difference.push(difference);
+    }
+    for ((owner, day), (created, completed)) in counters.days {
+        columns.day_owner.push(owner.0);
+        columns.day.push(day);
+        columns.created.push(created);
+        columns.completed.push(completed);
+    }
+    sqlx::query!(
+        r#"
+        with task_differences as (
+            select c.owner_id, c.status, c.priority, c.difference
+            from unnest($2::uuid[], $3::smallint[], $4::smallint[], $5::bigint[])
+                as c (owner_id, status, priority, difference)
+        ),
+        old_task_counts as (
+            update read_model.task_count as c
+            set count = c.count + d.difference
+            from task_differences as d
+            where c.generation = $1 and c.owner_id = d.owner_id and c.status = d.status and c.priority = d.priority
+        ),
+        new_task_counts as (
+            insert into read_model.task_count (generation, owner_id, status, priority, count)
+            select $1, d.owner_id, d.status, d.priority, d.difference
+            from task_differences as d
+            where not exists (
+                select from read_model.task_count as c
+                where c.generation = $1 and c.owner_id = d.owner_id and c.status = d.status
+                    and c.priority = d.priority
+            )
+        ),
+        day_differences as (
+            select d.owner_id, d.day, d.created, d.completed
+            from unnest($6::uuid[], $7::date[], $8::bigint[], $9::bigint[]) as d (owner_id, day, created, completed)
+        ),
+        old_day_counts as (
+            update read_model.day_count as c
+            set created = c.created + d.created, completed = c.completed + d.completed
+            from day_differences as d
+            where c.generation = $1 and c.owner_id = d.owner_id and c.day = d.day
+        )
+        insert into read_model.day_count (generation, owner_id, day, created, completed)
+        select $1, d.owner_id, d.day, d.created, d.completed
+        from day_differences as d
+        where not exists (
+            select from read_model.day_count as c
+            where c.generation = $1 and c.owner_id = d.owner_id and c.day = d.day
+        )
+        "#,
+        generation,
+        &columns.task_owner,
+        &columns.status,
+        &columns.priority,
+        &columns.difference,
+        &columns.day_owner,
+        &columns.day,
+        &columns.created,
+        &columns.completed,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn compare(live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
+    // They have no position: each is held against the rows that it counts, within its own generation.
+    let mut differences = Differences::default();
+    for generation in [live, new] {
+        differences.add("task_count", task_counts(connection, generation).await?);
+        differences.add("day_count", day_counts(connection, generation).await?);
+    }
+    Ok(differences)
+}
+
+async fn task_counts(connection: &mut PgConnection, generation: i32) -> Result<Vec<Found>, sqlx::Error> {
+    sqlx::query_as!(
+        Found,
+        r#"
+        select owner_id as "owner_id?", null::uuid as "task_id?",
+            format('generation %s counts %s tasks of status %s and priority %s, and has %s', $1::int,
+                coalesce(a.count, 0), status, priority, coalesce(b.count, 0)) as "detail!",
+            count(*) over () as "total!"
+        from (
+            select owner_id, status, priority, count from read_model.task_count where generation = $1 and count <> 0
+        ) as a
+        full join (
+            select owner_id, status, priority, count(*) as count
+            from read_model.task
+            where generation = $1 and not deleted
+            group by owner_id, status, priority
+        ) as b using (owner_id, status, priority)
+        where a.count is distinct from b.count
+        order by owner_id, status, priority
+        limit $2
+        "#,
+        generation,
+        EXAMPLES_MAX,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn day_counts(connection: &mut PgConnection, generation: i32) -> Result<Vec<Found>, sqlx::Error> {
+    sqlx::query_as!(
+        Found,
+        r#"
+        select owner_id as "owner_id?", null::uuid as "task_id?",
+            format('generation %s counts %s created and %s completed on %s, and has %s and %s', $1::int,
+                coalesce(a.created, 0), coalesce(a.completed, 0), day, coalesce(b.created, 0),
+                coalesce(b.completed, 0)) as "detail!",
+            count(*) over () as "total!"
+        from (
+            select owner_id, day, created, completed
+            from read_model.day_count
+            where generation = $1 and (created, completed) <> (0, 0)
+        ) as a
+        full join (
+            select owner_id, day, sum(created)::bigint as created, sum(completed)::bigint as completed
+            from (
+                select owner_id, (created_at at time zone 'UTC')::date as day, 1 as created, 0 as completed
+                from read_model.task
+                where generation = $1 and not deleted
+                union all
+                select owner_id, (completed_at at time zone 'UTC')::date, 0, 1
+                from read_model.task
+                where generation = $1 and not deleted and completed_at is not null
+            ) as d
+            group by owner_id, day
+        ) as b using (owner_id, day)
+        where (a.created, a.completed) is distinct from (b.created, b.completed)
+        order by owner_id, day
+        limit $2
+        "#,
+        generation,
+        EXAMPLES_MAX,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fold::fold;
+    use crate::fold::tests::stream;
+
+    proptest! {
+        #[test]
+        fn differences_add_up_to_a_recount(events in stream(), cuts in prop::collection::vec(0_usize..40, 0..5)) {
+            // however the stream is cut into batches
+            let mut counters = Counters::default();
+            let mut row: Option<TaskRow> = None;
+            let mut before: Option<TaskRow> = None;
+            for (at, event) in events.iter().enumerate() {
+                fold(&mut row, event).unwrap();
+                if cuts.contains(&at) || at + 1 == events.len() {
+                    counters.differ(before.as_ref(), row.as_ref().unwrap());
+                    before = row.clone();
+                }
+            }
+            let mut recount = Counters::default();
+            if let Some(row) = &row {
+                recount.differ(None, row);
+                prop_assert!(!row.deleted || recount == Counters::default(), "a deleted task counts nothing");
+            }
+            counters.settle();
+            prop_assert_eq!(counters, recount);
+        }
+    }
+}
