@@ -6,7 +6,6 @@ mod common;
 use common::{CREATED, Database, Feed, Histories, Running, assert_equals_the_log, caught_up, event, rows, until};
 use event_store::TailReader;
 use projector::Projector;
-use sqlx::postgres::PgPoolOptions;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -194,14 +193,14 @@ async fn a_copy_that_is_stopped_in_the_middle_of_a_batch_does_not_hold_the_other
     // for a table.
     let mut held = database.pool.begin().await.unwrap();
     sqlx::query("lock table read_model.history in access exclusive mode").execute(&mut *held).await.unwrap();
-    let options = database.pool.connect_options().as_ref().clone();
+    let address = database.pool.address().clone();
     let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
     let (stopped, is_stopped) = tokio::sync::oneshot::channel::<()>();
     let (go_on, going_on) = std::sync::mpsc::channel::<()>();
     let first = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let pool = PgPoolOptions::new().connect_with(options).await.unwrap();
+            let pool = service_kit::database::pool(4, address);
             let shutdown = CancellationToken::new();
             let tail = TailReader::new(pool.clone(), None);
             let projector = Projector::start(pool, tail, shutdown.clone()).await.unwrap();
