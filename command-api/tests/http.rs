@@ -668,7 +668,8 @@ async fn one_account_s_batches_leave_turns_to_others(pool: PgPool) {
     // apart from the pool, of which each batch that is held takes one
     let mut lock = PgConnection::connect_with(&pool.connect_options()).await.unwrap();
     sqlx::raw_sql("begin; lock table event_store.batch_answer").execute(&mut lock).await.unwrap();
-    let held = join_all((0..TURNS_EACH).map(|n| {
+    // Each gives its turn up after 5 s without an answer of the database: these have it for longer than one more waits.
+    let held = join_all((0..3 * TURNS_EACH).map(|n| {
         let (client, body) = (&client, json!({ "commands": wrong }).to_string());
         async move {
             let key = n.to_string();
@@ -690,7 +691,11 @@ async fn one_account_s_batches_leave_turns_to_others(pool: PgPool) {
         sqlx::raw_sql("commit").execute(&mut lock).await.unwrap();
     };
     let (held, ()) = tokio::join!(held, meanwhile);
-    assert!(held.iter().all(|answer| answer.status == 200), "{held:?}");
+    let (answered, given_up): (Vec<_>, Vec<_>) = held.iter().partition(|answer| answer.status == 200);
+    assert!(
+        given_up.iter().all(|answer| ["unavailable", "overloaded"].contains(&answer.code())),
+        "{answered:?} {given_up:?}"
+    );
     assert_eq!(client.batch(wrong.clone()).await.status, 200);
 }
 

@@ -339,7 +339,7 @@ mod tests {
                 "a:1/app or [::1]:2/app",
                 Wanted::Standby,
             ),
-            ("postgres://u@/app?host=/run/postgres", "/run/postgres/app", Wanted::Any),
+            ("postgres:///app?user=u&host=/run/postgres", "/run/postgres/app", Wanted::Any),
         ] {
             let address = parse(url, Use::Read).expect(url);
             assert_eq!((address.place().as_str(), address.wanted), (place, wanted), "{url}");
