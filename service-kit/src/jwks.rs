@@ -224,12 +224,12 @@ impl Jwks {
                     Ok(_) => *fetched = Fetched { at: Instant::now(), failing: None },
                     Err(reason) => fetched.failing = Some(reason.to_string()),
                 });
-                if let Some(seen) = outage.seen(seen) {
-                    if seen != known {
-                        tracing::info!(keys = seen.len(), "the keys that tokens are signed with have changed");
-                        keys.send_replace(Arc::new(Keys::new(seen.clone())));
-                        known = seen;
-                    }
+                if let Some(seen) = outage.seen(seen)
+                    && seen != known
+                {
+                    tracing::info!(keys = seen.len(), "the keys that tokens are signed with have changed");
+                    keys.send_replace(Arc::new(Keys::new(seen.clone())));
+                    known = seen;
                 }
                 last = Instant::now();
             }

@@ -57,6 +57,9 @@ impl Deref for Server {
     }
 }
 
+/// Starts a program by its name, with arguments and variables.
+type Start = fn(&'static str, Vec<String>, Vec<(String, String)>) -> Process;
+
 impl Server {
     /// Starts one and waits until it is ready.
     pub async fn start(config: Config) -> Server {
@@ -68,10 +71,7 @@ impl Server {
         Self::start_by(Process::start_unread, config).await
     }
 
-    async fn start_by(
-        start: fn(&'static str, Vec<String>, Vec<(String, String)>) -> Process,
-        config: Config,
-    ) -> Server {
+    async fn start_by(start: Start, config: Config) -> Server {
         let mut arguments = vec!["serve".to_owned(), "--database-url".to_owned(), config.database_url.clone()];
         arguments.extend(["--data-dir".to_owned(), "data".to_owned()]);
         arguments.extend(config.flags.iter().cloned());
