@@ -286,11 +286,11 @@ impl Reader {
             Some(columns) => columns.command(content, |content| made_command_id(owner, line, content))?,
         };
         let earlier = parsed.command_id.is_none().then(|| made_command_id(owner, line, content));
-        let item = self.into_item(parsed, made)?;
+        let item = self.item_of(parsed, made)?;
         Ok(Parsed { line, item, earlier })
     }
 
-    fn into_item(&self, line: Line, made: CommandId) -> Result<Item, String> {
+    fn item_of(&self, line: Line, made: CommandId) -> Result<Item, String> {
         let Line { task_id, command, command_id, occurred_at, expected_version, fingerprint } = line;
         if !self.import.history {
             // The one rule about time that can be told without the task; the others are told when it is carried out.

@@ -352,9 +352,10 @@ async fn a_connection_has_a_greatest_age() {
 /// Sentinels say who the primary is: at the start, after it was demoted, after it died.
 #[tokio::test]
 async fn sentinels_are_asked_for_the_primary() {
-    let demote = |sentinel: &Sentinel, _: &Server| drop(sentinel.ask(&["SENTINEL", "FAILOVER", "the-cache"]));
-    let kill = |_: &Sentinel, primary: &Server| primary.kill();
-    let failovers: [&dyn Fn(&Sentinel, &Server); 2] = [&demote, &kill];
+    type FailOver = fn(&Sentinel, &Server);
+    let demote: FailOver = |sentinel, _| drop(sentinel.ask(&["SENTINEL", "FAILOVER", "the-cache"]));
+    let kill: FailOver = |_, primary| primary.kill();
+    let failovers = [demote, kill];
     let mut ports = Vec::new();
     let mut watching = Vec::new();
     for fail_over in failovers {
