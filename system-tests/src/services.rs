@@ -215,10 +215,13 @@ impl Services {
         }
         pool.close().await;
         let found = tokio::task::spawn_blocking(move || first_occurrences(&brokers, &topic)).await.expect("consumer");
+        let other = expected.iter().find(|(stream, versions)| found.get(*stream) != Some(versions));
         assert!(
             found == expected,
-            "topic and log differ: {:?}",
-            expected.iter().find(|(stream, versions)| found.get(*stream) != Some(versions))
+            "topic and log differ: {other:?}, in the topic {:?}; streams {} and {}",
+            other.and_then(|(stream, _)| found.get(stream)),
+            expected.len(),
+            found.len(),
         );
     }
 
