@@ -180,8 +180,9 @@ impl Services {
     /// Everything that always holds, in the store, in Kafka, in the read models, and as both copies of `query-api` show
     /// it.
     pub async fn everything_holds(&self, ledgers: &[&Ledger]) {
-        self.topic_is_the_log().await;
+        // it waits until all is applied, and so was published
         self.everything_is_whole(ledgers).await;
+        self.topic_is_the_log().await;
     }
 
     /// The same but for Kafka, for a topic that another installation has too.
