@@ -668,10 +668,12 @@ async fn one_account_s_batches_leave_turns_to_others(pool: PgPool) {
     // apart from the pool, of which each batch that is held takes one
     let mut lock = PgConnection::connect_with(&pool.connect_options()).await.unwrap();
     sqlx::raw_sql("begin; lock table event_store.batch_answer").execute(&mut lock).await.unwrap();
-    // Each gives its turn up after 5 s without an answer of the database: these have it for longer than one more waits.
+    // Each gives its turn up after 5 s without an answer of the database, and waits 10 s for it. So these, of which the
+    // last come later, have all turns for longer than one more waits.
     let held = join_all((0..3 * TURNS_EACH).map(|n| {
         let (client, body) = (&client, json!({ "commands": wrong }).to_string());
         async move {
+            tokio::time::sleep(Duration::from_secs(if n < 2 * TURNS_EACH { 0 } else { 2 })).await;
             let key = n.to_string();
             client.send(Method::POST, "/api/v1/commands", &[JSON, ("idempotency-key", &key)], body).await
         }
@@ -679,6 +681,7 @@ async fn one_account_s_batches_leave_turns_to_others(pool: PgPool) {
     let meanwhile = async {
         let statement = "%from event_store.batch_answer%";
         assert!(waiting_for_a_lock(&pool, statement, TURNS_EACH as i64, SURELY).await);
+        tokio::time::sleep(Duration::from_secs(3)).await;
         let other = client.account();
         let others = async {
             assert_eq!(other.batch(wrong.clone()).await.status, 200);

@@ -378,7 +378,7 @@ impl Appender {
                 self.head_ctid = Some(ctid);
                 Ok(Fast::After(base))
             }
-            Ok(Inserted::Taken | Inserted::HeadMoved) => Ok(Fast::Undone),
+            Ok(Inserted::Conflicts | Inserted::HeadMoved) => Ok(Fast::Undone),
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(Fast::Undone),
             Err(error) => Err(error),
         }
@@ -444,16 +444,17 @@ async fn head_ctid(connection: &mut PgConnection, shard: i16) -> Result<String, 
 enum Inserted {
     /// All is there, after this position; and where the head row is now.
     After(i64, String),
-    /// Nothing was done: some of it is there already.
-    Taken,
+    /// Nothing was done: some of it is there already, or a stream is not as far as a unit expects it.
+    Conflicts,
     /// Nothing was done: the head row is not at that ctid any more.
     HeadMoved,
 }
 
 /// The fast path: one statement. A repetition or a conflict is everyday life, and an error would stand in the database's
-/// log together with the whole statement; so it looks first whether anything of the batch is there already. What it sees
-/// is not stale as long as the head row is the one that it sees too, for who appends moves it. All the same the unique
-/// indexes decide: any violation undoes it all.
+/// log together with the whole statement; so it looks first whether anything of the batch is there already. It also looks
+/// whether each stream is as far as expected, since no index forbids a gap. What it sees is not stale as long as the head
+/// row is the one that it sees too, for who appends moves it. All the same the unique indexes decide: any violation undoes
+/// it all.
 async fn insert(
     connection: &mut PgConnection,
     shard: i16,
@@ -462,17 +463,23 @@ async fn insert(
 ) -> Result<Inserted, sqlx::Error> {
     let row = sqlx::query!(
         r#"
-        with already as materialized (
+        with looked as materialized (
             select exists (
                 select from unnest($4::uuid[], $5::uuid[], $6::bigint[]) as e (owner_id, task_id, version)
                 join event_store.event using (owner_id, task_id, version)
             ) or exists (
                 select from unnest($17::uuid[], $18::uuid[]) as c (owner_id, command_id)
                 join event_store.command using (owner_id, command_id)
-            ) as taken
+            ) or exists (
+                select from unnest($25::uuid[], $26::uuid[], $27::bigint[]) as u (owner_id, task_id, version)
+                where version > 0 and not exists (
+                    select from event_store.event e
+                    where (e.owner_id, e.task_id, e.version) = (u.owner_id, u.task_id, u.version)
+                )
+            ) as conflicts
         ), head as (
             update event_store.head set position = position + $3
-            where ctid = $2::text::tid and shard = $1 and not (select taken from already)
+            where ctid = $2::text::tid and shard = $1 and not (select conflicts from looked)
             returning position - $3 as base, ctid
         ), stored as (
             insert into event_store.event (shard, recorded_at, position, owner_id, task_id, version, event_id, type,
@@ -493,7 +500,7 @@ async fn insert(
                 from head
             ) c
         )
-        select taken as "taken!", base as "base?", ctid::text as "ctid?" from already left join head on true
+        select conflicts as "conflicts!", base as "base?", ctid::text as "ctid?" from looked left join head on true
         "#,
         shard,
         ctid,
@@ -519,12 +526,15 @@ async fn insert(
         &columns.c_revision,
         &columns.c_fingerprint,
         &columns.c_status,
+        &columns.u_owner_id,
+        &columns.u_task_id,
+        &columns.u_expected,
     )
     .fetch_one(connection)
     .await?;
     Ok(match (row.base, row.ctid) {
         (Some(base), Some(ctid)) => Inserted::After(base, ctid),
-        _ if row.taken => Inserted::Taken,
+        _ if row.conflicts => Inserted::Conflicts,
         _ => Inserted::HeadMoved,
     })
 }
@@ -576,6 +586,9 @@ async fn insert_checked(
         &columns.c_revision,
         &columns.c_fingerprint,
         &columns.c_status,
+        &columns.u_owner_id,
+        &columns.u_task_id,
+        &columns.u_expected,
     )
     .fetch_one(connection)
     .await

@@ -131,8 +131,24 @@ async fn a_conflict_fails_only_its_own_command(pool: PgPool) {
 
     assert!(outcomes[0].is_ok() && outcomes[2].is_ok() && outcomes[4].is_ok(), "{outcomes:?}");
     assert_eq!(outcomes[1], Err(AppendError::Conflict));
-    assert_eq!(positions(&pool).await.len(), 5 + usize::from(outcomes[3].is_ok()));
     assert_eq!(outcomes[3], Err(AppendError::Conflict));
+    assert_eq!(positions(&pool).await, [1, 2, 3, 4, 5]);
+}
+
+#[sqlx::test(migrations = false)]
+async fn no_stream_has_a_gap(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let known = new_task(owner);
+    let task = known.task_id.0;
+    store.append(SHARD, known).await.expect("appended");
+    for (task, expected) in [(task, 2), (Uuid::new_v4(), 1)] {
+        let ahead = unit(owner, task, expected, vec![command(vec![TaskEvent::TaskStarted {}])]);
+        assert_eq!(store.append(SHARD, ahead).await, Err(AppendError::Conflict), "{expected}");
+    }
+    let next = unit(owner, task, 1, vec![command(vec![TaskEvent::TaskStarted {}])]);
+    store.append(SHARD, next).await.expect("appended");
+    assert_eq!(positions(&pool).await, [1, 2]);
 }
 
 #[sqlx::test(migrations = false)]
