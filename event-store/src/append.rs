@@ -586,9 +586,6 @@ async fn insert_checked(
         &columns.c_revision,
         &columns.c_fingerprint,
         &columns.c_status,
-        &columns.u_owner_id,
-        &columns.u_task_id,
-        &columns.u_expected,
     )
     .fetch_one(connection)
     .await
