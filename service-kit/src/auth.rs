@@ -39,6 +39,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::context;
+use crate::ed25519;
 use crate::headers::single;
 use crate::jwks::Refetch;
 use crate::problem::{Problem, ProblemCode};
@@ -207,6 +208,7 @@ impl Claims {
     /// # Errors
     /// Never in practice: when the key or the claims cannot be written down.
     pub fn sign(&self, kid: &str, key: &SigningKey) -> Result<String, SignError> {
+        ed25519::install();
         let key = EncodingKey::from_ed_der(key.to_pkcs8_der()?.as_bytes());
         Ok(jsonwebtoken::encode(&header(kid), self, &key)?)
     }
@@ -236,6 +238,7 @@ impl Keys {
     #[must_use]
     pub fn new(keys: impl IntoIterator<Item = (String, [u8; 32])>) -> Self {
         static EDITION: AtomicU64 = AtomicU64::new(1);
+        ed25519::install();
         let by_kid = keys
             .into_iter()
             .filter_map(|(kid, bytes)| {

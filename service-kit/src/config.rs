@@ -22,6 +22,7 @@ use std::str::FromStr;
 use axum::http::Uri;
 use axum::http::uri::Authority;
 use secrecy::SecretString;
+use tracing_subscriber::filter::Targets;
 
 use crate::token::{RootSecret, SECRET_LENGTH_MIN};
 use crate::{config_file, database_url, neighbours, secret_file};
@@ -605,8 +606,8 @@ fn is_host_and_port(text: &str) -> bool {
 /// How logs are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// As in `RUST_LOG`.
-    pub filter: String,
+    /// Which levels of which targets: `info`, or `warn,event_store=debug`.
+    pub filter: Targets,
     /// One JSON object a line, instead of text.
     pub json: bool,
 }
@@ -618,12 +619,9 @@ impl Log {
     /// When the filter cannot be read or the format is neither.
     pub fn read(source: &Source) -> Result<Self, ConfigError> {
         let filter = source.text("PRIMETRADE_LOG")?.unwrap_or_else(|| "info".into());
-        if tracing_subscriber::EnvFilter::try_new(&filter).is_err() {
-            return Err(invalid(
-                "PRIMETRADE_LOG",
-                &"it is a level (error, warn, info, debug, trace), or as in RUST_LOG",
-            ));
-        }
+        let filter = filter.parse().map_err(|_| {
+            invalid("PRIMETRADE_LOG", &"it is a level (error, warn, info, debug, trace, off), or as in RUST_LOG")
+        })?;
         let json = match source.text("PRIMETRADE_LOG_FORMAT")?.as_deref() {
             None | Some("text") => false,
             Some("json") => true,

@@ -27,6 +27,8 @@ pub mod context;
 /// Who asks: bearer tokens verified, cached, revoked.
 pub mod auth;
 
+mod ed25519;
+
 /// Opaque authenticated strings: consistency tokens, cursors, keys derived from the one secret.
 pub mod token;
 

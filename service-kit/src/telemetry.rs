@@ -9,12 +9,13 @@ use std::time::Duration;
 use crate::database::Pool;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::Log;
 use crate::context::{self, RequestContext};
@@ -34,9 +35,6 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Why logs or metrics could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be read.
-    #[error("PRIMETRADE_LOG: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
     /// Somebody has set up logs already.
     #[error("logs are set up already: {0}")]
     Logs(#[from] tracing_subscriber::util::TryInitError),
@@ -51,12 +49,12 @@ pub enum TelemetryError {
 /// Sends logs to standard error, as text or one JSON object a line.
 ///
 /// # Errors
-/// When the filter cannot be read or logs are set up already.
+/// When logs are set up already.
 pub fn init_logs(log: &Log) -> Result<(), TelemetryError> {
-    let mut filter = EnvFilter::try_new(&log.filter)?;
-    if !log.filter.contains("sqlx") {
+    let mut filter = log.filter.clone();
+    if filter.iter().all(|(target, _)| !target.starts_with("sqlx")) {
         // "schema already exists, skipping", at every start
-        filter = filter.add_directive("sqlx::postgres::notice=warn".parse()?);
+        filter = filter.with_target("sqlx::postgres::notice", LevelFilter::WARN);
     }
     let registry = tracing_subscriber::registry().with(filter);
     if log.json {
