@@ -16,12 +16,12 @@ RUN apt-get update && apt-get install -y --no-install-recommends libssl-dev pkg-
 WORKDIR /build
 ENV SQLX_OFFLINE=true
 COPY --from=sources /skeleton .
-RUN cargo build --release --locked -p primetrade -p command-api -p query-api -p projector
+RUN cargo build --profile dist --locked -p primetrade -p command-api -p query-api -p projector
 COPY . .
 # newer than the empty ones
 RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked -p primetrade -p command-api -p query-api -p projector \
-    && mkdir /programs && cp target/release/primetrade target/release/command-api target/release/query-api target/release/projector /programs
+    && cargo build --profile dist --locked -p primetrade -p command-api -p query-api -p projector \
+    && mkdir /programs && cp target/dist/primetrade target/dist/command-api target/dist/query-api target/dist/projector /programs
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 && rm -rf /var/lib/apt/lists/* \

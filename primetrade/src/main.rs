@@ -56,6 +56,8 @@ use service_kit::telemetry::{self, TelemetryError};
 use service_kit::token::RootSecret;
 use service_kit::traces;
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
 
 use crate::cli::{Brief, Cli, Command, Import};
 use crate::data_dir::{DataDir, DataDirError};
@@ -206,7 +208,7 @@ fn check_data_dir(settings: &Settings, command: &Command) -> Result<(), DataDirE
 fn in_runtime(settings: Settings, command: Command) -> Result<Report, Failure> {
     let mut log = settings.log.clone();
     if !matches!(command, Command::Serve { .. }) && settings.source.origin("PRIMETRADE_LOG") == Origin::Default {
-        "warn".clone_into(&mut log.filter);
+        log.filter = Targets::new().with_default(Level::WARN);
     }
     telemetry::init_logs(&log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Setup)?;

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_and_the_readme_name_every_variable() {
+    fn the_example_and_the_docs_name_every_variable() {
         let there_are: BTreeSet<&str> = VARIABLES.iter().chain(&OWN_VARIABLES).map(|variable| variable.name).collect();
         let example = include_str!("../../.env.example").lines();
         let example = example.filter_map(|line| line.trim_start_matches('#').split_once('=')).map(|(name, _)| name);
@@ -231,12 +231,13 @@ mod tests {
         let example = example.filter(|name| !name.contains(' ') && !of_compose_alone.contains(name));
         assert_eq!(example.collect::<BTreeSet<_>>(), there_are);
         // of its tables the first column
-        let readme =
-            include_str!("../../README.md").lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
-        let readme = readme
+        let documented = include_str!("../../docs/configuration.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+        let documented = documented
             .flat_map(|cell| cell.split('`'))
             .filter(|name| name.contains("PRIMETRADE_") || name.starts_with("OTEL_"));
-        assert_eq!(readme.collect::<BTreeSet<_>>(), there_are);
+        assert_eq!(documented.collect::<BTreeSet<_>>(), there_are);
     }
 
     #[test]

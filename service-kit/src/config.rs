@@ -604,7 +604,7 @@ fn is_host_and_port(text: &str) -> bool {
 }
 
 /// How logs are written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// Which levels of which targets: `info`, or `warn,event_store=debug`.
     pub filter: Targets,
