@@ -284,7 +284,7 @@ mod tests {
         let url = [("PRIMETRADE_DATABASE_URL", "postgres://me:hidden@db:5432/x")];
         assert_eq!(of(&url, "PRIMETRADE_READ_DATABASE_URL"), default("postgres://db:5432/x"));
         // And they are those that are read.
-        assert_eq!(Log::read(&Source::default()).unwrap().filter, of(&[], "PRIMETRADE_LOG").0);
+        assert_eq!(Log::read(&Source::default()).unwrap().filter.to_string(), of(&[], "PRIMETRADE_LOG").0);
         assert_eq!(read(&[]).unwrap().data_dir.to_str(), Some(&*of(&[], "PRIMETRADE_DATA_DIR").0));
     }
 
