@@ -2,15 +2,15 @@
 
 use std::io::Write as _;
 
+use access::token::Sealer;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use domain::{OwnerId, TaskId};
+use http_api::headers::{CONSISTENCY_TOKEN, IDEMPOTENT_REPLAYED, version_etag};
+use http_api::openapi::{EXAMPLE_ID, whole};
 use serde_json::{Value, json};
-use service_kit::headers::{CONSISTENCY_TOKEN, IDEMPOTENT_REPLAYED, version_etag};
-use service_kit::openapi::{EXAMPLE_ID, whole};
-use service_kit::token::Sealer;
 use uuid::Uuid;
 
 use crate::execute::Accepted;

@@ -1,19 +1,20 @@
 //! What stands around a command: who asks, under which key and condition.
 
+use http_api::account::Account;
 use std::sync::Arc;
 
+use access::Principal;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
 use domain::{Actor, ActorType, CommandId, TaskCommand, TaskId};
-use service_kit::auth::Principal;
-use service_kit::body::{BODY_BYTES_MAX, read_body, require_media_type};
-use service_kit::context::RequestContext;
-use service_kit::headers::{IdempotencyKey, IfMatch};
-use service_kit::problem::{Problem, ProblemCode};
-use service_kit::query::NoQuery;
+use http_api::body::{BODY_BYTES_MAX, read_body, require_media_type};
+use http_api::headers::{IdempotencyKey, IfMatch};
+use http_api::problem::{Problem, ProblemCode};
+use http_api::query::NoQuery;
+use process::context::RequestContext;
 use uuid::Uuid;
 
 use crate::execute::{Caller, Expected, Identity, Item};
@@ -34,7 +35,7 @@ impl<S: Sync> FromRequestParts<S> for Attempt {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let principal = Principal::from_request_parts(parts, state).await?;
+        let Account(principal) = Account::from_request_parts(parts, state).await?;
         NoQuery::from_request_parts(parts, state).await?;
         Ok(Self {
             principal,
@@ -145,7 +146,7 @@ fn parse(text: &[u8]) -> Result<Json<'_>, Problem> {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
-    use service_kit::headers::IDEMPOTENCY_KEY;
+    use http_api::headers::IDEMPOTENCY_KEY;
 
     use super::*;
 

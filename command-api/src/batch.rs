@@ -9,16 +9,15 @@ use axum::response::Response;
 use bytes::Bytes;
 use domain::{CommandId, OwnerId, TaskId};
 use event_store::{AppendError, BatchAnswer, CommandOrigin, DecidedCommand, EventStore, StreamAppend};
+use http_api::body::{BATCH_BYTES_MAX, read_body, require_media_type};
+use http_api::openapi::{EXAMPLE_ID, Operation, count, reference, whole};
+use http_api::problem::{Problem, ProblemCode};
 use metrics::{counter, histogram};
+use process::budget::Reservation;
+use process::clock::new_id;
+use process::context::without_permit;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service_kit::body::{BATCH_BYTES_MAX, read_body, require_media_type};
-use service_kit::clock::new_id;
-use service_kit::context::waiting;
-use service_kit::load::turned_away;
-use service_kit::openapi::{EXAMPLE_ID, Operation, count, reference, whole};
-use service_kit::problem::{Problem, ProblemCode};
-use service_kit::shares::Share;
 use sha2::{Digest, Sha256};
 use tokio::task::yield_now;
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -109,9 +108,9 @@ pub(crate) async fn batch(
 }
 
 /// Waits for a turn among the batches.
-async fn turn(api: &CommandApi, owner: OwnerId) -> Result<Share<OwnerId>, Problem> {
+async fn turn(api: &CommandApi, owner: OwnerId) -> Result<Reservation<OwnerId>, Problem> {
     let taken = timeout(Duration::from_millis(TURN_WAIT_MS_MAX), api.batches.take(owner, 1));
-    waiting(taken).await.map_err(|_| turned_away())
+    without_permit(taken).await.map_err(|_| Problem::overloaded())
 }
 
 pub(crate) fn described() -> Operation {
@@ -235,7 +234,7 @@ impl Lease<'_> {
             if Instant::now() >= deadline {
                 return Err(in_flight());
             }
-            waiting(sleep(Duration::from_millis(EQUAL_LOOK_MS))).await;
+            without_permit(sleep(Duration::from_millis(EQUAL_LOOK_MS))).await;
         }
     }
 

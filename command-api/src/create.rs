@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::{Description, NewTask, Priority, Tags, TaskCommand, TaskId, Time, Title, parse_time};
+use http_api::openapi::{EXAMPLE_ID, Operation, reference};
+use http_api::problem::{Problem, ProblemCode};
+use process::clock;
 use serde_json::{Value, json};
-use service_kit::clock;
-use service_kit::openapi::{EXAMPLE_ID, Operation, reference};
-use service_kit::problem::{Problem, ProblemCode};
 
 use crate::attempt::{Attempt, JsonText};
 use crate::fields::{self, Mistakes};

@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::{TaskCommand, TaskId};
-use service_kit::body::EmptyBody;
-use service_kit::openapi::Operation;
-use service_kit::problem::Problem;
-use service_kit::query::PathId;
+use http_api::body::EmptyBody;
+use http_api::openapi::Operation;
+use http_api::problem::Problem;
+use http_api::query::PathId;
 
 use crate::attempt::Attempt;
 use crate::{CommandApi, answer, change};

@@ -19,10 +19,10 @@ use event_store::{
 };
 use futures_util::StreamExt;
 use metrics::counter;
+use process::clock::{self, new_id};
+use process::context;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use service_kit::clock::{self, new_id};
-use service_kit::context;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
@@ -634,7 +634,7 @@ impl Turns {
                     let wait_max = Duration::from_millis(TURN_WAIT_MS_MAX);
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + wait_max);
                     let turn = timeout_at(deadline, lock.turn.lock());
-                    context::waiting(turn).await.map_err(|_| {
+                    context::without_permit(turn).await.map_err(|_| {
                         let taken_for = lock.taken_for.load(Ordering::Relaxed);
                         if same_lock.contains(&taken_for) { Busy::Equal } else { Busy::Other }
                     })?

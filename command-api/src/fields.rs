@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use domain::{Invalid, Tag, Tags};
-use service_kit::problem::{FieldError, Problem, ProblemCode};
-use service_kit::query::parse_uuid;
+use http_api::problem::{FieldError, Problem, ProblemCode};
+use http_api::query::parse_uuid;
 use uuid::Uuid;
 
 use crate::json::Json;

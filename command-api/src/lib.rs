@@ -1,6 +1,6 @@
 //! Commands over HTTP: everything that writes tasks. Reads in this order.
 
-// what is to be told goes by service_kit::stderr, or is a command's result
+// what is to be told goes by process::stderr, or is a command's result
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 /// The one place that knows every refusal's problem.
@@ -54,15 +54,15 @@ mod split;
 /// The answer to what was accepted.
 mod answer;
 
+use access::token::Sealer;
 use axum::Router;
 use domain::OwnerId;
 use event_store::{EventStore, Room};
+use http_api::openapi::{Described, Operation, Routes, Tag};
+use http_api::problem::{Problem, ProblemCode};
 use metrics::counter;
-use service_kit::health::Check;
-use service_kit::openapi::{Described, Operation, Routes, Tag};
-use service_kit::problem::{Problem, ProblemCode};
-use service_kit::shares::Shares;
-use service_kit::token::Sealer;
+use process::budget::Budget;
+use process::health::Check;
 
 use crate::answer::Answer;
 use crate::attempt::Attempt;
@@ -75,7 +75,7 @@ pub struct CommandApi {
     executor: Executor,
     sealer: Sealer,
     /// Turns of batches.
-    batches: Shares<OwnerId>,
+    batches: Budget<OwnerId>,
 }
 
 impl CommandApi {
@@ -85,7 +85,7 @@ impl CommandApi {
         Self {
             executor: Executor::new(store),
             sealer,
-            batches: Shares::new(batch::AT_ONCE_MAX, batch::AT_ONCE_EACH_MAX),
+            batches: Budget::new(batch::AT_ONCE_MAX, batch::AT_ONCE_EACH_MAX),
         }
     }
 

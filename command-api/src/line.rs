@@ -2,10 +2,10 @@
 //! "expected_version"?, …}`.
 
 use domain::{CommandId, Invalid, TaskCommand, TaskId, TaskPatch, Time, parse_time};
+use http_api::body::BODY_BYTES_MAX;
+use http_api::openapi::EXAMPLE_ID;
+use http_api::problem::{Problem, ProblemCode};
 use serde_json::{Value, json};
-use service_kit::body::BODY_BYTES_MAX;
-use service_kit::openapi::EXAMPLE_ID;
-use service_kit::problem::{Problem, ProblemCode};
 use uuid::Uuid;
 
 use crate::create::{self, Draft};

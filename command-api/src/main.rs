@@ -2,17 +2,18 @@
 
 use std::process::ExitCode;
 
+use access::token::Sealer;
+use backends::database::{self, Use, await_schema};
 use command_api::CommandApi;
 use command_api::relay::{Relay, RelayLag};
 use event_store::EventStore;
 use futures_util::FutureExt;
+use http_api::documents;
 use identity::Identity;
 use messaging::KafkaSettings;
-use service_kit::database::{self, Use, await_schema};
-use service_kit::documents;
-use service_kit::health::{Check, Health, Lag};
-use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting, all_of};
-use service_kit::token::Sealer;
+use process::background::all_of;
+use process::health::{Check, Health, Lag};
+use service::{Built, DEPENDENCY_WAIT, StartError, Starting};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -110,7 +111,7 @@ fn relay_check(lag: &RelayLag) -> Check {
 mod tests {
     use std::time::Duration;
 
-    use service_kit::health::CheckState::{self, Degraded, Ok};
+    use process::health::CheckState::{self, Degraded, Ok};
 
     use super::*;
 

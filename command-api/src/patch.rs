@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::{Description, Priority, Tags, TaskCommand, TaskId, TaskPatch, Title, parse_time};
+use http_api::openapi::{Operation, reference};
+use http_api::problem::{Problem, ProblemCode};
+use http_api::query::PathId;
 use serde_json::{Value, json};
-use service_kit::openapi::{Operation, reference};
-use service_kit::problem::{Problem, ProblemCode};
-use service_kit::query::PathId;
 
 use crate::attempt::{Attempt, PatchText};
 use crate::fields::{self, Mistakes};

@@ -2,7 +2,7 @@
 //! decides its status.
 
 use domain::Refusal;
-use service_kit::problem::{Problem, ProblemCode};
+use http_api::problem::{Problem, ProblemCode};
 
 use crate::execute::Refused;
 

@@ -2,8 +2,8 @@
 //! title that has something to see, a day that exists) is said by the answer.
 
 use domain::{DESCRIPTION_CHARACTERS_MAX, Priority, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX};
+use http_api::openapi::EXAMPLE_ID;
 use serde_json::{Value, json};
-use service_kit::openapi::EXAMPLE_ID;
 
 /// What is to be done.
 pub(crate) fn title() -> Value {

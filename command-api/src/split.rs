@@ -2,9 +2,9 @@
 //! surrogate, NUL, a wrong type) fails alone. Only a body that is not the list it should be fails as a whole.
 
 use bytes::Bytes;
+use http_api::problem::{Problem, ProblemCode};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use service_kit::problem::{Problem, ProblemCode};
 
 use crate::fields::Mistakes;
 

@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::{TaskCommand, TaskId};
-use service_kit::body::EmptyBody;
-use service_kit::openapi::{Operation, reference};
-use service_kit::problem::{Problem, ProblemCode};
-use service_kit::query::PathId;
+use http_api::body::EmptyBody;
+use http_api::openapi::{Operation, reference};
+use http_api::problem::{Problem, ProblemCode};
+use http_api::query::PathId;
 
 use crate::attempt::Attempt;
 use crate::{CommandApi, answer, change};

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
+use access::Role;
+use access::token::RootSecret;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request};
+use backends::database::{self, Pool};
+use backends::redis::{Entry, Redis};
+use http_api::edge::{Edge, edge};
 use http_body_util::BodyExt;
 use identity::{AccountChange, Email, Identity};
 use serde_json::{Value, json};
-use service_kit::auth::Role;
-use service_kit::database::{self, Pool};
-use service_kit::redis::{Entry, Redis};
-use service_kit::server::{Edge, edge};
-use service_kit::token::RootSecret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use system_tests::redis::Redis as Server;

@@ -1,7 +1,7 @@
 //! `docs/asyncapi.yaml` beside what is really sent: a message of every type, made by commands, published by the relay,
 //! read from Kafka as bytes (TEST_KAFKA_BROKERS).
 
-use service_kit::database::{self, Pool};
+use backends::database::{self, Pool};
 use sqlx::postgres::PgConnectOptions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use serde_json::{Map, Value, json};
-use service_kit::config::Source;
+use settings::Source;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -126,7 +126,7 @@ async fn what_is_sent_is_what_the_document_says(pool: PgPool) {
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
             history: false,
         };
-        let (executor, task_id) = (Executor::new(store.clone()), TaskId(service_kit::clock::new_id()));
+        let (executor, task_id) = (Executor::new(store.clone()), TaskId(process::clock::new_id()));
         for command in commands() {
             let item = Item { task_id, command, identity: None, expected: Expected::Nothing, occurred_at: None };
             executor.execute(&caller, item).await.expect("accepted");

@@ -1,6 +1,6 @@
 //! The executor on a real Postgres: several copies with caches of their own, equal commands at once, collisions.
 
-use service_kit::database::{self, Pool};
+use backends::database::{self, Pool};
 use sqlx::postgres::PgConnectOptions;
 use std::collections::HashSet;
 

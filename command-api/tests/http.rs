@@ -1,10 +1,12 @@
 //! Everything under "Commands" of the HTTP contract, through the whole router, on a real Postgres.
 
-use service_kit::database::{self, Pool};
+use backends::database::{self, Pool};
 use sqlx::postgres::PgConnectOptions;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::token::{RootSecret, Sealer};
+use access::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, RETRY_AFTER};
@@ -14,13 +16,11 @@ use domain::OwnerId;
 use ed25519_dalek::SigningKey;
 use event_store::EventStore;
 use futures_util::future::join_all;
+use http_api::edge::{Edge, edge};
 use http_body_util::BodyExt;
+use process::clock;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use service_kit::auth::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
-use service_kit::clock;
-use service_kit::server::{self, Edge};
-use service_kit::token::{RootSecret, Sealer};
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -88,7 +88,7 @@ impl Client {
         let secret = RootSecret::new(SecretString::from("0123456789abcdef0123456789abcdef")).unwrap();
         let sealer = Sealer::new(&secret);
         let router = command_api::router(CommandApi::new(store, sealer.clone()));
-        let router = server::edge(router, Edge { verifier: Some(verifier), ..Edge::default() });
+        let router = edge(router, Edge { verifier: Some(verifier), ..Edge::default() });
         Self { router, sealer, key, owner: OwnerId(Uuid::nil()), token: String::new() }.account()
     }
 

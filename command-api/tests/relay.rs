@@ -1,7 +1,7 @@
 //! The relay on a real Postgres and a real Kafka (TEST_KAFKA_BROKERS): whatever breaks, the topic has every event, the
 //! first time in order, each with the position of the one before it.
 
-use service_kit::database::{self, Pool};
+use backends::database::{self, Pool};
 use sqlx::postgres::PgConnectOptions;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
-use service_kit::config::Source;
+use settings::Source;
 use sqlx::PgPool;
 use system_tests::kafka::Kafka;
 use system_tests::wait::until;
@@ -171,7 +171,7 @@ fn three_events(owner: OwnerId) -> StreamAppend {
     for command in [TaskCommand::Create(Box::new(new)), TaskCommand::Patch(Box::new(rename)), TaskCommand::Start] {
         for event in decide(&state, &command).expect("allowed") {
             state = evolve(state, &event);
-            events.push(NewEvent { event_id: service_kit::clock::new_id(), occurred_at: now, event });
+            events.push(NewEvent { event_id: process::clock::new_id(), occurred_at: now, event });
         }
     }
     StreamAppend {

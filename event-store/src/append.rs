@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backends::database::Pool;
 use domain::{Actor, CommandId, OwnerId, TaskEvent, TaskId, Time, encode};
 use metrics::{counter, gauge, histogram};
-use service_kit::database::Pool;
-use service_kit::outage::Outage;
+use process::outage::Outage;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use service_kit::database::{AGE_S_MAX, Address, Pool};
+use backends::database::{AGE_S_MAX, Address, Pool};
 use sqlx::PgConnection;
 use tokio::time::{Instant, timeout};
 

@@ -23,7 +23,7 @@ mod connection;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use service_kit::database::Pool;
+use backends::database::Pool;
 use sqlx::migrate::{MigrateError, Migrator};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use service_kit::database::Pool;
+use backends::database::Pool;
 use sqlx::Connection;
 use uuid::Uuid;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use backends::database::Pool;
 use domain::{OwnerId, StoredEvent, TaskId, Time};
-use service_kit::database::Pool;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::error;

@@ -1,6 +1,6 @@
 //! The append path on a real Postgres: what is promised of positions, versions, command ids and retries.
 
-use service_kit::database::{self, Pool};
+use backends::database::{self, Pool};
 use sqlx::postgres::PgConnectOptions;
 use std::collections::HashSet;
 use std::sync::Arc;

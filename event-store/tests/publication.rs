@@ -1,6 +1,6 @@
 //! Lease and cursor of the relay on a real Postgres: one holder at a time, and nothing moves but under its epoch.
 
-use service_kit::database::{self, Pool};
+use backends::database::{self, Pool};
 use sqlx::postgres::PgConnectOptions;
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use access::Role;
+use backends::database::Pool;
 use domain::{OwnerId, Time};
-use service_kit::auth::Role;
-use service_kit::clock;
-use service_kit::context::RequestContext;
-use service_kit::database::Pool;
+use process::clock;
+use process::context::RequestContext;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 

@@ -7,14 +7,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use access::admin_acts::{self, AdminAct};
+use backends::database::Pool;
+use backends::database::in_time;
 use domain::{OwnerId, Time};
 use metrics::counter;
-use service_kit::admin_acts::{self, AdminAct};
-use service_kit::clock;
-use service_kit::context::RequestContext;
-use service_kit::database::Pool;
-use service_kit::database::in_time;
-use service_kit::outage::Outage;
+use process::clock;
+use process::context::RequestContext;
+use process::outage::Outage;
 use sqlx::PgConnection;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;

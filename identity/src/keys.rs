@@ -3,16 +3,16 @@
 //! The first copy that starts makes one. [`rotate`] adds another, which is shown in JWKS at once and signs a little later,
 //! when every verifier has seen it; the old one is shown until the last token that it signed has expired.
 
+use access::Keys;
+use access::installation::Installation;
+use access::token::RootSecret;
+use backends::database::Pool;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use ed25519_dalek::SigningKey;
 use serde::Serialize;
-use service_kit::auth::Keys;
-use service_kit::database::Pool;
-use service_kit::installation::Installation;
-use service_kit::token::RootSecret;
 use uuid::Uuid;
 
 use crate::audit::{Act, Entry};

@@ -34,7 +34,7 @@ pub use sessions::Tokens;
 pub use values::{Email, Name, Password};
 pub use watching::Identity;
 
-use service_kit::database::Pool;
+use backends::database::Pool;
 use sqlx::migrate::{MigrateError, Migrator};
 
 /// Creates or upgrades the schema `identity`.

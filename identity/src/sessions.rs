@@ -7,14 +7,14 @@
 
 use std::time::{Duration, Instant};
 
+use access::token::RootSecret;
+use access::{AUDIENCE, Claims, ISSUER, Role};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::{OwnerId, Time};
 use hmac::{Hmac, Mac};
+use process::clock;
 use secrecy::SecretString;
-use service_kit::auth::{AUDIENCE, Claims, ISSUER, Role};
-use service_kit::clock;
-use service_kit::token::RootSecret;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -176,7 +176,7 @@ impl Identity {
                 Entry::of(Act::SessionRefreshed).account(OwnerId(account.id)).by_itself().session(sent.session);
             refreshed.write(&mut transaction).await?;
             transaction.commit().await?;
-            service_kit::context::waiting(tokio::time::sleep(ANSWER_HELD)).await;
+            process::context::without_permit(tokio::time::sleep(ANSWER_HELD)).await;
             let subject = Subject {
                 owner: OwnerId(account.id),
                 session: sent.session,

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use access::ended_sessions;
+use access::installation::Installation;
+use access::token::{RootSecret, Sealer};
+use access::{Keys, Revoked, Verifier};
+use backends::database::Pool;
+use backends::database::in_time;
 use domain::OwnerId;
-use service_kit::auth::{Keys, Revoked, Verifier};
-use service_kit::database::Pool;
-use service_kit::database::in_time;
-use service_kit::health::Check;
-use service_kit::installation::Installation;
-use service_kit::outage::Outage;
-use service_kit::revocations;
-use service_kit::token::{RootSecret, Sealer};
+use process::health::Check;
+use process::outage::Outage;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -118,7 +118,7 @@ impl Identity {
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let known_for = Duration::from_secs(u64::from(ACCESS_TOKEN_LIFETIME_S.unsigned_abs()) + CLOCKS_DIFFER_S);
-        revocations::publish(read_pool, self.0.revoked.subscribe(), known_for, shutdown)
+        ended_sessions::publish(read_pool, self.0.revoked.subscribe(), known_for, shutdown)
     }
 
     /// Fetches what admins did at the services without this database, by way of the read database, until `shutdown`.

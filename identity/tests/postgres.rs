@@ -3,15 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use access::token::RootSecret;
+use access::{Principal, Role};
+use backends::database::{self, Pool};
 use identity::audit::{self, Act, Actor, Class, Filter};
 use identity::{
     AccountChange, Accounts, Email, Identity, IdentityError, Name, NewAccount, Password, StartError, Tokens,
 };
+use process::context::RequestContext;
 use secrecy::ExposeSecret;
-use service_kit::auth::{Principal, Role};
-use service_kit::context::RequestContext;
-use service_kit::database::{self, Pool};
-use service_kit::token::RootSecret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio_util::sync::CancellationToken;
@@ -593,7 +593,7 @@ async fn an_audit_event_names_the_request_and_its_account() {
     assert_eq!((event.actor, event.account), (Actor::Account(account.id), Some(account.id)));
     assert_eq!((event.session, event.trace_id.as_deref()), (Some(session), Some(&*trace_id)));
     assert_eq!(event.client, Some(client));
-    let age = service_kit::clock::now() - event.occurred_at;
+    let age = process::clock::now() - event.occurred_at;
     assert!(age.num_seconds().abs() < 60, "{age}");
     database.drop().await;
 }

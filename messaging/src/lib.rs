@@ -22,6 +22,6 @@ mod log;
 
 pub use rdkafka::error::KafkaError;
 
+pub use crate::settings::KafkaSettings;
 pub use message::{Message, Unreadable};
 pub use partition::partition_of;
-pub use settings::KafkaSettings;

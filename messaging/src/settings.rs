@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use rdkafka::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
-use service_kit::config::{ConfigError, KAFKA_PARTITIONS_MAX, KAFKA_REPLICATION_MAX, Source, invalid};
+use settings::kafka::{PARTITIONS_MAX, REPLICATION_MAX};
+use settings::{ConfigError, Source, invalid};
 
 const TOPIC_LENGTH_MAX: usize = 249;
 
@@ -73,8 +74,8 @@ impl KafkaSettings {
                 &"letters, digits, dots, hyphens and underscores, at most 249 of them",
             ));
         }
-        let replication = source.count("PRIMETRADE_KAFKA_REPLICATION", 1, KAFKA_REPLICATION_MAX)?;
-        let min_insync_replicas = source.count("PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS", 1, KAFKA_REPLICATION_MAX)?;
+        let replication = source.count("PRIMETRADE_KAFKA_REPLICATION", 1, REPLICATION_MAX)?;
+        let min_insync_replicas = source.count("PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS", 1, REPLICATION_MAX)?;
         if min_insync_replicas > replication {
             return Err(invalid(
                 "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS",
@@ -89,7 +90,7 @@ impl KafkaSettings {
         Ok(Some(Self {
             brokers,
             topic,
-            partitions: source.count("PRIMETRADE_KAFKA_PARTITIONS", 12, KAFKA_PARTITIONS_MAX)?,
+            partitions: source.count("PRIMETRADE_KAFKA_PARTITIONS", 12, PARTITIONS_MAX)?,
             replication,
             min_insync_replicas,
             compression,
@@ -275,7 +276,7 @@ mod tests {
                 for value in values {
                     let pair = [(name, *value)];
                     assert_eq!(read(&pair).is_ok(), is_good, "{name}={value}");
-                    let forms = service_kit::config::check_forms(&Source::from_pairs(pair));
+                    let forms = settings::kafka::check_forms(&Source::from_pairs(pair));
                     assert_eq!(forms.is_ok(), is_good, "{name}={value}");
                 }
             }
@@ -289,7 +290,7 @@ mod tests {
         let names: Vec<_> = code.split('"').filter(|text| text.starts_with("PRIMETRADE_KAFKA_")).collect();
         assert!(names.len() >= 12, "{names:?}");
         for name in names {
-            let known = service_kit::config::VARIABLES.iter().find(|variable| variable.name == name);
+            let known = settings::VARIABLES.iter().find(|variable| variable.name == name);
             assert_eq!(known.map(|v| v.secret), Some(name.ends_with("PASSWORD")), "{name}");
         }
     }

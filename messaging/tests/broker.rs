@@ -14,7 +14,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
-use service_kit::config::Source;
+use settings::Source;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 

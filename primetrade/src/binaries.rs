@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use service_kit::database::MAJOR_MIN;
+use backends::database::MAJOR_MIN;
 
 use crate::postgres::PostgresError;
 

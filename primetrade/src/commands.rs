@@ -6,15 +6,15 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
+use access::Role;
+use access::token::RootSecret;
 use command_api::execute::Executor;
 use domain::format_time;
 use event_store::{EventStore, Publication, TailReader};
 use identity::{Account, AccountChange, Accounts, Email, IdentityError, Name, NewAccount, Password};
+use process::stderr;
 use projector::rebuild;
 use serde_json::{Value, json};
-use service_kit::auth::Role;
-use service_kit::stderr;
-use service_kit::token::RootSecret;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{self, Format};

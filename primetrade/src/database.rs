@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use backends::database::DatabaseUrls;
+use backends::database::{self, Address, DatabaseError, Pool, Use, pool};
 use secrecy::{ExposeSecret, SecretString};
-use service_kit::config::DatabaseUrls;
-use service_kit::database::{self, Address, DatabaseError, Pool, Use, pool};
 
 use crate::data_dir::DataDir;
 use crate::postgres::{PostgresError, Private};

@@ -4,12 +4,12 @@
 //! 4: the read models equal the fold of the log. And whether something lies in the future. Each look is one statement over a bounded range (but for one that
 //! groups by command id inside of Postgres), so no snapshot is held open for long and no memory grows with the log.
 
+use backends::database::Pool;
 use chrono::TimeDelta;
 use domain::{Time, format_time};
 use event_store::TailReader;
+use process::clock;
 use projector::rebuild::{self, RebuildError};
-use service_kit::clock;
-use service_kit::database::Pool;
 use uuid::Uuid;
 
 use crate::database::Databases;

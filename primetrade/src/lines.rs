@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use service_kit::body::BODY_BYTES_MAX;
+use http_api::body::BODY_BYTES_MAX;
 
 /// How long a line or record may be, in bytes: as long as one command.
 pub const LINE_BYTES_MAX: usize = BODY_BYTES_MAX;

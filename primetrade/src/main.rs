@@ -1,6 +1,6 @@
 //! `primetrade`: the whole of PrimeTrade in one process, and the operator's command line.
 
-// what is to be told goes by service_kit::stderr, or is a command's result
+// what is to be told goes by process::stderr, or is a command's result
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 /// Postgres' programs on this machine.
@@ -41,20 +41,20 @@ mod settings;
 /// A file that is written whole or not at all.
 mod written_file;
 
+use process::logs::{self, LogsError};
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ::settings::{ConfigError, Origin};
+use access::token::RootSecret;
+use backends::database::DatabaseError;
+use process::arguments;
+use process::interrupt::Interrupt;
+use process::stderr;
+use process::traces::{self, TracesError};
 use secrecy::SecretString;
-use service_kit::arguments;
-use service_kit::config::{ConfigError, Origin};
-use service_kit::database::DatabaseError;
-use service_kit::interrupt::Interrupt;
-use service_kit::listeners::{ListenError, Listeners};
-use service_kit::stderr;
-use service_kit::telemetry::{self, TelemetryError};
-use service_kit::token::RootSecret;
-use service_kit::traces;
+use service::{ListenError, Listeners};
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -90,7 +90,9 @@ enum Failure {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     #[error(transparent)]
-    Telemetry(#[from] TelemetryError),
+    Logs(#[from] LogsError),
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
@@ -210,7 +212,7 @@ fn in_runtime(settings: Settings, command: Command) -> Result<Report, Failure> {
     if !matches!(command, Command::Serve { .. }) && settings.source.origin("PRIMETRADE_LOG") == Origin::Default {
         log.filter = Targets::new().with_default(Level::WARN);
     }
-    telemetry::init_logs(&log)?;
+    logs::init(&log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Setup)?;
     let outcome = runtime.block_on(run(settings, command));
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -228,7 +230,7 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
     let interrupt = Interrupt::listen().map_err(Failure::Setup)?;
     let is_server = matches!(command, Command::Serve { .. });
     let _traces = match is_server {
-        true => traces::from(&settings.source, "primetrade").map_err(TelemetryError::from)?,
+        true => traces::from(&settings.source, "primetrade")?,
         false => None,
     };
     let task = match command {

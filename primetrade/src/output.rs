@@ -5,8 +5,8 @@ use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use process::stderr;
 use serde_json::Value;
-use service_kit::stderr;
 
 /// A bar is shown for what takes longer than this.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);

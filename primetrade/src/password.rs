@@ -2,8 +2,8 @@
 
 use std::io::{self, BufRead, IsTerminal, Read};
 
+use process::stderr;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-use service_kit::stderr;
 use tokio::sync::oneshot;
 
 const PASSWORD_BYTES_MAX: u64 = 4 << 10;

@@ -20,8 +20,8 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions, Connection};
 
-use service_kit::database::{MAJOR_MIN, sql_state};
-use service_kit::health::{Check, CheckState};
+use backends::database::{MAJOR_MIN, sql_state};
+use process::health::{Check, CheckState};
 use tokio::sync::watch;
 
 use crate::binaries::Binaries;

@@ -8,9 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
+use process::interrupt::Interrupt;
+use process::stderr;
 use rustix::process::{Pid, Signal, kill_process};
-use service_kit::interrupt::Interrupt;
-use service_kit::stderr;
 
 use crate::data_dir::{self, OWN_ENTRIES};
 use crate::written_file::WrittenFile;

@@ -1,6 +1,7 @@
 //! Export and import together, on a real Postgres: random histories go back into their own account without effect, and
 //! come back where they, or parts of them, are missing.
 
+use backends::database::{self, Pool};
 use command_api::execute::{Caller, Executor, Expected, Identity, Item};
 use domain::{
     Actor, ActorType, CommandId, Description, NewTask, OwnerId, Priority, Tag, Tags, TaskCommand, TaskId, TaskPatch,
@@ -10,7 +11,6 @@ use event_store::{EventStore, TailReader};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use service_kit::database::{self, Pool};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;

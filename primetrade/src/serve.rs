@@ -3,20 +3,20 @@
 use std::io;
 use std::time::Duration;
 
+use access::token::{RootSecret, Sealer};
+use backends::database::{Address, Pool};
 use command_api::CommandApi;
 use event_store::{EventStore, Room};
 use futures_util::FutureExt;
+use http_api::documents;
+use http_api::edge::EdgeSettings;
 use identity::Identity;
+use process::background::{Background, all_of};
+use process::health::Health;
+use process::prometheus::{self, MetricsError};
 use projector::{AdminApi, Projector};
 use query_api::{QueryApi, Replica, Sources};
-use service_kit::database::{Address, Pool};
-use service_kit::documents;
-use service_kit::health::Health;
-use service_kit::listeners::{Answers, Listeners};
-use service_kit::server::EdgeSettings;
-use service_kit::service::{Background, all_of};
-use service_kit::telemetry::{self, TelemetryError};
-use service_kit::token::{RootSecret, Sealer};
+use service::{Answers, Listeners};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Databases;
@@ -40,7 +40,7 @@ pub enum ServeError {
     Projector(#[from] projector::StartError),
     /// Metrics.
     #[error(transparent)]
-    Telemetry(#[from] TelemetryError),
+    Metrics(#[from] MetricsError),
     /// The private Postgres is beyond help.
     #[error(transparent)]
     Postgres(#[from] PostgresError),
@@ -107,7 +107,7 @@ pub async fn run(
         .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, closing.clone())))
         .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)))
         .merge(documents::router());
-    let answers = Answers { api, edge, health, metrics: telemetry::metrics()?, closing };
+    let answers = Answers { api, edge, health, metrics: prometheus::recorder()?, closing };
 
     background.spawn("event store's appender", all_of(appenders, stop.clone()));
     background.spawn("watch over keys and sessions", identity_task.map(drop));
@@ -145,7 +145,7 @@ fn watched(databases: &Databases, reads: &Pool, projector: Option<&Projector>) -
     let health = Health::new();
     for (name, pool) in [("event_store", &databases.write), ("read_models", reads)] {
         let pool = pool.clone();
-        health.register(name, move || service_kit::database::check(pool.clone()));
+        health.register(name, move || backends::database::check(pool.clone()));
     }
     if let Some(private) = databases.private() {
         let seen = private.seen();

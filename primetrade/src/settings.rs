@@ -2,13 +2,18 @@
 
 use std::path::PathBuf;
 
+use access::token::RootSecret;
+use backends::database;
+use backends::database::DatabaseUrls;
+use backends::database::{Address, Use};
+use http_api::edge::EdgeSettings;
+use http_server::Tls;
+use process::logs::LogSettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use service_kit::config::{self, ConfigError, DatabaseUrls, Listen, Log, Origin, Source, VARIABLES, Variable};
-use service_kit::database::{Address, Use};
-use service_kit::server::{EdgeSettings, Tls};
-use service_kit::token::RootSecret;
-use service_kit::{database_url, exposure};
+use service::{Listen, check_forms};
+use settings::exposure;
+use settings::{ConfigError, Origin, Source, VARIABLES, Variable, invalid};
 
 use crate::privileges::{FILE_ON_STDIN, HANDED_DOWN};
 
@@ -51,7 +56,7 @@ pub struct Settings {
     /// Who may ask for how much, and who vouches for whom.
     pub edge: EdgeSettings,
     /// What is logged, and how.
-    pub log: Log,
+    pub log: LogSettings,
     /// Where all of them come from.
     pub source: Source,
 }
@@ -104,9 +109,9 @@ impl Settings {
         }
         if databases.write.is_none() && databases.read.is_some() {
             let reason = "it needs PRIMETRADE_DATABASE_URL beside it, since the private PostgreSQL keeps both";
-            return Err(config::invalid("PRIMETRADE_READ_DATABASE_URL", &reason));
+            return Err(invalid("PRIMETRADE_READ_DATABASE_URL", &reason));
         }
-        config::check_forms(&source)?;
+        check_forms(&source)?;
         // A path need not be UTF-8; and after root handed down, it is the one that was given away.
         let data_dir = std::env::var_os(HANDED_DOWN).map(PathBuf::from).or_else(|| flags.data_dir.clone());
         let data_dir = match data_dir {
@@ -117,11 +122,11 @@ impl Settings {
             listen: Listen::read(&source)?,
             data_dir,
             databases,
-            secret: config::root_secret(&source)?,
+            secret: RootSecret::read(&source)?,
             run_as: source.text(RUN_AS)?,
             postgres_bin: source.text(POSTGRES_BIN)?.map(PathBuf::from),
             edge: EdgeSettings::read(&source)?,
-            log: Log::read(&source)?,
+            log: LogSettings::read(&source)?,
             source,
         })
     }
@@ -139,7 +144,7 @@ impl Settings {
     /// # Errors
     /// Names the first such setting.
     pub fn check_exposure(&self) -> Result<(), ConfigError> {
-        exposure::check(&self.source, &self.listen)
+        exposure::check(&self.source, self.listen.address)
     }
 
     /// What was read from files that root may read: for the process that goes on as another user, in variables.
@@ -199,13 +204,13 @@ impl Settings {
 fn check_url(name: &str, url: Option<&SecretString>, for_use: Use) -> Result<(), ConfigError> {
     match url.map(|url| Address::parse(url, for_use)).transpose() {
         Ok(_) => Ok(()),
-        Err(reason) => Err(config::invalid(name, &reason)),
+        Err(reason) => Err(invalid(name, &reason)),
     }
 }
 
 /// Of a URL only where it leads to; of any other secret only that there is one.
 fn untold(value: &str) -> String {
-    database_url::shown(value).unwrap_or_else(|| "(set)".to_owned())
+    database::shown(value).unwrap_or_else(|| "(set)".to_owned())
 }
 
 #[cfg(test)]
@@ -284,7 +289,7 @@ mod tests {
         let url = [("PRIMETRADE_DATABASE_URL", "postgres://me:hidden@db:5432/x")];
         assert_eq!(of(&url, "PRIMETRADE_READ_DATABASE_URL"), default("postgres://db:5432/x"));
         // And they are those that are read.
-        assert_eq!(Log::read(&Source::default()).unwrap().filter.to_string(), of(&[], "PRIMETRADE_LOG").0);
+        assert_eq!(LogSettings::read(&Source::default()).unwrap().filter.to_string(), of(&[], "PRIMETRADE_LOG").0);
         assert_eq!(read(&[]).unwrap().data_dir.to_str(), Some(&*of(&[], "PRIMETRADE_DATA_DIR").0));
     }
 

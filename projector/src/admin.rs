@@ -2,26 +2,27 @@
 
 use std::time::Duration;
 
+use access::admin_acts;
+use access::token::Sealer;
 use axum::Router;
 use axum::extract::{OriginalUri, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use backends::database::Pool;
 use domain::{Time, format_time};
 use event_store::TailReader;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use service_kit::auth::Admin;
-use service_kit::body::EmptyBody;
-use service_kit::database::Pool;
-use service_kit::openapi::{
+use http_api::account::Admin;
+use http_api::answer;
+use http_api::body::EmptyBody;
+use http_api::openapi::{
     Described, EXAMPLE_ID, EXAMPLE_TIME, Operation, Routes, Tag, count, page_of, reference, time, whole,
 };
-use service_kit::page::{Limit, PageOf};
-use service_kit::problem::{Problem, ProblemCode};
-use service_kit::query::{NoQuery, PathId, StrictQuery};
-use service_kit::token::Sealer;
-use service_kit::{admin_acts, answer};
+use http_api::page::{Limit, PageOf};
+use http_api::problem::{Problem, ProblemCode};
+use http_api::query::{NoQuery, PathId, StrictQuery};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::lag;

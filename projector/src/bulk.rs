@@ -5,9 +5,9 @@
 //! owner is ever held in memory as a whole: a stream that is cut by the end of a chunk goes on in the next one, and
 //! after a restart it is folded again from its beginning, without a second output.
 
+use backends::database::Pool;
 use domain::{OwnerId, StoredEvent, TaskId, Time};
 use event_store::TailReader;
-use service_kit::database::Pool;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

@@ -12,7 +12,7 @@
 //! - generic plans, made once, by index only: the plan must hang neither on the length of the first batches nor on the
 //!   statistics of a fresh table.
 
-use service_kit::database::Pool;
+use backends::database::Pool;
 use sqlx::PgConnection;
 
 /// A connection for applying batches.

@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use backends::database::Pool;
 use event_store::TailReader;
-use service_kit::database::Pool;
-use service_kit::health::Lag;
-use service_kit::outage::Outage;
+use process::health::Lag;
+use process::outage::Outage;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -62,7 +62,7 @@ pub async fn look(pool: &Pool, tail: &TailReader) -> Result<Vec<ShardLag>, sqlx:
         if events > 0
             && let Some(first) = tail.read_after(shard, position, 1).await?.first()
         {
-            let age = service_kit::clock::now() - first.recorded_at;
+            let age = process::clock::now() - first.recorded_at;
             seconds = age.as_seconds_f64().max(0.0);
         }
         shards.push(ShardLag { shard, generation: live, position, lag: Lag { events, seconds } });

@@ -1,6 +1,6 @@
 //! Folds the log into the read models: while events come, and from the beginning into a new generation.
 
-// what is to be told goes by service_kit::stderr, or is a command's result
+// what is to be told goes by process::stderr, or is a command's result
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 /// What an event makes of a task's row. Pure.
@@ -53,7 +53,7 @@ pub mod admin;
 
 mod connection;
 
-use service_kit::database::Pool;
+use backends::database::Pool;
 use sqlx::migrate::{MigrateError, Migrator};
 
 pub use admin::{AdminApi, described, router};

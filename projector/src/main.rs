@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use access::installation::Log;
+use access::token::Sealer;
+use backends::database::{self, Use, await_schema};
 use event_store::TailReader;
 use messaging::KafkaSettings;
+use process::health::Check;
 use projector::{AdminApi, Partitions, Projector};
-use service_kit::database::{self, Use, await_schema};
-use service_kit::health::Check;
-use service_kit::installation::Log;
-use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
-use service_kit::token::Sealer;
+use service::{Built, DEPENDENCY_WAIT, StartError, Starting};
 use tokio::time::Instant;
 
 #[global_allocator]
@@ -96,7 +96,7 @@ fn partitions_check(partitions: &Partitions, since_start: Duration) -> Check {
 mod tests {
     use std::collections::BTreeMap;
 
-    use service_kit::health::CheckState::{Degraded, Failed, Ok};
+    use process::health::CheckState::{Degraded, Failed, Ok};
 
     use super::*;
 

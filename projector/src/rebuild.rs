@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use backends::database::Pool;
 use event_store::TailReader;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use service_kit::database::Pool;
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};

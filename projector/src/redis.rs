@@ -9,11 +9,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use backends::redis::Redis;
 use chrono::TimeDelta;
 use domain::Time;
 use metrics::{counter, gauge};
-use service_kit::clock;
-use service_kit::redis::Redis;
+use process::clock;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;

@@ -133,7 +133,7 @@ async fn the_lag_is_told(feed: Feed) {
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     let told = running.projector.lag();
-    until("the lag is told to be nothing", || async { *told.borrow() == service_kit::health::Lag::default() }).await;
+    until("the lag is told to be nothing", || async { *told.borrow() == process::health::Lag::default() }).await;
     running.stop().await;
 }
 
@@ -200,7 +200,7 @@ async fn a_copy_that_is_stopped_in_the_middle_of_a_batch_does_not_hold_the_other
     let first = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let pool = service_kit::database::pool(4, address);
+            let pool = backends::database::pool(4, address);
             let shutdown = CancellationToken::new();
             let tail = TailReader::new(pool.clone(), None);
             let projector = Projector::start(pool, tail, shutdown.clone()).await.unwrap();

@@ -4,10 +4,10 @@
 
 mod common;
 
+use access::Role;
 use axum::http::{Method, StatusCode};
 use common::admin::Admin;
 use common::{CREATED, Database, Feed, Running, append, assert_equals_the_log, caught_up, event, rows, until};
-use service_kit::auth::Role;
 use uuid::Uuid;
 
 with_both_feeds!(

@@ -5,12 +5,12 @@ mod common;
 
 use std::time::Duration;
 
+use backends::redis::Redis;
 use common::until;
 use domain::OwnerId;
+use process::clock;
 use projector::{Applied, OwnerStanding};
 use rustix::process::Signal;
-use service_kit::clock;
-use service_kit::redis::Redis;
 use system_tests::redis::Redis as Server;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

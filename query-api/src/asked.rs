@@ -1,5 +1,7 @@
 //! What every read takes from a request's headers, and every answer says in its own.
 
+use access::Principal;
+use access::token::Sealer;
 use axum::extract::FromRequestParts;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK};
 use axum::http::request::Parts;
@@ -7,10 +9,9 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use domain::OwnerId;
-use service_kit::auth::Principal;
-use service_kit::headers::{CONSISTENCY_TOKEN, IfNoneMatch, SentToken};
-use service_kit::problem::Problem;
-use service_kit::token::Sealer;
+use http_api::account::Account;
+use http_api::headers::{CONSISTENCY_TOKEN, IfNoneMatch, SentToken};
+use http_api::problem::Problem;
 
 use crate::QueryApi;
 use crate::error::ReadError;
@@ -28,7 +29,7 @@ impl FromRequestParts<QueryApi> for Asked {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &QueryApi) -> Result<Self, Problem> {
-        let principal = Principal::from_request_parts(parts, app).await?;
+        let Account(principal) = Account::from_request_parts(parts, app).await?;
         let need = match SentToken::from_headers(&parts.headers)? {
             None => None,
             Some(token) => Some(Need::open(&token, principal.owner, app.reads.owners().sealer())?),

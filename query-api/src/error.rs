@@ -1,7 +1,7 @@
 //! Why a read was refused, and the problem that says so.
 
 use axum::response::{IntoResponse, Response};
-use service_kit::problem::{Problem, ProblemCode};
+use http_api::problem::{Problem, ProblemCode};
 
 use crate::task_row::Unfoldable;
 

@@ -1,15 +1,15 @@
 //! `GET /api/v1/tasks/{id}/history`: what happened to a task, oldest first, in pages.
 
+use access::token::Sealer;
 use axum::extract::State;
 use axum::response::Response;
 use domain::{ActorType, OwnerId, Time};
+use http_api::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, page_of, reference, time, whole};
+use http_api::page::Limit;
+use http_api::problem::ProblemCode;
+use http_api::query::{PathId, StrictQuery};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service_kit::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, page_of, reference, time, whole};
-use service_kit::page::Limit;
-use service_kit::problem::ProblemCode;
-use service_kit::query::{PathId, StrictQuery};
-use service_kit::token::Sealer;
 use uuid::Uuid;
 
 use crate::asked::Asked;

@@ -4,16 +4,16 @@
 //! name is the ETag and the cache's version, so nothing is ever invalidated, and any number of processes on one
 //! database are right without knowing of each other.
 
-// what is to be told goes by service_kit::stderr, or is a command's result
+// what is to be told goes by process::stderr, or is a command's result
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+use access::token::Sealer;
 use axum::Router;
 use axum::extract::FromRef;
-use service_kit::database::{AGE_S_MAX, Address, Pool, PoolSize, PoolTransaction, Prepare};
-use service_kit::openapi::{Described, Operation, Routes, Tag};
-use service_kit::problem::ProblemCode;
-use service_kit::redis::Redis;
-use service_kit::token::Sealer;
+use backends::database::{AGE_S_MAX, Address, Pool, PoolSize, PoolTransaction, Prepare};
+use backends::redis::Redis;
+use http_api::openapi::{Described, Operation, Routes, Tag};
+use http_api::problem::ProblemCode;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -4,12 +4,11 @@ use std::process::ExitCode;
 
 use query_api::{QueryApi, Replica, Sources};
 
-use service_kit::database::{self, Address, Use, await_schema};
-use service_kit::health::Check;
-use service_kit::installation::Log;
-use service_kit::service::{self, Built, DEPENDENCY_WAIT, StartError, Starting};
-use service_kit::telemetry;
-use service_kit::token::Sealer;
+use access::installation::Log;
+use access::token::Sealer;
+use backends::database::{self, Address, Use, await_schema};
+use process::health::Check;
+use service::{Built, DEPENDENCY_WAIT, StartError, Starting};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,7 +29,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     await_schema(&primary, "read_model", &query_api::schema(), DEPENDENCY_WAIT).await?;
     let queries = |name, address: Address| {
         let queries = query_api::connect(address, QUERY_CONNECTIONS_MAX);
-        telemetry::watch_pool(name, &queries);
+        queries.show_as(name);
         queries
     };
     // Nothing waits for the replica, not even the start.

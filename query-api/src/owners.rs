@@ -12,11 +12,11 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use access::token::Sealer;
 use axum::http::HeaderValue;
 use metrics::{Counter, counter};
-use service_kit::clock;
-use service_kit::context;
-use service_kit::token::Sealer;
+use process::clock;
+use process::context;
 use sqlx::PgExecutor;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
@@ -357,11 +357,11 @@ impl Owners {
 pub(crate) async fn hint_or_poll(applied: &mut Option<watch::Receiver<u64>>, poll: Duration) {
     match applied {
         // A sender that is gone gives no hints: then the time counts.
-        Some(hint) => match context::waiting(tokio::time::timeout(poll, hint.changed())).await {
+        Some(hint) => match context::without_permit(tokio::time::timeout(poll, hint.changed())).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(_)) => *applied = None,
         },
-        None => context::waiting(tokio::time::sleep(poll)).await,
+        None => context::without_permit(tokio::time::sleep(poll)).await,
     }
 }
 
@@ -630,8 +630,8 @@ fn take_some(waiting: &mut Waiting) -> HashMap<Uuid, Asked> {
 
 #[cfg(test)]
 mod tests {
-    use service_kit::redis::Redis;
-    use service_kit::token::RootSecret;
+    use access::token::RootSecret;
+    use backends::redis::Redis;
     use sqlx::postgres::PgConnectOptions;
 
     use super::*;

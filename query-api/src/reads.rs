@@ -6,13 +6,14 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderValue;
+use backends::database::Pool;
 use bytes::Bytes;
 use domain::Time;
 use metrics::{Counter, counter};
+use process::clock;
+use process::context;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use service_kit::database::Pool;
-use service_kit::{clock, context};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -341,7 +342,7 @@ impl Drop for Boarded<'_> {
 
 /// Before a read is tried again. Nothing is worked upon meanwhile.
 async fn pause() {
-    context::waiting(tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS))).await;
+    context::without_permit(tokio::time::sleep(Duration::from_millis(RETRY_EVERY_MS))).await;
 }
 
 /// Answers that a cache had, or had not.
@@ -365,7 +366,7 @@ impl Answer {
                 let until_us = until.timestamp_micros();
                 (header(format!("W/\"{}-{until_us:x}\"", standing.tag)), Some(until))
             }
-            Etag::Version(version) => (service_kit::headers::version_etag(version), None),
+            Etag::Version(version) => (http_api::headers::version_etag(version), None),
         };
         let link = content.link.map(|link| header(format!("<{link}>; rel=\"next\"")));
         Self { standing, body: content.body, etag, link, valid_until }
@@ -376,8 +377,8 @@ impl Answer {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use access::token::{RootSecret, Sealer};
     use futures_util::future::join_all;
-    use service_kit::token::{RootSecret, Sealer};
     use sqlx::postgres::PgConnectOptions;
 
     use super::*;

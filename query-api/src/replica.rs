@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use service_kit::database::Pool;
+use backends::database::Pool;
 use sqlx::Connection;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};

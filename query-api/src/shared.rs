@@ -12,12 +12,12 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
+use backends::redis::{Entry, Redis};
 use bytes::Bytes;
 use chrono::DateTime;
 use domain::Time;
 use metrics::{Counter, counter};
-use service_kit::clock;
-use service_kit::redis::{Entry, Redis};
+use process::clock;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
@@ -32,7 +32,7 @@ const CLOCKS_APART_MS_MAX: i64 = 1_000;
 /// A Redis must have been there for so long: then it holds no believable standing from before.
 const SETTLED_MS: u64 = (STANDING_MS_MAX + CLOCKS_APART_MS_MAX) as u64;
 // a connection that takes the place of an older one has settled by then
-const _: () = assert!(SETTLED_MS < service_kit::redis::EXCHANGE_MS);
+const _: () = assert!(SETTLED_MS < backends::redis::EXCHANGE_MS);
 /// For so long a process must remember what it has shown.
 pub(crate) const REMEMBERED_MS_MIN: u64 = SETTLED_MS + 1_000;
 /// Scripts under way.

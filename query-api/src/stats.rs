@@ -5,14 +5,14 @@ use std::io::Write;
 
 use axum::extract::State;
 use axum::response::Response;
+use backends::database::Pool;
 use chrono::{Datelike, Days, NaiveDate, NaiveTime, TimeDelta};
 use domain::{Priority, Status, Time};
+use http_api::openapi::{Operation, count, reference, whole};
+use http_api::query::StrictQuery;
+use process::clock;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use service_kit::clock;
-use service_kit::database::Pool;
-use service_kit::openapi::{Operation, count, reference, whole};
-use service_kit::query::StrictQuery;
 use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
@@ -302,8 +302,8 @@ fn write_seconds(out: &mut Vec<u8>, time_us: i64) {
 
 #[cfg(test)]
 mod tests {
-    use service_kit::problem::Problem;
-    use service_kit::query::parse_query;
+    use http_api::problem::Problem;
+    use http_api::query::parse_query;
 
     use super::*;
 

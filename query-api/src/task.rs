@@ -2,15 +2,15 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use backends::database::Pool;
 use chrono::TimeDelta;
 use domain::Time;
 use futures_util::TryStreamExt;
+use http_api::openapi::{Operation, reference, time as a_time};
+use http_api::problem::ProblemCode;
+use http_api::query::{PathId, StrictQuery};
+use process::clock;
 use serde::Deserialize;
-use service_kit::clock;
-use service_kit::database::Pool;
-use service_kit::openapi::{Operation, reference, time as a_time};
-use service_kit::problem::ProblemCode;
-use service_kit::query::{PathId, StrictQuery};
 use sqlx::PgExecutor;
 use uuid::Uuid;
 

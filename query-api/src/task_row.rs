@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use domain::{
     DESCRIPTION_CHARACTERS_MAX, Priority, Status, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX, Time, format_time,
 };
+use http_api::openapi::{EXAMPLE_ID, EXAMPLE_TIME, time, whole};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service_kit::openapi::{EXAMPLE_ID, EXAMPLE_TIME, time, whole};
 use uuid::Uuid;
 
 /// A task at one version.

@@ -1,124 +1,62 @@
-//! What at least two services share: problems, request context, authentication, tokens, extractors, health, the HTTP
-//! server, configuration and telemetry.
-//!
-//! A router of one service needs no middleware of its own: `server::edge` puts all of it around the merged router, once.
+//! The crates that this one was cut into, under its names, until all users have those of the crates.
 
-// what is to be told goes by service_kit::stderr, or is a command's result
-#![warn(clippy::print_stdout, clippy::print_stderr)]
+#![allow(missing_docs)]
 
-/// Every error answer: one table of codes, RFC 9457 `application/problem+json`.
-pub mod problem;
+pub use access::ended_sessions as revocations;
+pub use access::{admin_acts, installation, jwks, token};
+pub use backends::{database, redis};
+pub use http_api::{answer, body, documents, headers, limits, openapi, page, problem, query};
+pub use http_server::client_address;
+pub use process::{arguments, clock, interrupt, outage, stderr, traces};
+pub use settings::{exposure, secret_file};
 
-/// Who is at the other end of a connection, also behind proxies that are trusted.
-pub mod client_address;
+pub mod auth {
+    pub use access::{AUDIENCE, Claims, ISSUER, Keys, Principal, Refetch, Revoked, Role, SignError, Verifier};
+    pub use http_api::account::{Account, Admin};
+}
 
-/// How much one client may ask for.
-pub mod limits;
+pub mod config {
+    pub use ::service::{Listen, check_forms};
+    pub use backends::database::DatabaseUrls;
+    pub use process::logs::LogSettings as Log;
+    pub use settings::kafka::{PARTITIONS_MAX as KAFKA_PARTITIONS_MAX, REPLICATION_MAX as KAFKA_REPLICATION_MAX};
+    pub use settings::*;
+}
 
-/// How much is worked upon at once.
-pub mod load;
+pub mod context {
+    pub use process::context::without_permit as waiting;
+    pub use process::context::*;
+}
 
-/// What there is only so much of, and each client's part of it.
-pub mod shares;
+pub mod database_url {
+    pub use backends::database::shown;
+}
 
-/// Request id, trace id and `traceparent` of the request in progress.
-pub mod context;
+pub mod health {
+    pub use http_api::health::{described, router};
+    pub use process::health::*;
+}
 
-/// Who asks: bearer tokens verified, cached, revoked.
-pub mod auth;
+pub mod listeners {
+    pub use ::service::{Answers, ListenError, Listeners};
+}
 
-mod ed25519;
+pub mod load {
+    pub fn turned_away() -> http_api::problem::Problem {
+        http_api::problem::Problem::overloaded()
+    }
+}
 
-/// Opaque authenticated strings: consistency tokens, cursors, keys derived from the one secret.
-pub mod token;
+pub mod server {
+    pub use http_api::edge::{Edge, EdgeSettings, edge};
+    pub use http_server::{Listener, Tls, serve};
+}
 
-/// Request bodies: size, time, media type, strict JSON.
-pub mod body;
+pub mod service {
+    pub use ::service::*;
+    pub use process::background::{Background, all_of};
+}
 
-/// Query strings and path segments, strictly.
-pub mod query;
-
-/// `If-Match`, `If-None-Match`, `Idempotency-Key`, `Consistency-Token`, entity tags.
-pub mod headers;
-
-/// Answers in JSON.
-pub mod answer;
-
-/// Pages of lists: their sizes, cursors and `Link`.
-pub mod page;
-
-/// `/livez`, `/readyz`, `/metrics`.
-pub mod health;
-
-mod packed;
-
-/// The OpenAPI document, from what routes say about themselves.
-pub mod openapi;
-
-/// `/problems/{code}`, `/openapi.json`, `/docs`.
-pub mod documents;
-
-/// The middleware around everything, and the HTTP server under it.
-pub mod server;
-
-/// The arguments of a program.
-pub mod arguments;
-
-/// Settings: variables, a file, flags.
-pub mod config;
-
-/// The file.
-pub mod config_file;
-
-/// Where a database is, from a URL and settings beside it.
-pub mod database_url;
-
-mod neighbours;
-
-/// Files with secrets in them.
-pub mod secret_file;
-
-/// Insecure settings, refused where others reach them.
-pub mod exposure;
-
-/// Postgres by URL: connected with patience, its schemas checked.
-pub mod database;
-
-/// Whose an answer is: this installation's, or another one's.
-pub mod installation;
-
-/// The keys of tokens, from `PRIMETRADE_JWKS_URL`.
-pub mod jwks;
-
-/// Ended sessions, by way of the read database.
-pub mod revocations;
-
-/// What admins do, from services without the identity database to its audit events.
-pub mod admin_acts;
-
-/// Ctrl-C, SIGTERM and SIGHUP.
-pub mod interrupt;
-
-/// What fails for a while, said once.
-pub mod outage;
-
-/// The ports of a process, and how it answers there until its end.
-pub mod listeners;
-
-/// A service as a process: configured, built, served, drained.
-pub mod service;
-
-/// Standard error: a bounded queue that nobody waits for.
-pub mod stderr;
-
-/// Logs and metrics.
-pub mod telemetry;
-
-/// Spans to an OpenTelemetry collector, where one is configured.
-pub mod traces;
-
-/// A cache that may be away: short calls behind a circuit breaker.
-pub mod redis;
-
-/// The one place where the wall clock is read.
-pub mod clock;
+pub mod shares {
+    pub use process::budget::{Budget as Shares, Reservation as Share};
+}

@@ -66,7 +66,7 @@ async fn count_together(doors: &[(Api, &str)], mut addresses: impl Iterator<Item
     }
 }
 
-/// Delete the line in service-kit that shares them, and this fails.
+/// Delete the line in crates/service that shares them, and this fails.
 #[tokio::test]
 async fn a_client_is_limited_by_all_copies_together_and_by_each_while_redis_is_away() {
     let (cluster, kafka, redis) = (Cluster::shared(), Kafka::shared(), Redis::start());

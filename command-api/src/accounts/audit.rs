@@ -3,15 +3,15 @@
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use domain::{OwnerId, format_time};
+use http_api::account::Admin;
+use http_api::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, one_of, page_of, reference, time, whole};
+use http_api::page::{Limit, PageOf};
+use http_api::problem::Problem;
+use http_api::query::StrictQuery;
 use identity::audit::{Act, Filter};
 use identity::{AuditEvent, Identity};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service_kit::auth::Admin;
-use service_kit::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, one_of, page_of, reference, time, whole};
-use service_kit::page::{Limit, PageOf};
-use service_kit::problem::Problem;
-use service_kit::query::StrictQuery;
 use uuid::Uuid;
 
 use super::{described_as, problem};

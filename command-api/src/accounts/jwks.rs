@@ -5,10 +5,10 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use bytes::Bytes;
+use http_api::openapi::{Operation, reference, whole};
 use identity::Identity;
 use identity::keys::JWKS_MAX_AGE_S;
 use serde_json::{Value, json};
-use service_kit::openapi::{Operation, reference, whole};
 
 use super::described_as;
 

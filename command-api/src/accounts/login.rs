@@ -3,14 +3,14 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use http_api::body::JsonBody;
+use http_api::limits::RateLimits;
+use http_api::openapi::{Operation, count, reference, whole};
+use http_api::problem::{Problem, ProblemCode};
 use identity::{Email, Identity, IdentityError, Password, Tokens};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service_kit::body::JsonBody;
-use service_kit::limits::RateLimits;
-use service_kit::openapi::{Operation, count, reference, whole};
-use service_kit::problem::{Problem, ProblemCode};
 
 use super::{InvalidFields, described_as, not_stored, problem, value};
 
@@ -54,7 +54,7 @@ pub(super) fn tokens(tokens: Tokens) -> Response {
         refresh_token: &'a str,
         refresh_expires_in: i32,
     }
-    not_stored(service_kit::answer::json(
+    not_stored(http_api::answer::json(
         StatusCode::OK,
         &Answer {
             access_token: tokens.access_token.expose_secret(),

@@ -2,18 +2,18 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use http_api::account::Account;
+use http_api::body::EmptyBody;
+use http_api::openapi::Operation;
+use http_api::problem::Problem;
 use identity::Identity;
-use service_kit::auth::Principal;
-use service_kit::body::EmptyBody;
-use service_kit::openapi::Operation;
-use service_kit::problem::Problem;
 
 use super::{described_as, problem};
 
 /// Ends the session of the access token.
 pub(super) async fn logout(
     State(identity): State<Identity>,
-    principal: Principal,
+    Account(principal): Account,
     _: EmptyBody,
 ) -> Result<StatusCode, Problem> {
     identity.logout(principal.session).await.map_err(problem)?;

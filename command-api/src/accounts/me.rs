@@ -4,20 +4,23 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use http_api::account::Account;
+use http_api::answer;
+use http_api::body::MergePatch;
+use http_api::openapi::{Operation, reference};
+use http_api::problem::{Problem, ProblemCode};
 use identity::Name;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service_kit::answer;
-use service_kit::auth::Principal;
-use service_kit::body::MergePatch;
-use service_kit::openapi::{Operation, reference};
-use service_kit::problem::{Problem, ProblemCode};
 
 use super::profile::Profiles;
 use super::{InvalidFields, OwnAccount, account_example, described_as, problem, value};
 
 /// The account of the access token.
-pub(super) async fn show(State(profiles): State<Profiles>, principal: Principal) -> Result<impl IntoResponse, Problem> {
+pub(super) async fn show(
+    State(profiles): State<Profiles>,
+    Account(principal): Account,
+) -> Result<impl IntoResponse, Problem> {
     let body = profiles.get(principal.owner).await.map_err(problem)?;
     Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body))
 }
@@ -31,7 +34,7 @@ pub(super) struct Patch {
 /// Gives the account another name.
 pub(super) async fn rename(
     State(Profiles { identity, .. }): State<Profiles>,
-    principal: Principal,
+    Account(principal): Account,
     MergePatch(body, _): MergePatch<Patch>,
 ) -> Result<Response, Problem> {
     let mut mistakes = InvalidFields::default();

@@ -13,18 +13,18 @@ mod users;
 
 use std::borrow::Cow;
 
+use access::Role;
 use axum::Router;
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use backends::redis::Redis;
 use domain::{Invalid, OwnerId, format_time};
+use http_api::openapi::{Described, EXAMPLE_ID, EXAMPLE_TIME, Operation, Routes, Tag, time, whole};
+use http_api::problem::{Problem, ProblemCode};
 use identity::{Account, Identity, IdentityError};
 use serde::Serialize;
 use serde_json::{Value, json};
-use service_kit::auth::Role;
-use service_kit::openapi::{Described, EXAMPLE_ID, EXAMPLE_TIME, Operation, Routes, Tag, time, whole};
-use service_kit::problem::{Problem, ProblemCode};
-use service_kit::redis::Redis;
 
 use profile::Profiles;
 

@@ -2,14 +2,14 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use http_api::account::Account;
+use http_api::body::JsonBody;
+use http_api::limits::RateLimits;
+use http_api::openapi::{Operation, reference};
+use http_api::problem::{Problem, ProblemCode};
 use identity::{Identity, IdentityError, Password};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service_kit::auth::Principal;
-use service_kit::body::JsonBody;
-use service_kit::limits::RateLimits;
-use service_kit::openapi::{Operation, reference};
-use service_kit::problem::{Problem, ProblemCode};
 
 use super::{InvalidFields, described_as, problem, value};
 
@@ -23,7 +23,7 @@ pub(super) struct Change {
 /// Changes the password and ends the account's other sessions.
 pub(super) async fn change(
     State(identity): State<Identity>,
-    principal: Principal,
+    Account(principal): Account,
     limits: RateLimits,
     JsonBody(body, _): JsonBody<Change>,
 ) -> Result<StatusCode, Problem> {

@@ -5,11 +5,11 @@
 use std::sync::LazyLock;
 
 use axum::extract::FromRef;
+use backends::redis::{Entry, Redis};
 use bytes::Bytes;
 use domain::OwnerId;
 use identity::{Account, Identity, IdentityError};
 use metrics::{Counter, counter};
-use service_kit::redis::{Entry, Redis};
 use uuid::Uuid;
 
 use super::OwnAccount;

@@ -2,13 +2,13 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use http_api::body::JsonBody;
+use http_api::openapi::{Operation, reference};
+use http_api::problem::{Problem, ProblemCode};
 use identity::Identity;
+use process::context::RequestContext;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service_kit::body::JsonBody;
-use service_kit::context::RequestContext;
-use service_kit::openapi::{Operation, reference};
-use service_kit::problem::{Problem, ProblemCode};
 
 use super::{described_as, login, problem};
 
@@ -21,10 +21,9 @@ pub(super) struct Refresh {
 /// Spends a refresh token for new tokens.
 pub(super) async fn refresh(
     State(identity): State<Identity>,
-    context: RequestContext,
     JsonBody(body, _): JsonBody<Refresh>,
 ) -> Result<Response, Problem> {
-    identity.refresh(&body.refresh_token, context.arrived()).await.map(login::tokens).map_err(problem)
+    identity.refresh(&body.refresh_token, RequestContext::current().arrived()).await.map(login::tokens).map_err(problem)
 }
 
 pub(super) fn described() -> Operation {

@@ -1,16 +1,16 @@
 //! `POST /api/v1/auth/register`
 
+use access::Role;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use http_api::answer;
+use http_api::body::JsonBody;
+use http_api::openapi::{Operation, reference};
+use http_api::problem::{Problem, ProblemCode};
 use identity::{Email, Identity, Name, NewAccount, Password};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service_kit::answer;
-use service_kit::auth::Role;
-use service_kit::body::JsonBody;
-use service_kit::openapi::{Operation, reference};
-use service_kit::problem::{Problem, ProblemCode};
 
 use super::{InvalidFields, OwnAccount, account_example, described_as, problem, value};
 

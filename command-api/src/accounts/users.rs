@@ -1,20 +1,21 @@
 //! `GET /api/v1/users` and `PATCH /api/v1/users/{id}`, for admins.
 
+use access::Role;
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use domain::OwnerId;
+use http_api::account::Admin;
+use http_api::answer;
+use http_api::body::MergePatch;
+use http_api::openapi::{Operation, page_of, reference, whole};
+use http_api::page::{Limit, PageOf};
+use http_api::problem::{Problem, ProblemCode};
+use http_api::query::{PathId, StrictQuery};
 use identity::audit::Act;
 use identity::{Account, AccountChange, Identity};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
-use service_kit::answer;
-use service_kit::auth::{Admin, Role};
-use service_kit::body::MergePatch;
-use service_kit::openapi::{Operation, page_of, reference, whole};
-use service_kit::page::{Limit, PageOf};
-use service_kit::problem::{Problem, ProblemCode};
-use service_kit::query::{PathId, StrictQuery};
 use uuid::Uuid;
 
 use super::{OwnAccount, account_example, account_members, described_as, problem};

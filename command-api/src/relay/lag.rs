@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use event_store::Publication;
 use event_store::publication::Unpublished;
-use service_kit::outage::Outage;
+use process::outage::Outage;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;

@@ -11,7 +11,7 @@ use event_store::publication::{Advance, Cursor, Lease, LeaseError, ShardCursor, 
 use messaging::producer::{Delivery, IN_FLIGHT_MESSAGES_MAX, Producer};
 use messaging::{Message, partition_of, topic};
 use metrics::{counter, histogram};
-use service_kit::traces::{self, Kind};
+use process::traces::{self, Kind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;

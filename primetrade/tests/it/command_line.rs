@@ -188,7 +188,7 @@ fn what_lies_in_the_future_is_named_and_imported_as_history() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     folder.create_user("a@example.org");
-    let ahead = (service_kit::clock::now() + chrono::TimeDelta::days(3)).format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let ahead = (process::clock::now() + chrono::TimeDelta::days(3)).format("%Y-%m-%dT%H:%M:%SZ").to_string();
     let line = |kind: &str, more: Value| {
         let mut line = json!({"type": kind, "task_id": id(1), "occurred_at": ahead});
         line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
+use http_api::openapi::document;
 use serde_json::{Value, json};
-use service_kit::openapi::document;
 
 fn made() -> Value {
     document(vec![
@@ -11,8 +11,8 @@ fn made() -> Value {
         command_api::accounts::described(),
         query_api::described(),
         projector::described(),
-        service_kit::health::described(),
-        service_kit::documents::described(),
+        http_api::health::described(),
+        http_api::documents::described(),
     ])
 }
 

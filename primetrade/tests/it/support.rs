@@ -29,7 +29,7 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 
 /// Ctrl-C; or SIGTERM, where Ctrl-C is ignored here (a script's background) and so in what is started here.
 pub fn ctrl_c() -> Signal {
-    if service_kit::interrupt::is_ignored(Signal::INT.as_raw()) { Signal::TERM } else { Signal::INT }
+    if process::interrupt::is_ignored(Signal::INT.as_raw()) { Signal::TERM } else { Signal::INT }
 }
 
 /// A folder that goes away with the test, together with whatever still runs in it.

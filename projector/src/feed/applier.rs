@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::StoredEvent;
 use event_store::is_about_values;
-use service_kit::traces::{self, Kind};
+use process::traces::{self, Kind};
 use sqlx::PgConnection;
 use tokio::time::{Instant, sleep};
 use tracing::{error, warn};

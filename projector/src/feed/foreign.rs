@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use service_kit::health::Check;
+use process::health::Check;
 use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;

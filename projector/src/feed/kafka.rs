@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backends::database::{AGE_S_MAX, Pool};
 use domain::Time;
 use messaging::consumer::{Consumer, Received, Session};
 use messaging::{KafkaSettings, Message, Unreadable, partition_of};
-use service_kit::clock;
-use service_kit::database::{AGE_S_MAX, Pool};
+use process::clock;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};

@@ -11,11 +11,11 @@ mod store;
 use std::fmt::Display;
 use std::time::Duration;
 
+use backends::database::Pool;
 use domain::StoredEvent;
 use event_store::TailReader;
 use messaging::KafkaSettings;
-use service_kit::database::Pool;
-use service_kit::health::Lag;
+use process::health::Lag;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use backends::database::AGE_S_MAX;
 use domain::StoredEvent;
 use event_store::TailReader;
-use service_kit::database::AGE_S_MAX;
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use access::token::{RootSecret, Sealer};
+use access::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
 use axum::Extension;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use ed25519_dalek::SigningKey;
 use http_body_util::BodyExt;
 use projector::AdminApi;
-use service_kit::auth::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
-use service_kit::token::{RootSecret, Sealer};
 use tokio::sync::watch;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -36,7 +36,7 @@ impl Admin {
     pub async fn ask(&self, role: Option<Role>, method: Method, path: &str) -> (StatusCode, serde_json::Value) {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(role) = role {
-            let now = service_kit::clock::now().timestamp();
+            let now = process::clock::now().timestamp();
             let claims = Claims {
                 iss: ISSUER.to_owned(),
                 aud: AUDIENCE.to_owned(),

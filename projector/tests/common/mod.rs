@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use backends::database::{self, Pool};
 use chrono::{TimeDelta, TimeZone, Utc};
 use domain::{
     Description, NewTask, OwnerId, Priority, State, Tag, TaskCommand, TaskEvent, TaskId, TaskPatch, Time, Title,
@@ -13,7 +14,6 @@ use domain::{
 };
 use event_store::TailReader;
 use projector::Projector;
-use service_kit::database::{self, Pool};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use tokio::sync::watch;

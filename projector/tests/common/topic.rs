@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use backends::database::Pool;
 use domain::StoredEvent;
 use event_store::TailReader;
 use messaging::producer::Producer;
@@ -12,8 +13,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use service_kit::config::Source;
-use service_kit::database::Pool;
+use settings::Source;
 use uuid::Uuid;
 
 const SEND_MS_MAX: u64 = 20_000;

@@ -13,9 +13,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use backends::database::Pool;
 use domain::Time;
 use futures_util::TryStreamExt;
-use service_kit::database::Pool;
 use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 

@@ -4,13 +4,13 @@ mod columns;
 mod query;
 pub(crate) mod request;
 
+use access::token::Sealer;
 use axum::extract::State;
 use axum::response::Response;
 use domain::{OwnerId, Priority, Status};
+use http_api::openapi::{Operation, count, one_of, page_of, reference, time};
+use http_api::query::StrictQuery;
 use serde_json::{Value, json};
-use service_kit::openapi::{Operation, count, one_of, page_of, reference, time};
-use service_kit::query::StrictQuery;
-use service_kit::token::Sealer;
 use sqlx::PgConnection;
 use uuid::Uuid;
 

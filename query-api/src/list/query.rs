@@ -4,9 +4,9 @@
 //! matches are not rare, and the planner has nothing to choose. The walk is bounded. Where it ends before the page
 //! is full, the matches are picked out first (by whatever index the filters offer) and sorted then.
 
+use backends::database::Pool;
 use chrono::{DateTime, Utc};
 use domain::Time;
-use service_kit::database::Pool;
 use sqlx::PgExecutor;
 use uuid::Uuid;
 

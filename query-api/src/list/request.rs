@@ -1,11 +1,11 @@
 //! What a list is asked for, in one form however it was spelled: that form is the cache's key and what a cursor is
 //! bound to.
 
+use access::token::Sealer;
 use chrono::DateTime;
 use domain::{OwnerId, Priority, Status, Tag, Time, format_time, parse_time};
+use http_api::page::{LIMIT_DEFAULT, Limit, encode_onto};
 use serde::Deserialize;
-use service_kit::page::{LIMIT_DEFAULT, Limit, encode_onto};
-use service_kit::token::Sealer;
 use unicode_normalization::{UnicodeNormalization, is_nfc, is_nfd};
 use uuid::Uuid;
 

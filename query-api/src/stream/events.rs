@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use backends::database::Pool;
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use service_kit::database::Pool;
 use uuid::Uuid;
 
 use crate::error::ReadError;

@@ -8,10 +8,12 @@
 mod events;
 mod hubs;
 
+use http_api::account::Account;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::time::Duration;
 
+use access::Principal;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -19,12 +21,11 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
+use http_api::headers::LastEventId;
+use http_api::openapi::{Operation, Tag};
+use http_api::problem::{Problem, ProblemCode};
+use http_api::query::NoQuery;
 use serde_json::json;
-use service_kit::auth::Principal;
-use service_kit::headers::LastEventId;
-use service_kit::openapi::{Operation, Tag};
-use service_kit::problem::{Problem, ProblemCode};
-use service_kit::query::NoQuery;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use uuid::Uuid;
 
@@ -45,7 +46,7 @@ const RETRY_MS: u64 = 250;
 
 pub(crate) async fn stream(
     State(app): State<QueryApi>,
-    principal: Principal,
+    Account(principal): Account,
     resume_from: Option<LastEventId>,
     _: NoQuery,
 ) -> Result<Response, Problem> {
@@ -195,8 +196,8 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
-    use service_kit::auth::Role;
-    use service_kit::token::{RootSecret, Sealer};
+    use access::Role;
+    use access::token::{RootSecret, Sealer};
     use sqlx::postgres::PgConnectOptions;
 
     use super::*;

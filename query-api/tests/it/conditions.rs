@@ -64,7 +64,7 @@ async fn an_etag_ends_when_the_clock_changes_the_answer() {
     let world = World::new().await;
     let owner = Uuid::new_v4();
     // far enough away for a slow machine to put it there before
-    let due_at = service_kit::clock::now() + chrono::TimeDelta::seconds(5);
+    let due_at = process::clock::now() + chrono::TimeDelta::seconds(5);
     let done = Task {
         status: 2,
         completed_at: Some(at(5)),
@@ -79,13 +79,13 @@ async fn an_etag_ends_when_the_clock_changes_the_answer() {
     let same = world.send(&world.router, owner, path, &[("if-none-match", &etag)]).await;
     assert_eq!(same.status, StatusCode::NOT_MODIFIED);
     eventually("the task is overdue", async || {
-        let asked_at = service_kit::clock::now();
+        let asked_at = process::clock::now();
         let answer = world.send(&world.router, owner, path, &[("if-none-match", &etag)]).await;
         if answer.status == StatusCode::NOT_MODIFIED {
             assert!(asked_at <= due_at);
             return false;
         }
-        assert!(service_kit::clock::now() > due_at);
+        assert!(process::clock::now() > due_at);
         assert_eq!(answer.json()["overdue"], 1);
         assert_ne!(answer.header("etag"), etag);
         true

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use backends::redis::{Entry, GENERATION_KEY, Redis};
 use bytes::Bytes;
 use rustix::process::Signal;
-use service_kit::redis::{Entry, GENERATION_KEY, Redis};
 use system_tests::redis::Redis as Server;
 use uuid::Uuid;
 
@@ -177,7 +177,7 @@ async fn a_redis_that_missed_a_write_does_not_stay_wrong_and_tokens_hold_meanwhi
         assert_eq!(world.title(&other, owner).await, "after");
     }
     // Old ones are not believed, also where Redis keeps them for longer than it should; nor ones from the future.
-    let now_ms = service_kit::clock::now().timestamp_millis();
+    let now_ms = process::clock::now().timestamp_millis();
     for as_of_ms in [now_ms - 3_001, now_ms + 5_000] {
         let value = format!("{}{as_of_ms:016x}{}", &before.1[..16], &before.1[32..]);
         world.handle().set(vec![Entry { key: before.0.clone(), value: value.into(), ttl_ms: 600_000 }]).await.unwrap();
@@ -216,7 +216,7 @@ async fn who_asks_postgres_fills_redis_again_and_never_backwards() {
     .await;
     // A late writer does not turn it back.
     let script = include_str!("../../../migrations/redis/standing.lua");
-    let now_ms = service_kit::clock::now().timestamp_millis();
+    let now_ms = process::clock::now().timestamp_millis();
     let later = (now_ms + 3_000).to_string();
     let written = world.handle().run_script(script, std::slice::from_ref(&key), &[later, old.clone()]).await.unwrap();
     assert_eq!(written, Some(0));

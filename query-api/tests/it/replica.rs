@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use backends::database::Pool;
 use futures_util::future::join_all;
 use query_api::{Replica, Sources};
-use service_kit::database::Pool;
 use sqlx::postgres::PgConnectOptions;
 use system_tests::redis::Redis;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

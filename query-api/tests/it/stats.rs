@@ -46,7 +46,7 @@ async fn statistics_equal_a_recount() {
     let world = World::new().await;
     let mut runner = TestRunner::new(Config::default());
     for size in [0_usize, 1, 2, 99, 100, 101, 400] {
-        let now = service_kit::clock::now();
+        let now = process::clock::now();
         let owner = Uuid::new_v4();
         let tasks = proptest::collection::vec(random_task(now), size).new_tree(&mut runner).unwrap().current();
         world.put(owner, &tasks).await;
@@ -88,7 +88,7 @@ async fn statistics_equal_a_recount() {
             if query.is_empty() {
                 assert_eq!(
                     days[29]["date"],
-                    service_kit::clock::now().date_naive().to_string(),
+                    process::clock::now().date_naive().to_string(),
                     "unless midnight has just passed"
                 );
             }
@@ -100,7 +100,7 @@ async fn statistics_equal_a_recount() {
 #[tokio::test]
 async fn days_in_the_future_are_not_lost() {
     let world = World::new().await;
-    let now = service_kit::clock::now();
+    let now = process::clock::now();
     for (ahead_days, listed) in [(0, 30), (3, 33), (1_000, 366)] {
         let owner = Uuid::new_v4();
         let at = now + TimeDelta::days(ahead_days);

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::Revoked;
 use axum::body::{Body, BodyDataStream};
 use axum::http::Request;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use service_kit::auth::Revoked;
 use tower::ServiceExt;
 use uuid::Uuid;
 

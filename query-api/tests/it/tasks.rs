@@ -57,7 +57,7 @@ async fn as_of_may_be_a_minute_ahead() {
     let task = Task::new("x");
     world.create(owner, &task).await;
     let path = |seconds| {
-        format!("/api/v1/tasks/{}?as_of={}", task.id, rfc(service_kit::clock::now() + TimeDelta::seconds(seconds)))
+        format!("/api/v1/tasks/{}?as_of={}", task.id, rfc(process::clock::now() + TimeDelta::seconds(seconds)))
     };
     world.get(owner, &path(50)).await.ok();
     world.get(owner, &path(70)).await.refused(400, "invalid-parameter");
@@ -70,7 +70,7 @@ async fn as_of_may_be_a_minute_ahead() {
 async fn what_lies_in_the_future_has_happened_by_now() {
     let world = World::new().await;
     let owner = Uuid::new_v4();
-    let now = service_kit::clock::now();
+    let now = process::clock::now();
     let get = async |task: &Task, time: crate::world::Time| {
         world.get(owner, &format!("/api/v1/tasks/{}?as_of={}", task.id, rfc(time))).await
     };

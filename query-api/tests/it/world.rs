@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use access::token::{RootSecret, Sealer};
+use access::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::{Extension, Router};
+use backends::database::Pool;
 use chrono::{DateTime, TimeDelta, Utc};
 use ed25519_dalek::SigningKey;
 use futures_util::StreamExt;
@@ -15,9 +18,6 @@ use http_body_util::BodyExt;
 use query_api::{QueryApi, Sources};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use service_kit::auth::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
-use service_kit::database::Pool;
-use service_kit::token::{RootSecret, Sealer};
 use sqlx::postgres::{PgConnectOptions, PgPoolCopyExt, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 use tokio::sync::watch;
@@ -42,7 +42,7 @@ pub struct World {
     key: SigningKey,
     keys: watch::Sender<Arc<Keys>>,
     /// Shared by all processes of this world, and told by its projector.
-    pub redis: Option<service_kit::redis::Redis>,
+    pub redis: Option<backends::redis::Redis>,
     /// Whether Redis misses what is written.
     pub redis_misses: AtomicBool,
     position: AtomicI64,
@@ -110,7 +110,7 @@ pub fn rfc(time: Time) -> String {
 impl Task {
     pub fn new(title: &str) -> Self {
         Self {
-            id: service_kit::clock::new_id(),
+            id: process::clock::new_id(),
             version: 1,
             deleted: false,
             title: title.to_owned(),
@@ -175,7 +175,7 @@ impl World {
     /// With a Redis that is there for long enough to be believed.
     pub async fn with_redis(url: &str) -> Self {
         let mut world = Self::new().await;
-        let redis = service_kit::redis::Redis::connect(url).unwrap();
+        let redis = backends::redis::Redis::connect(url).unwrap();
         eventually("Redis is believed", async || redis.settled_values(&[], SETTLED_MS).await.is_ok()).await;
         world.redis = Some(redis);
         world.router = world.another_process(true);
@@ -207,7 +207,7 @@ impl World {
     }
 
     pub fn bearer(&self, owner: Uuid, session: Uuid, lifetime_s: i64) -> String {
-        let now = service_kit::clock::now().timestamp();
+        let now = process::clock::now().timestamp();
         let claims = Claims {
             iss: ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
@@ -240,7 +240,7 @@ impl World {
 
     /// The key and value of where an owner stands now, as docs/redis.md has them.
     pub async fn standing(&self, owner: Uuid) -> (String, String) {
-        let as_of_ms = service_kit::clock::now().timestamp_millis();
+        let as_of_ms = process::clock::now().timestamp_millis();
         let row = sqlx::query!(
             "select p.cache_id, p.live_generation, o.revision, o.change_counter, o.parked_position
              from read_model.projection p join read_model.owner o on o.generation = p.live_generation and o.owner_id = $1",
@@ -299,7 +299,7 @@ impl World {
     pub async fn tell_redis(&self, owner: Uuid) {
         let Some(redis) = self.redis.as_ref().filter(|_| !self.redis_misses.load(Ordering::Relaxed)) else { return };
         let (key, value) = self.standing(owner).await;
-        let until = (service_kit::clock::now().timestamp_millis() + 3_000).to_string();
+        let until = (process::clock::now().timestamp_millis() + 3_000).to_string();
         let script = include_str!("../../../migrations/redis/standing.lua");
         // It may be away: that is its reader's business.
         let _ = redis.run_script(script, &[key], &[until, value]).await;

@@ -1,0 +1,35 @@
+//! Postgres by URL: connected with patience, and its schemas held against what this program was built for.
+//!
+//! Who owns a schema migrates it; here is only what every service does before it reads or writes anything.
+
+/// What an error of sqlx says, and a bound on how long a statement may take.
+mod sql_error;
+
+/// Where a database is, and what a connection to it has to be like.
+mod address;
+
+/// Connections that are shared.
+mod pool;
+
+/// Why a database cannot be used.
+mod error;
+
+/// Waits for what may appear yet.
+mod patience;
+
+/// A pool, once its database has answered.
+mod connect;
+
+/// Whether a schema is as this program has it.
+mod schema;
+
+/// Where databases are, from the settings.
+mod url;
+
+pub use address::{Address, ConnectError, Use};
+pub use connect::{address, check, connect, pool};
+pub use error::{DatabaseError, MAJOR_MIN};
+pub use pool::{AGE_S_MAX, Pool, PoolSize, PoolTransaction, Pooled, Prepare};
+pub use schema::await_schema;
+pub use sql_error::{in_time, sql_state};
+pub use url::{DatabaseUrls, shown};

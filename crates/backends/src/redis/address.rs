@@ -1,0 +1,218 @@
+//! Where a Redis is: a server, or the primary that Sentinels name.
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use percent_encoding::percent_decode_str;
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates, Value};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::ExposeSecret;
+use settings::{ConfigError, Source, invalid};
+
+use super::link::{NotOpened, connection_config, tcp_settings};
+
+const SENTINEL_PORT: u16 = 26_379;
+
+/// The URL is none of a Redis that can be used. (What it says is not repeated: it may hold a password.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadUrl {
+    /// Something else.
+    #[error(
+        "not the URL of a Redis, as redis://host:6379/0, rediss://host:6379/0 for TLS, or \
+         redis-sentinel://host:26379,host:26379/name"
+    )]
+    NotRedis,
+    /// Sentinels in a form that is not known.
+    #[error(
+        "Sentinels are given as redis-sentinel://[user:password@]host[:26379],host[:26379]/name[/database] (user and \
+         password of the Redis; those of the Sentinels as ?sentinel_username=…&sentinel_password=…; \
+         rediss-sentinel:// for TLS), the name being the one that they know the primary by"
+    )]
+    Sentinel,
+    /// A cluster.
+    #[error(
+        "a Redis Cluster cannot be used: scripts touch several keys, which it would keep apart. Name one server \
+         (redis://host:6379) or Sentinels (redis-sentinel://host:26379/name)"
+    )]
+    Cluster,
+}
+
+/// Where a Redis is, and how to reach it.
+#[derive(Clone)]
+pub struct Address {
+    to: To,
+    authorities: Option<TlsCertificates>,
+}
+
+#[derive(Clone)]
+enum To {
+    Server(ConnectionInfo),
+    PrimaryOf { sentinels: Vec<ConnectionInfo>, name: String, with_tls: bool, redis: RedisConnectionInfo },
+}
+
+impl Address {
+    /// `PRIMETRADE_REDIS_URL`, where it is set, and `PRIMETRADE_REDIS_CA_FILE`.
+    ///
+    /// # Errors
+    /// The URL is none of a Redis; the file has no certificates, or is of no use.
+    pub fn read(source: &Source) -> Result<Option<Self>, ConfigError> {
+        const URL: &str = "PRIMETRADE_REDIS_URL";
+        const CA: &str = "PRIMETRADE_REDIS_CA_FILE";
+        let Some(url) = source.secret(URL)? else { return Ok(None) };
+        let mut address = Self::parse(url.expose_secret()).map_err(|error| invalid(URL, &error))?;
+        let Some(path) = source.text(CA)? else { return Ok(Some(address)) };
+        if !address.has_tls() {
+            return Err(invalid(CA, &format!("it is of use only where {URL} begins with rediss://")));
+        }
+        let pem = std::fs::read(&path).map_err(|error| invalid(CA, &format!("cannot read {path}: {error}")))?;
+        let none = || invalid(CA, &"it is to be certificates (PEM)");
+        CertificateDer::pem_slice_iter(&pem).next().and_then(Result::ok).ok_or_else(none)?;
+        address.authorities = Some(TlsCertificates { client_tls: None, root_cert: Some(pem) });
+        // what the library makes of them
+        address.any_client().map_err(|_| none())?;
+        Ok(Some(address))
+    }
+
+    /// One whose certificate, if it needs any, is by an authority that the machine knows.
+    ///
+    /// # Errors
+    /// It is not the URL of a Redis.
+    pub fn parse(url: &str) -> Result<Self, BadUrl> {
+        let (scheme, rest) = url.split_once("://").ok_or(BadUrl::NotRedis)?;
+        let to = match scheme {
+            "redis-sentinel" | "rediss-sentinel" => sentinels(rest, scheme.starts_with("rediss"))?,
+            _ if scheme.contains("sentinel") => return Err(BadUrl::Sentinel),
+            _ if scheme.contains("cluster") => return Err(BadUrl::Cluster),
+            _ => To::Server(server(url)?),
+        };
+        let address = Self { to, authorities: None };
+        address.any_client().map_err(|_| BadUrl::NotRedis)?;
+        Ok(address)
+    }
+
+    fn has_tls(&self) -> bool {
+        match &self.to {
+            To::Server(server) => matches!(server.addr(), ConnectionAddr::TcpTls { .. }),
+            To::PrimaryOf { with_tls, .. } => *with_tls,
+        }
+    }
+
+    fn any_client(&self) -> Result<Option<Client>, redis::RedisError> {
+        let any = match &self.to {
+            To::Server(server) => Some(server),
+            To::PrimaryOf { sentinels, .. } => sentinels.first(),
+        };
+        any.map(|any| self.client(any.clone())).transpose()
+    }
+
+    fn client(&self, info: ConnectionInfo) -> Result<Client, redis::RedisError> {
+        let info = info.set_tcp_settings(tcp_settings());
+        match &self.authorities {
+            Some(authorities) => Client::build_with_tls(info, authorities.clone()),
+            None => Client::open(info),
+        }
+    }
+
+    /// The server, or whom the first Sentinel that knows one takes for the primary. (It may not be one any more, or not
+    /// yet: whoever connects looks.)
+    pub(super) async fn server(&self) -> Result<Client, NotOpened> {
+        let (sentinels, name, with_tls, redis) = match &self.to {
+            To::Server(server) => return Ok(self.client(server.clone())?),
+            To::PrimaryOf { sentinels, name, with_tls, redis } => (sentinels, name, *with_tls, redis),
+        };
+        let mut asking: FuturesUnordered<_> = sentinels.iter().map(|sentinel| self.ask(sentinel, name)).collect();
+        let mut away = None;
+        let mut is_unknown = false;
+        let (host, port) = loop {
+            match (asking.next().await, away) {
+                (Some(Ok(Some(primary))), _) => break primary,
+                (Some(Ok(None)), before) => (is_unknown, away) = (true, before),
+                (Some(Err(error)), _) => away = Some(error),
+                (None, Some(error)) if !is_unknown => return Err(NotOpened::NoSentinel(error)),
+                (None, _) => return Err(NotOpened::UnknownName(name.clone())),
+            }
+        };
+        let info = address(host, port, with_tls).into_connection_info()?;
+        Ok(self.client(info.set_redis_settings(redis.clone()))?)
+    }
+
+    /// `None`: it knows nobody by that name.
+    async fn ask(&self, sentinel: &ConnectionInfo, name: &str) -> Result<Option<(String, u16)>, redis::RedisError> {
+        let client = self.client(sentinel.clone())?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&connection_config()).await?;
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+        match connection.send_packed_command(&command).await?.extract_error()? {
+            Value::Nil => Ok(None),
+            answer => redis::from_redis_value(answer).map(Some).map_err(Into::into),
+        }
+    }
+}
+
+fn server(url: &str) -> Result<ConnectionInfo, BadUrl> {
+    let server = url.into_connection_info().map_err(|_| BadUrl::NotRedis)?;
+    match server.addr() {
+        // `#insecure`: without a look at the certificate
+        ConnectionAddr::TcpTls { insecure: true, .. } => Err(BadUrl::NotRedis),
+        _ => Ok(server),
+    }
+}
+
+fn address(host: String, port: u16, with_tls: bool) -> ConnectionAddr {
+    if with_tls {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    }
+}
+
+/// `[user:password@]host[:port],…/name[/database][?sentinel_username=…&sentinel_password=…]`
+fn sentinels(url: &str, with_tls: bool) -> Result<To, BadUrl> {
+    let (url, query) = url.split_once('?').unwrap_or((url, ""));
+    let (authority, path) = url.split_once('/').ok_or(BadUrl::Sentinel)?;
+    let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
+    let (name, database) = path.split_once('/').unwrap_or((path, "0"));
+    let (name, database) = (decoded(name)?, database.parse().map_err(|_| BadUrl::Sentinel)?);
+    if name.is_empty() {
+        return Err(BadUrl::Sentinel);
+    }
+    let mut redis = RedisConnectionInfo::default().set_db(database);
+    if let Some((user, password)) = user.map(|user| user.split_once(':').unwrap_or(("", user))) {
+        redis = redis.set_password(decoded(password)?);
+        if !user.is_empty() {
+            redis = redis.set_username(decoded(user)?);
+        }
+    }
+    let mut as_whom = RedisConnectionInfo::default();
+    for setting in query.split('&').filter(|setting| !setting.is_empty()) {
+        as_whom = match setting.split_once('=') {
+            Some(("sentinel_username", value)) => as_whom.set_username(decoded(value)?),
+            Some(("sentinel_password", value)) => as_whom.set_password(decoded(value)?),
+            _ => return Err(BadUrl::Sentinel),
+        };
+    }
+    let sentinel = |host: &str| {
+        let (host, port) = host_and_port(host)?;
+        let info = address(host, port, with_tls).into_connection_info().map_err(|_| BadUrl::Sentinel)?;
+        Ok(info.set_redis_settings(as_whom.clone()))
+    };
+    let sentinels = hosts.split(',').map(sentinel).collect::<Result<_, _>>()?;
+    Ok(To::PrimaryOf { sentinels, name, with_tls, redis })
+}
+
+fn host_and_port(text: &str) -> Result<(String, u16), BadUrl> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or(BadUrl::Sentinel)?,
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let port = match port.strip_prefix(':') {
+        Some(port) => port.parse().map_err(|_| BadUrl::Sentinel)?,
+        None if port.is_empty() => SENTINEL_PORT,
+        None => return Err(BadUrl::Sentinel),
+    };
+    if host.is_empty() { Err(BadUrl::Sentinel) } else { Ok((host.to_owned(), port)) }
+}
+
+fn decoded(text: &str) -> Result<String, BadUrl> {
+    percent_decode_str(text).decode_utf8().map(Into::into).map_err(|_| BadUrl::Sentinel)
+}

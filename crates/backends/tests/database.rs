@@ -1,0 +1,143 @@
+//! The pool of connections, with a proxy in between that lets connections die without a word.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use backends::database::{AGE_S_MAX, Address, Pool, PoolSize, Use};
+use futures_util::future::join_all;
+use sqlx::postgres::PgConnectOptions;
+use system_tests::proxy::Proxy;
+use system_tests::wait::until;
+use tokio::time::timeout;
+
+const CONNECTIONS: u32 = 4;
+const SECOND: Duration = Duration::from_secs(1);
+
+fn server() -> PgConnectOptions {
+    std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL").parse().expect("a Postgres URL")
+}
+
+async fn proxy() -> Proxy {
+    let server = server();
+    let mut found = tokio::net::lookup_host((server.get_host(), server.get_port())).await.expect("an address");
+    Proxy::start(found.next().expect("an address")).await
+}
+
+fn pool_through(proxy: &Proxy, age_s_max: u64) -> Pool {
+    let address: SocketAddr = proxy.address();
+    let through = server().host(&address.ip().to_string()).port(address.port());
+    let size = PoolSize { connections_max: CONNECTIONS, connections_kept: 0, wait_ms_max: 5_000, age_s_max };
+    Pool::new(through.into(), size, None)
+}
+
+async fn ask(pool: &Pool) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar("select 1 from pg_sleep(0.02)").fetch_one(pool).await
+}
+
+/// So many at once that every connection is used.
+async fn ask_all(pool: &Pool) -> usize {
+    let answers = join_all((0..2 * CONNECTIONS).map(|_| timeout(SECOND, ask(pool)))).await;
+    answers.iter().filter(|answer| matches!(answer, Ok(Ok(1)))).count()
+}
+
+/// In a statement, in a transaction, given back a moment ago, idle: whatever it was in, it costs one attempt, and the
+/// pool does not get smaller.
+#[tokio::test]
+async fn each_dead_connection_costs_one_attempt() {
+    let proxy = proxy().await;
+    let pool = pool_through(&proxy, AGE_S_MAX);
+    let all = (2 * CONNECTIONS) as usize;
+    for round in 0..10 {
+        assert_eq!(ask_all(&pool).await, all);
+        let mut open = pool.begin().await.expect("begun");
+        sqlx::query("select 1").execute(&mut *open).await.expect("asked");
+        let under_way = timeout(Duration::from_millis(200), ask_all(&pool));
+        let freeze = async {
+            if round % 2 == 0 {
+                tokio::task::yield_now().await;
+            } else {
+                // one more round trip, so that it is in the midst of the others
+                drop(pool.acquire().await);
+            }
+            proxy.freeze();
+        };
+        let _given_up = tokio::join!(under_way, freeze);
+        let frozen = Instant::now();
+        drop(open);
+        until("all is well", Duration::from_secs(15), || async { (ask_all(&pool).await == all).then_some(()) }).await;
+        println!("round {round}: well after {:?}", frozen.elapsed());
+        assert!(pool.size() <= CONNECTIONS, "{}", pool.size());
+    }
+    pool.close().await;
+    assert_eq!((pool.size(), pool.num_idle()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_idle_is_asked_before_it_is_used() {
+    let proxy = proxy().await;
+    let pool = pool_through(&proxy, AGE_S_MAX);
+    ask_all(&pool).await;
+    proxy.freeze();
+    until("they are found out", Duration::from_secs(15), || async { (pool.size() == 0).then_some(()) }).await;
+    // and nobody has met one
+    assert_eq!(ask_all(&pool).await, (2 * CONNECTIONS) as usize);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_old_is_replaced() {
+    let proxy = proxy().await;
+    let pool = pool_through(&proxy, 1);
+    let backend =
+        async || sqlx::query_scalar::<_, i32>("select pg_backend_pid()").fetch_one(&pool).await.expect("a pid");
+    let first = backend().await;
+    until("another connection", Duration::from_secs(10), || async { (backend().await != first).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_dropped_is_rolled_back_and_its_connection_used_again() {
+    let pool = pool_through(&proxy().await, AGE_S_MAX);
+    let name = format!("t_{}", uuid::Uuid::new_v4().simple());
+    let exists = async || {
+        let sql = "select to_regclass($1) is not null";
+        sqlx::query_scalar::<_, bool>(sql).bind(&name).fetch_one(&pool).await.expect("asked")
+    };
+    for commits in [false, true] {
+        let mut transaction = pool.begin().await.expect("begun");
+        let make = sqlx::AssertSqlSafe(format!("create table {name} ()"));
+        sqlx::query(make).execute(&mut *transaction).await.expect("made");
+        if commits {
+            transaction.commit().await.expect("committed");
+        } else {
+            drop(transaction);
+        }
+        assert_eq!(exists().await, commits);
+    }
+    assert!(pool.size() <= 2);
+    let drop = sqlx::AssertSqlSafe(format!("drop table {name}"));
+    sqlx::query(drop).execute(&pool).await.expect("dropped");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_connection_is_told_when_there_is_none() {
+    let pool = pool_through(&proxy().await, AGE_S_MAX);
+    let held = join_all((0..CONNECTIONS).map(|_| pool.acquire())).await;
+    assert!(matches!(pool.acquire().await, Err(sqlx::Error::PoolTimedOut)));
+    drop(held);
+    ask(&pool).await.expect("one is free");
+}
+
+#[tokio::test]
+async fn the_first_host_that_is_wanted_is_taken() {
+    let server = server();
+    let (host, port) = (server.get_host(), server.get_port());
+    let database = server.get_database().unwrap_or(server.get_username()).to_owned();
+    let user = server.get_username();
+    let url = format!("postgres://{user}@127.0.0.1:1,{host}:{port}/{database}");
+    for (attributes, found) in
+        [("", true), ("?target_session_attrs=read-write", true), ("?target_session_attrs=standby", false)]
+    {
+        let address = Address::parse(&format!("{url}{attributes}").into(), Use::Read).expect("a URL");
+        let connected = address.connect().await;
+        assert_eq!(connected.is_ok(), found, "{attributes}: {:?}", connected.err());
+    }
+}

@@ -1,0 +1,195 @@
+//! What is done with each request before its handler is asked, and with each answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use access::{Principal, Verifier};
+use axum::extract::Request;
+use axum::http::header::{CONNECTION, CONTENT_ENCODING, VARY};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use http_server::client_address::{Peer, TrustedProxies};
+use process::context::{RequestContext, X_REQUEST_ID};
+use process::health::Draining;
+use process::load::{Load, Permit};
+use process::traces::{self, Finished, Kind};
+
+use super::bare_error::{as_problem, is_bare_error};
+use super::cors::Cors;
+use super::route::{KnownRoute, RouteKind};
+use super::security_headers;
+use super::settings::Edge;
+use crate::account::known;
+use crate::compression::{compress, is_compressible};
+use crate::headers::single;
+use crate::limits::{Asking, RateLimits, Standing};
+use crate::problem::{Problem, ProblemCode};
+
+/// Path and query together, in bytes.
+pub const URI_BYTES_MAX: usize = 8 << 10;
+/// Names and values of all headers together, in bytes.
+pub const HEADER_BYTES_MAX: usize = 32 << 10;
+/// For the map of headers: those below, and what the framework adds.
+const HEADERS_ADDED: usize = 10;
+
+pub(super) struct Rules {
+    verifier: Option<Verifier>,
+    pub cors: Cors,
+    limits: RateLimits,
+    pub proxies: TrustedProxies,
+    pub load: Load,
+    draining: Draining,
+}
+
+impl From<Edge> for Rules {
+    fn from(Edge { verifier, cors_origins, limits, proxies, load, draining }: Edge) -> Self {
+        Self { verifier, cors: Cors::new(&cors_origins), limits, proxies, load, draining }
+    }
+}
+
+/// What is kept of a request until its answer is there.
+pub(super) struct Exchange {
+    pub context: RequestContext,
+    pub accept_encoding: Option<HeaderValue>,
+    pub allowed_origin: Option<HeaderValue>,
+    pub route: Arc<KnownRoute>,
+    pub client: Peer,
+    /// What is left to the client, where a limit applies.
+    pub standing: Option<Standing>,
+    /// Held until it is answered.
+    pub permit: Option<Permit>,
+}
+
+impl Rules {
+    /// Whether anything may be done for a request, before any handler is asked. What comes first costs least.
+    pub fn admit(&self, request: &mut Request, exchange: &mut Exchange) -> Result<(), Problem> {
+        let is_always = exchange.route.kind == RouteKind::Always;
+        let principal = if is_always { None } else { self.limit(request, exchange)? };
+        Self::check(request)?;
+        // who is known already is found by whoever asks; else it is found out
+        if let Some(principal) = principal {
+            request.extensions_mut().insert(principal);
+        } else if let Some(verifier) = &self.verifier {
+            request.extensions_mut().insert(verifier.clone());
+        }
+        Ok(())
+    }
+
+    /// Counts it against what its client may ask for; who that is, if it had to be known.
+    fn limit(&self, request: &mut Request, exchange: &mut Exchange) -> Result<Option<Principal>, Problem> {
+        if !self.limits.are_on() {
+            return Ok(None);
+        }
+        let address = exchange.client.address;
+        let principal = match &self.verifier {
+            Some(verifier) if exchange.route.kind != RouteKind::ForTokens => known(verifier, request.headers()),
+            Some(_) | None => None,
+        };
+        let asking = match &principal {
+            Some(principal) if is_read(request.method()) => Asking::Reading(principal.owner),
+            Some(principal) => Asking::Writing(principal.owner),
+            None if exchange.route.kind == RouteKind::ForTokens => Asking::ForTokens(address),
+            None => Asking::Anonymous(address),
+        };
+        match self.limits.admit(asking) {
+            Ok(standing) => exchange.standing = standing,
+            Err(exceeded) => {
+                exchange.standing = Some(exceeded.standing());
+                return Err(exceeded.problem());
+            }
+        }
+        if matches!(exchange.route.kind, RouteKind::ForTokens | RouteKind::OwnPassword) {
+            request.extensions_mut().insert(self.limits.clone());
+        }
+        Ok(principal)
+    }
+
+    /// What is refused whoever asks.
+    fn check(request: &Request) -> Result<(), Problem> {
+        let uri_bytes = request.uri().path().len() + request.uri().query().map_or(0, |query| query.len() + 1);
+        if uri_bytes > URI_BYTES_MAX {
+            return Err(Problem::new(ProblemCode::UriTooLong));
+        }
+        let headers = request.headers();
+        let header_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if header_bytes > HEADER_BYTES_MAX {
+            return Err(Problem::new(ProblemCode::HeadersTooLarge));
+        }
+        match single(headers, &CONTENT_ENCODING)? {
+            Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+                Err(Problem::new(ProblemCode::UnsupportedContentEncoding))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub fn finish(&self, mut response: Response, exchange: Exchange) -> Response {
+        if is_bare_error(&response) {
+            response = exchange.context.clone().sync_scope(|| as_problem(response));
+        }
+        let status = response.status();
+        let headers = response.headers_mut();
+        // at once, rather than in steps
+        headers.reserve(HEADERS_ADDED);
+        headers.insert(X_REQUEST_ID, exchange.context.request_id_header());
+        security_headers::complete(headers, exchange.client.tls);
+        if self.draining.is_set() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(standing) = exchange.standing {
+            standing.tell(headers);
+        }
+        self.cors.tell(exchange.allowed_origin, headers);
+        if is_compressible(&response) {
+            response = match exchange.accept_encoding {
+                Some(accept_encoding) => compress(response, accept_encoding),
+                None => {
+                    response.headers_mut().append(VARY, HeaderValue::from_static("accept-encoding"));
+                    response
+                }
+            };
+        }
+        let elapsed = exchange.context.arrived().elapsed();
+        exchange.route.record(status, elapsed);
+        // what was refused says nothing about how long work takes
+        if let Some(permit) = exchange.permit.filter(|_| !exchange.context.has_waited() && !status.is_client_error()) {
+            permit.answered(elapsed);
+        }
+        if traces::is_on() {
+            tell_span(&exchange.context, &exchange.route, status, elapsed);
+        }
+        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+            let log = || tracing::error!(route = &*exchange.route.path, status = status.as_u16(), "request failed");
+            exchange.context.sync_scope(log);
+        } else if tracing::enabled!(tracing::Level::DEBUG) {
+            let micros = elapsed.as_micros();
+            let log = || tracing::debug!(route = &*exchange.route.path, status = status.as_u16(), micros, "request");
+            exchange.context.sync_scope(log);
+        }
+        response
+    }
+}
+
+/// The span of a request that was answered.
+fn tell_span(context: &RequestContext, route: &KnownRoute, status: StatusCode, took: Duration) {
+    let KnownRoute { method, path, .. } = route;
+    traces::tell(Finished {
+        name: format!("{method} {path}"),
+        kind: Kind::Server,
+        span: context.span(),
+        parent: context.parent(),
+        took,
+        attributes: vec![
+            ("http.request.method", (*method).to_owned()),
+            ("http.route", path.to_string()),
+            ("http.response.status_code", status.as_u16().to_string()),
+            ("primetrade.request_id", context.request_id().to_owned()),
+        ],
+        failed: status.is_server_error(),
+    });
+}
+
+/// Reads change nothing.
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}

@@ -1,0 +1,51 @@
+//! The HTTP API's conventions, which all services share: the edge around all routes, arguments of handlers, problems,
+//! limits, and the document that describes it all.
+//!
+//! A router of one service needs no middleware of its own: [`edge::edge`] puts all of it around the merged router, once.
+
+/// Every error answer: one table of codes, RFC 9457 `application/problem+json`.
+pub mod problem;
+
+/// Who asks.
+pub mod account;
+
+/// Request bodies: size, time, media type, strict JSON.
+pub mod body;
+
+/// Query strings and path segments, strictly.
+pub mod query;
+
+/// `If-Match`, `If-None-Match`, `Idempotency-Key`, `Consistency-Token`, entity tags.
+pub mod headers;
+
+/// Answers in JSON.
+pub mod answer;
+
+/// Pages of lists: their sizes, cursors and `Link`.
+pub mod page;
+
+/// How much one client may ask for.
+pub mod limits;
+
+/// The middleware around everything.
+pub mod edge;
+
+/// The answers to requests that the server refuses before there is a route.
+mod refusal;
+
+/// Answers compressed for those who take them so.
+mod compression;
+
+/// Bodies that are compressed once for all who ask for them.
+mod packed;
+
+/// `/livez`, `/readyz`, `/metrics`.
+pub mod health;
+
+/// The OpenAPI document, from what routes say about themselves.
+pub mod openapi;
+
+/// `/problems/{code}`, `/openapi.json`, `/docs`.
+pub mod documents;
+
+pub use refusal::refuse;

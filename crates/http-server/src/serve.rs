@@ -1,0 +1,180 @@
+//! Connections: accepted, and drained at the end.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::answering::Refuse;
+use crate::connection::{Stop, connection};
+use crate::connection_limit::ConnectionLimit;
+use crate::listener::Listener;
+use crate::room::{Room, raise_open_files};
+use crate::tls::Tls;
+
+/// How long requests in progress may take to end, which is a part of a program's time to stop.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown`, then drains for at most 5 s. `refuse` answers what does not come to the router. As many files
+/// may be open from here on as the system lets this process have: a connection is one.
+///
+/// # Errors
+/// When the listener has no address. An error of one connection ends that connection only; a failing `accept` is tried
+/// again.
+pub async fn serve(
+    listener: impl Into<Listener>,
+    router: Router,
+    refuse: Refuse,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let (room, mut listener) = (Room::within(raise_open_files()), listener.into());
+    let limit = ConnectionLimit::new(room.address_connections_max, std::mem::take(&mut listener.proxies));
+    serve_within(room.connections_max, &limit, listener, router, refuse, shutdown).await
+}
+
+async fn serve_within(
+    connections_max: usize,
+    limit: &Arc<ConnectionLimit>,
+    Listener { socket, tls, .. }: Listener,
+    router: Router,
+    refuse: Refuse,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    socket.local_addr()?;
+    // turned into its final form here rather than for each request
+    let router = router.with_state(());
+    let stop = Stop::default();
+    let permits = Arc::new(Semaphore::new(connections_max));
+    let connections = TaskTracker::new();
+    let open = metrics::gauge!("http_connections");
+    let refused = metrics::counter!("http_connections_refused_total");
+    let accepting = async {
+        loop {
+            // the semaphore is never closed
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
+            match socket.accept().await {
+                Ok((stream, from)) => {
+                    let Some(counted) = limit.admit(from.ip()) else {
+                        refused.increment(1);
+                        continue;
+                    };
+                    let (router, stop, open, tls) = (router.clone(), stop.clone(), open.clone(), tls.clone());
+                    connections.spawn(async move {
+                        open.increment(1.0);
+                        connection(stream, from, tls, router, refuse, stop).await;
+                        open.decrement(1.0);
+                        drop((permit, counted));
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = accepting => {}
+        () = renewed(tls.as_ref()) => {}
+    }
+    drop(socket);
+    stop.stopping.store(true, Ordering::Release);
+    stop.drain.cancel();
+    connections.close();
+    if tokio::time::timeout(DRAIN_TIME_MAX, connections.wait()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "requests still in progress are cut off");
+        stop.cut.cancel();
+        connections.wait().await;
+    }
+    Ok(())
+}
+
+async fn renewed(tls: Option<&Tls>) {
+    match tls {
+        Some(tls) => tls.renewed().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+    use crate::client_address::TrustedProxies;
+    use std::net::SocketAddr;
+
+    const CLIENT_TIME_MAX: Duration = Duration::from_secs(30);
+
+    struct Client(TcpStream);
+
+    impl Client {
+        /// Sends a request, and does not wait for its answer.
+        async fn ask(address: SocketAddr) -> Self {
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            // a connection that is refused may be closed by now
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            Self(stream)
+        }
+
+        /// The beginning of what comes within a time; nothing if the connection was closed.
+        async fn answer(&mut self, time_max: Duration) -> Option<Vec<u8>> {
+            let mut first = vec![0; 12];
+            match timeout(time_max, self.0.read_exact(&mut first)).await {
+                Ok(Ok(_)) => Some(first),
+                Ok(Err(_)) => Some(Vec::new()),
+                Err(_) => None,
+            }
+        }
+
+        async fn is_answered(&mut self) -> bool {
+            self.answer(CLIENT_TIME_MAX).await.is_some_and(|answer| answer == b"HTTP/1.1 200")
+        }
+    }
+
+    async fn serving(connections_max: usize, limit: Arc<ConnectionLimit>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("bound");
+        let router = Router::new().route("/", axum::routing::get(|| async { "here" }));
+        tokio::spawn(async move {
+            let refuse: Refuse = |_, _| axum::http::StatusCode::BAD_REQUEST.into_response();
+            serve_within(connections_max, &limit, listener.into(), router, refuse, CancellationToken::new()).await
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_is_answered_once_another_one_is_closed() {
+        let address = serving(2, ConnectionLimit::new(1, TrustedProxies::default())).await;
+        let (mut first, mut second) = (Client::ask(address).await, Client::ask(address).await);
+        assert!(first.is_answered().await && second.is_answered().await);
+        let mut third = Client::ask(address).await;
+        assert_eq!(third.answer(Duration::from_millis(300)).await, None);
+        drop(first);
+        assert!(third.is_answered().await);
+    }
+
+    #[tokio::test]
+    async fn one_too_many_of_an_address_is_closed() {
+        let address = serving(10, ConnectionLimit::counting_all(2)).await;
+        let (mut first, mut second) = (Client::ask(address).await, Client::ask(address).await);
+        assert!(first.is_answered().await && second.is_answered().await);
+        assert_eq!(Client::ask(address).await.answer(CLIENT_TIME_MAX).await.expect("closed"), b"");
+        drop(first);
+        let until = Instant::now() + CLIENT_TIME_MAX;
+        while !Client::ask(address).await.is_answered().await {
+            assert!(Instant::now() < until, "there is room again");
+        }
+        drop(second);
+    }
+}

@@ -1,0 +1,33 @@
+//! Settings: the reader, and the contract's table of variables. Each section is read by the crate that it is for.
+
+/// Environment variables, a file over them, flags over both.
+mod source;
+
+/// Every variable that there is.
+mod variables;
+
+/// What can be wrong with a setting.
+mod error;
+
+/// The configuration file.
+mod file;
+
+/// Files with secrets in them.
+pub mod secret_file;
+
+/// Variables that Kubernetes and Docker set, and nobody has written.
+mod service_links;
+
+/// Networks by their prefix.
+mod network;
+
+/// The forms of Kafka's settings.
+pub mod kafka;
+
+/// Insecure settings, refused where others reach them.
+pub mod exposure;
+
+pub use error::{ConfigError, invalid};
+pub use network::{Network, NoNetwork};
+pub use source::{Origin, Source};
+pub use variables::{CONFIG_FILE, VARIABLES, Variable};
