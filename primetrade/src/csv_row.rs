@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use command_api::line::Line;
 use domain::{CommandId, format_time};
-use projector::fold::TaskRow;
+use read_model::Task;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -123,10 +123,10 @@ fn member(field: &str, text: &str) -> Option<(&'static str, Value)> {
 
 /// The cells of a task.
 #[must_use]
-pub fn row(task: &TaskRow) -> [String; 12] {
+pub fn row(task: &Task) -> [String; 12] {
     let time = |time: Option<domain::Time>| time.map(format_time).unwrap_or_default();
     [
-        task.task_id.to_string(),
+        task.id.to_string(),
         task.title.clone(),
         task.description.clone().unwrap_or_default(),
         task.status.as_str().to_owned(),
@@ -158,18 +158,15 @@ fn freed(cell: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use domain::{OwnerId, Priority, Status, TaskCommand, TaskId, Time};
+    use domain::{Priority, Status, TaskCommand, TaskId, Time};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn task(title: &str, description: Option<String>, tags: Vec<String>) -> TaskRow {
-        TaskRow {
-            owner_id: OwnerId(Uuid::nil()),
-            task_id: TaskId(Uuid::from_u128(7)),
-            position: 1,
+    fn task(title: &str, description: Option<String>, tags: Vec<String>) -> Task {
+        Task {
+            id: Uuid::from_u128(7),
             version: 1,
-            deleted: false,
             status: Status::Pending,
             priority: Priority::Urgent,
             title: title.to_owned(),
@@ -183,7 +180,7 @@ mod tests {
         }
     }
 
-    fn written(task: &TaskRow) -> Vec<u8> {
+    fn written(task: &Task) -> Vec<u8> {
         let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
         writer.write_record(row(task)).unwrap();
         let mut text = writer.into_inner().unwrap();
@@ -243,7 +240,7 @@ mod tests {
             let row = task(&title, description.clone(), tags.clone());
             let columns = Columns::of_header(FIELDS.join(",").as_bytes()).unwrap();
             let (line, _) = columns.command(&written(&row), |_| CommandId(Uuid::nil())).unwrap();
-            prop_assert_eq!(line.task_id, row.task_id);
+            prop_assert_eq!(line.task_id, TaskId(row.id));
             prop_assert_eq!(line.occurred_at, Some(row.created_at));
             let TaskCommand::Create(new) = line.command else { panic!("not a CreateTask") };
             prop_assert_eq!(new.title.as_str(), title);

@@ -79,7 +79,9 @@ impl Databases {
         let told = |schema| move |error| DatabaseError::of_migration(schema, error);
         event_store::migrate(&self.write).await.map_err(told("event_store"))?;
         identity::migrate(&self.write).await.map_err(told("identity"))?;
-        projector::migrate(&self.read).await.map_err(told("read_model"))
+        let connection = self.read.acquire().await;
+        let mut connection = connection.map_err(|error| told("read_model")(error.into()))?;
+        read_model::migrate(&mut connection).await.map_err(told("read_model"))
     }
 
     /// A pool for reading the whole log page by page, in the order of an index. Its plans are made for that: on the

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use domain::{OwnerId, StoredEvent, TaskEvent, TaskId, Unreadable, encode, format_time};
 use event_store::TailReader;
-use projector::fold::{FoldError, TaskRow, fold};
+use read_model::{FoldError, TaskRow, fold};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -204,7 +204,7 @@ impl<W: Write> Export<'_, W> {
             }
             for event in &page {
                 after = Some((event.task_id, event.version));
-                if task.as_ref().is_some_and(|task| task.task_id != event.task_id) {
+                if task.as_ref().is_some_and(|task| task.task.id != event.task_id.0) {
                     self.write_task(task.take())?;
                 }
                 fold(&mut task, event).map_err(|error: FoldError| ExportError::unreadable(event, &error))?;
@@ -215,7 +215,7 @@ impl<W: Write> Export<'_, W> {
 
     fn write_task(&mut self, task: Option<TaskRow>) -> Result<(), ExportError> {
         if let Some(task) = task.filter(|task| !task.deleted) {
-            self.write_row(csv_row::row(&task))?;
+            self.write_row(csv_row::row(&task.task))?;
             self.summary.tasks += 1;
         }
         Ok(())

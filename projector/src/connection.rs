@@ -5,15 +5,20 @@
 //!   tokens are positions (a read with one waits until that is folded again), and the change counter passes through
 //!   the same numbers with the same contents (see the migration). Parking, retries and the switch of generations,
 //!   which would not happen again in the same way, commit synchronously, and so make durable what came before them.
-//! - `statement_timeout`: whatever hangs ends, and is tried again with a new connection; the turn of the checkpoint
+//! - `statement_timeout`: whatever hangs ends, and is tried again with a new connection; the fence
 //!   keeps what the old one may still do from being done twice.
 //! - `idle_in_transaction_session_timeout`: a process that is stopped in the middle of a batch holds the fence, and
 //!   nobody else can go on. Its connection ends, its batch with it.
 //! - generic plans, made once, by index only: the plan must hang neither on the length of the first batches nor on the
 //!   statistics of a fresh table.
 
+use std::time::Duration;
+
 use backends::database::Pool;
 use sqlx::PgConnection;
+
+/// A database that has not answered for so long is asked again by another connection; longer than its own time-out.
+const ANSWER_MS_MAX: u64 = 20_000;
 
 /// A connection for applying batches.
 pub(crate) async fn for_batches(pool: &Pool) -> Result<PgConnection, sqlx::Error> {
@@ -33,4 +38,10 @@ pub(crate) async fn for_batches(pool: &Pool) -> Result<PgConnection, sqlx::Error
 pub(crate) async fn for_rebuild(pool: &Pool) -> Result<PgConnection, sqlx::Error> {
     let address = pool.address().clone().called("primetrade rebuild").with([("synchronous_commit", "off")]);
     Ok(address.connect().await?)
+}
+
+/// An answer of a database that does not hang.
+pub(crate) async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let answer = tokio::time::timeout(Duration::from_millis(ANSWER_MS_MAX), answer);
+    answer.await.unwrap_or_else(|_| Err(sqlx::Error::Protocol("the database does not answer".to_owned())))
 }

@@ -18,11 +18,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::feed::in_time;
+use crate::connection::in_time;
 
-const LOOK_MS: u64 = 1_000;
+const MEASURE_MS: u64 = 1_000;
 
-/// Where one shard of the live generation stands.
+/// How far one shard of the live generation is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShardLag {
     /// Which shard.
@@ -35,12 +35,11 @@ pub struct ShardLag {
     pub lag: Lag,
 }
 
-/// Looks at every shard.
+/// Measures how far every shard is behind, by the checkpoints as they are ([`advance_checkpoints`]).
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn look(pool: &Pool, tail: &TailReader) -> Result<Vec<ShardLag>, sqlx::Error> {
-    advance_checkpoints(pool, tail).await?;
+pub async fn measure(pool: &Pool, tail: &TailReader) -> Result<Vec<ShardLag>, sqlx::Error> {
     // Checkpoints first: the heads are then at or past them.
     let live = sqlx::query_scalar!("select live_generation from read_model.projection").fetch_one(pool).await?;
     let checkpoints = sqlx::query!("select shard, position from read_model.checkpoint where generation = $1", live)
@@ -71,7 +70,10 @@ pub async fn look(pool: &Pool, tail: &TailReader) -> Result<Vec<ShardLag>, sqlx:
 }
 
 /// Moves the checkpoints of a live generation that is fed from Kafka to where it has everything.
-async fn advance_checkpoints(pool: &Pool, tail: &TailReader) -> Result<(), sqlx::Error> {
+///
+/// # Errors
+/// The database does not answer.
+pub async fn advance_checkpoints(pool: &Pool, tail: &TailReader) -> Result<(), sqlx::Error> {
     let is_fed_from_kafka = sqlx::query_scalar!("select feed = 'kafka' from read_model.projection").fetch_one(pool);
     if is_fed_from_kafka.await? != Some(true) {
         return Ok(());
@@ -122,6 +124,11 @@ async fn advance_checkpoints(pool: &Pool, tail: &TailReader) -> Result<(), sqlx:
     Ok(())
 }
 
+async fn advance_and_measure(pool: &Pool, tail: &TailReader) -> Result<Vec<ShardLag>, sqlx::Error> {
+    advance_checkpoints(pool, tail).await?;
+    measure(pool, tail).await
+}
+
 /// All shards together: the events of all, the time of the slowest.
 #[must_use]
 pub fn total(shards: &[ShardLag]) -> Lag {
@@ -133,18 +140,18 @@ pub fn total(shards: &[ShardLag]) -> Lag {
 
 /// A lag that was seen so long ago, and has got no shorter since as far as anybody knows.
 fn aged(seen: Lag, ago: Duration) -> Lag {
-    if seen.events == 0 || ago < Duration::from_millis(LOOK_MS) {
+    if seen.events == 0 || ago < Duration::from_millis(MEASURE_MS) {
         return seen;
     }
     Lag { seconds: seen.seconds + ago.as_secs_f64(), ..seen }
 }
 
-/// Looks every second. While it cannot be seen, what was seen last grows older.
+/// Moves the checkpoints and measures, every second. While that fails, what was measured last grows older.
 pub(crate) async fn watch(pool: Pool, tail: TailReader, lag: watch::Sender<Lag>, stop: CancellationToken) {
     let mut outage = Outage::of("reading the lag of the projection");
     let (mut seen, mut seen_at) = (*lag.borrow(), Instant::now());
     while !stop.is_cancelled() {
-        if let Some(shards) = outage.seen(in_time(look(&pool, &tail)).await) {
+        if let Some(shards) = outage.seen(in_time(advance_and_measure(&pool, &tail)).await) {
             (seen, seen_at) = (total(&shards), Instant::now());
         }
         let now = aged(seen, seen_at.elapsed());
@@ -153,7 +160,7 @@ pub(crate) async fn watch(pool: Pool, tail: TailReader, lag: watch::Sender<Lag>,
         metrics::gauge!("projector_lag_seconds").set(now.seconds);
         lag.send_replace(now);
         tokio::select! {
-            () = sleep(Duration::from_millis(LOOK_MS)) => {}
+            () = sleep(Duration::from_millis(MEASURE_MS)) => {}
             () = stop.cancelled() => {}
         }
     }

@@ -32,7 +32,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let read =
         starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), Use::Write, READ_CONNECTIONS_MAX).await?;
     await_schema(&log, "event_store", &event_store::migrator(), DEPENDENCY_WAIT).await?;
-    await_schema(&read, "read_model", &projector::migrator(), DEPENDENCY_WAIT).await?;
+    await_schema(&read, "read_model", &read_model::migrator(), DEPENDENCY_WAIT).await?;
 
     let tail = TailReader::new(log.clone(), None);
     let stop = starting.background.stop.clone();
@@ -40,16 +40,16 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let topic = kafka.as_ref().map(|settings| settings.topic.clone());
     let projector = match kafka {
         Some(settings) => {
-            let standings = starting.redis.clone().map(|redis| {
-                let (standings, writing) = projector::redis::start(redis, stop.clone());
-                starting.background.spawn("standings to Redis", async {
+            let owner_versions = starting.redis.clone().map(|redis| {
+                let (owner_versions, writing) = projector::redis::start(redis, stop.clone());
+                starting.background.spawn("owner versions to Redis", async {
                     if let Err(error) = writing.await {
-                        tracing::error!(%error, "the writer of standings has died");
+                        tracing::error!(%error, "the writer of owner versions has died");
                     }
                 });
-                standings
+                owner_versions
             });
-            Projector::start_from_kafka(read.clone(), tail.clone(), settings, standings, stop).await?
+            Projector::start_from_kafka(read.clone(), tail.clone(), settings, owner_versions, stop).await?
         }
         None => {
             tracing::warn!(
@@ -76,8 +76,8 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     Ok(Built { api: projector::router(admin), verifier })
 }
 
-/// Not ready before the group has given it its share: who starts one copy after the other would leave partitions with
-/// nobody. Kafka may be away for longer than somebody who waits for this has patience.
+/// Not ready before the group has given it its share: a rolling start would leave partitions without a copy. Kafka may be
+/// away for longer than a start may take.
 fn partitions_check(partitions: &Partitions, since_start: Duration) -> Check {
     let Partitions { share, troubles } = partitions;
     match share {

@@ -492,9 +492,9 @@ async fn whichever_feed_is_started_last_has_the_read_models_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_owners_stand_is_told_after_each_transaction() {
+async fn owner_versions_are_sent_after_each_transaction() {
     let database = Database::create_for(Feed::Kafka).await;
-    let (sender, mut standings) = mpsc::channel(100);
+    let (sender, mut owner_versions) = mpsc::channel(100);
     let stop = CancellationToken::new();
     let settings = database.topic().settings.clone();
     let pool = database.pool.clone();
@@ -511,10 +511,13 @@ async fn where_owners_stand_is_told_after_each_transaction() {
         .await;
     caught_up(&database).await;
     let mut told = std::collections::BTreeMap::new();
-    while told.len() < 2 || !told.values().any(|of: &projector::OwnerStanding| of.parked_position.is_some()) {
-        let applied = standings.recv().await.unwrap();
-        assert_eq!((applied.generation, applied.log_id), (1, database.tail().log_id().await.unwrap()));
-        told.extend(applied.owners.into_iter().map(|standing| (standing.owner_id, standing)));
+    while told.len() < 2 || !told.values().any(|of: &read_model::OwnerRow| of.parked_position.is_some()) {
+        let applied = owner_versions.recv().await.unwrap();
+        assert_eq!(
+            (applied.read_model.generation, applied.read_model.log_id),
+            (1, database.tail().log_id().await.unwrap())
+        );
+        told.extend(applied.owners.into_iter().map(|owner| (owner.owner_id, owner)));
     }
     // nothing that Redis holds is to be believed: another name
     let name = "update read_model.projection set cache_id = gen_random_uuid() returning cache_id";
@@ -522,9 +525,9 @@ async fn where_owners_stand_is_told_after_each_transaction() {
     let deadline = Instant::now() + Duration::from_secs(60);
     for version in 1.. {
         database.append(&[renamed(one, 1, &version.to_string())]).await;
-        let applied = standings.recv().await.unwrap();
-        let is_named = applied.cache_id == name;
-        told.extend(applied.owners.into_iter().map(|standing| (standing.owner_id, standing)));
+        let applied = owner_versions.recv().await.unwrap();
+        let is_named = applied.read_model.cache_id == name;
+        told.extend(applied.owners.into_iter().map(|owner| (owner.owner_id, owner)));
         if is_named {
             break;
         }
@@ -533,8 +536,8 @@ async fn where_owners_stand_is_told_after_each_transaction() {
     caught_up(&database).await;
     stop.cancel();
     projector.stopped().await;
-    while let Ok(applied) = standings.try_recv() {
-        told.extend(applied.owners.into_iter().map(|standing| (standing.owner_id, standing)));
+    while let Ok(applied) = owner_versions.try_recv() {
+        told.extend(applied.owners.into_iter().map(|owner| (owner.owner_id, owner)));
     }
     let stored: Vec<(Uuid, i64, i64, Option<i64>)> = sqlx::query_as(
         "select owner_id, revision, change_counter, parked_position from read_model.owner order by owner_id",

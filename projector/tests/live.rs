@@ -127,7 +127,7 @@ async fn a_lost_connection_is_made_again(feed: Feed) {
 async fn the_lag_is_told(feed: Feed) {
     let database = Database::create_for(feed).await;
     database.append(&Histories::new(5, 1).next(10)).await;
-    let at = projector::lag::look(&database.pool, &database.tail()).await.unwrap();
+    let at = projector::lag::measure(&database.pool, &database.tail()).await.unwrap();
     let lag = projector::lag::total(&at);
     assert!(lag.events >= 10 && lag.seconds > 0.0, "{lag:?}");
     let running = Running::start(&database, None).await;

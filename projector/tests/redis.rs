@@ -1,4 +1,4 @@
-//! Standings in a real Redis.
+//! Owner versions in a real Redis.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod common;
@@ -9,7 +9,8 @@ use backends::redis::Redis;
 use common::until;
 use domain::OwnerId;
 use process::clock;
-use projector::{Applied, OwnerStanding};
+use projector::Applied;
+use read_model::{OwnerRow, ReadModelId};
 use rustix::process::Signal;
 use system_tests::redis::Redis as Server;
 use tokio_util::sync::CancellationToken;
@@ -32,14 +33,14 @@ impl World {
     }
 
     fn applied(&self, owner: Uuid, counter: i64) -> Applied {
-        let owner = OwnerStanding {
+        let owner = OwnerRow {
             owner_id: OwnerId(owner),
             revision: counter + 100,
             change_counter: counter,
             parked_position: (counter % 2 == 0).then_some(7),
         };
-        let Self { cache_id, log_id, .. } = *self;
-        Applied { log_id, cache_id, generation: 1, as_of: clock::now(), owners: vec![owner] }
+        let read_model = ReadModelId { cache_id: self.cache_id, log_id: self.log_id, generation: 1 };
+        Applied { read_model, as_of: clock::now(), owners: vec![owner] }
     }
 
     fn key(&self, owner: Uuid) -> String {
@@ -60,7 +61,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn standings_are_written_forwards_only_also_when_they_come_again() {
+async fn owner_versions_are_written_forwards_only_also_when_they_come_again() {
     let world = World::new().await;
     let (sender, writing) = projector::redis::start(world.redis.clone(), world.shutdown.clone());
     let owner = Uuid::new_v4();

@@ -1,66 +1,54 @@
 //! What every read takes from a request's headers, and every answer says in its own.
 
-use access::Principal;
-use access::token::Sealer;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef, FromRequestParts};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use domain::OwnerId;
 use http_api::account::Account;
 use http_api::headers::{CONSISTENCY_TOKEN, IfNoneMatch, SentToken};
 use http_api::problem::Problem;
 
-use crate::QueryApi;
-use crate::error::ReadError;
-use crate::owners::{Need, Owner, Standing};
-use crate::reads::Answer;
+use crate::answer::Answer;
+use crate::minimum_revision::MinimumRevision;
+use crate::owner_version::{Owner, OwnerVersion};
+use crate::reads::Reads;
 
-/// Who asks, what it must show at least, and what the client has already.
+/// The owner who asks, what it must show at least, and what the client has already.
 pub(crate) struct Asked {
     pub owner: Owner,
-    pub need: Option<Need>,
+    pub minimum: Option<MinimumRevision>,
     if_none_match: Option<IfNoneMatch>,
 }
 
-impl FromRequestParts<QueryApi> for Asked {
+impl<S: Send + Sync> FromRequestParts<S> for Asked
+where
+    Reads: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &QueryApi) -> Result<Self, Problem> {
-        let Account(principal) = Account::from_request_parts(parts, app).await?;
-        let need = match SentToken::from_headers(&parts.headers)? {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Account(principal) = Account::from_request_parts(parts, state).await?;
+        let reads = Reads::from_ref(state);
+        let minimum = match SentToken::from_headers(&parts.headers)? {
             None => None,
-            Some(token) => Some(Need::open(&token, principal.owner, app.reads.owners().sealer())?),
+            Some(token) => Some(MinimumRevision::open(&token, principal.owner, reads.owner_versions().sealer())?),
         };
-        Ok(Self { owner: Owner::of(&principal), need, if_none_match: IfNoneMatch::from_headers(&parts.headers)? })
-    }
-}
-
-impl Owner {
-    pub fn of(principal: &Principal) -> Self {
-        Self { id: principal.owner.0, shard: principal.shard }
-    }
-}
-
-impl Need {
-    fn open(token: &SentToken, owner: OwnerId, sealer: &Sealer) -> Result<Self, ReadError> {
-        let token = sealer.open_consistency_token(token.as_str(), owner).map_err(|_| ReadError::ForeignToken)?;
-        Ok(Self::from_position(token.log_id, token.position))
+        Ok(Self { owner: Owner::of(&principal), minimum, if_none_match: IfNoneMatch::from_headers(&parts.headers)? })
     }
 }
 
 impl Asked {
-    /// 304 where the client has what is at this standing; for what exists at every standing and depends on no clock.
-    pub fn not_modified(&self, standing: &Standing) -> Option<Response> {
-        self.has(&standing.etag).then(|| not_modified(&standing.etag, &standing.token))
+    /// 304 where the client has what is at this version; for what exists at every version and depends on no clock.
+    pub fn not_modified(&self, version: &OwnerVersion) -> Option<Response> {
+        self.has(&version.etag).then(|| not_modified(&version.etag, &version.token))
     }
 
     /// The answer, or 304 where the client has it.
     pub fn respond(&self, answer: &Answer) -> Response {
         if self.has(&answer.etag) {
-            return not_modified(&answer.etag, &answer.standing.token);
+            return not_modified(&answer.etag, &answer.owner_version.token);
         }
         let mut response = Response::new(answer.body.clone().into());
         let headers = response.headers_mut();
@@ -69,7 +57,7 @@ impl Asked {
         if let Some(link) = &answer.link {
             headers.insert(LINK, link.clone());
         }
-        validate(&mut response, &answer.etag, &answer.standing.token);
+        validate(&mut response, &answer.etag, &answer.owner_version.token);
         response
     }
 

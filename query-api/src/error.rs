@@ -3,11 +3,11 @@
 use axum::response::{IntoResponse, Response};
 use http_api::problem::{Problem, ProblemCode};
 
-use crate::task_row::Unfoldable;
+use crate::fold::Unfoldable;
 
 /// When to try again what was not there yet, seconds.
 const RETRY_AFTER_S: u32 = 1;
-/// When to try again behind a parked event, which somebody has to mend, seconds.
+/// When to try again behind a parked event, which an administrator has to mend, seconds.
 const PARKED_RETRY_AFTER_S: u32 = 30;
 
 /// Why a read was refused.
@@ -22,13 +22,13 @@ pub(crate) enum ReadError {
     /// A consistency token that was not given out to this account for this log.
     #[error("consistency token of something else")]
     ForeignToken,
-    /// Unknown, deleted or somebody else's.
+    /// Unknown, deleted or another owner's.
     #[error("not found")]
     NotFound,
-    /// What the token stands for was not applied in time.
+    /// What the token names was not applied in time.
     #[error("not applied in time")]
     NotYet,
-    /// What the token stands for is parked.
+    /// What the token names is parked.
     #[error("parked")]
     Parked,
     /// The account has its share of streams.

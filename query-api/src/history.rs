@@ -12,12 +12,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::answer::{Content, Etag, Loaded};
 use crate::asked::Asked;
+use crate::described::{ANSWERED_PAGE, read};
 use crate::error::ReadError;
-use crate::owners::{StandingRow, standing_in};
-use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
-use crate::task_row::{write_number, write_text, write_time};
-use crate::{ANSWERED_PAGE, read};
+use crate::owner_version::{VersionRow, version_row};
+use crate::reads::{Query, ReadSource, Reads};
+use crate::task_json::{write_number, write_text, write_time};
 
 /// The query string of a history.
 #[derive(Deserialize)]
@@ -60,9 +61,9 @@ pub(crate) async fn history(
     PathId(id): PathId,
     StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
-    let request = HistoryRequest::parse(id, &parameters, asked.owner.id, reads.owners().sealer())?;
-    let standing = reads.standing(asked.owner, asked.need).await?;
-    let answer = reads.answer(asked.owner, standing, &request).await?;
+    let request = HistoryRequest::parse(id, &parameters, asked.owner.id, reads.owner_versions().sealer())?;
+    let version = reads.owner_version(asked.owner, asked.minimum).await?;
+    let answer = reads.answer(asked.owner, version, &request).await?;
     Ok(asked.respond(&answer))
 }
 
@@ -112,8 +113,14 @@ impl Query for HistoryRequest {
         [&b"H"[..], self.task_id.as_bytes(), &self.limit.to_be_bytes(), &self.after.to_be_bytes()].concat()
     }
 
-    async fn load(&self, reads: &Reads, from: From, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
-        load(reads, from, shown.generation, owner, self).await
+    async fn load(
+        &self,
+        reads: &Reads,
+        source: ReadSource,
+        owner: Uuid,
+        shown: &VersionRow,
+    ) -> Result<Loaded, ReadError> {
+        load(reads, source, shown.generation, owner, self).await
     }
 }
 
@@ -131,7 +138,7 @@ struct Item {
 
 async fn load(
     reads: &Reads,
-    from: From,
+    source: ReadSource,
     generation: i32,
     owner: Uuid,
     request: &HistoryRequest,
@@ -156,10 +163,10 @@ async fn load(
         request.after,
         i64::from(request.limit) + 1
     )
-    .fetch_all(reads.pool(from))
+    .fetch_all(reads.pool(source))
     .await?;
     let first = rows.first().ok_or(ReadError::Unavailable)?;
-    let row = standing_in!(first, generation: generation);
+    let row = version_row!(first, generation: generation);
     let (live_generation, exists) = (first.live_generation, first.task_version.is_some());
     let items = rows.into_iter().filter_map(|row| {
         Some(Item {
@@ -172,7 +179,7 @@ async fn load(
             changes: row.changes?,
         })
     });
-    let content = exists.then(|| content(items.collect(), owner, request, reads.owners().sealer()));
+    let content = exists.then(|| content(items.collect(), owner, request, reads.owner_versions().sealer()));
     Ok(Loaded { live_generation, row, content })
 }
 
@@ -199,7 +206,7 @@ fn content(mut items: Vec<Item>, owner: Uuid, request: &HistoryRequest, sealer: 
     }
     body.push(b'}');
     let link = |cursor| format!("/api/v1/tasks/{}/history?limit={}&cursor={cursor}", request.task_id, request.limit);
-    Content { body: body.into(), etag: Etag::Standing, link: next.map(link) }
+    Content { body: body.into(), etag: Etag::OwnerVersion, link: next.map(link) }
 }
 
 impl Item {

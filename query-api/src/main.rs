@@ -26,7 +26,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let urls = starting.databases.clone();
     let primary =
         starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), Use::Read, READ_CONNECTIONS_MAX).await?;
-    await_schema(&primary, "read_model", &query_api::schema(), DEPENDENCY_WAIT).await?;
+    await_schema(&primary, "read_model", &read_model::migrator(), DEPENDENCY_WAIT).await?;
     let queries = |name, address: Address| {
         let queries = query_api::connect(address, QUERY_CONNECTIONS_MAX);
         queries.show_as(name);

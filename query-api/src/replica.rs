@@ -18,8 +18,8 @@ const PROBE_EVERY_MS: u64 = 1_000;
 /// How long it may take to connect and to say that it is there.
 const PROBE_MS_MAX: u64 = 5_000;
 
-/// A read replica. Once it has not answered in time it is left alone, until it has answered somebody who waits for
-/// that in the background. Cheap to clone.
+/// A read replica. Once it has not answered in time it is left alone, until it has answered a probe
+/// in the background. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Replica {
     pool: Pool,

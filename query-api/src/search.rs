@@ -1,16 +1,13 @@
-//! Words to search for, cut and folded as the projector cuts and folds the words of a task.
+//! Words to search for, cut by the rule by which the words of a task are.
 
-use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::is_combining_mark;
+use read_model::Words;
 
 use crate::error::ReadError;
 
 /// Of `q`.
 pub(crate) const CHARACTERS_MAX: usize = 200;
-/// Of a longer word the projector keeps only this many characters.
-const WORD_CHARACTERS_MAX: usize = 64;
 
-/// The words of `q`: decomposed (NFKD), without marks, each character in lower case, split at what is not alphanumeric.
+/// The words of `q`.
 ///
 /// # Errors
 /// Over 200 characters, or a NUL among them.
@@ -21,9 +18,7 @@ pub(crate) fn words(q: &str) -> Result<Vec<String>, ReadError> {
     if q.contains('\0') {
         return Err(ReadError::parameter("q", "must not contain NUL"));
     }
-    let folded: String = q.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).collect();
-    let words = folded.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    Ok(words.map(|word| word.chars().take(WORD_CHARACTERS_MAX).collect()).collect())
+    Ok(Words::of(q, None).in_order().map(str::to_owned).collect())
 }
 
 /// All of the words, the last as a prefix, in the text form of Postgres' `tsquery`. None where there is no word.

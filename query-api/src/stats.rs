@@ -16,12 +16,14 @@ use serde_json::{Map, Value, json};
 use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
+use crate::answer::{Content, Etag, Loaded};
 use crate::asked::Asked;
+use crate::described::{ANSWERED, read};
 use crate::error::ReadError;
-use crate::owners::{StandingRow, standing_in};
-use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
-use crate::task_row::write_number;
-use crate::{ANSWERED, planned, read};
+use crate::owner_version::{VersionRow, version_row};
+use crate::reads::{Query, ReadSource, Reads};
+use crate::sources::planned;
+use crate::task_json::write_number;
 
 /// Days in the lists at most.
 const DAYS_MAX: i64 = 366;
@@ -91,8 +93,8 @@ pub(crate) async fn stats(
 ) -> Result<Response, ReadError> {
     let request = StatsRequest::parse(&parameters)?;
     request.period(clock::now().date_naive())?;
-    let standing = reads.standing(asked.owner, asked.need).await?;
-    let answer = reads.answer(asked.owner, standing, &request).await?;
+    let version = reads.owner_version(asked.owner, asked.minimum).await?;
+    let answer = reads.answer(asked.owner, version, &request).await?;
     Ok(asked.respond(&answer))
 }
 
@@ -140,8 +142,14 @@ impl Query for StatsRequest {
         [&b"S"[..], &day(self.from), &day(self.to)].concat()
     }
 
-    async fn load(&self, reads: &Reads, from: From, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
-        load(reads.pool(from), shown.generation, owner, *self, clock::now()).await
+    async fn load(
+        &self,
+        reads: &Reads,
+        source: ReadSource,
+        owner: Uuid,
+        shown: &VersionRow,
+    ) -> Result<Loaded, ReadError> {
+        load(reads.pool(source), shown.generation, owner, *self, clock::now()).await
     }
 }
 
@@ -204,7 +212,7 @@ async fn load(
     .fetch_one(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    let standing = standing_in!(row, generation: generation);
+    let version = version_row!(row, generation: generation);
     let found = Found {
         counts: row
             .statuses
@@ -225,11 +233,11 @@ async fn load(
     let tomorrow = now.date_naive().checked_add_days(Days::new(1)).map(|day| day.and_time(NaiveTime::MIN).and_utc());
     let next_day = tomorrow.filter(|_| request.to.is_none());
     let etag = match next_overdue.into_iter().chain(next_day).min() {
-        Some(until) => Etag::StandingUntil(until),
-        None => Etag::Standing,
+        Some(until) => Etag::OwnerVersionUntil(until),
+        None => Etag::OwnerVersion,
     };
     let content = Content { body: found.write(period).into(), etag, link: None };
-    Ok(Loaded { live_generation: row.live_generation, row: standing, content: Some(content) })
+    Ok(Loaded { live_generation: row.live_generation, row: version, content: Some(content) })
 }
 
 /// A difference of two times: it has days and less, no months.

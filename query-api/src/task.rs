@@ -10,17 +10,20 @@ use http_api::openapi::{Operation, reference, time as a_time};
 use http_api::problem::ProblemCode;
 use http_api::query::{PathId, StrictQuery};
 use process::clock;
+use read_model::{Task, TaskColumns};
 use serde::Deserialize;
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
+use crate::answer::{Content, Etag, Loaded};
 use crate::asked::Asked;
+use crate::described::{ANSWERED, read};
 use crate::error::ReadError;
+use crate::fold::{Change, Fold};
 use crate::list::request::time;
-use crate::owners::{StandingRow, standing_in};
-use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
-use crate::task_row::{self, Change, Fold, TaskRow};
-use crate::{ANSWERED, read};
+use crate::owner_version::{VersionRow, version_row};
+use crate::reads::{Query, ReadSource, Reads};
+use crate::task_json;
 
 /// How far from this server's clock now may be, in seconds: `as_of` no further ahead, and no further back a read by now.
 const AS_OF_NOW_S: i64 = 60;
@@ -39,8 +42,8 @@ pub(crate) async fn task(
     StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
     let as_of = parameters.as_of.map(|value| AsOf::parse(&value, clock::now())).transpose()?;
-    let standing = reads.standing(asked.owner, asked.need).await?;
-    let answer = reads.answer(asked.owner, standing, &TaskRequest { id, as_of }).await?;
+    let version = reads.owner_version(asked.owner, asked.minimum).await?;
+    let answer = reads.answer(asked.owner, version, &TaskRequest { id, as_of }).await?;
     Ok(asked.respond(&answer))
 }
 
@@ -48,7 +51,7 @@ pub(crate) fn described() -> Operation {
     read("showTask", "A task")
         .path_id("The task's id.")
         .query("as_of", "As it was then, that instant included; not in the future by more than a minute.", a_time())
-        .json(200, "The task.", &ANSWERED, &reference("Task"), &task_row::example())
+        .json(200, "The task.", &ANSWERED, &reference("Task"), &task_json::example())
         .refuses(&[ProblemCode::NotFound])
 }
 
@@ -89,8 +92,14 @@ impl Query for TaskRequest {
         key
     }
 
-    async fn load(&self, reads: &Reads, from: From, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
-        let pool = reads.pool(from);
+    async fn load(
+        &self,
+        reads: &Reads,
+        source: ReadSource,
+        owner: Uuid,
+        shown: &VersionRow,
+    ) -> Result<Loaded, ReadError> {
+        let pool = reads.pool(source);
         match self.as_of {
             None => load(pool, shown.generation, owner, self.id).await,
             Some(as_of) => load_as_of(pool, shown.generation, owner, self.id, as_of).await,
@@ -98,9 +107,12 @@ impl Query for TaskRequest {
     }
 }
 
-fn loaded(live_generation: i32, row: StandingRow, task: Option<TaskRow>) -> Loaded {
-    let content =
-        task.map(|task| Content { body: task.to_json().into(), etag: Etag::Version(task.version), link: None });
+fn loaded(live_generation: i32, row: VersionRow, task: Option<Task>) -> Loaded {
+    let content = task.map(|task| Content {
+        body: task_json::to_json(&task).into(),
+        etag: Etag::TaskVersion(task.version),
+        link: None,
+    });
     Loaded { live_generation, row, content }
 }
 
@@ -124,24 +136,22 @@ pub(crate) async fn load(
     )
     .fetch_one(executor)
     .await?;
-    let standing = standing_in!(row, generation: generation);
-    let task = || {
-        Some(TaskRow {
-            id,
-            version: row.version?,
-            title: row.title?,
-            description: row.description,
-            status: row.status?,
-            priority: row.priority?,
-            due_at: row.due_at,
-            tags: row.tags?,
-            created_at: row.created_at?,
-            updated_at: row.updated_at?,
-            started_at: row.started_at,
-            completed_at: row.completed_at,
-        })
-    };
-    Ok(loaded(row.live_generation, standing, task()))
+    let version = version_row!(row, generation: generation);
+    let task = Task::of(TaskColumns {
+        id: Some(id),
+        version: row.version,
+        title: row.title,
+        description: row.description,
+        status: row.status,
+        priority: row.priority,
+        due_at: row.due_at,
+        tags: row.tags,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+        started_at: row.started_at,
+        completed_at: row.completed_at,
+    })?;
+    Ok(loaded(row.live_generation, version, task))
 }
 
 /// What had happened by then is a prefix of the history, since `occurred_at` never decreases in a stream. It is folded as
@@ -176,13 +186,13 @@ async fn load_as_of(
     let mut fold = Fold::of(id);
     while let Some(row) = rows.try_next().await? {
         seen.get_or_insert_with(|| {
-            let standing = standing_in!(row, generation: generation);
-            (row.live_generation, standing)
+            let version = version_row!(row, generation: generation);
+            (row.live_generation, version)
         });
         if let (Some(version), Some(occurred_at), Some(changes)) = (row.version, row.occurred_at, row.changes) {
             fold.apply(&Change { version, occurred_at, changes })?;
         }
     }
-    let (live_generation, standing) = seen.ok_or(ReadError::Unavailable)?;
-    Ok(loaded(live_generation, standing, fold.into_task()))
+    let (live_generation, version) = seen.ok_or(ReadError::Unavailable)?;
+    Ok(loaded(live_generation, version, fold.into_task()))
 }

@@ -311,23 +311,23 @@ async fn redis_says(
     );
     let rows = rows.bind(live).fetch_all(pool).await.expect("owners");
     let number = |number: i64| u64::try_from(number).expect("not negative");
-    // as in migrations/redis/standing.lua, but for when it was so
+    // as in migrations/redis/owner-versions.lua, but for when it was so
     let tables: HashMap<Uuid, (i64, [u64; 3])> = rows
         .iter()
         .map(|row| {
             let parked = row.get::<Option<i64>, _>("parked_position").map_or(u64::MAX, number);
             let counter = row.get::<i64, _>("change_counter");
-            let standing = [number(counter) + 1, number(row.get("revision")), parked];
-            (row.get("owner_id"), (counter, standing))
+            let version = [number(counter) + 1, number(row.get("revision")), parked];
+            (row.get("owner_id"), (counter, version))
         })
         .collect();
     let kept = |what: &str| keys_and_values(url, &format!("primetrade:{}:*:{what}", cache.simple()));
-    let mut standing_of = HashSet::new();
+    let mut cached = HashSet::new();
     for (key, value) in kept("standing:*") {
         let (line, owner) = key.split_once(":standing:").expect("as it was asked for");
         let owner: Uuid = owner.parse().expect("an owner's id");
         // who has no row stands nowhere
-        let expected = tables.get(&owner).map_or([0, 0, u64::MAX], |(_, standing)| *standing);
+        let expected = tables.get(&owner).map_or([0, 0, u64::MAX], |(_, version)| *version);
         let value = String::from_utf8_lossy(&value);
         let digits = |at: usize| u64::from_str_radix(value.get(16 * at..16 * (at + 1)).unwrap_or_default(), 16).ok();
         let found = [digits(0), digits(2), digits(3)];
@@ -336,9 +336,9 @@ async fn redis_says(
         }
         assert_eq!(found, expected.map(Some), "{key} is {value}");
         assert_eq!(value.get(64..), Some(owner.simple().to_string().as_str()), "{key} is {value}");
-        standing_of.insert(owner);
+        cached.insert(owner);
     }
-    if let Some(owner) = owners.iter().find(|owner| !standing_of.contains(*owner)) {
+    if let Some(owner) = owners.iter().find(|owner| !cached.contains(*owner)) {
         return Err(format!("Redis does not know where {owner} stands"));
     }
     for (owner, which, body) in answers {

@@ -104,7 +104,7 @@ async fn import(server: &Server, account: &Account, file: &Path, more: &[&str]) 
     (run.code, run.json())
 }
 
-async fn rows_of(server: &Server) -> BTreeMap<&'static str, Vec<String>> {
+async fn rows_of(server: &Server) -> BTreeMap<String, Vec<String>> {
     let pool = pool(server.database_url()).await;
     let rows = read_model_rows(&pool).await;
     pool.close().await;

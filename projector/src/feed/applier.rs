@@ -5,38 +5,27 @@ use std::time::Duration;
 use domain::StoredEvent;
 use event_store::is_about_values;
 use process::traces::{self, Kind};
+use read_model::OwnerRow;
 use sqlx::PgConnection;
 use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
-use super::BATCH_EVENTS_MAX;
-use crate::batch::{self, At, Batch, Written};
-use crate::fence::{Mark, OwnerStanding};
-use crate::park;
+use super::limits::BATCH_EVENTS_MAX;
+use crate::batch::{self, Batch};
+use crate::feed_position::FeedPosition;
+use crate::parking;
 
 /// An event that cannot be applied is tried this often before it is parked.
 const ATTEMPTS_MAX: u32 = 3;
 /// The pause before it is tried again; grows with each.
 const ATTEMPT_PAUSE_MS: u64 = 10;
 
-/// Where a batch was read from: a shard of the log, or partitions of the topic.
-pub(crate) trait Source {
-    /// The shard whose checkpoint is to be loaded.
-    fn checkpoint_of(&self) -> Option<i16> {
-        None
-    }
-
-    /// What is to be stored as read once the first `events` of the batch are applied. `None`: the read models do not
-    /// stand where the batch begins.
-    fn mark(&self, generation: i32, at: At, events: usize) -> Option<Mark>;
-}
-
 /// What came of an attempt to apply events.
 pub(crate) enum Outcome {
     /// So many of them; not the next one yet, it is tried again.
-    Applied(usize, Vec<OwnerStanding>),
-    /// None: the mark is elsewhere, or another generation is live.
-    Moved,
+    Applied(usize, Vec<OwnerRow>),
+    /// None: another process has raised the fence.
+    Fenced,
 }
 
 /// Applies batches to one generation.
@@ -44,21 +33,23 @@ pub(crate) struct Applier {
     /// Halved when a batch fails because of what is in it, or takes too long, until one event is left; then doubled again.
     events_max: i64,
     /// The event that fails (shard, position), and how often it has.
-    trouble: Option<(Place, u32)>,
+    trouble: Option<(LogPosition, u32)>,
+    /// False: nothing is parked of what it applies, as far as the fence is known. See [`Batch::load`].
+    pub(crate) any_parked: bool,
     /// What it applies happens now: it is counted and traced.
     live: bool,
 }
 
-/// A place in the log.
-type Place = (i16, i64);
+/// Shard and position.
+type LogPosition = (i16, i64);
 
-fn place(event: &StoredEvent) -> Place {
+fn log_position(event: &StoredEvent) -> LogPosition {
     (event.shard, event.position)
 }
 
 impl Default for Applier {
     fn default() -> Self {
-        Self { events_max: BATCH_EVENTS_MAX, trouble: None, live: true }
+        Self { events_max: BATCH_EVENTS_MAX, trouble: None, any_parked: true, live: true }
     }
 }
 
@@ -73,50 +64,49 @@ impl Applier {
         self.events_max
     }
 
-    /// Applies the events and moves the mark, in one transaction.
+    /// Applies the events and stores how far the feed is read, in one transaction. `position` says how far that is once
+    /// so many of the events are applied.
     pub(crate) async fn apply(
         &mut self,
         connection: &mut PgConnection,
         generation: i32,
-        source: &impl Source,
         events: &[&StoredEvent],
+        position: impl Fn(usize) -> FeedPosition,
     ) -> Result<Outcome, sqlx::Error> {
         let began = Instant::now();
         // Should this be given up for taking too long, the next batch is a smaller one.
         let events_max = std::mem::replace(&mut self.events_max, i64::try_from(events.len() / 2).unwrap_or(1).max(1));
-        let loaded = batch::load(connection, generation, source.checkpoint_of(), events).await?;
-        let at = loaded.at;
-        let mut batch = self.fold(Batch::new(loaded), events).await;
+        let batch = Batch::load(connection, generation, events, self.any_parked).await?;
+        let mut batch = self.fold(batch, events).await;
         let applied = batch.events();
         let completion_seconds = batch.take_completion_seconds();
-        let Some(mark) = source.mark(generation, at, applied) else {
-            self.events_max = events_max;
-            return Ok(Outcome::Moved);
-        };
         if applied == 0 && !events.is_empty() {
             self.events_max = events_max;
             // The first event is in trouble, and is to be tried again.
             return Ok(Outcome::Applied(0, Vec::new()));
         }
-        match batch::commit(connection, batch, &mark).await {
-            Ok(Written::Yes(standings)) => {
+        self.any_parked |= batch.parks();
+        match batch::commit(connection, generation, batch, &position(applied)).await {
+            Ok(Some(owners)) => {
                 self.events_max = (events_max * 2).min(BATCH_EVENTS_MAX);
-                if self.trouble.is_some_and(|(troubled, _)| events.iter().take(applied).any(|e| place(e) == troubled)) {
+                if self.trouble.is_some_and(|(troubled, _)| {
+                    events.iter().take(applied).any(|event| log_position(event) == troubled)
+                }) {
                     self.trouble = None;
                 }
                 metrics::counter!("projector_events_applied_total").increment(applied as u64);
                 if self.live {
                     observe(&events[..applied.min(events.len())], &completion_seconds, began.elapsed());
                 }
-                Ok(Outcome::Applied(applied, standings))
+                Ok(Outcome::Applied(applied, owners))
             }
-            Ok(Written::LostRace) => {
+            Ok(None) => {
                 self.events_max = events_max;
-                Ok(Outcome::Moved)
+                Ok(Outcome::Fenced)
             }
             Err(error) if is_about_values(&error) => match events {
                 [] => Err(error),
-                [event] => self.write_failed(connection, generation, source, event, &error).await,
+                [event] => self.write_failed(connection, generation, event, position(1), &error).await,
                 [first, ..] => {
                     self.events_max = i64::try_from(events.len() / 2).unwrap_or(1).max(1);
                     let (shard, position, events) = (first.shard, first.position, events.len());
@@ -140,7 +130,7 @@ impl Applier {
                 }
                 break;
             }
-            let reason = park::short(&error.to_string());
+            let reason = parking::short(&error.to_string());
             warn_parked(event, &reason);
             batch.park(event, reason);
         }
@@ -152,8 +142,8 @@ impl Applier {
         &mut self,
         connection: &mut PgConnection,
         generation: i32,
-        source: &impl Source,
         event: &StoredEvent,
+        position: FeedPosition,
         error: &sqlx::Error,
     ) -> Result<Outcome, sqlx::Error> {
         let attempts = self.failed(event);
@@ -161,39 +151,38 @@ impl Applier {
             sleep(Duration::from_millis(ATTEMPT_PAUSE_MS * u64::from(attempts))).await;
             return Ok(Outcome::Applied(0, Vec::new()));
         }
-        self.park(connection, generation, source, event, park::reason(error)).await
+        self.park(connection, generation, event, position, parking::reason(error)).await
     }
 
-    /// Parks a single event.
+    /// Parks a single event, which is at the end of what is read then.
     pub(crate) async fn park(
         &mut self,
         connection: &mut PgConnection,
         generation: i32,
-        source: &impl Source,
         event: &StoredEvent,
+        position: FeedPosition,
         reason: String,
     ) -> Result<Outcome, sqlx::Error> {
-        let loaded = batch::load(connection, generation, source.checkpoint_of(), &[event]).await?;
-        let Some(mark) = source.mark(generation, loaded.at, 1) else { return Ok(Outcome::Moved) };
-        let reason = park::short(&reason);
+        let mut batch = Batch::load(connection, generation, &[event], true).await?;
+        let reason = parking::short(&reason);
         warn_parked(event, &reason);
-        let mut batch = Batch::new(loaded);
         batch.park(event, reason);
-        match batch::commit(connection, batch, &mark).await? {
-            Written::Yes(standings) => {
+        self.any_parked = true;
+        match batch::commit(connection, generation, batch, &position).await? {
+            Some(owners) => {
                 self.trouble = None;
-                Ok(Outcome::Applied(1, standings))
+                Ok(Outcome::Applied(1, owners))
             }
-            Written::LostRace => Ok(Outcome::Moved),
+            None => Ok(Outcome::Fenced),
         }
     }
 
     fn failed(&mut self, event: &StoredEvent) -> u32 {
         let attempts = match self.trouble {
-            Some((troubled, attempts)) if troubled == place(event) => attempts + 1,
+            Some((troubled, attempts)) if troubled == log_position(event) => attempts + 1,
             _ => 1,
         };
-        self.trouble = Some((place(event), attempts));
+        self.trouble = Some((log_position(event), attempts));
         attempts
     }
 }

@@ -1,48 +1,45 @@
 //! The live projection: follows the log, out of the store ([`store`]) or out of Kafka ([`kafka`]), and applies what
-//! comes. Either way the turn of what says how far the feed is read decides whose batch is written.
+//! comes. Either way a fence ([`crate::fence`]) decides which process writes.
 
-mod applier;
-mod chain;
-mod foreign;
-mod kafka;
-mod plan;
+/// What both feeds need, and which of them the read models belong to.
+mod follower;
+
+/// Out of the store, shard by shard.
 mod store;
 
-use std::fmt::Display;
-use std::time::Duration;
+/// Out of Kafka, by partition.
+mod kafka;
+
+/// Applies batches of either, and finds the event that a failure is due to.
+mod applier;
+
+/// Applies what the log has past a checkpoint.
+mod catch_up;
+
+/// How much is read and applied at once.
+mod limits;
+
+/// Pauses before something is tried again.
+mod pauses;
 
 use backends::database::Pool;
-use domain::StoredEvent;
 use event_store::TailReader;
 use messaging::KafkaSettings;
 use process::health::Lag;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
-use uuid::Uuid;
+use tracing::error;
 
+use self::follower::{Feed, Follower};
 use crate::batch::Applied;
+use crate::connection::in_time;
 use crate::lag;
 
-pub use foreign::Foreign;
-pub use kafka::{Partitions, forget_offsets};
+pub use self::kafka::{Foreign, Partitions, forget_offsets};
 
-pub(crate) use store::{catch_up, create_checkpoint};
-
-/// The most events that one transaction applies.
-pub(crate) const BATCH_EVENTS_MAX: i64 = 2_000;
-/// About as many bytes of events are read at once, once it is known how long they are.
-pub(crate) const READ_BYTES: usize = 4 << 20;
-/// How often it is looked whether another generation is live, or a retry is asked for.
-const STATUS_MS: u64 = 200;
-/// The longest pause after a lost race.
-const LOST_PAUSE_MS_MAX: u64 = 200;
-/// The longest pause after an error of the database.
-const ERROR_PAUSE_MS_MAX: u64 = 5_000;
-/// A database that has not answered for so long is asked again by another connection; longer than its own time-out.
-const ANSWER_MS_MAX: u64 = 20_000;
+pub(crate) use self::catch_up::catch_up;
+pub(crate) use self::limits::{READ_BYTES, events_within};
 
 /// The projector cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +70,8 @@ impl Projector {
         Ok(starting.run(follower.clone(), shutdown, move |stop, _, _| store::run(follower, stop)))
     }
 
-    /// Starts to follow the log in Kafka, sharing the topic's partitions with other copies. `standings` is told where
-    /// owners stand after each transaction; where it is full they are not waited for.
+    /// Starts to follow the log in Kafka, sharing the topic's partitions with other copies. `owner_versions` is sent the
+    /// versions of owners after each transaction; where it is full they are not waited for.
     ///
     /// # Errors
     /// A database does not answer, or was not migrated. (Brokers are not waited for.)
@@ -82,12 +79,12 @@ impl Projector {
         read_pool: Pool,
         tail: TailReader,
         settings: KafkaSettings,
-        standings: Option<mpsc::Sender<Applied>>,
+        owner_versions: Option<mpsc::Sender<Applied>>,
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let (follower, starting) = prepare(read_pool, tail, Feed::Kafka).await?;
-        Ok(starting.run(follower.clone(), shutdown, move |stop, told, foreign| {
-            kafka::Kafka::new(follower, settings, standings, told, foreign, stop).run()
+        Ok(starting.run(follower.clone(), shutdown, move |stop, partitions, foreign| {
+            kafka::Kafka::new(follower, settings, owner_versions, partitions, foreign, stop).run()
         }))
     }
 
@@ -124,88 +121,7 @@ impl Projector {
     }
 }
 
-/// What the live generation is fed by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Feed {
-    Store,
-    Kafka,
-}
-
-impl Feed {
-    /// As it is stored.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Store => "store",
-            Self::Kafka => "kafka",
-        }
-    }
-}
-
-/// What every part of the live projection needs.
-#[derive(Clone)]
-struct Follower {
-    pool: Pool,
-    tail: TailReader,
-    log_id: Uuid,
-    feed: Feed,
-    applied: watch::Sender<u64>,
-}
-
-impl Follower {
-    /// Binds the read models to the log, if they are of none yet, and takes them over from the other feed.
-    async fn take_over(&self) -> Result<(), sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
-        let feed = sqlx::query_scalar!("select feed from read_model.projection for update")
-            .fetch_one(&mut *transaction)
-            .await?;
-        sqlx::query!(
-            "update read_model.projection set log_id = coalesce(log_id, $1), feed = $2",
-            self.log_id,
-            self.feed.as_str(),
-        )
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::query!(
-            "update read_model.generation set log_id = $1 where log_id is null and state = 'live' and not exists (
-                select from read_model.projection where log_id <> $1)",
-            self.log_id,
-        )
-        .execute(&mut *transaction)
-        .await?;
-        if feed != self.feed.as_str() {
-            warn!(from = feed, to = self.feed.as_str(), "the read models have another feed now");
-            sqlx::query!(
-                "update read_model.checkpoint set turn = turn + 1
-                where generation = (select live_generation from read_model.projection)",
-            )
-            .execute(&mut *transaction)
-            .await?;
-            sqlx::query!("update read_model.kafka_partition set turn = turn + 1").execute(&mut *transaction).await?;
-        }
-        transaction.commit().await
-    }
-
-    /// Whether the read models are (still) of this log and this feed.
-    fn check(&self, log_id: Option<Uuid>, feed: &str) -> Result<(), sqlx::Error> {
-        if log_id.is_some_and(|log_id| log_id != self.log_id) {
-            return Err(sqlx::Error::Protocol(
-                "the read models were made from another log: run `primetrade rebuild`".to_owned(),
-            ));
-        }
-        if feed != self.feed.as_str() {
-            return Err(sqlx::Error::Protocol(format!(
-                "another process feeds these read models (from: {feed}); stop it and start this one again"
-            )));
-        }
-        Ok(())
-    }
-
-    fn hint(&self) {
-        self.applied.send_modify(|count| *count += 1);
-    }
-}
-
-/// What a projector that is being started tells.
+/// What a projector that is being started reports.
 struct Starting {
     applied: watch::Receiver<u64>,
     lag: watch::Receiver<Lag>,
@@ -215,15 +131,16 @@ struct Starting {
 async fn prepare(pool: Pool, tail: TailReader, feed: Feed) -> Result<(Follower, Starting), StartError> {
     let log_id = tail.log_id().await?;
     let (applied_sender, applied) = watch::channel(0);
-    let follower = Follower { pool, tail, log_id, feed, applied: applied_sender };
+    let follower = Follower::new(pool, tail, log_id, feed, applied_sender);
     follower.take_over().await?;
-    let seen = in_time(lag::look(&follower.pool, &follower.tail)).await?;
+    in_time(lag::advance_checkpoints(&follower.pool, &follower.tail)).await?;
+    let seen = in_time(lag::measure(&follower.pool, &follower.tail)).await?;
     let (lag_sender, lag) = watch::channel(lag::total(&seen));
     Ok((follower, Starting { applied, lag, lag_sender }))
 }
 
 impl Starting {
-    /// Runs a feed, and the look-out for lag, until the one is to stop or has ended.
+    /// Runs a feed, and measures the lag, until the feed is to stop or has ended.
     fn run<F: Future<Output = ()> + Send + 'static>(
         self,
         follower: Follower,
@@ -231,7 +148,7 @@ impl Starting {
         feed: impl FnOnce(CancellationToken, watch::Sender<Partitions>, watch::Sender<Foreign>) -> F,
     ) -> Projector {
         let stop = shutdown.child_token();
-        let (told, partitions) = watch::channel(Partitions::default());
+        let (partitions_sender, partitions) = watch::channel(Partitions::default());
         let (foreign_sender, foreign) = watch::channel(Foreign::default());
         let mut tasks = JoinSet::new();
         let (tail, log_id, stopping) = (follower.tail.clone(), follower.log_id, stop.clone());
@@ -242,7 +159,7 @@ impl Starting {
             }
         });
         tasks.spawn(lag::watch(follower.pool, follower.tail, self.lag_sender, stop.clone()));
-        tasks.spawn(feed(stop.clone(), told, foreign_sender));
+        tasks.spawn(feed(stop.clone(), partitions_sender, foreign_sender));
         let task = tokio::spawn(async move {
             let _stop_all = stop.clone().drop_guard();
             while let Some(ended) = tasks.join_next().await {
@@ -254,62 +171,4 @@ impl Starting {
         });
         Projector { applied: self.applied, lag: self.lag, partitions, foreign, task }
     }
-}
-
-/// The pause after an error, longer while there are more of them.
-#[derive(Default)]
-struct ErrorPause {
-    errors: u32,
-}
-
-impl ErrorPause {
-    /// After an error of what was `started` then.
-    async fn after(&mut self, error: &(dyn Display + Sync), started: Instant, stop: &CancellationToken) {
-        if started.elapsed() > Duration::from_millis(ERROR_PAUSE_MS_MAX) {
-            self.errors = 0;
-        }
-        let pause = Duration::from_millis((50_u64 << self.errors.min(7)).min(ERROR_PAUSE_MS_MAX));
-        self.errors = self.errors.saturating_add(1);
-        warn!(%error, pause_ms = pause.as_millis(), "the projector cannot go on; trying again");
-        metrics::counter!("projector_errors_total").increment(1);
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = stop.cancelled() => {}
-        }
-    }
-}
-
-/// The pause after a lost race, longer while there are more of them.
-#[derive(Default)]
-struct LostRaces {
-    count: u32,
-}
-
-impl LostRaces {
-    fn won(&mut self) {
-        self.count = 0;
-    }
-
-    async fn pause(&mut self) {
-        let pause_ms = (4_u64 << self.count.min(6)).min(LOST_PAUSE_MS_MAX);
-        self.count = self.count.saturating_add(1);
-        // Two processes that keep step must fall out of it.
-        let jitter_ms = u64::from(Uuid::new_v4().as_bytes()[0]) * pause_ms / 512;
-        sleep(Duration::from_millis(pause_ms / 2 + jitter_ms)).await;
-    }
-}
-
-/// How many events like these make so many bytes.
-pub(crate) fn events_within(bytes_max: usize, events: &[StoredEvent]) -> i64 {
-    const EVENTS_MIN: usize = 50;
-    // data, correlation id, trace and the like
-    let bytes: usize = events.iter().map(|event| event.data.len() + 300).sum();
-    let each = (bytes / events.len().max(1)).max(1);
-    i64::try_from((bytes_max / each).max(EVENTS_MIN)).unwrap_or(i64::MAX)
-}
-
-/// An answer of a database that does not hang.
-pub(crate) async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    let answer = tokio::time::timeout(Duration::from_millis(ANSWER_MS_MAX), answer);
-    answer.await.unwrap_or_else(|_| Err(sqlx::Error::Protocol("the database does not answer".to_owned())))
 }

@@ -1,27 +1,29 @@
 //! The projection fed from the log itself: follows its tail, shard by shard, and applies what comes.
 //!
-//! Several processes may do so on one database. None of them leads: whoever is woken first applies, and the turn of
-//! the checkpoint decides. Who comes too late has written nothing, waits a moment (longer while it keeps coming too
-//! late) and goes on from the new checkpoint.
+//! Several processes may do so on one database. None of them leads: the one that is woken first applies, and the fence of
+//! the checkpoint decides. One that is late has written nothing, waits a moment (longer while it keeps being late) and goes
+//! on from the new checkpoint.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backends::database::AGE_S_MAX;
 use domain::StoredEvent;
-use event_store::TailReader;
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::applier::{Applier, Outcome, Source};
-use super::{BATCH_EVENTS_MAX, ErrorPause, Follower, LostRaces, READ_BYTES, STATUS_MS, events_within, in_time};
-use crate::batch::At;
-use crate::connection;
-use crate::fence::Mark;
-use crate::parked::{self, Lane};
+use super::applier::{Applier, Outcome};
+use super::catch_up::{position_after, up_to_a_gap};
+use super::follower::{Follower, STATUS_MS};
+use super::limits::{BATCH_EVENTS_MAX, READ_BYTES, events_within};
+use super::pauses::{ErrorPause, FencedPause};
+use crate::checkpoint::{self, Checkpoint};
+use crate::connection::{self, in_time};
+use crate::fence::Fence;
+use crate::parking;
 
 /// Without a wake-up the tail is looked at this often.
 const POLL_MS: u64 = 25;
@@ -63,8 +65,9 @@ struct Shard {
     shard: i16,
     stop: CancellationToken,
     generation: i32,
-    position: i64,
-    lost_races: LostRaces,
+    /// As it is known here.
+    checkpoint: Checkpoint,
+    fenced_pause: FencedPause,
     /// As many events as make about [`READ_BYTES`].
     read_events_max: i64,
     applier: Applier,
@@ -77,8 +80,8 @@ impl Shard {
             shard,
             stop,
             generation: 0,
-            position: 0,
-            lost_races: LostRaces::default(),
+            checkpoint: Checkpoint { position: 0, fence: 0 },
+            fenced_pause: FencedPause::default(),
             read_events_max: BATCH_EVENTS_MAX / 4,
             applier: Applier::default(),
         }
@@ -110,18 +113,19 @@ impl Shard {
                     connection = in_time(connection::for_batches(&self.follower.pool)).await?;
                     connected = Instant::now();
                 }
-                let before = (self.generation, self.position);
+                let before = (self.generation, self.checkpoint.position);
                 in_time(self.look_at_status(&mut connection)).await?;
                 looked = Instant::now();
-                if before != (self.generation, self.position) {
+                if before != (self.generation, self.checkpoint.position) {
                     ahead = None;
                     self.follower.hint();
                 }
             }
             let events_max = self.applier.events_max().min(self.read_events_max);
+            let checkpoint = self.checkpoint;
             let mut events = match ahead.take() {
-                Some(events) if events.first().is_some_and(|event| event.position == self.position + 1) => events,
-                _ => in_time(tail.read_after(self.shard, self.position, events_max)).await?,
+                Some(events) if events.first().is_some_and(|event| event.position == checkpoint.position + 1) => events,
+                _ => in_time(tail.read_after(self.shard, checkpoint.position, events_max)).await?,
             };
             if events.is_empty() {
                 tokio::select! {
@@ -130,12 +134,13 @@ impl Shard {
                 }
                 continue;
             }
-            up_to_a_hole(self.shard, self.position, &mut events)?;
+            up_to_a_gap(self.shard, checkpoint.position, &mut events)?;
             self.read_events_max = events_within(READ_BYTES, &events).min(BATCH_EVENTS_MAX);
             let more = i64::try_from(events.len()).is_ok_and(|count| count >= events_max);
-            let last = events.last().map_or(self.position, |event| event.position);
-            let batch = Batch { shard: self.shard, live: true, events: &events.iter().collect::<Vec<_>>() };
-            let apply = self.applier.apply(&mut connection, self.generation, &batch, batch.events);
+            let last = events.last().map_or(checkpoint.position, |event| event.position);
+            let events: Vec<&StoredEvent> = events.iter().collect();
+            let position = |applied| position_after(self.shard, checkpoint, &events, applied);
+            let apply = self.applier.apply(&mut connection, self.generation, &events, position);
             let outcome = if more {
                 let read = tail.read_after(self.shard, last, events_max);
                 let (outcome, read) = tokio::join!(in_time(apply), in_time(read));
@@ -145,15 +150,17 @@ impl Shard {
                 in_time(apply).await?
             };
             match outcome {
-                Outcome::Applied(count, _) => {
-                    self.position += count_of(count);
-                    self.lost_races.won();
+                // The event that fails is tried again.
+                Outcome::Applied(0, _) => {}
+                Outcome::Applied(applied, _) => {
+                    self.checkpoint = checkpoint.after(applied);
+                    self.fenced_pause.reset();
                     self.follower.hint();
                 }
-                Outcome::Moved => {
+                Outcome::Fenced => {
                     ahead = None;
                     self.follower.hint();
-                    self.lost_races.pause().await;
+                    self.fenced_pause.wait().await;
                     in_time(self.look_at_status(&mut connection)).await?;
                 }
             }
@@ -161,12 +168,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Which generation is live, where it stands, and whether a parked event is to be tried again.
+    /// Which generation is live, its checkpoint, and whether a parked event is to be tried again.
     async fn look_at_status(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        loop {
+        let status = loop {
             let status = sqlx::query!(
                 r#"
-                select p.log_id, p.live_generation, p.feed, c.position as "position?",
+                select p.log_id, p.live_generation, p.feed, c.position as "position?", c.turn as "fence?",
+                    exists (
+                        select from read_model.parked as k where k.generation = p.live_generation and k.shard = $1
+                    ) as "any_parked!",
                     exists (
                         select from read_model.parked as k
                         where k.generation = p.live_generation and k.shard = $1 and k.retry_at is not null
@@ -179,127 +189,38 @@ impl Shard {
             .fetch_one(&mut *connection)
             .await?;
             self.follower.check(status.log_id, &status.feed)?;
-            let Some(position) = status.position else {
-                create_checkpoint(connection, status.live_generation, self.shard).await?;
-                continue;
-            };
-            if status.live_generation != self.generation {
-                info!(generation = status.live_generation, shard = self.shard, position, "follows the log");
-                self.generation = status.live_generation;
+            if let (Some(position), Some(fence)) = (status.position, status.fence) {
+                self.checkpoint = Checkpoint { position, fence };
+                break status;
             }
-            self.position = position;
-            if status.retry {
-                let began = Instant::now();
-                for (shard, stream) in parked::due(connection, self.generation, Some(self.shard)).await? {
-                    if began.elapsed() >= parked::RETRY_TIME_MAX {
-                        break;
-                    }
-                    let (tail, lane) = (&self.follower.tail, &mut Lane::Shard(shard));
-                    parked::retry(connection, tail, self.generation, lane, shard, stream).await?;
-                }
-                self.follower.hint();
+            checkpoint::create(connection, status.live_generation, self.shard).await?;
+        };
+        if status.live_generation != self.generation {
+            let position = self.checkpoint.position;
+            info!(generation = status.live_generation, shard = self.shard, position, "follows the log");
+            self.generation = status.live_generation;
+        }
+        self.applier.any_parked = status.any_parked;
+        if status.retry {
+            self.retry(connection).await?;
+            self.follower.hint();
+        }
+        Ok(())
+    }
+
+    /// Tries parked events again.
+    async fn retry(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let began = Instant::now();
+        for (shard, stream) in parking::due(connection, self.generation, Some(self.shard)).await? {
+            if began.elapsed() >= parking::RETRY_TIME_MAX {
+                break;
             }
-            return Ok(());
+            let mut fence = Fence::Checkpoint { shard, value: self.checkpoint.fence };
+            let retried =
+                parking::retry(connection, &self.follower.tail, self.generation, &mut fence, shard, stream).await;
+            self.checkpoint.fence = fence.value();
+            retried?;
         }
+        Ok(())
     }
-}
-
-/// The next events of a shard.
-struct Batch<'a> {
-    shard: i16,
-    /// Of the generation that queries read; else of one that is being made.
-    live: bool,
-    events: &'a [&'a StoredEvent],
-}
-
-impl Source for Batch<'_> {
-    fn checkpoint_of(&self) -> Option<i16> {
-        Some(self.shard)
-    }
-
-    fn mark(&self, generation: i32, at: At, events: usize) -> Option<Mark> {
-        let (position, turn) = at.checkpoint?;
-        let first = self.events.first()?.position;
-        let is_live = at.live_generation == generation && at.is_fed_from_store;
-        (position == first - 1 && (!self.live || is_live)).then(|| Mark::Checkpoint {
-            shard: self.shard,
-            turn,
-            position: position + count_of(events),
-            recorded_at: self.events.get(..events).and_then(<[_]>::last).map(|event| event.recorded_at),
-        })
-    }
-}
-
-fn count_of(events: usize) -> i64 {
-    i64::try_from(events).unwrap_or(i64::MAX)
-}
-
-pub(crate) async fn create_checkpoint(
-    connection: &mut PgConnection,
-    generation: i32,
-    shard: i16,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "insert into read_model.checkpoint (generation, shard, position) values ($1, $2, 0) on conflict do nothing",
-        generation,
-        shard,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// The log has no holes; one that has is damaged, and applying what comes after it would hide that. Keeps what comes
-/// before a hole, and fails at it.
-fn up_to_a_hole(shard: i16, position: i64, events: &mut Vec<StoredEvent>) -> Result<(), sqlx::Error> {
-    let expected = |at: usize| i64::try_from(at).map_or(i64::MAX, |at| position + 1 + at);
-    match events.iter().enumerate().position(|(at, event)| event.position != expected(at)) {
-        None => Ok(()),
-        Some(0) => Err(sqlx::Error::Protocol(format!(
-            "the log has a hole: shard {shard} has no event at position {}, but some after it",
-            position + 1
-        ))),
-        Some(hole) => {
-            events.truncate(hole);
-            Ok(())
-        }
-    }
-}
-
-/// Applies what the log has past a generation's checkpoint, up to `until` at most. Returns the new checkpoint.
-pub(crate) async fn catch_up(
-    connection: &mut PgConnection,
-    tail: &TailReader,
-    generation: i32,
-    shard: i16,
-    until: i64,
-) -> Result<i64, sqlx::Error> {
-    let mut applier = Applier::of_a_rebuild();
-    let mut position = sqlx::query_scalar!(
-        "select position from read_model.checkpoint where generation = $1 and shard = $2",
-        generation,
-        shard,
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    let mut read_events_max = BATCH_EVENTS_MAX / 4;
-    while position < until {
-        let events_max = applier.events_max().min(read_events_max).min(until - position);
-        let mut events = tail.read_after(shard, position, events_max).await?;
-        up_to_a_hole(shard, position, &mut events)?;
-        read_events_max = events_within(READ_BYTES, &events).min(BATCH_EVENTS_MAX);
-        if events.is_empty() {
-            return Err(sqlx::Error::Protocol(format!("the log ends at {position} in shard {shard}, before {until}")));
-        }
-        let batch = Batch { shard, live: false, events: &events.iter().collect::<Vec<_>>() };
-        match applier.apply(connection, generation, &batch, batch.events).await? {
-            Outcome::Applied(count, _) => position += count_of(count),
-            Outcome::Moved => {
-                return Err(sqlx::Error::Protocol(format!(
-                    "somebody else moved the checkpoint of generation {generation}"
-                )));
-            }
-        }
-    }
-    Ok(position)
 }

@@ -7,7 +7,8 @@ use futures_util::future::BoxFuture;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Effect, Projection};
+use super::projection::{AppliedEvent, Effect, Projection};
+use crate::columns::columns;
 use crate::copy::{CopyIn, Rows};
 use crate::differences::{Differences, EXAMPLES_MAX, Found};
 
@@ -38,7 +39,7 @@ impl Projection for History {
                 .text(&event.event_type)
                 .text(&event.actor_type)
                 .uuid_or_null(event.actor_id)
-                .text(&applied.changes);
+                .text(&applied.changes.to_json());
         }
         let statement = "copy read_model.history_building (generation, owner_id, task_id, version, position, \
              occurred_at, recorded_at, type, actor_type, actor_id, changes) from stdin (format binary)";
@@ -55,39 +56,24 @@ impl Projection for History {
     }
 }
 
-/// The columns: an array each, a row at the same place in all of them.
-#[derive(Default)]
-struct Columns<'a> {
-    owner: Vec<Uuid>,
-    task: Vec<Uuid>,
-    version: Vec<i64>,
-    position: Vec<i64>,
-    occurred: Vec<Time>,
-    recorded: Vec<Time>,
-    event_type: Vec<&'a str>,
-    actor_type: Vec<&'a str>,
-    actor: Vec<Option<Uuid>>,
-    changes: Vec<&'a str>,
-}
+columns!(Columns<'a> of applied: &'a AppliedEvent<'a> {
+    owner_id: Uuid = applied.event.owner_id.0,
+    task_id: Uuid = applied.event.task_id.0,
+    version: i64 = applied.event.version,
+    position: i64 = applied.event.position,
+    occurred_at: Time = applied.event.occurred_at,
+    recorded_at: Time = applied.event.recorded_at,
+    event_type: &'a str = &applied.event.event_type,
+    actor_type: &'a str = &applied.event.actor_type,
+    actor_id: Option<Uuid> = applied.event.actor_id,
+    changes: String = applied.changes.to_json(),
+});
 
 async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     if effect.events.is_empty() {
         return Ok(());
     }
-    let mut columns = Columns::default();
-    for applied in &effect.events {
-        let event = applied.event;
-        columns.owner.push(event.owner_id.0);
-        columns.task.push(event.task_id.0);
-        columns.version.push(event.version);
-        columns.position.push(event.position);
-        columns.occurred.push(event.occurred_at);
-        columns.recorded.push(event.recorded_at);
-        columns.event_type.push(&event.event_type);
-        columns.actor_type.push(&event.actor_type);
-        columns.actor.push(event.actor_id);
-        columns.changes.push(&applied.changes);
-    }
+    let columns = Columns::of(&effect.events);
     sqlx::query!(
         r#"
         insert into read_model.history (generation, owner_id, task_id, version, position, occurred_at, recorded_at,
@@ -97,16 +83,16 @@ async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnecti
             $8::text[], $9::text[], $10::uuid[], $11::text[]) as h
         "#,
         generation,
-        &columns.owner,
-        &columns.task,
+        &columns.owner_id,
+        &columns.task_id,
         &columns.version,
         &columns.position,
-        &columns.occurred,
-        &columns.recorded,
+        &columns.occurred_at,
+        &columns.recorded_at,
         &columns.event_type as &[&str],
         &columns.actor_type as &[&str],
-        &columns.actor as &[Option<Uuid>],
-        &columns.changes as &[&str],
+        &columns.actor_id as &[Option<Uuid>],
+        &columns.changes,
     )
     .execute(connection)
     .await?;

@@ -1,84 +1,25 @@
 //! The projections: each is a file with all that is its own: what events change in its tables, how that is written back,
 //! filled in bulk and compared. (DDL, indexes, and what is counted after the bulk phase stand in its migration.)
 //!
-//! The engine ([`crate::batch`], [`crate::bulk`], [`crate::compare`]) goes through [`ALL`] and knows nothing else about
-//! them. It folds events into the rows of their tasks ([`crate::fold`]), which decides once whether an event can be
-//! applied at all; what comes of that, the [`Effect`], each projection turns into rows of its own. One transaction
-//! moves the checkpoint and writes them all.
+//! The engine ([`crate::batch`], [`crate::rebuild`]) goes through [`ALL`] and knows nothing else about them. It folds events
+//! into the rows of their tasks ([`read_model::fold`]), which decides once whether an event can be applied at all; what comes
+//! of that, the [`Effect`], each projection turns into rows of its own. One transaction stores how far the feed is read and
+//! writes them all.
 
-use domain::{OwnerId, StoredEvent, TaskId};
-use futures_util::future::BoxFuture;
-use sqlx::PgConnection;
-
-use crate::copy::CopyIn;
-use crate::differences::Differences;
-use crate::fold::TaskRow;
-
-/// `task_count`, `day_count`: numbers of an owner's tasks.
-mod counts;
-
-/// `history`: what each event changed.
-mod history;
+/// What a projection is, and what it is given.
+mod projection;
 
 /// `task`: tasks as they are. What events are folded into.
 mod task;
 
-pub(crate) use task::load as load_tasks;
+/// `history`: what each event changed.
+mod history;
+
+/// `task_count`, `day_count`: numbers of an owner's tasks.
+mod counts;
+
+pub(crate) use self::projection::{AppliedEvent, Effect, Projection, Stream, TaskChange};
+pub(crate) use self::task::load as load_tasks;
 
 /// Adding one: a file here, its migration (see `0006_projected_tables.sql`), a line here, and a query in query-api.
 pub(crate) const ALL: [&dyn Projection; 3] = [&task::Tasks, &history::History, &counts::Counts];
-
-/// A task's stream.
-pub(crate) type Stream = (OwnerId, TaskId);
-
-/// What a batch of events does: events that could be applied, and what became of their tasks.
-#[derive(Debug, Default)]
-pub(crate) struct Effect<'a> {
-    /// In the order of the log.
-    pub events: Vec<AppliedEvent<'a>>,
-    /// Each task once, in the order in which they were touched first.
-    pub tasks: Vec<TaskChange>,
-}
-
-/// An event that was applied.
-#[derive(Debug)]
-pub(crate) struct AppliedEvent<'a> {
-    pub event: &'a StoredEvent,
-    /// The fields of its task that it changed: a JSON object, see `history` in the migration.
-    pub changes: String,
-}
-
-/// A task whose row a batch has changed.
-#[derive(Debug)]
-pub(crate) struct TaskChange {
-    /// `None`: it has no row yet. In bulk: always.
-    pub before: Option<TaskRow>,
-    pub after: TaskRow,
-    /// False: title and description are as they were, and the description may not have been loaded.
-    pub text_changed: bool,
-}
-
-/// One of the read models.
-pub(crate) trait Projection: Sync {
-    /// Writes what the effect changes in its tables. The transaction has moved the checkpoint, so nobody else writes to
-    /// these owners' rows. With nothing to write it asks the database nothing.
-    fn write<'a>(
-        &'a self,
-        effect: &'a Effect<'a>,
-        generation: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<(), sqlx::Error>>;
-
-    /// The rows of an effect for a generation that is filled in bulk: whole streams, each task once. `None`: it is
-    /// counted afterwards.
-    fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn>;
-
-    /// How two generations differ, in the snapshot of the transaction that is open. What either has from past the lower
-    /// of both checkpoints is left out.
-    fn compare<'a>(
-        &'a self,
-        live: i32,
-        new: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<Differences, sqlx::Error>>;
-}

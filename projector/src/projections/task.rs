@@ -1,19 +1,19 @@
 //! `read_model.task`: a row for each task, as it is; a tombstone for one that is deleted. Lists, counts and search read it,
-//! and events are folded into it ([`crate::fold`]).
+//! and events are folded into it ([`read_model::fold`]).
 
 use std::collections::HashMap;
 
-use domain::{OwnerId, Priority, Status, StoredEvent, TaskId, Time, composed};
+use domain::{OwnerId, StoredEvent, TaskId, Time, composed};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use read_model::{Task, TaskRow, Words, touches_text};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Effect, Projection, Stream};
+use super::projection::{Effect, Projection, Stream, TaskChange};
+use crate::columns::columns;
 use crate::copy::{CopyIn, Rows};
 use crate::differences::{Differences, EXAMPLES_MAX, Found};
-use crate::fold::{TaskRow, touches_text};
-use crate::words::Words;
 
 /// Between tags in a parameter; no tag contains a control character.
 const TAG_SEPARATOR: &str = "\u{1f}";
@@ -33,26 +33,25 @@ impl Projection for Tasks {
     fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn> {
         let mut rows = Rows::new();
         for change in &effect.tasks {
-            let row = &change.after;
-            let words = Words::of(&row.title, row.description.as_deref());
+            let TaskRow { owner_id, position, deleted, task } = &change.after;
             rows.row(17)
                 .int(generation)
-                .uuid(row.owner_id.0)
-                .uuid(row.task_id.0)
-                .bigint(row.position)
-                .bigint(row.version)
-                .boolean(row.deleted)
-                .smallint(row.status.code())
-                .smallint(row.priority.code())
-                .text(&row.title)
-                .text_or_null(row.description.as_deref())
-                .texts(&row.tags)
-                .time_or_null(row.due_at)
-                .time(row.created_at)
-                .time(row.updated_at)
-                .time_or_null(row.started_at)
-                .time_or_null(row.completed_at)
-                .words(&words.distinct());
+                .uuid(owner_id.0)
+                .uuid(task.id)
+                .bigint(*position)
+                .bigint(task.version)
+                .boolean(*deleted)
+                .smallint(task.status.code())
+                .smallint(task.priority.code())
+                .text(&task.title)
+                .text_or_null(task.description.as_deref())
+                .texts(&task.tags)
+                .time_or_null(task.due_at)
+                .time(task.created_at)
+                .time(task.updated_at)
+                .time_or_null(task.started_at)
+                .time_or_null(task.completed_at)
+                .words(&words(task).distinct());
         }
         let statement = "copy read_model.task_building (generation, owner_id, task_id, position, version, deleted, \
              status, priority, title, description, tags, due_at, created_at, updated_at, started_at, completed_at, \
@@ -104,118 +103,80 @@ pub(crate) async fn load(
     .await?;
     let mut rows = HashMap::with_capacity(found.len());
     for row in found {
-        let stream = (OwnerId(row.owner_id), TaskId(row.task_id));
-        let row = TaskRow {
-            owner_id: stream.0,
-            task_id: stream.1,
-            position: row.position,
+        let (owner_id, task_id) = (OwnerId(row.owner_id), TaskId(row.task_id));
+        let task = Task {
+            id: row.task_id,
             version: row.version,
-            deleted: row.deleted,
-            status: by_code(Status::ALL, row.status)?,
-            priority: by_code(Priority::ALL, row.priority)?,
             title: row.title,
             description: row.description,
+            status: read_model::status(row.status)?,
+            priority: read_model::priority(row.priority)?,
+            due_at: row.due_at,
             // Rows that an older program wrote hold tags as they were typed.
             tags: row.tags.iter().map(|tag| composed(tag).into_owned()).collect(),
-            due_at: row.due_at,
             created_at: row.created_at,
             updated_at: row.updated_at,
             started_at: row.started_at,
             completed_at: row.completed_at,
         };
-        rows.insert(stream, row);
+        let row = TaskRow { owner_id, position: row.position, deleted: row.deleted, task };
+        rows.insert((owner_id, task_id), row);
     }
     Ok(rows)
 }
 
-fn by_code<T: Copy>(all: &[T], code: i16) -> Result<T, sqlx::Error> {
-    usize::try_from(code)
-        .ok()
-        .and_then(|code| all.get(code).copied())
-        .ok_or_else(|| sqlx::Error::Decode(format!("unknown code {code}").into()))
-}
+columns!(Columns<'a> of change: &'a TaskChange {
+    owner_id: Uuid = change.after.owner_id.0,
+    task_id: Uuid = change.after.task.id,
+    position: i64 = change.after.position,
+    version: i64 = change.after.task.version,
+    deleted: bool = change.after.deleted,
+    status: i16 = change.after.task.status.code(),
+    priority: i16 = change.after.task.priority.code(),
+    title: &'a str = &change.after.task.title,
+    description: Option<&'a str> = change.after.task.description.as_deref(),
+    tags: String = change.after.task.tags.join(TAG_SEPARATOR),
+    due_at: Option<Time> = change.after.task.due_at,
+    created_at: Time = change.after.task.created_at,
+    updated_at: Time = change.after.task.updated_at,
+    started_at: Option<Time> = change.after.task.started_at,
+    completed_at: Option<Time> = change.after.task.completed_at,
+    // Null: the text is as it was and is not written (a long one need not be compressed again).
+    words: Option<String> = change.text_changed.then(|| words(&change.after.task).joined()),
+});
 
-/// The columns: an array each, a row at the same place in all of them.
-#[derive(Default)]
-struct Columns<'a> {
-    owner: Vec<Uuid>,
-    task: Vec<Uuid>,
-    position: Vec<i64>,
-    version: Vec<i64>,
-    deleted: Vec<bool>,
-    status: Vec<i16>,
-    priority: Vec<i16>,
-    title: Vec<&'a str>,
-    description: Vec<Option<&'a str>>,
-    tags: Vec<String>,
-    due: Vec<Option<Time>>,
-    created: Vec<Time>,
-    updated: Vec<Time>,
-    started: Vec<Option<Time>>,
-    completed: Vec<Option<Time>>,
-    /// Null: the text is as it was and is not written (a long one need not be compressed again).
-    words: Vec<Option<String>>,
-    is_new: Vec<bool>,
+fn words(task: &Task) -> Words {
+    Words::of(&task.title, task.description.as_deref())
 }
 
 async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    if effect.tasks.is_empty() {
-        return Ok(());
+    let (new, old): (Vec<_>, Vec<_>) = effect.tasks.iter().partition(|change| change.before.is_none());
+    if !new.is_empty() {
+        insert(&Columns::of(new), generation, connection).await?;
     }
-    let mut columns = Columns::default();
-    for change in &effect.tasks {
-        let row = &change.after;
-        columns.owner.push(row.owner_id.0);
-        columns.task.push(row.task_id.0);
-        columns.position.push(row.position);
-        columns.version.push(row.version);
-        columns.deleted.push(row.deleted);
-        columns.status.push(row.status.code());
-        columns.priority.push(row.priority.code());
-        columns.title.push(&row.title);
-        columns.description.push(row.description.as_deref());
-        columns.tags.push(row.tags.join(TAG_SEPARATOR));
-        columns.due.push(row.due_at);
-        columns.created.push(row.created_at);
-        columns.updated.push(row.updated_at);
-        columns.started.push(row.started_at);
-        columns.completed.push(row.completed_at);
-        let words = || Words::of(&row.title, row.description.as_deref()).joined();
-        columns.words.push(change.text_changed.then(words));
-        columns.is_new.push(change.before.is_none());
+    if !old.is_empty() {
+        update(&Columns::of(old), generation, connection).await?;
     }
+    Ok(())
+}
+
+async fn insert(columns: &Columns<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
-        with touched as (
-            select t.owner_id, t.task_id, t.position, t.version, t.deleted, t.status, t.priority, t.title,
-                t.description, string_to_array(t.tags, e'\x1f') as tags, t.due_at, t.created_at, t.updated_at,
-                t.started_at, t.completed_at, array_to_tsvector(string_to_array(t.words, ' ')) as search, t.is_new
-            from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::boolean[], $7::smallint[],
-                $8::smallint[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
-                $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::text[], $18::boolean[])
-                as t (owner_id, task_id, position, version, deleted, status, priority, title, description, tags,
-                    due_at, created_at, updated_at, started_at, completed_at, words, is_new)
-        ),
-        new_tasks as (
-            insert into read_model.task (generation, owner_id, task_id, position, version, deleted, status, priority,
-                title, description, tags, due_at, created_at, updated_at, started_at, completed_at, search)
-            select $1, owner_id, task_id, position, version, deleted, status, priority, title, description, tags,
-                due_at, created_at, updated_at, started_at, completed_at, search
-            from touched
-            where is_new
-        )
-        update read_model.task as t
-        set position = n.position, version = n.version, deleted = n.deleted, status = n.status,
-            priority = n.priority, title = n.title, tags = n.tags, due_at = n.due_at, updated_at = n.updated_at,
-            started_at = n.started_at, completed_at = n.completed_at,
-            description = case when n.search is null then t.description else n.description end,
-            search = coalesce(n.search, t.search)
-        from touched as n
-        where t.generation = $1 and t.owner_id = n.owner_id and t.task_id = n.task_id and not n.is_new
+        insert into read_model.task (generation, owner_id, task_id, position, version, deleted, status, priority,
+            title, description, tags, due_at, created_at, updated_at, started_at, completed_at, search)
+        select $1, t.owner_id, t.task_id, t.position, t.version, t.deleted, t.status, t.priority, t.title,
+            t.description, string_to_array(t.tags, e'\x1f'), t.due_at, t.created_at, t.updated_at, t.started_at,
+            t.completed_at, array_to_tsvector(string_to_array(t.words, ' '))
+        from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::boolean[], $7::smallint[],
+            $8::smallint[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
+            $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::text[])
+            as t (owner_id, task_id, position, version, deleted, status, priority, title, description, tags, due_at,
+                created_at, updated_at, started_at, completed_at, words)
         "#,
         generation,
-        &columns.owner,
-        &columns.task,
+        &columns.owner_id,
+        &columns.task_id,
         &columns.position,
         &columns.version,
         &columns.deleted,
@@ -224,13 +185,50 @@ async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnecti
         &columns.title as &[&str],
         &columns.description as &[Option<&str>],
         &columns.tags,
-        &columns.due as &[Option<Time>],
-        &columns.created,
-        &columns.updated,
-        &columns.started as &[Option<Time>],
-        &columns.completed as &[Option<Time>],
+        &columns.due_at as &[Option<Time>],
+        &columns.created_at,
+        &columns.updated_at,
+        &columns.started_at as &[Option<Time>],
+        &columns.completed_at as &[Option<Time>],
         &columns.words as &[Option<String>],
-        &columns.is_new,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn update(columns: &Columns<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"
+        update read_model.task as t
+        set position = n.position, version = n.version, deleted = n.deleted, status = n.status,
+            priority = n.priority, title = n.title, tags = string_to_array(n.tags, e'\x1f'), due_at = n.due_at,
+            updated_at = n.updated_at, started_at = n.started_at, completed_at = n.completed_at,
+            description = case when n.words is null then t.description else n.description end,
+            search = coalesce(array_to_tsvector(string_to_array(n.words, ' ')), t.search)
+        from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::boolean[], $7::smallint[],
+            $8::smallint[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
+            $14::timestamptz[], $15::timestamptz[], $16::text[])
+            as n (owner_id, task_id, position, version, deleted, status, priority, title, description, tags, due_at,
+                updated_at, started_at, completed_at, words)
+        where t.generation = $1 and t.owner_id = n.owner_id and t.task_id = n.task_id
+        "#,
+        generation,
+        &columns.owner_id,
+        &columns.task_id,
+        &columns.position,
+        &columns.version,
+        &columns.deleted,
+        &columns.status,
+        &columns.priority,
+        &columns.title as &[&str],
+        &columns.description as &[Option<&str>],
+        &columns.tags,
+        &columns.due_at as &[Option<Time>],
+        &columns.updated_at,
+        &columns.started_at as &[Option<Time>],
+        &columns.completed_at as &[Option<Time>],
+        &columns.words as &[Option<String>],
     )
     .execute(connection)
     .await?;

@@ -92,7 +92,7 @@ impl Database {
         let options = server.clone().database(&name).disable_statement_logging();
         let pool = database::pool(10, options);
         event_store::migrate(&pool).await.unwrap();
-        projector::migrate(&pool).await.unwrap();
+        read_model::migrate(&mut pool.acquire().await.unwrap()).await.unwrap();
         Self { pool, topic: None, server, name }
     }
 
@@ -172,7 +172,7 @@ impl Running {
 /// Waits until the live generation has all that the log has.
 pub async fn caught_up(database: &Database) {
     until("the projector catches up", || async {
-        projector::lag::look(&database.pool, &database.tail()).await.unwrap();
+        projector::lag::advance_checkpoints(&database.pool, &database.tail()).await.unwrap();
         database
             .number(
                 "select (select sum(position) from event_store.head)::bigint - coalesce((

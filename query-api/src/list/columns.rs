@@ -5,193 +5,32 @@
 //! for a page. Looking at 49 bytes a task in memory takes a fraction of a millisecond instead. The ids found are then
 //! read from the table, and the page counts only if the owner's change counter is the one that the columns are at:
 //! they are a faster way to find the same page, never a source of truth.
-//!
-//! Columns are made when a list was not found by walking, brought up to date by what the history has beyond their
-//! revision, and dropped when that does not do (another generation, a mended event, a database that was set back).
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use backends::database::Pool;
 use domain::Time;
 use futures_util::TryStreamExt;
-use tokio::sync::Mutex as AsyncMutex;
 use uuid::Uuid;
 
-use super::query::{self, Page};
-use super::request::{Filters, ListRequest, Place, Sort, SortBy};
-use crate::error::ReadError;
-use crate::owners::StandingRow;
+use super::request::{Filters, ListRequest, Sort, SortBy, SortPosition};
+use crate::owner_version::VersionRow;
 
-/// Owners with fewer tasks do without: whatever Postgres does is quick enough.
-pub(super) const TASKS_MIN: i64 = 2_000;
 /// Owners with more would take too much memory.
-const TASKS_MAX: i64 = 500_000;
+pub(super) const TASKS_MAX: i64 = 500_000;
 /// Bytes of all columns together, and so of each.
-const BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long no columns are made for an owner for whom they took more, seconds.
-const TOO_LARGE_S: u64 = 600;
-/// How long making them may take. The database ends a statement before that, if it lives.
-const MAKING_MS_MAX: u64 = 20_000;
-/// Events to catch up with; beyond that, columns are made anew.
+pub(super) const BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Events to catch up with; beyond that, columns are loaded anew.
 const CATCH_UP_EVENTS_MAX: i64 = 5_000;
-/// Tries while the owner's tasks change under way.
-const TRIES_MAX: u32 = 4;
 /// A task without due date.
 const UNDATED: i64 = i64::MAX;
 /// Bytes of a task in all columns.
-const TASK_BYTES: usize = 16 + 3 * 8 + 1 + 4;
-
-/// The columns of all owners that have them. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Shelf(Arc<Inner>);
-
-struct Inner {
-    pool: Pool,
-    slots: Mutex<HashMap<Uuid, Slot>>,
-}
-
-enum Slot {
-    /// Being made.
-    Coming,
-    /// They take too many bytes.
-    TooLarge {
-        since: Instant,
-    },
-    There {
-        columns: Arc<AsyncMutex<Columns>>,
-        bytes: usize,
-        used_at: Instant,
-    },
-}
-
-impl Shelf {
-    pub fn new(pool: Pool) -> Self {
-        Self(Arc::new(Inner { pool, slots: Mutex::default() }))
-    }
-
-    /// The page, if the owner has columns that can be brought up to date.
-    pub(super) async fn page(
-        &self,
-        shown: &StandingRow,
-        owner: Uuid,
-        request: &ListRequest,
-    ) -> Result<Option<Page>, ReadError> {
-        let Some(columns) = self.take_down(owner) else { return Ok(None) };
-        let generation = shown.generation;
-        let mut newest = Version::of(shown);
-        for _ in 0..TRIES_MAX {
-            let (version, ids) = {
-                let mut columns = columns.lock().await;
-                let behind = newest.is_none_or(|newest| newest != columns.version);
-                if behind && !columns.catch_up(&self.0.pool, generation, owner).await? {
-                    drop(columns);
-                    self.slots().remove(&owner);
-                    return Ok(None);
-                }
-                self.weigh(owner, columns.bytes());
-                (columns.version, columns.find(request))
-            };
-            let page = query::by_ids(&self.0.pool, generation, owner, &ids).await?;
-            newest = Version::of(&page.row);
-            if newest == Some(version) {
-                return Ok(Some(page));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Has columns made for an owner with this many tasks, in the background.
-    pub(super) fn order(&self, generation: i32, owner: Uuid, tasks: i64) {
-        if !(TASKS_MIN..=TASKS_MAX).contains(&tasks) {
-            return;
-        }
-        {
-            let mut slots = self.slots();
-            slots.retain(|_, slot| !slot.may_be_forgotten());
-            // One at a time: it is a long statement.
-            if slots.contains_key(&owner) || slots.values().any(|slot| matches!(slot, Slot::Coming)) {
-                return;
-            }
-            slots.insert(owner, Slot::Coming);
-        }
-        let shelf = self.clone();
-        tokio::spawn(async move {
-            let made = Columns::load(&shelf.0.pool, generation, owner);
-            let made = tokio::time::timeout(Duration::from_millis(MAKING_MS_MAX), made).await;
-            shelf.put_up(owner, made.unwrap_or(Err(sqlx::Error::PoolTimedOut)));
-        });
-    }
-
-    fn put_up(&self, owner: Uuid, made: Result<Made, sqlx::Error>) {
-        let mut slots = self.slots();
-        slots.remove(&owner);
-        match made {
-            Ok(Made::Columns(columns)) => {
-                let bytes = columns.bytes();
-                let columns = Arc::new(AsyncMutex::new(columns));
-                slots.insert(owner, Slot::There { columns, bytes, used_at: Instant::now() });
-                make_room(&mut slots);
-            }
-            Ok(Made::TooLarge) => {
-                slots.insert(owner, Slot::TooLarge { since: Instant::now() });
-            }
-            Ok(Made::Nothing) => {}
-            Err(error) => tracing::error!(%error, "loading the columns of an owner's tasks"),
-        }
-    }
-
-    fn weigh(&self, owner: Uuid, bytes_now: usize) {
-        let mut slots = self.slots();
-        let Some(Slot::There { bytes, .. }) = slots.get_mut(&owner) else { return };
-        if *bytes != bytes_now {
-            *bytes = bytes_now;
-            make_room(&mut slots);
-        }
-    }
-
-    fn take_down(&self, owner: Uuid) -> Option<Arc<AsyncMutex<Columns>>> {
-        match self.slots().get_mut(&owner)? {
-            Slot::Coming | Slot::TooLarge { .. } => None,
-            Slot::There { columns, used_at, .. } => {
-                *used_at = Instant::now();
-                Some(columns.clone())
-            }
-        }
-    }
-
-    fn slots(&self) -> MutexGuard<'_, HashMap<Uuid, Slot>> {
-        self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Slot {
-    fn may_be_forgotten(&self) -> bool {
-        matches!(self, Self::TooLarge { since } if since.elapsed() >= Duration::from_secs(TOO_LARGE_S))
-    }
-}
-
-/// Drops what was not used for longest.
-fn make_room(slots: &mut HashMap<Uuid, Slot>) {
-    loop {
-        let there = || {
-            slots.iter().filter_map(|(owner, slot)| match slot {
-                Slot::Coming | Slot::TooLarge { .. } => None,
-                Slot::There { bytes, used_at, .. } => Some((*used_at, *owner, *bytes)),
-            })
-        };
-        if there().map(|(_, _, bytes)| bytes).sum::<usize>() <= BYTES_MAX {
-            return;
-        }
-        let Some((_, oldest, _)) = there().min() else { return };
-        slots.remove(&oldest);
-    }
-}
+pub(super) const TASK_BYTES: usize = 16 + 3 * 8 + 1 + 4;
 
 /// The snapshot that columns are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Version {
+pub(super) struct Version {
     log_id: Option<Uuid>,
     generation: i32,
     change_counter: i64,
@@ -199,8 +38,8 @@ struct Version {
 }
 
 impl Version {
-    fn of(row: &StandingRow) -> Option<Self> {
-        let StandingRow { log_id, generation, change_counter, revision, .. } = *row;
+    pub(super) fn of(row: &VersionRow) -> Option<Self> {
+        let VersionRow { log_id, generation, change_counter, revision, .. } = *row;
         Some(Self { log_id, generation, change_counter: change_counter?, revision: revision? })
     }
 
@@ -226,9 +65,9 @@ struct Task {
     tags: Vec<String>,
 }
 
-/// What came of making columns.
+/// What came of loading columns.
 #[expect(clippy::large_enum_variant, reason = "taken apart where it is made")]
-enum Made {
+pub(super) enum Outcome {
     Columns(Columns),
     /// They would take more than columns may.
     TooLarge,
@@ -237,8 +76,8 @@ enum Made {
 }
 
 /// The columns of one owner's tasks: the same index is the same task.
-struct Columns {
-    version: Version,
+pub(super) struct Columns {
+    pub(super) version: Version,
     ids: Vec<Uuid>,
     created_us: Vec<i64>,
     updated_us: Vec<i64>,
@@ -296,7 +135,7 @@ impl Columns {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.ids.capacity() * TASK_BYTES + self.sets.bytes
     }
 
@@ -306,7 +145,7 @@ impl Columns {
     }
 
     /// All tasks of the owner.
-    async fn load(pool: &Pool, generation: i32, owner: Uuid) -> Result<Made, sqlx::Error> {
+    pub(super) async fn load(pool: &Pool, generation: i32, owner: Uuid) -> Result<Outcome, sqlx::Error> {
         let mut connection = pool.acquire().await?;
         let mut rows = sqlx::query!(
             r#"select p.log_id, p.live_generation, o.revision, o.change_counter,
@@ -322,7 +161,7 @@ impl Columns {
         let mut columns = None;
         while let Some(row) = rows.try_next().await? {
             if row.live_generation != generation {
-                return Ok(Made::Nothing);
+                return Ok(Outcome::Nothing);
             }
             let columns = columns.get_or_insert_with(|| {
                 Self::empty(Version {
@@ -346,11 +185,11 @@ impl Columns {
             if let Some(task) = task() {
                 columns.push(task);
                 if !columns.fit() {
-                    return Ok(Made::TooLarge);
+                    return Ok(Outcome::TooLarge);
                 }
             }
         }
-        Ok(columns.map_or(Made::Nothing, Made::Columns))
+        Ok(columns.map_or(Outcome::Nothing, Outcome::Columns))
     }
 
     fn push(&mut self, task: Task) {
@@ -372,7 +211,7 @@ impl Columns {
     }
 
     /// Takes in what has happened since. False: that cannot be done.
-    async fn catch_up(&mut self, pool: &Pool, generation: i32, owner: Uuid) -> Result<bool, sqlx::Error> {
+    pub(super) async fn catch_up(&mut self, pool: &Pool, generation: i32, owner: Uuid) -> Result<bool, sqlx::Error> {
         let rows = sqlx::query!(
             r#"with events as materialized (
                    select distinct task_id from (
@@ -449,10 +288,10 @@ impl Columns {
     }
 
     /// The ids of the page's tasks in order, and of one more if there is.
-    fn find(&self, request: &ListRequest) -> Vec<Uuid> {
+    pub(super) fn find(&self, request: &ListRequest) -> Vec<Uuid> {
         let sort = request.sort;
         let wanted = usize::from(request.limit) + 1;
-        let after = request.after.map(|Place { key, id }| sort.rank(key, id));
+        let after = request.after.map(|SortPosition { key, id }| sort.rank(key, id));
         let matcher = Matcher::of(&request.filters, &self.sets);
         let mut found: Vec<Rank> = Vec::with_capacity(8 * wanted);
         let mut worst: Option<Rank> = None;
@@ -532,54 +371,22 @@ impl Matcher {
 }
 
 #[cfg(test)]
-mod tests {
-    use sqlx::postgres::PgConnectOptions;
-
+pub(super) mod tests {
     use super::*;
 
-    fn columns(tasks: usize) -> Columns {
+    pub(in crate::list) fn columns(tasks: usize) -> Columns {
         let mut columns = Columns::empty(Version { log_id: None, generation: 1, change_counter: 1, revision: 1 });
         add(&mut columns, tasks);
         columns
     }
 
-    fn add(columns: &mut Columns, tasks: usize) {
+    pub(in crate::list) fn add(columns: &mut Columns, tasks: usize) {
         for _ in 0..tasks {
             let id = Uuid::from_u128(columns.ids.len() as u128);
             let (created_at, updated_at) = (Time::default(), Time::default());
             let task = Task { id, status: 0, priority: 1, created_at, updated_at, due_at: None, tags: Vec::new() };
             columns.push(task);
         }
-    }
-
-    #[tokio::test]
-    async fn columns_that_grow_make_room_for_themselves() {
-        let shelf = Shelf::new(crate::connect(PgConnectOptions::new(), 1));
-        let (old, growing, gone) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
-        let third = BYTES_MAX / TASK_BYTES / 3;
-        for owner in [old, growing] {
-            shelf.put_up(owner, Ok(Made::Columns(columns(third))));
-        }
-        assert!(shelf.take_down(old).is_some(), "both fit");
-        let taken = shelf.take_down(growing).unwrap();
-        let mut grown = taken.lock().await;
-        add(&mut grown, third / 2);
-        shelf.weigh(growing, grown.bytes());
-        assert!(shelf.take_down(old).is_none(), "not used for longest");
-        assert!(shelf.take_down(growing).is_some());
-        shelf.weigh(gone, BYTES_MAX);
-        shelf.weigh(growing, BYTES_MAX + 1);
-        assert!(shelf.slots().is_empty(), "more than all may take");
-    }
-
-    #[tokio::test]
-    async fn what_is_too_large_is_not_made_again_and_again() {
-        let shelf = Shelf::new(crate::connect(PgConnectOptions::new(), 1));
-        let owner = Uuid::from_u128(1);
-        shelf.put_up(owner, Ok(Made::TooLarge));
-        assert!(shelf.take_down(owner).is_none());
-        shelf.order(1, owner, TASKS_MIN);
-        assert!(matches!(shelf.slots().get(&owner), Some(Slot::TooLarge { .. })), "it is not being made");
     }
 
     #[test]

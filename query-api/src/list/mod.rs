@@ -1,5 +1,6 @@
 //! `GET /api/v1/tasks`: filters, sorts, pages.
 
+mod column_cache;
 mod columns;
 mod query;
 pub(crate) mod request;
@@ -10,39 +11,43 @@ use axum::response::Response;
 use domain::{OwnerId, Priority, Status};
 use http_api::openapi::{Operation, count, one_of, page_of, reference, time};
 use http_api::query::StrictQuery;
+use read_model::Task;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use self::query::Page;
+use self::request::{ListRequest, Parameters, Sort, SortBy, SortPosition};
+use crate::answer::{Content, Etag, Loaded};
 use crate::asked::Asked;
+use crate::described::{ANSWERED_PAGE, read};
 use crate::error::ReadError;
-use crate::owners::StandingRow;
-use crate::reads::{Content, Etag, From, Loaded, Query, Reads};
+use crate::owner_version::VersionRow;
+use crate::reads::{Query, ReadSource, Reads};
 use crate::search;
-use crate::task_row::{self, TaskRow, write_number, write_text};
-use crate::{ANSWERED_PAGE, NO_GENERATION, read};
-pub(crate) use columns::Shelf;
-use query::Page;
-use request::{ListRequest, Parameters, Place, Sort, SortBy};
+use crate::task_json::{self, write_number, write_text};
+
+pub(crate) use self::column_cache::ColumnCache;
 
 pub(crate) async fn list(
     State(reads): State<Reads>,
+    State(columns): State<ColumnCache>,
     asked: Asked,
     StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
-    let request = ListRequest::parse(parameters, asked.owner.id, reads.owners().sealer())?;
-    let standing = reads.standing(asked.owner, asked.need).await?;
-    if let Some(response) = asked.not_modified(&standing) {
+    let request = ListRequest::parse(parameters, asked.owner.id, reads.owner_versions().sealer())?;
+    let version = reads.owner_version(asked.owner, asked.minimum).await?;
+    if let Some(response) = asked.not_modified(&version) {
         return Ok(response);
     }
-    let answer = reads.answer(asked.owner, standing, &request).await?;
+    let answer = reads.answer(asked.owner, version, &ListQuery { request, columns }).await?;
     Ok(asked.respond(&answer))
 }
 
 pub(crate) fn described() -> Operation {
     let sorts: Vec<_> =
         SortBy::ALL.iter().flat_map(|by| [by.as_str().to_owned(), format!("-{}", by.as_str())]).collect();
-    let page = json!({"items": [task_row::example()], "next_cursor": null, "revision": 3});
+    let page = json!({"items": [task_json::example()], "next_cursor": null, "revision": 3});
     read("listTasks", "Tasks that match, in order")
         .says("A walk by `next_cursor` shows every task that matches and keeps its place throughout exactly once.")
         .query("status", "Any of these.", one_of(&Status::ALL.iter().map(|status| status.as_str()).collect::<Vec<_>>()))
@@ -76,55 +81,68 @@ pub(crate) fn schema() -> Value {
     page
 }
 
-impl Query for ListRequest {
+/// A list, and what may find it faster.
+struct ListQuery {
+    request: ListRequest,
+    columns: ColumnCache,
+}
+
+impl Query for ListQuery {
     fn key(&self) -> Vec<u8> {
-        self.to_bytes()
+        self.request.to_bytes()
     }
 
-    async fn load(&self, reads: &Reads, from: From, owner: Uuid, shown: &StandingRow) -> Result<Loaded, ReadError> {
-        let page = page(reads, from, owner, shown, self).await?;
+    async fn load(
+        &self,
+        reads: &Reads,
+        source: ReadSource,
+        owner: Uuid,
+        shown: &VersionRow,
+    ) -> Result<Loaded, ReadError> {
+        let page = self.page(reads, source, owner, shown).await?;
         let (live_generation, row) = (page.live_generation, page.row);
-        Ok(Loaded { live_generation, row, content: Some(content(page, owner, self, reads.owners().sealer())) })
+        let content = content(page, owner, &self.request, reads.owner_versions().sealer());
+        Ok(Loaded { live_generation, row, content: Some(content) })
     }
 }
 
 /// Has a session plan the walks, and how pages of owners with columns are read.
-pub(crate) async fn plan_ahead(connection: &mut PgConnection) -> Result<(), ReadError> {
+pub(crate) async fn plan_ahead(connection: &mut PgConnection, generation: i32) -> Result<(), ReadError> {
     for by in SortBy::ALL {
         for descending in [false, true] {
             let request = ListRequest::first_page(Sort { by, descending });
-            query::walk(&mut *connection, NO_GENERATION, Uuid::nil(), &request).await?;
+            query::walk(&mut *connection, generation, Uuid::nil(), &request).await?;
         }
     }
-    query::by_ids(connection, NO_GENERATION, Uuid::nil(), &[]).await?;
+    query::by_ids(connection, generation, Uuid::nil(), &[]).await?;
     Ok(())
 }
 
-/// Finds the page in the quickest way that there is for it; all ways find the same one.
-async fn page(
-    reads: &Reads,
-    from: From,
-    owner: Uuid,
-    shown: &StandingRow,
-    request: &ListRequest,
-) -> Result<Page, ReadError> {
-    let pool = reads.pool(from);
-    // Columns have no words.
-    let by_columns = !request.filters.is_empty() && request.filters.words.is_empty();
-    let shelf = reads.shelf(from).filter(|_| by_columns);
-    if let Some(shelf) = shelf
-        && let Some(page) = shelf.page(shown, owner, request).await?
-    {
-        return Ok(page);
+impl ListQuery {
+    /// Finds the page in the quickest way that there is for it; all ways find the same one.
+    async fn page(
+        &self,
+        reads: &Reads,
+        source: ReadSource,
+        owner: Uuid,
+        shown: &VersionRow,
+    ) -> Result<Page, ReadError> {
+        let Self { request, columns } = self;
+        let pool = reads.pool(source);
+        // Columns have no words, and are of the nearest source.
+        let by_columns = !request.filters.is_empty() && request.filters.words.is_empty() && reads.is_nearest(source);
+        if by_columns && let Some(page) = columns.page(shown, owner, request).await? {
+            return Ok(page);
+        }
+        let page = query::walk(pool, shown.generation, owner, request).await?;
+        if is_whole(&page, request) {
+            return Ok(page);
+        }
+        if by_columns {
+            columns.request(shown.generation, owner, page.total);
+        }
+        query::pick(pool, shown.generation, owner, request).await
     }
-    let page = query::walk(pool, shown.generation, owner, request).await?;
-    if is_whole(&page, request) {
-        return Ok(page);
-    }
-    if let Some(shelf) = shelf {
-        shelf.order(shown.generation, owner, page.total);
-    }
-    query::pick(pool, shown.generation, owner, request).await
 }
 
 /// Whether a walk has seen all that the page needs.
@@ -144,7 +162,7 @@ fn content(mut page: Page, owner: Uuid, request: &ListRequest, sealer: &Sealer) 
     let more = page.tasks.len() > limit;
     page.tasks.truncate(limit);
     let next = page.tasks.last().filter(|_| more).map(|last| {
-        let place = Place { key: key(last, request.sort.by), id: last.id };
+        let place = SortPosition { key: key(last, request.sort.by), id: last.id };
         sealer.seal_cursor(OwnerId(owner), &request.binding, &place.to_bytes())
     });
     let mut body = Vec::with_capacity(100 + 450 * page.tasks.len());
@@ -153,7 +171,7 @@ fn content(mut page: Page, owner: Uuid, request: &ListRequest, sealer: &Sealer) 
         if n > 0 {
             body.push(b',');
         }
-        task.write(&mut body);
+        task_json::write(&mut body, task);
     }
     body.extend_from_slice(b"],\"next_cursor\":");
     match &next {
@@ -163,14 +181,14 @@ fn content(mut page: Page, owner: Uuid, request: &ListRequest, sealer: &Sealer) 
     body.extend_from_slice(b",\"revision\":");
     write_number(&mut body, page.row.complete_until());
     body.push(b'}');
-    Content { body: body.into(), etag: Etag::Standing, link: next.map(|cursor| request.link(&cursor)) }
+    Content { body: body.into(), etag: Etag::OwnerVersion, link: next.map(|cursor| request.link(&cursor)) }
 }
 
-fn key(task: &TaskRow, by: SortBy) -> Option<i64> {
+fn key(task: &Task, by: SortBy) -> Option<i64> {
     match by {
         SortBy::CreatedAt => Some(task.created_at.timestamp_micros()),
         SortBy::UpdatedAt => Some(task.updated_at.timestamp_micros()),
-        SortBy::Priority => Some(i64::from(task.priority)),
+        SortBy::Priority => Some(i64::from(task.priority.code())),
         SortBy::DueAt => task.due_at.map(|time| time.timestamp_micros()),
     }
 }

@@ -7,15 +7,15 @@
 use backends::database::Pool;
 use chrono::{DateTime, Utc};
 use domain::Time;
+use read_model::{Task, TaskColumns};
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
-use super::request::{ListRequest, Place, SortBy};
+use super::request::{ListRequest, SortBy, SortPosition};
 use crate::error::ReadError;
-use crate::owners::{StandingRow, standing_in};
-use crate::planned;
+use crate::owner_version::{VersionRow, version_row};
 use crate::search;
-use crate::task_row::TaskRow;
+use crate::sources::planned;
 
 /// How many tasks a walk looks at for a page.
 pub(super) const WALK_TASKS_MAX: i64 = 1_000;
@@ -44,18 +44,18 @@ struct Row {
 }
 
 impl Row {
-    fn into_task(self) -> Option<TaskRow> {
-        Some(TaskRow {
-            id: self.task_id?,
-            version: self.version?,
-            title: self.title?,
+    fn into_task(self) -> Result<Option<Task>, sqlx::Error> {
+        Task::of(TaskColumns {
+            id: self.task_id,
+            version: self.version,
+            title: self.title,
             description: self.description,
-            status: self.status?,
-            priority: self.priority?,
+            status: self.status,
+            priority: self.priority,
             due_at: self.due_at,
-            tags: self.tags?,
-            created_at: self.created_at?,
-            updated_at: self.updated_at?,
+            tags: self.tags,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
             started_at: self.started_at,
             completed_at: self.completed_at,
         })
@@ -65,20 +65,21 @@ impl Row {
 /// Tasks of a page, and the snapshot that they are from.
 pub(super) struct Page {
     pub live_generation: i32,
-    pub row: StandingRow,
+    pub row: VersionRow,
     /// Tasks of the owner, not deleted.
     pub total: i64,
     /// In order; up to one more than the page takes, if there are more.
-    pub tasks: Vec<TaskRow>,
+    pub tasks: Vec<Task>,
 }
 
 impl Page {
     fn of(rows: Vec<Row>, generation: i32) -> Result<Self, ReadError> {
         // The statements begin with the one row of `projection`.
         let first = rows.first().ok_or(ReadError::Unavailable)?;
-        let row = standing_in!(first, generation: generation);
+        let row = version_row!(first, generation: generation);
         let (live_generation, total) = (first.live_generation, first.total.unwrap_or(0));
-        Ok(Self { live_generation, row, total, tasks: rows.into_iter().filter_map(Row::into_task).collect() })
+        let tasks = rows.into_iter().filter_map(|row| row.into_task().transpose()).collect::<Result<_, _>>()?;
+        Ok(Self { live_generation, row, total, tasks })
     }
 }
 
@@ -109,13 +110,13 @@ impl Bounds {
         };
         match request.after {
             None => first,
-            Some(Place { key: Some(key), id }) => Self {
+            Some(SortPosition { key: Some(key), id }) => Self {
                 time: DateTime::from_timestamp_micros(key).unwrap_or(first_time),
                 priority: i16::try_from(key).unwrap_or(first.priority),
                 id,
                 ..first
             },
-            Some(Place { key: None, id }) => {
+            Some(SortPosition { key: None, id }) => {
                 let next = if descending { id.as_u128().wrapping_sub(1) } else { id.as_u128().wrapping_add(1) };
                 Self { dated: false, undated_from: (id != last_id).then_some(Uuid::from_u128(next)), id, ..first }
             }
@@ -306,7 +307,7 @@ pub(super) async fn pick(pool: &Pool, generation: i32, owner: Uuid, request: &Li
 }
 
 /// Reads the tasks that were found elsewhere, in that order; whether they are still the page is for the caller to see
-/// by the standing.
+/// by the version.
 pub(super) async fn by_ids(
     executor: impl PgExecutor<'_>,
     generation: i32,

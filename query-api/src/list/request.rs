@@ -40,7 +40,7 @@ pub(crate) struct ListRequest {
     pub sort: Sort,
     pub limit: u16,
     /// Where the page before ended.
-    pub after: Option<Place>,
+    pub after: Option<SortPosition>,
 }
 
 /// What tasks must match; empty lists ask for nothing.
@@ -96,15 +96,15 @@ impl SortBy {
     }
 }
 
-/// A place in a sorted list: a task's sort key and id.
+/// A position in a sorted list: a task's sort key and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct SortPosition {
     /// Microseconds, or the priority's code; None: no due date.
     pub key: Option<i64>,
     pub id: Uuid,
 }
 
-impl Place {
+impl SortPosition {
     pub fn to_bytes(self) -> [u8; 25] {
         let mut bytes = [0; 25];
         bytes[0] = u8::from(self.key.is_some());
@@ -149,7 +149,7 @@ impl ListRequest {
             Some(cursor) => {
                 let bytes =
                     sealer.open_cursor(&cursor, OwnerId(owner), &binding).map_err(|_| ReadError::ForeignCursor)?;
-                Some(Place::from_bytes(&bytes).ok_or(ReadError::ForeignCursor)?)
+                Some(SortPosition::from_bytes(&bytes).ok_or(ReadError::ForeignCursor)?)
             }
         };
         Ok(Self { binding, filters, sort, limit: limit.get(), after })
@@ -169,7 +169,7 @@ impl ListRequest {
         if let Some(after) = self.after {
             key.extend_from_slice(&after.to_bytes());
         }
-        // Its first byte tells it from a place's.
+        // Its first byte tells it from a position's.
         key.extend_from_slice(&self.binding);
         key
     }

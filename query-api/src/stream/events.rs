@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use backends::database::Pool;
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
+use read_model::{Task, TaskColumns};
 use uuid::Uuid;
 
 use crate::error::ReadError;
-use crate::owners::{Owner, standing_in};
-use crate::reads::{From, Reads};
-use crate::task_row::{Change, Fold, TaskRow, write_number};
+use crate::fold::{Change, Fold};
+use crate::owner_version::{Owner, version_row};
+use crate::reads::{ReadSource, Reads};
+use crate::task_json::{self, write_number};
 
 /// Events in a page.
 const EVENTS_MAX: i64 = 100;
@@ -55,7 +57,7 @@ impl Page {
         self.after <= position && position < self.until
     }
 
-    /// What to send to who has everything up to `position`, and up to where they have everything then.
+    /// What to send to a client that has everything up to `position`, and up to where it has everything then.
     pub fn after(&self, position: i64) -> (Bytes, i64) {
         let mut chunk = BytesMut::new();
         for (at, event) in self.events.iter().filter(|(at, _)| *at > position) {
@@ -69,16 +71,16 @@ impl Page {
 
     /// Reads the events after a position, as far as there is no parked one before them.
     pub async fn read(reads: &Reads, owner: Owner, after: i64, folds: &mut Folds) -> Result<Self, ReadError> {
-        let mut standing = reads.owners().standing(owner).await?;
-        let mut from = reads.nearest();
+        let mut version = reads.owner_versions().now(owner).await?;
+        let mut source = reads.nearest();
         for _ in 0..TRIES_MAX {
-            let generation = standing.row.generation;
-            let read = Self::read_from(reads, from, owner.id, generation, after, folds);
-            match (reads.in_time(from, read).await, from) {
+            let generation = version.row.generation;
+            let read = Self::read_from(reads, source, owner.id, generation, after, folds);
+            match (reads.in_time(source, read).await, source) {
                 (Ok(Some(page)), _) => return Ok(page),
-                (Ok(None), _) => standing = reads.owners().look_up(owner).await?,
-                (Err(_), From::Replica) => from = From::Primary,
-                (Err(error), From::Primary) => return Err(error),
+                (Ok(None), _) => version = reads.owner_versions().look_up(owner).await?,
+                (Err(_), ReadSource::Replica) => source = ReadSource::Primary,
+                (Err(error), ReadSource::Primary) => return Err(error),
             }
         }
         Err(ReadError::Unavailable)
@@ -87,7 +89,7 @@ impl Page {
     /// None: another generation is live now.
     async fn read_from(
         reads: &Reads,
-        from: From,
+        source: ReadSource,
         owner: Uuid,
         generation: i32,
         after: i64,
@@ -115,7 +117,7 @@ impl Page {
             after,
             EVENTS_MAX
         )
-        .fetch_all(reads.pool(from))
+        .fetch_all(reads.pool(source))
         .await?;
         let first = rows.first().ok_or(ReadError::Unavailable)?;
         if first.live_generation != generation {
@@ -125,7 +127,7 @@ impl Page {
         if folds.of != of {
             *folds = Folds { of, tasks: HashMap::new() };
         }
-        let complete_until = standing_in!(first, generation: generation).complete_until();
+        let complete_until = version_row!(first, generation: generation).complete_until();
         let mut states = HashMap::new();
         let mut events = Vec::with_capacity(rows.len());
         for row in rows {
@@ -135,28 +137,26 @@ impl Page {
                 continue;
             };
             // Where the event is its task's last, the task's row is the state after it.
-            let current = || {
-                Some(TaskRow {
-                    id: task_id,
-                    version,
-                    title: row.title?,
-                    description: row.description,
-                    status: row.status?,
-                    priority: row.priority?,
-                    due_at: row.due_at,
-                    tags: row.tags?,
-                    created_at: row.created_at?,
-                    updated_at: row.updated_at?,
-                    started_at: row.started_at,
-                    completed_at: row.completed_at,
-                })
-            };
-            if let Some(task) = current() {
-                states.insert((task_id, version), task.to_json());
+            let current = Task::of(TaskColumns {
+                id: Some(task_id),
+                version: row.title.is_some().then_some(version),
+                title: row.title,
+                description: row.description,
+                status: row.status,
+                priority: row.priority,
+                due_at: row.due_at,
+                tags: row.tags,
+                created_at: row.created_at,
+                updated_at: row.updated_at,
+                started_at: row.started_at,
+                completed_at: row.completed_at,
+            })?;
+            if let Some(task) = current {
+                states.insert((task_id, version), task_json::to_json(&task));
             }
             events.push(Event { position, task_id, version, event_type });
         }
-        fold_missing(reads.pool(from), owner, &events, &mut states, folds).await?;
+        fold_missing(reads.pool(source), owner, &events, &mut states, folds).await?;
         let whole = events.len() < usize::try_from(EVENTS_MAX).unwrap_or(usize::MAX);
         if whole {
             // What comes now comes one by one: a stream that waits keeps nothing.
@@ -247,7 +247,7 @@ async fn fold_missing(
         let version = row.version;
         let task = fold.apply(&Change { version, occurred_at: row.occurred_at, changes: row.changes })?;
         if versions.get(&row.task_id).is_some_and(|wanted| wanted.contains(&version)) {
-            states.insert((row.task_id, version), task.to_json());
+            states.insert((row.task_id, version), task_json::to_json(task));
         }
     }
     Ok(())

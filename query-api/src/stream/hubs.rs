@@ -11,8 +11,10 @@ use uuid::Uuid;
 
 use super::events::{Folds, Page};
 use crate::error::ReadError;
-use crate::owners::{Owner, Owners, StandingRow, hint_or_poll};
-use crate::reads::{From, Reads};
+use crate::hint::hint_or_poll;
+use crate::owner_version::{Owner, VersionRow};
+use crate::owner_versions::OwnerVersions;
+use crate::reads::{ReadSource, Reads};
 
 /// Streams of one account at once.
 const STREAMS_MAX: usize = 10;
@@ -129,7 +131,7 @@ impl Hub {
     }
 
     /// Tells the streams how far there is to read.
-    pub fn advance(&self, row: &StandingRow) {
+    pub fn advance(&self, row: &VersionRow) {
         self.until.send_if_modified(|until| {
             let before = *until;
             until.over |= until.log_id.is_some_and(|log_id| row.log_id.is_some_and(|now| now != log_id));
@@ -157,8 +159,8 @@ impl Hub {
 
 /// Looks for events until no account has a stream.
 async fn poll(inner: Arc<Inner>) {
-    let owners = inner.reads.owners().clone();
-    let mut applied = owners.applied();
+    let versions = inner.reads.owner_versions().clone();
+    let mut applied = versions.applied();
     let mut seen = None;
     loop {
         let asked: Vec<Arc<Hub>> = {
@@ -170,7 +172,7 @@ async fn poll(inner: Arc<Inner>) {
             seats.hubs.values().map(|(hub, _)| hub.clone()).collect()
         };
         let began = Instant::now();
-        look(&inner.reads, &owners, &asked, &mut seen).await;
+        look(&inner.reads, &versions, &asked, &mut seen).await;
         drop(asked);
         let longest = Duration::from_millis(POLL_MS);
         let rest = (began.elapsed() * REST_FACTOR).clamp(Duration::from_millis(POLL_PAUSE_MS_MIN), longest);
@@ -179,15 +181,15 @@ async fn poll(inner: Arc<Inner>) {
     }
 }
 
-/// What the turns (of shards, and of Kafka's partitions) were when the owners were looked up last: while they stand
-/// still, so do the owners.
+/// What the fences (of shards, and of Kafka's partitions) were when the owners were looked up last: while they are the
+/// same, so are the owners.
 type Checkpoints = (i32, i64, i64);
 
-async fn look(reads: &Reads, owners: &Owners, hubs: &[Arc<Hub>], seen: &mut Option<Checkpoints>) {
+async fn look(reads: &Reads, versions: &OwnerVersions, hubs: &[Arc<Hub>], seen: &mut Option<Checkpoints>) {
     let nearest = reads.nearest();
     let mut now = checkpoints(reads, nearest).await;
-    if now.is_err() && nearest == From::Replica {
-        now = checkpoints(reads, From::Primary).await;
+    if now.is_err() && nearest == ReadSource::Replica {
+        now = checkpoints(reads, ReadSource::Primary).await;
     }
     match now {
         Ok(now) if *seen == Some(now) => return,
@@ -198,23 +200,23 @@ async fn look(reads: &Reads, owners: &Owners, hubs: &[Arc<Hub>], seen: &mut Opti
             return;
         }
     }
-    let standings = join_all(hubs.iter().map(|hub| owners.look_up(hub.owner))).await;
-    for (hub, standing) in hubs.iter().zip(standings) {
-        match standing {
-            Ok(standing) => hub.advance(&standing.row),
+    let versions = join_all(hubs.iter().map(|hub| versions.look_up(hub.owner))).await;
+    for (hub, version) in hubs.iter().zip(versions) {
+        match version {
+            Ok(version) => hub.advance(&version.row),
             Err(_) => *seen = None,
         }
     }
 }
 
-async fn checkpoints(reads: &Reads, from: From) -> Result<Checkpoints, ReadError> {
+async fn checkpoints(reads: &Reads, source: ReadSource) -> Result<Checkpoints, ReadError> {
     let read = sqlx::query!(
         r#"select p.live_generation, coalesce(sum(c.turn), 0)::bigint
-                      + (select coalesce(sum(k.turn), 0) from read_model.kafka_partition k)::bigint as "turns!", coalesce(sum(c.position), 0)::bigint as "positions!"
+                      + (select coalesce(sum(k.turn), 0) from read_model.kafka_partition k)::bigint as "fences!", coalesce(sum(c.position), 0)::bigint as "positions!"
            from read_model.projection p left join read_model.checkpoint c on c.generation = p.live_generation
            group by p.live_generation"#
     )
-    .fetch_one(reads.pool(from));
-    let row = reads.in_time(from, async { Ok(read.await?) }).await?;
-    Ok((row.live_generation, row.turns, row.positions))
+    .fetch_one(reads.pool(source));
+    let row = reads.in_time(source, async { Ok(read.await?) }).await?;
+    Ok((row.live_generation, row.fences, row.positions))
 }

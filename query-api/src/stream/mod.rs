@@ -8,7 +8,6 @@
 mod events;
 mod hubs;
 
-use http_api::account::Account;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::time::Duration;
@@ -21,19 +20,21 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
+use http_api::account::Account;
 use http_api::headers::LastEventId;
 use http_api::openapi::{Operation, Tag};
 use http_api::problem::{Problem, ProblemCode};
 use http_api::query::NoQuery;
 use serde_json::json;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::QueryApi;
+use self::hubs::{Hubs, Seat};
 use crate::error::ReadError;
-use crate::owners::{Need, Owner};
-pub(crate) use hubs::Hubs;
-use hubs::Seat;
+use crate::minimum_revision::MinimumRevision;
+use crate::owner_version::Owner;
+use crate::reads::Reads;
 
 /// How often a comment says that the stream lives.
 const COMMENT_EVERY_S: u64 = 15;
@@ -44,13 +45,28 @@ const TOO_SLOW: &[u8] = b": too slow, dropped; connect again with Last-Event-ID\
 /// When a page that could not be read is tried again.
 const RETRY_MS: u64 = 250;
 
+/// All streams of this process. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Streams {
+    reads: Reads,
+    hubs: Hubs,
+    shutdown: CancellationToken,
+}
+
+impl Streams {
+    /// `shutdown` ends them.
+    pub fn new(reads: Reads, shutdown: CancellationToken) -> Self {
+        Self { hubs: Hubs::new(reads.clone()), reads, shutdown }
+    }
+}
+
 pub(crate) async fn stream(
-    State(app): State<QueryApi>,
+    State(streams): State<Streams>,
     Account(principal): Account,
     resume_from: Option<LastEventId>,
     _: NoQuery,
 ) -> Result<Response, Problem> {
-    let live = Live::open(&app, principal, resume_from.map(|LastEventId(position)| position)).await?;
+    let live = Live::open(&streams, principal, resume_from.map(|LastEventId(position)| position)).await?;
     let body = Body::from_stream(stream::unfold(live, |mut live| async move {
         let chunk = live.give().await?;
         Some((Ok::<_, Infallible>(chunk), live))
@@ -87,7 +103,7 @@ pub(crate) fn described() -> Operation {
 
 /// One client's stream.
 struct Live {
-    app: QueryApi,
+    streams: Streams,
     principal: Principal,
     seat: Seat,
     /// Everything up to here has been sent.
@@ -109,22 +125,22 @@ enum Given {
 }
 
 impl Live {
-    async fn open(app: &QueryApi, principal: Principal, resume_from: Option<i64>) -> Result<Self, ReadError> {
+    async fn open(streams: &Streams, principal: Principal, resume_from: Option<i64>) -> Result<Self, ReadError> {
         let owner = Owner::of(&principal);
-        // The seat first: who asks for too many streams costs no query.
-        let seat = app.hubs.sit_down(owner)?;
-        let standing = app.reads.owners().look_up(owner).await?;
-        let until = standing.row.complete_until();
-        seat.hub.advance(&standing.row);
+        // The seat first: a client that asks for too many streams costs no query.
+        let seat = streams.hubs.sit_down(owner)?;
+        let version = streams.reads.owner_versions().look_up(owner).await?;
+        let until = version.row.complete_until();
+        seat.hub.advance(&version.row);
         let (position, greeting) = match resume_from {
             Some(position) => {
                 // what comes before it is not to be left out in silence: it is of another installation, or was lost
-                let seen = Need { log_id: Uuid::nil(), revision: position, seen_with_hole: true };
-                match app.reads.owners().standing_at_least(owner, Some(seen)).await {
+                let seen = MinimumRevision { log_id: Uuid::nil(), revision: position, seen_with_gap: true };
+                match streams.reads.owner_versions().at_least(owner, Some(seen)).await {
                     Err(ReadError::NotYet) => {
                         return Err(ReadError::Parameter("the header Last-Event-ID is no past id".to_owned()));
                     }
-                    standing => drop(standing?),
+                    version => drop(version?),
                 }
                 (position, None)
             }
@@ -133,7 +149,7 @@ impl Live {
         let every = Duration::from_secs(COMMENT_EVERY_S);
         let mut comments = tokio::time::interval_at(Instant::now() + every, every);
         comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { app: app.clone(), principal, seat, position, greeting, comments, given: Given::Nothing })
+        Ok(Self { streams: streams.clone(), principal, seat, position, greeting, comments, given: Given::Nothing })
     }
 
     /// What to send next; None: the stream is over. Asked for once the client has taken what it was given before, or as
@@ -159,13 +175,13 @@ impl Live {
             return Some(greeting);
         }
         loop {
-            if self.principal.revoked() || self.app.shutdown.is_cancelled() || self.seat.hub.is_over() {
+            if self.principal.revoked() || self.streams.shutdown.is_cancelled() || self.seat.hub.is_over() {
                 return None;
             }
             if self.seat.until() > self.position {
                 // Boxed, so that a stream that waits is small.
                 let page: Pin<Box<dyn Future<Output = _> + Send>> =
-                    Box::pin(self.seat.hub.page_after(&self.app.reads, self.position));
+                    Box::pin(self.seat.hub.page_after(&self.streams.reads, self.position));
                 if let Ok(page) = page.await {
                     let (chunk, position) = page.after(self.position);
                     let moved = position > self.position;
@@ -181,14 +197,14 @@ impl Live {
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => continue,
                     () = self.principal.ended() => return None,
-                    () = self.app.shutdown.cancelled() => return None,
+                    () = self.streams.shutdown.cancelled() => return None,
                 }
             }
             tokio::select! {
                 moved = self.seat.moved() => if !moved { return None },
                 _ = self.comments.tick() => return Some(Bytes::from_static(b":\n\n")),
                 () = self.principal.ended() => return None,
-                () = self.app.shutdown.cancelled() => return None,
+                () = self.streams.shutdown.cancelled() => return None,
             }
         }
     }
@@ -201,16 +217,20 @@ mod tests {
     use sqlx::postgres::PgConnectOptions;
 
     use super::*;
+    use crate::owner_versions::OwnerVersions;
+    use crate::sources::Sources;
 
     fn waiting() -> Live {
         let secret = RootSecret::new("a secret of at least thirty-two bytes".to_owned().into()).unwrap();
-        let pool = crate::connect(PgConnectOptions::new(), 1);
-        let stop = tokio_util::sync::CancellationToken::new();
-        let app = QueryApi::new(crate::Sources::of(pool), Sealer::new(&secret), None, stop);
+        let pool = crate::connect::connect(PgConnectOptions::new(), 1);
+        let stop = CancellationToken::new();
+        let sources = Sources::of(pool);
+        let versions = OwnerVersions::new(sources.clone(), Sealer::new(&secret), None);
+        let streams = Streams::new(Reads::new(sources, versions), stop);
         let principal = Principal::detached(domain::OwnerId(uuid::Uuid::nil()), Role::User, 0);
-        let seat = app.hubs.sit_down(Owner::of(&principal)).unwrap();
+        let seat = streams.hubs.sit_down(Owner::of(&principal)).unwrap();
         let comments = tokio::time::interval_at(Instant::now(), Duration::from_secs(COMMENT_EVERY_S));
-        Live { app, principal, seat, position: 0, greeting: None, comments, given: Given::Nothing }
+        Live { streams, principal, seat, position: 0, greeting: None, comments, given: Given::Nothing }
     }
 
     /// A thousand of them idle: the connections' own buffers are what counts.

@@ -48,7 +48,7 @@ impl World {
         position
     }
 
-    /// Has the list as it is now kept in Redis. An old standing alone shows nothing old: what is loaded for it is new.
+    /// Has the list as it is now kept in Redis. An old version alone shows nothing old: what is loaded for it is new.
     async fn keep(&self, server: &Server, owner: Uuid) -> Entry {
         self.title(&self.another_process(true), owner).await;
         let pattern = format!("*:answer:*{}*", owner.simple());
@@ -58,7 +58,7 @@ impl World {
         Entry { key, value: value.to_vec(), ttl_ms: 60_000 }
     }
 
-    /// Puts a standing into Redis as it is, without the script, for as long as any.
+    /// Puts an owner version into Redis as it is, without the script, for as long as any.
     async fn plant(&self, (key, value): (String, String)) {
         self.handle().set(vec![Entry { key, value: value.into_bytes(), ttl_ms: 3_000 }]).await.unwrap();
     }
@@ -136,17 +136,17 @@ async fn an_answer_to_something_else_is_not_taken() {
     let swapped: Bytes = world.handle().get(theirs).await.unwrap().unwrap();
     world.handle().set(vec![Entry { key: mine.clone(), value: swapped.to_vec(), ttl_ms: 60_000 }]).await.unwrap();
     assert_eq!(world.title(&world.another_process(true), owner).await, "mine");
-    // Nor is a standing.
+    // Nor is an owner version.
     let mut task = Task::new("later");
     let third = Uuid::new_v4();
     world.create(third, &task).await;
-    let (_, of_other) = world.standing(other).await;
+    let (_, of_other) = world.owner_version(other).await;
     world.rename(third, &mut task, "now").await;
-    let (key, _) = world.standing(third).await;
+    let (key, _) = world.owner_version(third).await;
     world.plant((key, of_other)).await;
     assert_eq!(world.title(&world.informed_process().await, third).await, "now");
     // Nor is nonsense.
-    let (key, _) = world.standing(third).await;
+    let (key, _) = world.owner_version(third).await;
     for nonsense in ["", "x", &"z".repeat(96), &"é".repeat(48)] {
         world.plant((key.clone(), nonsense.to_owned())).await;
         world.handle().set(vec![Entry { key: mine.clone(), value: nonsense.into(), ttl_ms: 60_000 }]).await.unwrap();
@@ -162,9 +162,9 @@ async fn a_redis_that_missed_a_write_does_not_stay_wrong_and_tokens_hold_meanwhi
     let server = Server::shared();
     let (world, owner, mut task) = one_task(&server, "before").await;
     world.keep(&server, owner).await;
-    // There before it matters: a standing is believed for 3 s.
+    // There before it matters: an owner version is believed for 3 s.
     let (router, other) = (world.informed_process().await, world.informed_process().await);
-    let before = world.standing(owner).await;
+    let before = world.owner_version(owner).await;
     let position = world.rename_in_secret(owner, &mut task, "after").await;
     world.plant(before.clone()).await;
     assert_eq!(world.title(&router, owner).await, "before", "Redis is believed, or this test says nothing");
@@ -205,7 +205,7 @@ async fn what_redis_missed_is_seen_within_seconds() {
 async fn who_asks_postgres_fills_redis_again_and_never_backwards() {
     let server = Server::start();
     let (world, owner, mut task) = one_task(&server, "before").await;
-    let (key, old) = world.standing(owner).await;
+    let (key, old) = world.owner_version(owner).await;
     world.plant((key.clone(), old.clone())).await;
     let position = world.rename_in_secret(owner, &mut task, "after").await;
     world.send(&world.router, owner, "/api/v1/tasks", &[(TOKEN, &world.token(owner, position))]).await.ok();
@@ -215,7 +215,7 @@ async fn who_asks_postgres_fills_redis_again_and_never_backwards() {
     })
     .await;
     // A late writer does not turn it back.
-    let script = include_str!("../../../migrations/redis/standing.lua");
+    let script = include_str!("../../../migrations/redis/owner-versions.lua");
     let now_ms = process::clock::now().timestamp_millis();
     let later = (now_ms + 3_000).to_string();
     let written = world.handle().run_script(script, std::slice::from_ref(&key), &[later, old.clone()]).await.unwrap();
@@ -227,7 +227,7 @@ async fn who_asks_postgres_fills_redis_again_and_never_backwards() {
     world.handle().run_script(script, std::slice::from_ref(&key), &[earlier, old]).await.unwrap();
     assert_eq!(world.handle().get(&key).await.unwrap(), None);
     // Ends by itself.
-    let (key, value) = world.standing(owner).await;
+    let (key, value) = world.owner_version(owner).await;
     world
         .handle()
         .run_script(script, std::slice::from_ref(&key), &[(now_ms + 3_000).to_string(), value])
@@ -242,7 +242,7 @@ async fn a_wiped_redis_is_not_believed_until_it_has_settled() {
     let server = Server::start();
     let (world, owner, mut task) = one_task(&server, "before").await;
     let kept = world.keep(&server, owner).await;
-    let before = world.standing(owner).await;
+    let before = world.owner_version(owner).await;
     let generation = server.ask(&["GET", GENERATION_KEY]);
     world.rename(owner, &mut task, "after").await;
     let router = world.informed_process().await;
@@ -266,7 +266,7 @@ async fn a_redis_that_is_killed_or_restarted_empty_or_with_old_data_is_done_with
     let (world, owner, mut task) = one_task(&server, "before").await;
     let kept = world.keep(&server, owner).await;
     let (router, other) = (world.informed_process().await, world.informed_process().await);
-    let before = world.standing(owner).await;
+    let before = world.owner_version(owner).await;
     // Until then it would be believed.
     let believed_until = Instant::now() + Duration::from_millis(3_000);
     world.plant(before.clone()).await;

@@ -139,10 +139,7 @@ impl World {
         let admin = PgPoolOptions::new().max_connections(1).connect_with(base.clone()).await.unwrap();
         sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&admin).await.unwrap();
         let db = PgPoolOptions::new().max_connections(4).connect_with(base.clone().database(&name)).await.unwrap();
-        let mut migrator = sqlx::migrate!("../migrations/read-model");
-        migrator.create_schema("read_model");
-        migrator.dangerous_set_table_name("read_model._migrations");
-        migrator.run(&db).await.unwrap();
+        read_model::migrate(&mut db.acquire().await.unwrap()).await.unwrap();
         let log_id = Uuid::new_v4();
         sqlx::query!("update read_model.projection set log_id = $1", log_id).execute(&db).await.unwrap();
 
@@ -239,7 +236,7 @@ impl World {
     }
 
     /// The key and value of where an owner stands now, as docs/redis.md has them.
-    pub async fn standing(&self, owner: Uuid) -> (String, String) {
+    pub async fn owner_version(&self, owner: Uuid) -> (String, String) {
         let as_of_ms = process::clock::now().timestamp_millis();
         let row = sqlx::query!(
             "select p.cache_id, p.live_generation, o.revision, o.change_counter, o.parked_position
@@ -267,17 +264,14 @@ impl World {
         sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(&self.db).await.unwrap();
         let replica = PgPoolOptions::new().max_connections(1);
         let replica = replica.connect_with(self.base.clone().database(&name)).await.unwrap();
-        let mut migrator = sqlx::migrate!("../migrations/read-model");
-        migrator.create_schema("read_model");
-        migrator.dangerous_set_table_name("read_model._migrations");
-        migrator.run(&replica).await.unwrap();
+        read_model::migrate(&mut replica.acquire().await.unwrap()).await.unwrap();
         self.bring_up_to_date(&replica).await;
         name
     }
 
     /// Copies everything to a replica (of the first generation).
     pub async fn bring_up_to_date(&self, replica: &PgPool) {
-        let tables = ["projection", "checkpoint", "owner", "task", "history", "task_count", "day_count"];
+        let tables = ["projection", "checkpoint"].map(str::to_owned).into_iter().chain(self.tables().await);
         for table in tables.map(|table| format!("read_model.{table}")) {
             let truncate = sqlx::AssertSqlSafe(format!("truncate {table}"));
             sqlx::raw_sql(truncate).execute(replica).await.unwrap();
@@ -290,6 +284,12 @@ impl World {
         }
     }
 
+    /// The tables of a generation.
+    async fn tables(&self) -> Vec<String> {
+        let tables = sqlx::query_scalar!("select name from read_model.projected_table order by ordinal");
+        tables.fetch_all(&self.db).await.unwrap()
+    }
+
     /// A pool to write into a replica with.
     pub async fn open(&self, name: &str) -> PgPool {
         PgPoolOptions::new().max_connections(1).connect_with(self.base.clone().database(name)).await.unwrap()
@@ -298,9 +298,9 @@ impl World {
     /// What the projector does after each commit.
     pub async fn tell_redis(&self, owner: Uuid) {
         let Some(redis) = self.redis.as_ref().filter(|_| !self.redis_misses.load(Ordering::Relaxed)) else { return };
-        let (key, value) = self.standing(owner).await;
+        let (key, value) = self.owner_version(owner).await;
         let until = (process::clock::now().timestamp_millis() + 3_000).to_string();
-        let script = include_str!("../../../migrations/redis/standing.lua");
+        let script = include_str!("../../../migrations/redis/owner-versions.lua");
         // It may be away: that is its reader's business.
         let _ = redis.run_script(script, &[key], &[until, value]).await;
     }
@@ -407,13 +407,16 @@ impl World {
                  select {generation}, shard, position, 1 from read_model.checkpoint c, read_model.projection p
                  where c.generation = p.live_generation;
              update read_model.projection set live_generation = {generation};",
-            copies = ["owner", "task", "history", "task_count", "day_count"]
+            copies = self
+                .tables()
+                .await
+                .iter()
                 .map(|t| format!(
                     "create temp table copied as select * from read_model.{t} where generation = (select live_generation from read_model.projection);
                      update copied set generation = {generation};
                      insert into read_model.{t}_building select * from copied; drop table copied;"
                 ))
-                .concat(),
+                .collect::<String>(),
         );
         let mut tx = self.db.begin().await.unwrap();
         sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&mut *tx).await.unwrap();

@@ -116,7 +116,7 @@ impl Bench<'_> {
         }
         assert!(written > 0.0, "nothing was written to Redis");
         let beside = format!(
-            "{} events; standings: {} to Redis, {} dropped",
+            "{} events; owner versions: {} to Redis, {} dropped",
             rounded(ground.events as f64),
             rounded(written),
             rounded(dropped)

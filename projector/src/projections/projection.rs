@@ -1,0 +1,64 @@
+//! What a projection is, and what it is given.
+
+use domain::{OwnerId, StoredEvent, TaskId};
+use futures_util::future::BoxFuture;
+use read_model::{Changes, TaskRow};
+use sqlx::PgConnection;
+
+use crate::copy::CopyIn;
+use crate::differences::Differences;
+
+/// A task's stream.
+pub(crate) type Stream = (OwnerId, TaskId);
+
+/// What a batch of events does: events that could be applied, and what became of their tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Effect<'a> {
+    /// In the order of the log.
+    pub events: Vec<AppliedEvent<'a>>,
+    /// Each task once, in the order in which they were touched first.
+    pub tasks: Vec<TaskChange>,
+}
+
+/// An event that was applied.
+#[derive(Debug)]
+pub(crate) struct AppliedEvent<'a> {
+    pub event: &'a StoredEvent,
+    /// The fields of its task that it changed.
+    pub changes: Changes,
+}
+
+/// A task whose row a batch has changed.
+#[derive(Debug)]
+pub(crate) struct TaskChange {
+    /// `None`: it has no row yet. In bulk: always.
+    pub before: Option<TaskRow>,
+    pub after: TaskRow,
+    /// False: title and description are as they were, and the description may not have been loaded.
+    pub text_changed: bool,
+}
+
+/// One of the read models.
+pub(crate) trait Projection: Sync {
+    /// Writes what the effect changes in its tables. The transaction has moved the checkpoint, so nobody else writes to
+    /// these owners' rows. With nothing to write it asks the database nothing.
+    fn write<'a>(
+        &'a self,
+        effect: &'a Effect<'a>,
+        generation: i32,
+        connection: &'a mut PgConnection,
+    ) -> BoxFuture<'a, Result<(), sqlx::Error>>;
+
+    /// The rows of an effect for a generation that is filled in bulk: whole streams, each task once. `None`: it is
+    /// counted afterwards.
+    fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn>;
+
+    /// How two generations differ, in the snapshot of the transaction that is open. What either has from past the lower
+    /// of both checkpoints is left out.
+    fn compare<'a>(
+        &'a self,
+        live: i32,
+        new: i32,
+        connection: &'a mut PgConnection,
+    ) -> BoxFuture<'a, Result<Differences, sqlx::Error>>;
+}
