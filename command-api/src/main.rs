@@ -8,7 +8,7 @@ use command_api::CommandApi;
 use command_api::relay::{Relay, RelayLag};
 use event_store::EventStore;
 use futures_util::FutureExt;
-use http_api::documents;
+use http_api::{Api, documents};
 use identity::Identity;
 use messaging::KafkaSettings;
 use process::background::all_of;
@@ -64,7 +64,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let sessions = identity.clone();
     starting.health.register("sessions", move || std::future::ready(sessions.check()));
     let verifier = identity.verifier();
-    let api = command_api::router(CommandApi::new(store, Sealer::new(&starting.secret)))
+    let api = Api::from(command_api::router(CommandApi::new(store, Sealer::new(&starting.secret))))
         .merge(command_api::accounts::router(identity, starting.redis.clone()))
         .merge(documents::router());
     Ok(Built { api, verifier })

@@ -154,7 +154,7 @@ impl Accounts {
             }
             let made = Entry::of(Act::AccountCreated).account(account.id);
             match RequestContext::in_progress() {
-                Some(_) => made.by_itself(),
+                Some(_) => made.by_subject(),
                 None => made,
             }
             .write(&mut transaction)

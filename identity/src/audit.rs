@@ -14,9 +14,8 @@ use domain::{OwnerId, Time};
 use metrics::counter;
 use process::clock;
 use process::context::RequestContext;
-use process::outage::Outage;
+use process::periodic::Periodic;
 use sqlx::PgConnection;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -214,8 +213,8 @@ impl Entry {
         Self { account: Some(account), ..self }
     }
 
-    /// By the account itself, which the request did not know when it began.
-    pub(crate) fn by_itself(self) -> Self {
+    /// By the account that it is about, which the request did not know when it began.
+    pub(crate) fn by_subject(self) -> Self {
         Self { actor: self.account.map(Actor::Account), ..self }
     }
 
@@ -339,15 +338,9 @@ pub async fn sweep(pool: &Pool, events_max: i64) -> Result<bool, sqlx::Error> {
 
 /// Fetches what admins did at the services without this database, each second, until `shutdown`.
 pub(crate) async fn collect(pool: Pool, read_pool: Pool, shutdown: CancellationToken) {
-    let mut tick = interval(COLLECT_INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut outage = Outage::of("fetching what admins did at other services");
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        outage.seen(in_time(COLLECT_TIME_MAX, fetch(&pool, &read_pool)).await);
+    let mut collecting = Periodic::every(COLLECT_INTERVAL, "fetching what admins did at other services", shutdown);
+    while collecting.due().await {
+        collecting.seen(in_time(COLLECT_TIME_MAX, fetch(&pool, &read_pool)).await);
     }
 }
 

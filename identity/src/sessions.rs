@@ -114,7 +114,7 @@ impl Identity {
                 self.accounts().tell(about(Act::LoginFailed)).await?;
                 return Err(IdentityError::InvalidCredentials);
             }
-            about(Act::LoginSucceeded).by_itself().session(session).write(&mut transaction).await?;
+            about(Act::LoginSucceeded).by_subject().session(session).write(&mut transaction).await?;
             transaction.commit().await?;
             let subject =
                 Subject { owner: OwnerId(account.id), session, role: role_of(&account.role)?, shard: account.shard };
@@ -173,7 +173,7 @@ impl Identity {
                 return Err(self.refused(&sent, arrived).await?);
             };
             let refreshed =
-                Entry::of(Act::SessionRefreshed).account(OwnerId(account.id)).by_itself().session(sent.session);
+                Entry::of(Act::SessionRefreshed).account(OwnerId(account.id)).by_subject().session(sent.session);
             refreshed.write(&mut transaction).await?;
             transaction.commit().await?;
             process::context::without_permit(tokio::time::sleep(ANSWER_HELD)).await;

@@ -12,10 +12,9 @@ use backends::database::Pool;
 use backends::database::in_time;
 use domain::OwnerId;
 use process::health::Check;
-use process::outage::Outage;
+use process::periodic::Periodic;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -251,22 +250,16 @@ impl Identity {
     }
 
     async fn watch(self, shutdown: CancellationToken) {
-        let mut interval = tokio::time::interval(LOOK_INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looking = Periodic::every(LOOK_INTERVAL, "looking for ended sessions and keys", shutdown.clone());
         let mut looks: u32 = 0;
-        let mut outage = Outage::of("looking for ended sessions and keys");
         let mut more = false;
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = interval.tick() => {}
-            }
+        while looking.due().await {
             looks = looks.wrapping_add(1);
             let looked = tokio::select! {
                 () = shutdown.cancelled() => return,
                 looked = self.look(more || looks.is_multiple_of(SWEEP_EVERY_LOOKS)) => looked,
             };
-            more = outage.seen(looked).unwrap_or(false);
+            more = looking.seen(looked).unwrap_or(false);
         }
     }
 

@@ -8,8 +8,8 @@ use backends::database::{Address, Pool};
 use command_api::CommandApi;
 use event_store::{EventStore, Room};
 use futures_util::FutureExt;
-use http_api::documents;
 use http_api::edge::EdgeSettings;
+use http_api::{Api, documents};
 use identity::Identity;
 use process::background::{Background, all_of};
 use process::health::Health;
@@ -101,7 +101,7 @@ pub async fn run(
     let edge = edge.edge(identity.verifier(), secret, health.draining());
     let collecting = identity.collect_admin_acts(databases.read.clone(), stop.clone());
     let applied = projector.as_ref().map(Projector::applied);
-    let api = axum::Router::new()
+    let api = Api::default()
         .merge(command_api::router(CommandApi::new(store.clone(), sealer.clone())))
         .merge(command_api::accounts::router(identity, None))
         .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, closing.clone())))

@@ -12,9 +12,9 @@ use std::time::Duration;
 use backends::database::Pool;
 use event_store::TailReader;
 use process::health::Lag;
-use process::outage::Outage;
+use process::periodic::Periodic;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -148,10 +148,10 @@ fn aged(seen: Lag, ago: Duration) -> Lag {
 
 /// Moves the checkpoints and measures, every second. While that fails, what was measured last grows older.
 pub(crate) async fn watch(pool: Pool, tail: TailReader, lag: watch::Sender<Lag>, stop: CancellationToken) {
-    let mut outage = Outage::of("reading the lag of the projection");
+    let mut measuring = Periodic::every(Duration::from_millis(MEASURE_MS), "reading the lag of the projection", stop);
     let (mut seen, mut seen_at) = (*lag.borrow(), Instant::now());
-    while !stop.is_cancelled() {
-        if let Some(shards) = outage.seen(in_time(advance_and_measure(&pool, &tail)).await) {
+    while measuring.due().await {
+        if let Some(shards) = measuring.seen(in_time(advance_and_measure(&pool, &tail)).await) {
             (seen, seen_at) = (total(&shards), Instant::now());
         }
         let now = aged(seen, seen_at.elapsed());
@@ -159,10 +159,6 @@ pub(crate) async fn watch(pool: Pool, tail: TailReader, lag: watch::Sender<Lag>,
         metrics::gauge!("projector_lag_events").set(now.events as f64);
         metrics::gauge!("projector_lag_seconds").set(now.seconds);
         lag.send_replace(now);
-        tokio::select! {
-            () = sleep(Duration::from_millis(MEASURE_MS)) => {}
-            () = stop.cancelled() => {}
-        }
     }
 }
 

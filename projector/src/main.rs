@@ -73,7 +73,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         starting.health.register("topic", move || std::future::ready(foreign.borrow().check(&topic)));
     }
     starting.health.lag(move || std::future::ready(*lag.borrow()));
-    Ok(Built { api: projector::router(admin), verifier })
+    Ok(Built { api: projector::router(admin).into(), verifier })
 }
 
 /// Not ready before the group has given it its share: a rolling start would leave partitions without a copy. Kafka may be

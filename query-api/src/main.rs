@@ -55,5 +55,5 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     starting.health.register("read_models", move || database::check(reads.clone()));
     let sealer = Sealer::new(&starting.secret);
     let api = query_api::router(QueryApi::new(sources, sealer, None, starting.closing.clone()));
-    Ok(Built { api, verifier })
+    Ok(Built { api: api.into(), verifier })
 }

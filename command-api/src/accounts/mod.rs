@@ -14,7 +14,6 @@ mod users;
 use std::borrow::Cow;
 
 use access::Role;
-use axum::Router;
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
@@ -22,6 +21,7 @@ use backends::redis::Redis;
 use domain::{Invalid, OwnerId, format_time};
 use http_api::openapi::{Described, EXAMPLE_ID, EXAMPLE_TIME, Operation, Routes, Tag, time, whole};
 use http_api::problem::{Problem, ProblemCode};
+use http_api::{Api, RouteKind};
 use identity::{Account, Identity, IdentityError};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -30,8 +30,8 @@ use profile::Profiles;
 
 /// The routes under "Accounts" of the HTTP contract. `server::edge` stands around them. In `redis` the copies of the
 /// service share what accounts look like.
-pub fn router(identity: Identity, redis: Option<Redis>) -> Router {
-    routes().router.with_state(Profiles { identity, redis })
+pub fn router(identity: Identity, redis: Option<Redis>) -> Api {
+    routes().with_state(Profiles { identity, redis })
 }
 
 /// What the document says about them.
@@ -42,15 +42,19 @@ pub fn described() -> Described {
 
 fn routes() -> Routes<Profiles> {
     Routes::new()
+        .kind(RouteKind::ForTokens)
         .post("/api/v1/auth/register", register::register, register::described)
         .post("/api/v1/auth/login", login::login, login::described)
         .post("/api/v1/auth/refresh", refresh::refresh, refresh::described)
+        .kind(RouteKind::OwnPassword)
+        .post("/api/v1/auth/password", password::change, password::described)
+        .kind(RouteKind::Always)
+        .get("/.well-known/jwks.json", jwks::jwks, jwks::described)
+        .kind(RouteKind::Ordinary)
         .post("/api/v1/auth/logout", logout::logout, logout::described)
         .get("/api/v1/auth/me", me::show, me::show_described)
         .patch("/api/v1/auth/me", me::rename, me::rename_described)
-        .post("/api/v1/auth/password", password::change, password::described)
         .patch("/api/v1/users/{id}", users::change, users::change_described)
-        .get("/.well-known/jwks.json", jwks::jwks, jwks::described)
         .without_query()
         .get("/api/v1/users", users::list, users::list_described)
         .get("/api/v1/users/audit", audit::list, audit::described)

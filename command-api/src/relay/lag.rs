@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use event_store::Publication;
 use event_store::publication::Unpublished;
-use process::outage::Outage;
+use process::periodic::Periodic;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -20,10 +20,10 @@ const STALLED_MS: u64 = 3_000;
 
 /// Looks for ever, whoever leads.
 pub(super) async fn watch(publication: Publication, status: watch::Sender<RelayLag>, stop: CancellationToken) {
-    let mut outage = Outage::of("reading the lag of the relay");
+    let mut looking = Periodic::every(Duration::from_millis(LOOK_MS), "reading the lag of the relay", stop);
     let mut progress = Progress::default();
-    while !stop.is_cancelled() {
-        if let Some(shards) = outage.seen(publication.unpublished().await) {
+    while looking.due().await {
+        if let Some(shards) = looking.seen(publication.unpublished().await) {
             let events = shards.iter().map(|shard| shard.events).sum();
             let seconds = shards.iter().map(|shard| shard.seconds).fold(0.0, f64::max);
             let stalled = progress.stalled_for(&shards, Instant::now());
@@ -46,10 +46,6 @@ pub(super) async fn watch(publication: Publication, status: watch::Sender<RelayL
                 lag.seconds = seconds;
                 lag.stalled = stalled;
             });
-        }
-        tokio::select! {
-            () = sleep(Duration::from_millis(LOOK_MS)) => {}
-            () = stop.cancelled() => {}
         }
     }
 }

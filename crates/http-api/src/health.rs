@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -16,6 +15,7 @@ use process::health::Health;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::api::{Api, RouteKind};
 use crate::openapi::{Described, Operation, Routes, Tag, count, reference, whole};
 use crate::packed::Packed;
 use crate::problem::{Problem, ProblemCode};
@@ -23,8 +23,8 @@ use crate::problem::{Problem, ProblemCode};
 const METRICS_KEPT_FOR: Duration = Duration::from_millis(100);
 
 /// `/livez`, `/readyz` and `/metrics`, which shows nothing without a handle.
-pub fn router(health: Health, metrics: Option<PrometheusHandle>) -> Router {
-    routes().router.with_state(Ops { health, metrics: metrics.map(|handle| Arc::new(Metrics::new(handle))) })
+pub fn router(health: Health, metrics: Option<PrometheusHandle>) -> Api {
+    routes().with_state(Ops { health, metrics: metrics.map(|handle| Arc::new(Metrics::new(handle))) })
 }
 
 /// What the document says about them.
@@ -62,6 +62,7 @@ impl Metrics {
 
 fn routes() -> Routes<Ops> {
     Routes::new()
+        .kind(RouteKind::Always)
         .get("/livez", livez, || {
             described_as("livez", "Whether the process lives").answer(
                 200,
@@ -174,7 +175,7 @@ mod tests {
         let health = Health::new();
         let ready = async || {
             let request = Request::get("/readyz").body(Body::empty()).expect("a request");
-            router(health.clone(), None).oneshot(request).await.expect("never fails")
+            router(health.clone(), None).router.oneshot(request).await.expect("never fails")
         };
         let answer = ready().await;
         assert_eq!((answer.status(), answer.headers().get(RETRY_AFTER)), (StatusCode::OK, None));

@@ -27,6 +27,9 @@ pub mod page;
 /// How much one client may ask for.
 pub mod limits;
 
+/// The routes of a program, and of which kind each is.
+mod api;
+
 /// The middleware around everything.
 pub mod edge;
 
@@ -48,4 +51,5 @@ pub mod openapi;
 /// `/problems/{code}`, `/openapi.json`, `/docs`.
 pub mod documents;
 
+pub use api::{Api, RouteKind};
 pub use refusal::refuse;

@@ -10,10 +10,11 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Path;
 use axum::http::{Method, Request, StatusCode};
 use axum::response::Response;
-use axum::routing::{get, post};
 use backends::redis::Redis;
+use http_api::RouteKind;
 use http_api::edge::{self, Edge};
 use http_api::limits::{ADDRESS, AUTH, Asking, RateLimits};
+use http_api::openapi::{Operation, Routes, Tag};
 use http_server::client_address::TrustedProxies;
 use rustix::process::Signal;
 use system_tests::redis::Redis as Server;
@@ -24,14 +25,21 @@ fn limits() -> RateLimits {
     RateLimits::on(&RootSecret::new("a secret of at least thirty-two bytes".to_owned().into()).expect("long"))
 }
 
+fn described() -> Operation {
+    Operation::new(Tag::Operations, "operation", "An operation")
+}
+
 fn edge(limits: RateLimits) -> Router {
-    let router = Router::new()
-        .route("/api/v1/tasks", get(|| async { "tasks" }))
-        .route("/api/v1/auth/login", post(|| async { "tokens" }))
-        .route("/slow/{ms}", get(|Path(ms): Path<u64>| tokio::time::sleep(Duration::from_millis(ms))))
-        .route("/livez", get(|| async { "lives" }));
+    let slow = |Path(ms): Path<u64>| tokio::time::sleep(Duration::from_millis(ms));
+    let routes = Routes::new()
+        .get("/api/v1/tasks", || async { "tasks" }, described)
+        .get("/slow/{ms}", slow, described)
+        .kind(RouteKind::ForTokens)
+        .post("/api/v1/auth/login", || async { "tokens" }, described)
+        .kind(RouteKind::Always)
+        .get("/livez", || async { "lives" }, described);
     let proxies = TrustedProxies::new(vec!["127.0.0.1".parse().expect("a network")]);
-    edge::edge(router, Edge { limits, proxies, ..Edge::default() }).with_state(())
+    edge::edge(routes.with_state(()), Edge { limits, proxies, ..Edge::default() }).with_state(())
 }
 
 async fn ask(router: &Router, method: Method, path: &str, from: &str) -> Response {

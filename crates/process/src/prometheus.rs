@@ -1,6 +1,6 @@
 //! The recorder of metrics, as Prometheus reads them. Labels have a bounded set of values: no ids.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -30,8 +30,9 @@ pub struct MetricsError(#[from] metrics_exporter_prometheus::BuildError);
 /// # Errors
 /// When another recorder is installed already.
 pub fn recorder() -> Result<PrometheusHandle, MetricsError> {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-    if let Some(handle) = HANDLE.get() {
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut installed = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
     let handle = PrometheusBuilder::new()
@@ -41,8 +42,7 @@ pub fn recorder() -> Result<PrometheusHandle, MetricsError> {
         .install_recorder()?;
     // it stands there from the start, with what was dropped before there were metrics
     metrics::counter!("log_lines_dropped_total").absolute(stderr::dropped());
-    let handle = HANDLE.get_or_init(|| handle).clone();
-    let upkept = handle.clone();
+    let upkept = installed.insert(handle.clone()).clone();
     tokio::spawn(async move {
         let mut upkeep = Periodic::every(UPKEEP_INTERVAL, "upkeep of metrics", CancellationToken::new());
         while upkeep.due().await {

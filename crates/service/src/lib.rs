@@ -27,10 +27,10 @@ use access::installation::{Installation, Log};
 use access::jwks::{self, Jwks};
 use access::token::RootSecret;
 use access::{Verifier, ended_sessions};
-use axum::Router;
 use backends::database::{self, DatabaseUrls, Pool, Use};
 use backends::redis::{Address, Redis};
 use clap::Parser;
+use http_api::Api;
 use http_api::edge::EdgeSettings;
 use http_server::Tls;
 use process::background::Background;
@@ -109,7 +109,7 @@ pub struct Starting {
 /// What a service has become.
 pub struct Built {
     /// Its routes, without those of operations.
-    pub api: Router,
+    pub api: Api,
     /// Who may use them.
     pub verifier: Verifier,
 }

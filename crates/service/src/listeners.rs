@@ -5,9 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
 use http_api::edge::{Edge, edge};
-use http_api::{health, refuse};
+use http_api::{Api, health, refuse};
 use http_server::{Listener, Tls, serve};
 use metrics_exporter_prometheus::PrometheusHandle;
 use process::health::Health;
@@ -79,7 +78,7 @@ pub struct Listeners {
 /// What is answered there.
 pub struct Answers {
     /// The routes, without those of operations.
-    pub api: Router,
+    pub api: Api,
     /// What stands around all of them.
     pub edge: Edge,
     /// For livez and readyz.
@@ -175,7 +174,7 @@ mod tests {
         let (health, closing) = (Health::new(), CancellationToken::new());
         let edge = Edge { draining: health.draining(), ..Edge::default() };
         let metrics = process::prometheus::recorder().expect("metrics");
-        let answers = Answers { api: Router::new(), edge, health, metrics, closing };
+        let answers = Answers { api: Api::default(), edge, health, metrics, closing };
         (listeners.api.address().expect("an address"), listeners, answers)
     }
 

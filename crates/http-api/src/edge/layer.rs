@@ -22,14 +22,16 @@ use process::load::{Load, Permit};
 use tower::{Layer, Service};
 
 use super::cors::preflight;
-use super::route::{KnownRoute, METHOD_LABELS, RouteKind, method_number};
+use super::route::{KnownRoute, METHOD_LABELS, method_number};
 use super::rules::{Exchange, Rules};
 use super::settings::Edge;
+use crate::api::{Api, RouteKind};
 use crate::problem::{Problem, ProblemCode};
 
 /// Puts the middleware around the whole router, once.
-pub fn edge(router: Router, edge: Edge) -> Router {
-    router.fallback(not_found).layer(EdgeLayer(Arc::new(edge.into())))
+pub fn edge(api: impl Into<Api>, edge: Edge) -> Router {
+    let Api { router, kinds } = api.into();
+    router.fallback(not_found).layer(EdgeLayer(Arc::new(Rules::new(edge, kinds))))
 }
 
 async fn not_found() -> Problem {
@@ -67,7 +69,7 @@ impl EdgeService {
         let method = method_number(request.method());
         let of_request = || {
             let path = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
-            Arc::new(KnownRoute::new(METHOD_LABELS[method], path.into()))
+            Arc::new(KnownRoute::new(METHOD_LABELS[method], path.into(), self.rules.kind(path)))
         };
         self.known[method].get_or_init(of_request).clone()
     }

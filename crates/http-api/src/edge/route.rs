@@ -1,4 +1,4 @@
-//! What the edge knows of a route: its kind; rate, errors and duration by method.
+//! What the edge knows of a method of a route: its kind; rate, errors and duration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,28 +6,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use metrics::{Counter, Histogram};
 
-/// What the edge makes of a route, besides its metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RouteKind {
-    /// Answered to anybody at any time, from memory: operations, and the keys that services fetch.
-    Always,
-    /// Where tokens are to be had: a limit of its own. Passwords have a bounded queue of their own too.
-    ForTokens,
-    /// The current password is looked at: the same queue.
-    OwnPassword,
-    Ordinary,
-}
-
-impl RouteKind {
-    fn of(route: &str) -> Self {
-        match route {
-            "/livez" | "/readyz" | "/metrics" | "/.well-known/jwks.json" => Self::Always,
-            "/api/v1/auth/register" | "/api/v1/auth/login" | "/api/v1/auth/refresh" => Self::ForTokens,
-            "/api/v1/auth/password" => Self::OwnPassword,
-            _ => Self::Ordinary,
-        }
-    }
-}
+use crate::api::RouteKind;
 
 /// A method of a route: what kind it is; rate, errors and duration.
 pub(super) struct KnownRoute {
@@ -39,13 +18,13 @@ pub(super) struct KnownRoute {
 }
 
 impl KnownRoute {
-    pub fn new(method: &'static str, path: Arc<str>) -> Self {
+    pub fn new(method: &'static str, path: Arc<str>, kind: RouteKind) -> Self {
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| {
             metrics::counter!("http_requests_total", "method" => method, "route" => path.to_string(), "status" => class)
         });
         let duration =
             metrics::histogram!("http_request_duration_seconds", "method" => method, "route" => path.to_string());
-        Self { method, kind: RouteKind::of(&path), path, classes, duration }
+        Self { method, kind, path, classes, duration }
     }
 
     pub fn record(&self, status: StatusCode, elapsed: Duration) {

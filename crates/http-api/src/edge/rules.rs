@@ -1,5 +1,6 @@
 //! What is done with each request before its handler is asked, and with each answer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +17,11 @@ use process::traces::{self, Finished, Kind};
 
 use super::bare_error::{as_problem, is_bare_error};
 use super::cors::Cors;
-use super::route::{KnownRoute, RouteKind};
+use super::route::KnownRoute;
 use super::security_headers;
 use super::settings::Edge;
 use crate::account::known;
+use crate::api::RouteKind;
 use crate::compression::{compress, is_compressible};
 use crate::headers::single;
 use crate::limits::{Asking, RateLimits, Standing};
@@ -39,12 +41,8 @@ pub(super) struct Rules {
     pub proxies: TrustedProxies,
     pub load: Load,
     draining: Draining,
-}
-
-impl From<Edge> for Rules {
-    fn from(Edge { verifier, cors_origins, limits, proxies, load, draining }: Edge) -> Self {
-        Self { verifier, cors: Cors::new(&cors_origins), limits, proxies, load, draining }
-    }
+    /// Of routes that are not ordinary, by path.
+    kinds: HashMap<&'static str, RouteKind>,
 }
 
 /// What is kept of a request until its answer is there.
@@ -61,6 +59,15 @@ pub(super) struct Exchange {
 }
 
 impl Rules {
+    pub fn new(edge: Edge, kinds: HashMap<&'static str, RouteKind>) -> Self {
+        let Edge { verifier, cors_origins, limits, proxies, load, draining } = edge;
+        Self { verifier, cors: Cors::new(&cors_origins), limits, proxies, load, draining, kinds }
+    }
+
+    pub fn kind(&self, path: &str) -> RouteKind {
+        self.kinds.get(path).copied().unwrap_or_default()
+    }
+
     /// Whether anything may be done for a request, before any handler is asked. What comes first costs least.
     pub fn admit(&self, request: &mut Request, exchange: &mut Exchange) -> Result<(), Problem> {
         let is_always = exchange.route.kind == RouteKind::Always;

@@ -1,5 +1,7 @@
 //! Routes, each registered together with its description.
 
+use std::collections::HashMap;
+
 use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::from_extractor;
@@ -7,6 +9,7 @@ use axum::routing::{self, MethodRouter};
 use serde_json::Value;
 
 use super::operation::Operation;
+use crate::api::{Api, RouteKind};
 use crate::query::NoQuery;
 
 /// Routes, and what the document says about them.
@@ -15,6 +18,10 @@ pub struct Routes<S> {
     pub router: Router<S>,
     /// Their part of the document.
     pub described: Described,
+    /// Of those that are not ordinary, by path.
+    kinds: HashMap<&'static str, RouteKind>,
+    /// Of those that follow.
+    kind: RouteKind,
 }
 
 /// A part of the document.
@@ -45,7 +52,23 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// None yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { router: Router::new(), described: Described::default() }
+        Self {
+            router: Router::new(),
+            described: Described::default(),
+            kinds: HashMap::new(),
+            kind: RouteKind::Ordinary,
+        }
+    }
+
+    /// Those that follow are of this kind; without it they are ordinary.
+    #[must_use]
+    pub fn kind(self, kind: RouteKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// With what their handlers share.
+    pub fn with_state(self, state: S) -> Api {
+        Api { router: self.router.with_state(state), kinds: self.kinds }
     }
 
     /// `GET` of a path, and `HEAD`.
@@ -100,7 +123,8 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     pub fn merge(mut self, other: Self) -> Self {
         self.described.operations.extend(other.described.operations);
         self.described.schemas.extend(other.described.schemas);
-        Self { router: self.router.merge(other.router), described: self.described }
+        self.kinds.extend(other.kinds);
+        Self { router: self.router.merge(other.router), ..self }
     }
 
     /// A schema that descriptions refer to by its name.
@@ -118,6 +142,9 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         describe: fn() -> Operation,
     ) -> Self {
         self.described.operations.push(DescribedOperation { method, path, describe });
-        Self { router: self.router.route(path, handler), described: self.described }
+        if self.kind != RouteKind::Ordinary {
+            self.kinds.insert(path, self.kind);
+        }
+        Self { router: self.router.route(path, handler), ..self }
     }
 }
