@@ -7,13 +7,12 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use commands::{Accepted, Effect};
 use domain::{OwnerId, TaskId};
 use http_api::headers::{CONSISTENCY_TOKEN, IDEMPOTENT_REPLAYED, version_etag};
 use http_api::openapi::{EXAMPLE_ID, whole};
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-use crate::execute::Accepted;
 
 /// `application/json`
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -52,7 +51,7 @@ impl Answer<'_> {
     /// To a `DELETE`: headers only.
     pub(crate) fn deleted(&self, accepted: &Accepted) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::from_u16(accepted.status).unwrap_or(StatusCode::OK);
+        *response.status_mut() = status(accepted.effect);
         let headers = response.headers_mut();
         headers.reserve(12);
         headers.insert(ETAG, version_etag(accepted.version));
@@ -83,6 +82,15 @@ impl Answer<'_> {
         if let Ok(token) = HeaderValue::try_from(token) {
             headers.insert(CONSISTENCY_TOKEN, token);
         }
+    }
+}
+
+/// The status that a single request gets.
+pub(crate) fn status(effect: Effect) -> StatusCode {
+    match effect {
+        Effect::Created => StatusCode::CREATED,
+        Effect::Changed => StatusCode::OK,
+        Effect::Deleted => StatusCode::NO_CONTENT,
     }
 }
 

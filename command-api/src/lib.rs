@@ -1,31 +1,17 @@
-//! Commands over HTTP: everything that writes tasks. Reads in this order.
+//! Commands over HTTP: everything that writes tasks. What is asked is parsed and carried out by `commands`; status and
+//! problem of each answer are decided here. Reads in this order.
 
-// what is to be told goes by process::stderr, or is a command's result
+// messages go by process::stderr
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-/// The one place that knows every refusal's problem.
+/// What the handlers work with.
+mod api;
+
+/// The one place that knows the problem for every error of `commands`.
 pub mod refusal;
 
-/// The way of a command: replay, decide, append.
-pub mod execute;
-
-/// What the log holds already, for imports.
-pub mod recognise;
-
-/// One command of a batch or one line of an import.
-pub mod line;
-
-/// `POST /api/v1/commands`
-pub mod batch;
-
-/// `/api/v1/auth`, `/api/v1/users`, `/.well-known/jwks.json`
-pub mod accounts;
-
-/// Publishes the log to Kafka.
-pub mod relay;
-
-/// JSON as a tree that borrows, and the fingerprint of a request.
-pub mod json;
+/// Who asks, under which key and condition.
+mod attempt;
 
 /// `POST /api/v1/tasks`
 mod create;
@@ -39,95 +25,35 @@ mod transitions;
 /// `DELETE /api/v1/tasks/{id}`
 mod delete;
 
-/// Who asks, under which key and condition.
-mod attempt;
+/// `POST /api/v1/commands`
+mod batch;
 
-/// The fields of a body, as the document has them.
-mod schema;
-
-/// The fields of a body, and all that is wrong with them.
-mod fields;
-
-/// The commands of a batch, taken apart.
-mod split;
+/// The answer to a batch, result by result.
+mod batch_answer;
 
 /// The answer to what was accepted.
 mod answer;
 
-use access::token::Sealer;
+/// Commands as the OpenAPI document has them.
+mod schema;
+
+/// What the operations have in common in the document.
+mod operation;
+
 use axum::Router;
-use domain::OwnerId;
-use event_store::{EventStore, Room};
-use http_api::openapi::{Described, Operation, Routes, Tag};
-use http_api::problem::{Problem, ProblemCode};
-use metrics::counter;
-use process::budget::Budget;
+use event_store::DiskSpace;
+use http_api::openapi::{Described, Routes};
 use process::health::Check;
 
-use crate::answer::Answer;
-use crate::attempt::Attempt;
-use crate::execute::{Accepted, Executor, Item};
-use crate::refusal::IdentityFrom;
-
-/// What the handlers work with. Cheap to clone.
-#[derive(Clone)]
-pub struct CommandApi {
-    executor: Executor,
-    sealer: Sealer,
-    /// Turns of batches.
-    batches: Budget<OwnerId>,
-}
-
-impl CommandApi {
-    /// Commands go to `store`; `sealer` makes the consistency tokens of the answers.
-    #[must_use]
-    pub fn new(store: EventStore, sealer: Sealer) -> Self {
-        Self {
-            executor: Executor::new(store),
-            sealer,
-            batches: Budget::new(batch::AT_ONCE_MAX, batch::AT_ONCE_EACH_MAX),
-        }
-    }
-
-    /// What carries out the commands.
-    #[must_use]
-    pub fn executor(&self) -> &Executor {
-        &self.executor
-    }
-
-    async fn execute(&self, attempt: &Attempt, item: Item) -> Result<Accepted, Problem> {
-        match self.executor.execute(&attempt.caller(), item).await {
-            Ok(accepted) => {
-                Self::count(&accepted);
-                Ok(accepted)
-            }
-            Err(refused) => Err(refusal::problem(refused, IdentityFrom::IdempotencyKey)),
-        }
-    }
-
-    fn answer(&self, attempt: &Attempt) -> Answer<'_> {
-        Answer {
-            sealer: &self.sealer,
-            log_id: self.executor.store().log_id(),
-            owner: attempt.principal.owner,
-            shard: attempt.principal.shard,
-        }
-    }
-
-    fn count(accepted: &Accepted) {
-        if accepted.status == 201 && !accepted.replayed {
-            counter!("tasks_created_total").increment(1);
-        }
-    }
-}
+pub use api::CommandApi;
 
 /// For `/readyz`: whether the disk has room for more events. Reads go on where it has not.
 #[must_use]
-pub fn disk(room: &Room) -> Check {
-    room.lacking().map_or_else(|| Check::ok("has room"), Check::failed)
+pub fn disk(disk_space: &DiskSpace) -> Check {
+    disk_space.shortage().map_or_else(|| Check::ok("has room"), Check::failed)
 }
 
-/// The routes under "Commands" of the HTTP contract. `server::edge` stands around them.
+/// The routes under "Commands" of the HTTP contract. `server::edge` wraps them.
 pub fn router(api: CommandApi) -> Router {
     routes().router.with_state(api)
 }
@@ -148,30 +74,11 @@ fn routes() -> Routes<CommandApi> {
         .post("/api/v1/tasks/{id}/reopen", transitions::reopen, transitions::reopen_described)
         .post("/api/v1/tasks/{id}/cancel", transitions::cancel, transitions::cancel_described)
         .post("/api/v1/commands", batch::batch, batch::described)
-        .schema("NewTask", create::schema)
-        .schema("TaskPatch", patch::schema)
+        .schema("NewTask", schema::new_task)
+        .schema("TaskPatch", schema::task_patch)
         .schema("Accepted", answer::schema)
-        .schema("Command", line::schema)
+        .schema("Command", schema::command)
         .schema("Batch", batch::schema)
-        .schema("BatchAnswer", batch::answer_schema)
-        .schema("BatchResult", batch::result_schema)
-}
-
-/// What all writes have in common: key, conditions, and what any of them may be refused for.
-fn write(id: &'static str, summary: &'static str) -> Operation {
-    Operation::new(Tag::Commands, id, summary).account().header("Idempotency-Key").refuses(&[
-        ProblemCode::RequestInFlight,
-        ProblemCode::KeyReused,
-        ProblemCode::Contended,
-        ProblemCode::DiskFull,
-        ProblemCode::StreamUnreadable,
-    ])
-}
-
-/// A write to a task that there is.
-fn change(id: &'static str, summary: &'static str) -> Operation {
-    write(id, summary)
-        .path_id("The task's id.")
-        .header("If-Match")
-        .refuses(&[ProblemCode::NotFound, ProblemCode::StaleVersion])
+        .schema("BatchAnswer", batch_answer::schema)
+        .schema("BatchResult", batch_answer::result_schema)
 }

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use access::token::Sealer;
 use backends::database::{self, Use, await_schema};
 use command_api::CommandApi;
-use command_api::relay::{Relay, RelayLag};
 use event_store::EventStore;
 use futures_util::FutureExt;
 use http_api::{Api, documents};
 use identity::Identity;
 use messaging::KafkaSettings;
 use process::background::all_of;
-use process::health::{Check, Health, Lag};
+use process::health::{Health, Lag};
+use relay::{Relay, RelayLag};
 use service::{Built, DEPENDENCY_WAIT, StartError, Starting};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -58,14 +58,14 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         None => tracing::warn!("without PRIMETRADE_KAFKA_BROKERS this copy publishes nothing"),
     }
 
-    let room = store.room();
-    starting.health.register("disk", move || std::future::ready(command_api::disk(&room)));
+    let disk_space = store.disk_space();
+    starting.health.register("disk", move || std::future::ready(command_api::disk(&disk_space)));
     starting.health.register("event_store", move || database::check(write.clone()));
     let sessions = identity.clone();
     starting.health.register("sessions", move || std::future::ready(sessions.check()));
     let verifier = identity.verifier();
     let api = Api::from(command_api::router(CommandApi::new(store, Sealer::new(&starting.secret))))
-        .merge(command_api::accounts::router(identity, starting.redis.clone()))
+        .merge(accounts_api::router(identity, starting.redis.clone()))
         .merge(documents::router());
     Ok(Built { api, verifier })
 }
@@ -81,63 +81,9 @@ async fn same_log(store: EventStore, stop: CancellationToken) {
 
 fn show(relay: watch::Receiver<RelayLag>, health: &Health) {
     let lag = relay.clone();
-    health.register("relay", move || std::future::ready(relay_check(&relay.borrow())));
+    health.register("relay", move || std::future::ready(relay.borrow().check()));
     health.lag(move || {
         let RelayLag { events, seconds, .. } = *lag.borrow();
         std::future::ready(Lag { events, seconds })
     });
-}
-
-/// Commands go on while nobody publishes, at this copy as at any other: that is no reason to send them elsewhere.
-fn relay_check(lag: &RelayLag) -> Check {
-    let RelayLag { events, is_leader, stalled, trouble, .. } = lag;
-    let why = trouble.as_deref().unwrap_or(match (is_leader, stalled) {
-        (true, None) => "publishes",
-        (false, None) => "stands by",
-        (true, Some(_)) => "this copy leads, and Kafka acknowledges nothing",
-        (false, Some(_)) => "another copy leads, or none",
-    });
-    match stalled {
-        Some(stalled) => {
-            let seconds = stalled.as_secs();
-            Check::degraded(format!("nobody has published anything for {seconds} s, and {events} events wait: {why}"))
-        }
-        None if trouble.is_some() => Check::degraded(why),
-        None => Check::ok(why),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use process::health::CheckState::{self, Degraded, Ok};
-
-    use super::*;
-
-    #[test]
-    fn the_relay_says_that_nobody_publishes_whoever_leads() {
-        let stalled = Some(Duration::from_millis(4_200));
-        let trouble = || Some("Kafka: no answer".to_owned());
-        let table: [(_, _, _, CheckState, &str); 6] = [
-            (true, None, None, Ok, "publishes"),
-            (false, None, None, Ok, "stands by"),
-            (false, None, trouble(), Degraded, "Kafka: no answer"),
-            (
-                true,
-                stalled,
-                None,
-                Degraded,
-                "nobody has published anything for 4 s, and 7 events wait: this copy leads",
-            ),
-            (false, stalled, None, Degraded, "nobody has published anything for 4 s, and 7 events wait: another copy"),
-            (false, stalled, trouble(), Degraded, "and 7 events wait: Kafka: no answer"),
-        ];
-        for (is_leader, stalled, trouble, state, said) in table {
-            let lag = RelayLag { events: 7, seconds: 5.0, is_leader, stalled, trouble };
-            let check = relay_check(&lag);
-            assert_eq!(check.state, state, "{lag:?}");
-            assert!(check.detail.contains(said), "{check:?}");
-        }
-    }
 }

@@ -1,12 +1,110 @@
-//! The fields of a task in a body, as the document has them: with the limits of the domain. What a schema cannot say (a
-//! title that has something to see, a day that exists) is said by the answer.
+//! With the limits of the domain. What a schema cannot say (a title that has something to see, a day that exists) is said
+//! by the answer.
 
+use commands::line::CommandType;
 use domain::{DESCRIPTION_CHARACTERS_MAX, Priority, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX};
 use http_api::openapi::EXAMPLE_ID;
 use serde_json::{Value, json};
 
+/// The body of a POST.
+pub(crate) fn new_task() -> Value {
+    let mut schema = new_task_members();
+    schema["type"] = json!("object");
+    schema["additionalProperties"] = json!(false);
+    schema["examples"] = json!([{"title": "water", "id": EXAMPLE_ID}]);
+    schema
+}
+
+/// What a new task has, as a body or as a command of a batch.
+fn new_task_members() -> Value {
+    let members = json!({
+        "id": id(),
+        "title": title(),
+        "description": description(),
+        "priority": priority_or_absent(),
+        "due_at": due_at(),
+        "tags": tags(),
+    });
+    json!({"properties": members, "required": ["title"]})
+}
+
+/// The body of a PATCH.
+pub(crate) fn task_patch() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "title": title(),
+            "description": description(),
+            "priority": priority(),
+            "due_at": due_at(),
+            "tags": tags(),
+        },
+    })
+}
+
+/// Of each type, by which they are told apart.
+pub(crate) fn command() -> Value {
+    let types = CommandType::ALL.map(|kind| {
+        let name = kind.as_str();
+        let mut schema = own(kind);
+        let mut required = vec![json!("type"), json!("task_id")];
+        required.extend(schema["required"].as_array().into_iter().flatten().cloned());
+        let mut properties = common();
+        properties["type"] = json!({"const": name});
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            properties[name] = field.clone();
+        }
+        schema["title"] = json!(name);
+        schema["type"] = json!("object");
+        schema["additionalProperties"] = json!(false);
+        schema["required"] = json!(required);
+        schema["properties"] = properties;
+        schema
+    });
+    json!({"description": "One command of a batch.", "oneOf": types})
+}
+
+/// What only commands of this type have.
+fn own(kind: CommandType) -> Value {
+    match kind {
+        CommandType::Create => new_task_members(),
+        CommandType::Rename => one("title", title()),
+        CommandType::Describe => one("description", description()),
+        CommandType::Reprioritize => one("priority", priority()),
+        CommandType::Schedule => one("due_at", due_at()),
+        CommandType::Tag | CommandType::Untag => tag_or_tags(),
+        CommandType::Start
+        | CommandType::Complete
+        | CommandType::Reopen
+        | CommandType::Cancel
+        | CommandType::Delete => json!({}),
+    }
+}
+
+/// The members that a command of any type has.
+fn common() -> Value {
+    let own = "The command's own idempotency key: again with the same content it is replayed.";
+    let imports = "For imports: not in the future, not before the task's previous event.";
+    json!({
+        "task_id": {"type": "string", "format": "uuid", "examples": [EXAMPLE_ID]},
+        "command_id": {"type": ["string", "null"], "format": "uuid", "description": own},
+        "occurred_at": {"type": ["string", "null"], "format": "date-time", "description": imports},
+        "expected_version": {"type": ["integer", "null"], "minimum": 0, "description": "The version that the task must have."},
+    })
+}
+
+fn one(name: &str, schema: Value) -> Value {
+    json!({"properties": {name: schema}, "required": [name]})
+}
+
+fn tag_or_tags() -> Value {
+    let members = json!({"tag": tag(), "tags": {"type": "array", "items": tag()}});
+    json!({"properties": members, "oneOf": [{"required": ["tag"]}, {"required": ["tags"]}]})
+}
+
 /// What is to be done.
-pub(crate) fn title() -> Value {
+fn title() -> Value {
     json!({
         "type": "string", "minLength": 1, "maxLength": TITLE_CHARACTERS_MAX,
         "description": "Trimmed; something to see must remain. No control characters.",
@@ -14,17 +112,17 @@ pub(crate) fn title() -> Value {
 }
 
 /// More about it. `null` is none.
-pub(crate) fn description() -> Value {
+fn description() -> Value {
     json!({"type": ["string", "null"], "maxLength": DESCRIPTION_CHARACTERS_MAX, "description": "Kept as it comes. No NUL."})
 }
 
 /// How much it matters.
-pub(crate) fn priority() -> Value {
+fn priority() -> Value {
     json!({"type": "string", "enum": names(), "description": "`medium` where nothing is said."})
 }
 
 /// The same, `null` being absence.
-pub(crate) fn priority_or_absent() -> Value {
+fn priority_or_absent() -> Value {
     let names = names().into_iter().map(Value::from).chain([Value::Null]);
     json!({"type": ["string", "null"], "enum": names.collect::<Vec<_>>(), "description": "`medium` where nothing is said."})
 }
@@ -34,7 +132,7 @@ fn names() -> Vec<&'static str> {
 }
 
 /// By when. `null` is never.
-pub(crate) fn due_at() -> Value {
+fn due_at() -> Value {
     json!({
         "type": ["string", "null"], "format": "date-time",
         "description": "RFC 3339 with any offset, in the years 1 to 9999; kept to the microsecond.",
@@ -42,7 +140,7 @@ pub(crate) fn due_at() -> Value {
 }
 
 /// Labels. `null` is none.
-pub(crate) fn tags() -> Value {
+fn tags() -> Value {
     json!({
         "type": ["array", "null"], "items": tag(),
         "description": format!("At most {TAGS_MAX} different ones: with more it is `too-many-tags`."),
@@ -50,7 +148,7 @@ pub(crate) fn tags() -> Value {
 }
 
 /// A label.
-pub(crate) fn tag() -> Value {
+fn tag() -> Value {
     json!({
         "type": "string", "minLength": 1, "maxLength": TAG_CHARACTERS_MAX, "pattern": "^[^,]*$",
         "description": "Trimmed and in lower case; no comma, no control characters.",
@@ -58,6 +156,6 @@ pub(crate) fn tag() -> Value {
 }
 
 /// An id that the client may choose.
-pub(crate) fn id() -> Value {
+fn id() -> Value {
     json!({"type": ["string", "null"], "format": "uuid", "examples": [EXAMPLE_ID]})
 }

@@ -1,5 +1,3 @@
-//! `POST /api/v1/tasks/{id}/start`, `complete`, `reopen`, `cancel`: no body, or `{}`.
-
 use axum::extract::State;
 use axum::response::Response;
 use domain::{TaskCommand, TaskId};
@@ -8,8 +6,10 @@ use http_api::openapi::{Operation, reference};
 use http_api::problem::{Problem, ProblemCode};
 use http_api::query::PathId;
 
+use crate::answer;
+use crate::api::CommandApi;
 use crate::attempt::Attempt;
-use crate::{CommandApi, answer, change};
+use crate::operation::change;
 
 /// From pending.
 pub(crate) async fn start(
@@ -52,19 +52,19 @@ pub(crate) async fn cancel(
 }
 
 pub(crate) fn start_described() -> Operation {
-    transition_described("startTask", "Begins a task", "From pending.")
+    transition_described("startTask", "Start a task", "From pending.")
 }
 
 pub(crate) fn complete_described() -> Operation {
-    transition_described("completeTask", "Completes a task", "From pending or in progress.")
+    transition_described("completeTask", "Complete a task", "From pending or in progress.")
 }
 
 pub(crate) fn reopen_described() -> Operation {
-    transition_described("reopenTask", "Takes a task up again", "From completed or cancelled, to pending.")
+    transition_described("reopenTask", "Reopen a task", "From completed or cancelled, to pending.")
 }
 
 pub(crate) fn cancel_described() -> Operation {
-    transition_described("cancelTask", "Gives a task up", "From pending or in progress.")
+    transition_described("cancelTask", "Cancel a task", "From pending or in progress.")
 }
 
 fn transition_described(id: &'static str, summary: &'static str, from: &'static str) -> Operation {
@@ -81,6 +81,6 @@ async fn transition(
     task_id: TaskId,
     command: TaskCommand,
 ) -> Result<Response, Problem> {
-    let item = attempt.item(task_id, command, None);
-    api.execute(attempt, item).await.map(|accepted| api.answer(attempt).changed(&accepted))
+    let request = attempt.request(task_id, command, None);
+    api.execute(attempt, request).await.map(|accepted| api.answer(attempt).changed(&accepted))
 }

@@ -2,6 +2,9 @@
 //!
 //! Pure: no async, no I/O, no clock, no random numbers. Time and ids are arguments.
 
+/// What is wrong with what a client sent.
+pub mod invalid;
+
 /// Newtypes that cannot hold a wrong value: titles, tags, priorities, times, ids.
 pub mod values;
 
@@ -19,9 +22,10 @@ pub mod stored;
 
 pub use command::{NewTask, TaskCommand, TaskPatch};
 pub use event::{Actor, ActorType, TaskEvent};
+pub use invalid::{FieldError, Invalid, InvalidFields};
 pub use stored::{StoredEvent, Unreadable, encode};
 pub use task::{Refusal, State, decide, event_of, evolve, occurred_at};
 pub use values::{
-    CommandId, DESCRIPTION_CHARACTERS_MAX, Description, Invalid, OwnerId, Priority, Status, TAG_CHARACTERS_MAX,
-    TAGS_MAX, TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, composed, format_time, parse_time,
+    CommandId, DESCRIPTION_CHARACTERS_MAX, Description, OwnerId, Priority, Status, TAG_CHARACTERS_MAX, TAGS_MAX,
+    TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, composed, format_time, parse_time, parse_uuid,
 };

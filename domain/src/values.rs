@@ -10,16 +10,7 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use uuid::Uuid;
 
-/// Why a value was refused, in words for the client.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Invalid(pub Cow<'static, str>);
-
-impl Invalid {
-    fn because(reason: &'static str) -> Self {
-        Self(Cow::Borrowed(reason))
-    }
-}
+use crate::invalid::Invalid;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -48,6 +39,15 @@ id!(
     /// A command's id: its owner's own, with at most one effect.
     CommandId
 );
+
+/// Parses a UUID in its usual form, 8-4-4-4-12 hexadecimal digits: one id has one form.
+///
+/// # Errors
+/// Any other text, the other spellings of a UUID included.
+pub fn parse_uuid(text: &str) -> Result<Uuid, Invalid> {
+    let parsed = if text.len() == uuid::fmt::Hyphenated::LENGTH { Uuid::try_parse(text).ok() } else { None };
+    parsed.ok_or(Invalid::because("must be a UUID, such as 01932c6e-7d3b-7cc1-a5ad-0242ac120002"))
+}
 
 /// A point in time, UTC, kept to the microsecond (what Postgres keeps).
 pub type Time = DateTime<Utc>;
@@ -134,7 +134,7 @@ pub const TAG_CHARACTERS_MAX: usize = 50;
 
 /// What is to be done, in a line: 1 to 200 characters after trimming, something visible among them, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String")]
 pub struct Title(Box<str>);
 
 impl Title {
@@ -155,7 +155,7 @@ impl Title {
 
 /// Free text of at most 10,000 characters, kept as it came. No NUL (Postgres cannot store it).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String")]
 pub struct Description(Box<str>);
 
 impl Description {
@@ -182,18 +182,11 @@ impl Description {
 
 /// A label: 1 to 50 characters after trimming, lower-casing and composing, no comma, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "String")]
+#[serde(try_from = "String")]
 pub struct Tag(Box<str>);
 
-/// As it was stored. Older programs stored tags as they were typed: those are composed here.
-impl From<String> for Tag {
-    fn from(stored: String) -> Self {
-        Self(composed(&stored).into())
-    }
-}
-
 impl Tag {
-    /// Trims, lower-cases, composes and checks.
+    /// Trims, lower-cases, composes and checks. Older programs stored tags as they were typed: what is read is composed.
     ///
     /// # Errors
     /// Blank, over 50 characters, with a comma or a control character.
@@ -214,6 +207,21 @@ impl Tag {
         &self.0
     }
 }
+
+macro_rules! parsed_from_string {
+    ($($name:ident),+) => {$(
+        /// What is read is parsed, so that no wrong value comes in by this way.
+        impl TryFrom<String> for $name {
+            type Error = Invalid;
+
+            fn try_from(text: String) -> Result<Self, Invalid> {
+                Self::parse(&text)
+            }
+        }
+    )+};
+}
+
+parsed_from_string!(Title, Description, Tag);
 
 /// A task's tags: sorted, each once.
 pub type Tags = BTreeSet<Tag>;
@@ -295,6 +303,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn uuids_have_one_form() {
+        assert_eq!(parse_uuid("01932C6E-7d3b-7cc1-a5ad-0242ac120002").unwrap().as_bytes()[0], 1);
+        for text in [
+            "",
+            "01932c6e7d3b7cc1a5ad0242ac120002",
+            "{01932c6e-7d3b-7cc1-a5ad-0242ac120002}",
+            "urn:uuid:01932c6e-7d3b-7cc1-a5ad-0242ac120002",
+            "01932c6e-7d3b-7cc1-a5ad-0242ac12000g",
+            "01932c6e_7d3b_7cc1_a5ad_0242ac120002",
+            " 01932c6e-7d3b-7cc1-a5ad-0242ac12000",
+            "01932c6e-7d3b-7cc1-a5ad-0242ac12000\u{ff12}",
+        ] {
+            assert!(parse_uuid(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn times_keep_microseconds_and_answer_in_utc() {
         let time = parse_time("2026-01-31T13:00:00.1234567+01:00").unwrap();
         assert_eq!(format_time(time), "2026-01-31T12:00:00.123456Z");
@@ -317,6 +342,15 @@ mod tests {
         assert!(Title::parse(&"ä".repeat(200)).is_ok());
         assert!(Title::parse(&"ä".repeat(201)).is_err());
         assert!(Title::parse("a\u{85}b").is_err());
+    }
+
+    #[test]
+    fn a_wrong_value_is_not_read() {
+        assert_eq!(serde_json::from_str::<Title>("\"a\"").unwrap(), Title::parse("a").unwrap());
+        assert_eq!(serde_json::to_string(&Title::parse("a").unwrap()).unwrap(), "\"a\"");
+        assert!(serde_json::from_str::<Title>("\" \"").is_err());
+        assert!(serde_json::from_str::<Description>("\"a\\u0000\"").is_err());
+        assert!(serde_json::from_str::<Tag>("\"a,b\"").is_err());
     }
 
     #[test]

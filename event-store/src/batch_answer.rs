@@ -4,8 +4,8 @@
 use domain::{CommandId, OwnerId};
 use uuid::Uuid;
 
-use crate::EventStore;
-use crate::connection::in_time;
+use crate::dedicated_connection::in_time;
+use crate::store::EventStore;
 
 /// How long a lease lasts that is not renewed, in milliseconds: an equal request waits so long at most for a process that
 /// has died. One that was only held up for longer loses nothing but the lease: each command has its effect once.
@@ -127,7 +127,8 @@ impl EventStore {
         owner_id: OwnerId,
         command_id: CommandId,
         holder: Uuid,
-        answer: &BatchAnswer,
+        fingerprint: Uuid,
+        body: &str,
     ) -> Result<bool, sqlx::Error> {
         let kept = in_time(
             sqlx::query!(
@@ -143,8 +144,8 @@ impl EventStore {
                 owner_id.0,
                 command_id.0,
                 holder,
-                answer.fingerprint,
-                answer.body,
+                fingerprint,
+                body,
             )
             .execute(&self.pool),
         )

@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use crate::connection::{Lane, is_about_values};
+use crate::dedicated_connection::{DedicatedConnection, is_about_values};
+use crate::effect::Effect;
 use crate::tail::stored_event;
-use crate::{EventStore, Unavailable};
+use crate::unavailable::Unavailable;
 
 /// How many lookups go into one round trip at most.
 const BATCH_REQUESTS_MAX: usize = 512;
@@ -38,8 +39,8 @@ pub struct Outcome {
     pub revision: i64,
     /// Fingerprint of the request.
     pub fingerprint: Uuid,
-    /// HTTP status of its answer.
-    pub status: u16,
+    /// What it did.
+    pub effect: Effect,
 }
 
 /// What a lookup found.
@@ -62,13 +63,19 @@ pub(crate) struct Request {
     reply: oneshot::Sender<Result<Looked, Unavailable>>,
 }
 
-impl EventStore {
-    /// The events of a stream past `after_version`, and the outcomes of those of `command_ids` that are known. All of
-    /// it was read after the call was made, the outcomes not before the events.
-    ///
-    /// # Errors
-    /// The queue is full, or the database does not answer in time.
-    pub async fn look_up(
+/// The queue of the lookups. Clones share it.
+#[derive(Clone)]
+pub(crate) struct LookupQueue(mpsc::Sender<Request>);
+
+impl LookupQueue {
+    /// With room for so many, and its other end for [`run`].
+    pub(crate) fn new(requests_max: usize) -> (Self, mpsc::Receiver<Request>) {
+        let (sender, receiver) = mpsc::channel(requests_max);
+        (Self(sender), receiver)
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) async fn look_up(
         &self,
         owner_id: OwnerId,
         task_id: TaskId,
@@ -77,7 +84,7 @@ impl EventStore {
     ) -> Result<Looked, Unavailable> {
         let (reply, answer) = oneshot::channel();
         let request = Request { owner_id, task_id, after_version, command_ids, reply };
-        self.lookups.try_send(request).map_err(|error| match error {
+        self.0.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Unavailable::Busy,
             mpsc::error::TrySendError::Closed(_) => Unavailable::NoAnswer,
         })?;
@@ -88,11 +95,11 @@ impl EventStore {
     }
 }
 
-pub(crate) async fn run(mut lane: Lane, mut queue: mpsc::Receiver<Request>) {
+pub(crate) async fn run(mut connection: DedicatedConnection, mut queue: mpsc::Receiver<Request>) {
     let mut requests = Vec::with_capacity(BATCH_REQUESTS_MAX);
     while queue.recv_many(&mut requests, BATCH_REQUESTS_MAX).await > 0 {
-        lane.look().await;
-        let answers = look_up_until(&mut lane, &requests).await;
+        connection.look().await;
+        let answers = look_up_until(&mut connection, &requests).await;
         match answers {
             Ok(answers) => {
                 for (request, looked) in requests.drain(..).zip(answers) {
@@ -110,11 +117,11 @@ pub(crate) async fn run(mut lane: Lane, mut queue: mpsc::Receiver<Request>) {
     }
 }
 
-async fn look_up_until(lane: &mut Lane, requests: &[Request]) -> Result<Vec<Looked>, sqlx::Error> {
+async fn look_up_until(connection: &mut DedicatedConnection, requests: &[Request]) -> Result<Vec<Looked>, sqlx::Error> {
     let deadline = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
     let mut pause_ms = 20;
     loop {
-        match lane.run(async move |connection| look_up_all(connection, requests).await).await {
+        match connection.run(async move |connection| look_up_all(connection, requests).await).await {
             Err(error) if !is_about_values(&error) && Instant::now() < deadline => {
                 sleep(Duration::from_millis(pause_ms)).await;
                 pause_ms = (pause_ms * 2).min(500);
@@ -228,7 +235,7 @@ async fn command_outcomes(
                 version: row.version,
                 revision: row.revision,
                 fingerprint: row.fingerprint,
-                status: row.status as u16,
+                effect: Effect::from_stored(row.status),
             };
             (row.number as usize, CommandId(row.command_id), outcome)
         })

@@ -8,7 +8,7 @@ use backends::database::Pool;
 use sqlx::Connection;
 use uuid::Uuid;
 
-use crate::connection::{Lane, in_time};
+use crate::dedicated_connection::{DedicatedConnection, in_time};
 use crate::tail::TailReader;
 
 /// How far the log is published, and who may go on with it. Cheap to clone.
@@ -146,14 +146,14 @@ impl Publication {
     /// The lease, on a connection of its own. `holder` is the process that asks for it.
     #[must_use]
     pub fn lease(&self, holder: Uuid) -> Lease {
-        Lease { lane: Lane::new(&self.pool), holder }
+        Lease { connection: DedicatedConnection::new(&self.pool), holder }
     }
 
     /// The cursor, on a connection of its own.
     #[must_use]
     pub fn cursor(&self) -> Cursor {
         // A cursor that a crash of the server takes back a little means some messages twice.
-        Cursor { lane: Lane::with(&self.pool, [("synchronous_commit", "off")]) }
+        Cursor { connection: DedicatedConnection::with(&self.pool, [("synchronous_commit", "off")]) }
     }
 
     /// What is not published yet, of each shard.
@@ -240,7 +240,7 @@ impl Publication {
 
 /// The lease of the relay.
 pub struct Lease {
-    lane: Lane,
+    connection: DedicatedConnection,
     holder: Uuid,
 }
 
@@ -263,7 +263,7 @@ impl Lease {
             wanted_topic: wanted_topic.to_owned(),
             wanted_partitions,
         };
-        self.lane
+        self.connection
             .run(async |connection| {
                 let mut transaction = connection.begin().await?;
                 let relay = sqlx::query!(
@@ -327,7 +327,7 @@ impl Lease {
     /// # Errors
     /// The database does not answer.
     pub async fn renew(&mut self, epoch: i64, lease: Duration) -> Result<bool, sqlx::Error> {
-        self.lane
+        self.connection
             .run(async |connection| {
                 let renewed = sqlx::query!(
                     r#"
@@ -347,7 +347,7 @@ impl Lease {
     /// # Errors
     /// The database does not answer.
     pub async fn release(&mut self, epoch: i64) -> Result<(), sqlx::Error> {
-        self.lane
+        self.connection
             .run(async |connection| {
                 sqlx::query!(
                     r#"
@@ -366,7 +366,7 @@ impl Lease {
 
 /// The cursor of the relay.
 pub struct Cursor {
-    lane: Lane,
+    connection: DedicatedConnection,
 }
 
 impl Cursor {
@@ -385,7 +385,7 @@ impl Cursor {
         let last_shards: Vec<i16> = lasts().map(|(shard, _, _)| shard).collect();
         let last_partitions: Vec<i32> = lasts().map(|(_, partition, _)| partition).collect();
         let last_positions: Vec<i64> = lasts().map(|(_, _, last)| last).collect();
-        self.lane
+        self.connection
             .run(async |connection| {
                 sqlx::query_scalar!(
                     r#"

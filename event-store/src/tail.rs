@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use tracing::error;
 use uuid::Uuid;
 
-use crate::connection::in_time;
+use crate::dedicated_connection::in_time;
 
 /// How often it is looked whether it is still the same log.
 const EXCHANGED_MS: u64 = 1_000;

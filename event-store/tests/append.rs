@@ -9,7 +9,7 @@ use domain::{
     Actor, ActorType, CommandId, NewTask, OwnerId, Priority, Tags, TaskCommand, TaskEvent, TaskId, Title, decide,
 };
 use event_store::{
-    AppendError, Appended, BatchAnswer, CommandOrigin, DecidedCommand, EventStore, NewEvent, StreamAppend,
+    AppendError, Appended, BatchAnswer, CommandOrigin, DecidedCommand, Effect, EventStore, NewEvent, StreamAppend,
 };
 use sqlx::PgPool;
 use tokio::task::JoinSet;
@@ -49,7 +49,7 @@ fn command(events: Vec<TaskEvent>) -> DecidedCommand {
     DecidedCommand {
         command_id: CommandId(Uuid::new_v4()),
         fingerprint: Some(Uuid::from_u128(1)),
-        status: 200,
+        effect: Effect::Changed,
         events: events.into_iter().map(new_event).collect(),
     }
 }
@@ -301,10 +301,12 @@ async fn the_tail_misses_nothing_while_another_transaction_stays_open(pool: PgPo
 async fn only_who_holds_the_lease_keeps_an_answer(pool: PgPool) {
     let store = store(&pool).await;
     let (owner, key) = (OwnerId(Uuid::new_v4()), CommandId(Uuid::new_v4()));
-    let answer = |body: &str| BatchAnswer { fingerprint: Uuid::from_u128(7), body: body.to_owned() };
+    let fingerprint = Uuid::from_u128(7);
+    let answer = |body: &str| BatchAnswer { fingerprint, body: body.to_owned() };
     let [first, second, third] = [1, 2, 3].map(Uuid::from_u128);
     let lease = async |holder| store.lease_batch(owner, key, holder).await.expect("answers");
-    let keep = async |holder, body| store.keep_batch_answer(owner, key, holder, &answer(body)).await.expect("answers");
+    let keep =
+        async |holder, body| store.keep_batch_answer(owner, key, holder, fingerprint, body).await.expect("answers");
     let run = async |sql: &'static str| sqlx::query(sql).execute(&pool).await.expect("runs").rows_affected();
     assert_eq!(store.batch_answer(owner, key).await.expect("read"), None);
     assert!(!keep(first, "without a lease").await);

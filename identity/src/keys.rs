@@ -17,8 +17,9 @@ use uuid::Uuid;
 
 use crate::audit::{Act, Entry};
 use crate::error::StartError;
-use crate::sessions::ACCESS_TOKEN_LIFETIME_S;
 
+/// How long an access token is good, in seconds.
+pub const ACCESS_TOKEN_LIFETIME_S: i32 = 15 * 60;
 /// A new key signs after this time: longer than a verifier takes to see it (2 s) and than JWKS may be cached.
 pub const OVERLAP_S: i32 = 10;
 /// How long clients may keep JWKS.

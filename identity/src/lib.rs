@@ -19,20 +19,30 @@ pub mod sessions;
 /// Signing keys: made, kept encrypted, rotated, shown as JWKS.
 pub mod keys;
 
+/// The keys as a running server sees them.
+mod key_rotation;
+
+/// The ended sessions as a running server sees them.
+mod ended_sessions;
+
+/// Refresh tokens: made, read.
+mod refresh_token;
+
+/// What a running server holds: looks at keys and ended sessions every second, and deletes what is old.
+mod identity;
+
 /// Who did what, from where, when.
 pub mod audit;
 
 /// What goes wrong.
 pub mod error;
 
-mod watching;
-
 pub use accounts::{Account, AccountChange, Accounts, NewAccount};
 pub use audit::AuditEvent;
 pub use error::{IdentityError, StartError};
+pub use identity::Identity;
 pub use sessions::Tokens;
 pub use values::{Email, Name, Password};
-pub use watching::Identity;
 
 use backends::database::Pool;
 use sqlx::migrate::{MigrateError, Migrator};

@@ -19,10 +19,10 @@ pub struct Cli {
     /// File of settings, a NAME=value a line [default: PRIMETRADE_CONFIG_FILE].
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Folder of the private PostgreSQL and the secret [default: ./data].
+    /// Folder of the managed PostgreSQL and the secret [default: ./data].
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// PostgreSQL to use instead of the private one.
+    /// PostgreSQL to use instead of the managed one.
     #[arg(long, global = true, value_name = "URL")]
     pub database_url: Option<String>,
 }

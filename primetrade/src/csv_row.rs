@@ -6,13 +6,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use command_api::line::Line;
+use commands::line::{self, Line};
 use domain::{CommandId, format_time};
 use read_model::Task;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::lines::{CutError, cells};
+use crate::reason;
 
 /// A task's fields, in the order of the API.
 pub const FIELDS: [&str; 12] = [
@@ -102,8 +103,8 @@ impl Columns {
         members
             .entry("task_id")
             .or_insert_with(|| Value::from(Uuid::new_v5(&NAMESPACE, command_id.0.as_bytes()).to_string()));
-        let line = command_api::line::parse(json(&members).as_bytes());
-        line.map(|line| (line, command_id)).map_err(|problem| crate::import::reason(&problem))
+        let line = line::parse(json(&members).as_bytes());
+        line.map(|line| (line, command_id)).map_err(reason::of_parse_error)
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! data/
-//!   primetrade.lock   held by the server that runs on the private Postgres
+//!   primetrade.lock   held by the server that runs on the managed PostgreSQL
 //!   secret            authenticates tokens and encrypts keys at rest (0600)
-//!   postgres/         the private cluster
+//!   postgres/         the managed cluster
 //!   postgres.conf     settings of the operator's own (optional)
 //!   postgres.log      what the cluster says
 //!   postgres.gate, postgres.users   who may start and stop it
@@ -33,7 +33,7 @@ pub const OWN_ENTRIES: [&str; 10] = [
     "run",
 ];
 
-/// The private cluster, in the data folder.
+/// The managed cluster, in the data folder.
 pub const CLUSTER: &str = "postgres";
 /// The secret, in the data folder.
 pub const SECRET: &str = "secret";

@@ -1,4 +1,4 @@
-//! The databases of one process: by URL, or the private Postgres; connected with patience, and migrated.
+//! The databases of one process: by URL, or the managed PostgreSQL; connected with patience, and migrated.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use backends::database::{self, Address, DatabaseError, Pool, Use, pool};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::data_dir::DataDir;
-use crate::postgres::{PostgresError, Private};
+use crate::postgres::{ManagedPostgres, PostgresError};
 
 /// How long a database that does not answer is tried, in milliseconds.
 const CONNECT_MS_MAX: u64 = 15_000;
@@ -19,15 +19,15 @@ const LOG_CONNECTIONS_MAX: u32 = 8;
 /// Why the databases cannot be used. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The private one.
+    /// The managed one.
     #[error(transparent)]
-    Private(#[from] PostgresError),
+    Postgres(#[from] PostgresError),
     /// One by URL.
     #[error(transparent)]
     Database(#[from] DatabaseError),
 }
 
-/// Pools to all databases of the process, and the share in the private one.
+/// Pools to all databases of the process, and the share in the managed one.
 pub struct Databases {
     /// Event store and identity.
     pub write: Pool,
@@ -35,19 +35,19 @@ pub struct Databases {
     pub read: Pool,
     /// How a replica of the read models is reached, where there is one. Nothing waits for it.
     pub replica: Option<Address>,
-    private: Option<Private>,
+    managed: Option<ManagedPostgres>,
 }
 
 impl Databases {
-    /// Starts or joins the private Postgres of a data folder.
+    /// Starts or joins the managed PostgreSQL of a data folder.
     ///
     /// # Errors
     /// See [`PostgresError`].
-    pub async fn open_private(dir: &DataDir, bin_setting: Option<&Path>) -> Result<Self, OpenError> {
-        let private = Private::acquire(dir, bin_setting).await?;
-        let write = pool(WRITE_CONNECTIONS_MAX, private.connect_options());
-        let read = pool(READ_CONNECTIONS_MAX, private.connect_options());
-        Ok(Self { write, read, replica: None, private: Some(private) })
+    pub async fn open_managed(dir: &DataDir, bin_setting: Option<&Path>) -> Result<Self, OpenError> {
+        let managed = ManagedPostgres::acquire(dir, bin_setting).await?;
+        let write = pool(WRITE_CONNECTIONS_MAX, managed.connect_options());
+        let read = pool(READ_CONNECTIONS_MAX, managed.connect_options());
+        Ok(Self { write, read, replica: None, managed: Some(managed) })
     }
 
     /// Connects by URL.
@@ -68,7 +68,7 @@ impl Databases {
         let replica = urls.replica.as_ref();
         let replica =
             replica.map(|url| database::address("PRIMETRADE_READ_REPLICA_URL", url, Use::Read)).transpose()?;
-        Ok(Self { write, read, replica, private: None })
+        Ok(Self { write, read, replica, managed: None })
     }
 
     /// Brings all three schemas to the program's version.
@@ -99,13 +99,13 @@ impl Databases {
         pool(LOG_CONNECTIONS_MAX, address)
     }
 
-    /// The private Postgres, if it is used.
+    /// The managed PostgreSQL, if it is used.
     #[must_use]
-    pub fn private(&self) -> Option<&Private> {
-        self.private.as_ref()
+    pub fn managed(&self) -> Option<&ManagedPostgres> {
+        self.managed.as_ref()
     }
 
-    /// Closes the pools and gives the share in the private Postgres back.
+    /// Closes the pools and gives the share in the managed PostgreSQL back.
     ///
     /// # Errors
     /// It could not be stopped.
@@ -115,8 +115,8 @@ impl Databases {
         };
         // A connection that hangs is not waited for.
         let _ = tokio::time::timeout(Duration::from_secs(3), closing).await;
-        if let Some(private) = self.private {
-            private.release().await?;
+        if let Some(managed) = self.managed {
+            managed.release().await?;
         }
         Ok(())
     }

@@ -344,8 +344,8 @@ mod tests {
             let stored = stored(version, &event);
             let mut line = Vec::new();
             write_command(&mut line, &stored, Uuid::max()).unwrap();
-            let parsed = command_api::line::parse(&line)
-                .unwrap_or_else(|problem| panic!("{problem}: {}", String::from_utf8_lossy(&line)));
+            let parsed = commands::line::parse(&line)
+                .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&line)));
             assert_eq!((parsed.task_id, parsed.occurred_at), (stored.task_id, Some(stored.occurred_at)));
             assert_eq!(parsed.command_id.map(|id| id.0), Some(Uuid::max()));
             assert_eq!(parsed.expected_version, Some(version - 1));
@@ -389,6 +389,6 @@ mod tests {
         let events = decide(&State::default(), &TaskCommand::Create(Box::new(new.clone()))).unwrap();
         let mut line = Vec::new();
         write_command(&mut line, &stored(1, &events[0]), Uuid::nil()).unwrap();
-        assert_eq!(command_api::line::parse(&line).unwrap().command, TaskCommand::Create(Box::new(new)));
+        assert_eq!(commands::line::parse(&line).unwrap().command, TaskCommand::Create(Box::new(new)));
     }
 }

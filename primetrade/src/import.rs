@@ -1,6 +1,6 @@
 //! `primetrade import`: a file of any length, in bounded memory, onto the log.
 //!
-//! One thread reads and parses; a few lanes carry out. All commands to one task go down one lane, so that their order
+//! One thread reads and parses; a few workers carry out. All commands to one task go to one worker, so that their order
 //! is kept. What was done once is not done twice: each line has a command id.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,11 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use command_api::execute::{Caller, Executor, Expected, Identity, Item, Refused};
-use command_api::line::Line;
-use command_api::refusal::{self, IdentityFrom};
+use commands::{Caller, CommandRequest, ExecuteError, Executor, line};
 use domain::{Actor, ActorType, CommandId, OwnerId};
-use http_api::problem::Problem;
 use process::clock;
 use process::context::RequestContext;
 use serde::Serialize;
@@ -25,14 +22,15 @@ use crate::cli::Format;
 use crate::csv_row::{Columns, HeaderError};
 use crate::lines::{Cut, Pieces};
 use crate::output::Progress;
+use crate::reason;
 
-/// Lanes that carry out side by side: while one decides, another's events are being committed.
-const LANES: usize = 3;
-/// How many lines a lane takes at a time.
+/// Workers that carry out side by side: while one decides, another's events are being committed.
+const WORKERS: usize = 3;
+/// How many lines a worker takes at a time.
 const CHUNK_LINES_MAX: usize = 2_000;
-/// How much text a lane takes at a time, in bytes, but for one line that has more by itself.
+/// How much text a worker takes at a time, in bytes, but for one line that has more by itself.
 const CHUNK_BYTES_MAX: usize = 2 << 20;
-/// How many chunks wait for a lane.
+/// How many chunks wait for a worker.
 const QUEUE_CHUNKS_MAX: usize = 2;
 /// How long a store that is away or busy is tried again, in milliseconds.
 const RETRY_MS_MAX: u64 = 60_000;
@@ -98,14 +96,14 @@ pub struct Import {
 /// A line that was parsed.
 struct Parsed {
     line: u64,
-    item: Item,
+    request: CommandRequest,
     /// The id that an earlier version of this program would have given the line.
     earlier: Option<CommandId>,
 }
 
 type Chunk = Vec<Parsed>;
 
-/// Shared by reader, lanes and the one who shows progress.
+/// Shared by reader, workers and the one who shows progress.
 struct Tally {
     bytes: AtomicU64,
     lines: AtomicU64,
@@ -162,9 +160,9 @@ impl Import {
             events: AtomicU64::new(0),
             progress,
         });
-        // Ends lanes and reader when one of them fails.
+        // Ends workers and reader when one of them fails.
         let ended = stop.child_token();
-        let mut lanes = tokio::task::JoinSet::new();
+        let mut workers = tokio::task::JoinSet::new();
         let mut senders = Vec::new();
         if let Some(executor) = executor {
             let context = RequestContext::fresh();
@@ -176,16 +174,16 @@ impl Import {
                 traceparent: context.traceparent().into(),
                 history: self.history,
             };
-            for _ in 0..LANES {
+            for _ in 0..WORKERS {
                 let (sender, receiver) = mpsc::channel(QUEUE_CHUNKS_MAX);
                 senders.push(sender);
-                let lane = Lane {
+                let worker = Worker {
                     executor: executor.clone(),
                     caller: caller.clone(),
                     tally: tally.clone(),
                     ended: ended.clone(),
                 };
-                lanes.spawn(lane.run(receiver));
+                workers.spawn(worker.run(receiver));
             }
         }
         let reader = Reader { import: self, senders, tally: tally.clone(), ended: ended.clone() };
@@ -201,7 +199,7 @@ impl Import {
         };
         let work = async {
             let mut failure = None;
-            while let Some(joined) = lanes.join_next().await {
+            while let Some(joined) = workers.join_next().await {
                 let outcome = joined.unwrap_or_else(|error| Err(ImportError::Broken(error.to_string())));
                 if let Err(error) = outcome {
                     ended.cancel();
@@ -222,7 +220,7 @@ impl Import {
     }
 }
 
-/// Reads, parses, and deals out to the lanes.
+/// Reads, parses, and deals out to the workers.
 struct Reader {
     import: Import,
     senders: Vec<mpsc::Sender<Chunk>>,
@@ -279,50 +277,38 @@ impl Reader {
         let owner = self.import.owner;
         let (parsed, made) = match columns {
             None => {
-                let parsed = command_api::line::parse(content).map_err(|problem| reason(&problem))?;
+                let parsed = line::parse(content).map_err(reason::of_parse_error)?;
                 let made = made_command_id(owner, line, parsed.fingerprint.as_bytes());
                 (parsed, made)
             }
             Some(columns) => columns.command(content, |content| made_command_id(owner, line, content))?,
         };
         let earlier = parsed.command_id.is_none().then(|| made_command_id(owner, line, content));
-        let item = self.item_of(parsed, made)?;
-        Ok(Parsed { line, item, earlier })
-    }
-
-    fn item_of(&self, line: Line, made: CommandId) -> Result<Item, String> {
-        let Line { task_id, command, command_id, occurred_at, expected_version, fingerprint } = line;
         if !self.import.history {
             // The one rule about time that can be told without the task; the others are told when it is carried out.
-            domain::occurred_at(occurred_at, clock::now(), None)
-                .map_err(|refusal| reason(&refused(Refused::Rules(refusal))))?;
+            domain::occurred_at(parsed.occurred_at, clock::now(), None)
+                .map_err(|refusal| reason::of_error(refusal.into()))?;
         }
-        Ok(Item {
-            task_id,
-            command,
-            identity: Some(Identity { command_id: command_id.unwrap_or(made), fingerprint }),
-            expected: expected_version.map_or(Expected::Nothing, |version| Expected::OneOf(vec![version])),
-            occurred_at,
-        })
+        Ok(Parsed { line, request: parsed.request(Some(made)), earlier })
     }
 
-    /// False: the lanes have ended.
+    /// False: the workers have ended.
     fn deal(&self, parsed: Parsed, bytes: usize, chunks: &mut [(Chunk, usize)]) -> bool {
         if chunks.is_empty() {
             self.tally.succeeded.fetch_add(1, Ordering::Relaxed);
             return true;
         }
         let mut hasher = DefaultHasher::new();
-        parsed.item.task_id.hash(&mut hasher);
-        let lane = (hasher.finish() % chunks.len() as u64) as usize;
-        let (chunk, chunk_bytes) = &mut chunks[lane];
+        parsed.request.task_id.hash(&mut hasher);
+        let worker = (hasher.finish() % chunks.len() as u64) as usize;
+        let (chunk, chunk_bytes) = &mut chunks[worker];
         chunk.push(parsed);
         *chunk_bytes += bytes;
         if chunk.len() < CHUNK_LINES_MAX && *chunk_bytes < CHUNK_BYTES_MAX {
             return true;
         }
         *chunk_bytes = 0;
-        self.senders[lane].blocking_send(std::mem::take(chunk)).is_ok()
+        self.senders[worker].blocking_send(std::mem::take(chunk)).is_ok()
     }
 }
 
@@ -340,15 +326,15 @@ pub fn made_command_id(owner: OwnerId, line: u64, content: &[u8]) -> CommandId {
     CommandId(uuid::Builder::from_custom_bytes(id).into_uuid())
 }
 
-/// One of the ways to the log.
-struct Lane {
+/// Carries out chunks, one after the other.
+struct Worker {
     executor: Executor,
     caller: Caller,
     tally: Arc<Tally>,
     ended: CancellationToken,
 }
 
-impl Lane {
+impl Worker {
     async fn run(self, mut chunks: mpsc::Receiver<Chunk>) -> Result<(), ImportError> {
         loop {
             let chunk = tokio::select! {
@@ -373,29 +359,29 @@ impl Lane {
             let mut last = None;
             let mut rejected = Vec::new();
             match self.without_earlier(&mut chunk).await {
-                Err(refused) => {
+                Err(error) => {
                     again = chunk;
-                    last = Some(refused);
+                    last = Some(error);
                 }
                 Ok(()) => {
-                    let items = chunk.iter().map(|parsed| parsed.item.clone()).collect();
-                    let outcomes = self.executor.execute_all(&self.caller, items).await;
+                    let requests = chunk.iter().map(|parsed| parsed.request.clone()).collect();
+                    let outcomes = self.executor.execute_all(&self.caller, requests).await;
                     for (parsed, outcome) in chunk.into_iter().zip(outcomes) {
                         match outcome {
                             Ok(accepted) => self.succeeded(accepted.events),
-                            Err(refused) if is_passing(&refused) => {
-                                last.get_or_insert(refused);
+                            Err(error) if error.is_transient() => {
+                                last.get_or_insert(error);
                                 again.push(parsed);
                             }
-                            Err(refused) => rejected.push((parsed, refused)),
+                            Err(error) => rejected.push((parsed, error)),
                         }
                     }
                 }
             }
-            for (there, parsed, refused) in self.looked_for(rejected).await {
+            for (there, parsed, error) in self.looked_for(rejected).await {
                 match there {
                     Ok(true) => self.succeeded(0),
-                    Ok(false) => self.tally.reject(parsed.line, &reason(&self::refused(refused))),
+                    Ok(false) => self.tally.reject(parsed.line, &reason::of_error(error)),
                     Err(unavailable) => {
                         last.get_or_insert(unavailable);
                         again.push(parsed);
@@ -403,9 +389,9 @@ impl Lane {
                 }
             }
             again.sort_by_key(|parsed| parsed.line);
-            let Some((first, refused)) = again.first().map(|parsed| parsed.line).zip(last) else { return Ok(()) };
+            let Some((first, error)) = again.first().map(|parsed| parsed.line).zip(last) else { return Ok(()) };
             if began.elapsed() > Duration::from_millis(RETRY_MS_MAX) {
-                return Err(ImportError::Store { line: first, reason: reason(&self::refused(refused)) });
+                return Err(ImportError::Store { line: first, reason: reason::of_error(error) });
             }
             chunk = again;
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
@@ -419,7 +405,7 @@ impl Lane {
     }
 
     /// Takes out the lines that an earlier version of this program imported under the ids that it made.
-    async fn without_earlier(&self, chunk: &mut Chunk) -> Result<(), Refused> {
+    async fn without_earlier(&self, chunk: &mut Chunk) -> Result<(), ExecuteError> {
         let earlier: Vec<CommandId> = chunk.iter().filter_map(|parsed| parsed.earlier).collect();
         if earlier.is_empty() {
             return Ok(());
@@ -435,44 +421,15 @@ impl Lane {
         Ok(())
     }
 
-    /// Of lines that were refused: whether what they say stands in the log already, at the version that they say.
-    async fn looked_for(&self, refused: Vec<(Parsed, Refused)>) -> Vec<(Result<bool, Refused>, Parsed, Refused)> {
-        let items: Vec<&Item> = refused.iter().map(|(parsed, _)| &parsed.item).collect();
-        let there = self.executor.happened(&self.caller, &items).await;
-        there.into_iter().zip(refused).map(|(there, (parsed, refused))| (there, parsed, refused)).collect()
+    /// Of lines that were rejected: whether what they say is in the log already, at the version that they say.
+    async fn looked_for(
+        &self,
+        rejected: Vec<(Parsed, ExecuteError)>,
+    ) -> Vec<(Result<bool, ExecuteError>, Parsed, ExecuteError)> {
+        let requests: Vec<&CommandRequest> = rejected.iter().map(|(parsed, _)| &parsed.request).collect();
+        let there = self.executor.happened(&self.caller, &requests).await;
+        there.into_iter().zip(rejected).map(|(there, (parsed, error))| (there, parsed, error)).collect()
     }
-}
-
-/// Whether it may go better in a moment.
-fn is_passing(refused: &Refused) -> bool {
-    match refused {
-        Refused::InFlight | Refused::Contended | Refused::Overloaded | Refused::DiskFull | Refused::Unavailable => true,
-        Refused::NotFound
-        | Refused::Stale { .. }
-        | Refused::Rules(_)
-        | Refused::KeyReused
-        | Refused::Unreadable
-        | Refused::Failed => false,
-    }
-}
-
-fn refused(refused: Refused) -> Problem {
-    refusal::problem(refused, IdentityFrom::CommandId)
-}
-
-/// In one line: what is wrong, where, and the code that the API would give.
-pub fn reason(problem: &Problem) -> String {
-    let places: Vec<String> = problem
-        .errors()
-        .iter()
-        .map(|error| format!("{} {}", error.pointer.trim_start_matches('/'), error.detail))
-        .collect();
-    let said = match (places.is_empty(), problem.detail_text()) {
-        (false, _) => places.join("; "),
-        (true, Some(detail)) => detail.trim_end_matches('.').to_owned(),
-        (true, None) => problem.code().title().to_owned(),
-    };
-    format!("{said} [{} {}]", problem.status().as_u16(), problem.code())
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::io::{self, BufRead, Read};
 
-use http_api::body::BODY_BYTES_MAX;
+use commands::parse_error::COMMAND_BYTES_MAX;
 
 /// How long a line or record may be, in bytes: as long as one command.
-pub const LINE_BYTES_MAX: usize = BODY_BYTES_MAX;
+pub const LINE_BYTES_MAX: usize = COMMAND_BYTES_MAX;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 

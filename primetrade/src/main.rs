@@ -3,12 +3,8 @@
 // what is to be told goes by process::stderr, or is a command's result
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-/// Postgres' programs on this machine.
-mod binaries;
 /// The command line.
 mod cli;
-/// The other commands.
-mod commands;
 /// Tasks as CSV rows.
 mod csv_row;
 /// The data folder, its lock and its secret.
@@ -27,10 +23,12 @@ mod lines;
 mod output;
 /// A password, typed or piped.
 mod password;
-/// The private Postgres: made, started, shared, stopped, recovered.
+/// The managed PostgreSQL: made, started, shared, stopped, recovered.
 mod postgres;
 /// Root becomes an ordinary user first.
 mod privileges;
+/// Why a line was rejected, for a person.
+mod reason;
 /// Export and import together.
 #[cfg(test)]
 mod round_trip;
@@ -38,6 +36,8 @@ mod round_trip;
 mod serve;
 /// Flags and variables, read once.
 mod settings;
+/// The commands but `serve`.
+mod subcommands;
 /// A file that is written whole or not at all.
 mod written_file;
 
@@ -140,7 +140,7 @@ fn main() -> ExitCode {
         stderr::wait_for_nobody();
     }
     let outcome = prepare(&cli).and_then(|settings| match cli.command {
-        Command::Brief(Brief::Config) => commands::config(&settings),
+        Command::Brief(Brief::Config) => subcommands::config(&settings),
         command => in_runtime(settings, command),
     });
     let print = |result: String| if is_server { output::print_at_once(result) } else { output::print(&result) };
@@ -184,7 +184,7 @@ fn prepare(cli: &Cli) -> Result<Settings, Failure> {
         if std::env::var_os(HANDED_DOWN).is_some() {
             return Err(PrivilegesError::RunAsRoot.into());
         }
-        let file = commands::file_argument(&cli.command);
+        let file = subcommands::file_argument(&cli.command);
         match privileges::hand_down(
             settings.run_as.as_deref(),
             &settings.data_dir,
@@ -241,7 +241,7 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
         Command::Import(args) => Task::Import(args),
         Command::Brief(brief) => Task::Brief(brief),
     };
-    // Held as long as the server runs on the private Postgres.
+    // Held as long as the server runs on the managed PostgreSQL.
     let mut server_lock = None;
     let opening = async {
         match &settings.databases.write {
@@ -252,7 +252,7 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
                     server_lock = Some(dir.lock_for_server().map_err(PostgresError::from)?);
                 }
                 dir.check_for_postgres().map_err(PostgresError::from)?;
-                Databases::open_private(&dir, settings.postgres_bin.as_deref()).await
+                Databases::open_managed(&dir, settings.postgres_bin.as_deref()).await
             }
         }
     };
@@ -263,8 +263,8 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
     let outcome = tokio::select! {
         outcome = work(&settings, &databases, task, &interrupt) => outcome,
         () = interrupt.hard.cancelled() => {
-            if let Some(private) = databases.private() {
-                private.quit();
+            if let Some(managed) = databases.managed() {
+                managed.quit();
             }
             // Nothing is waited for: what is not committed now will be asked for again.
             std::process::exit(COULD_NOT_RUN.into());
@@ -291,10 +291,10 @@ async fn work(
             Ok(Report::good("", serde_json::json!({ "stopped": true })))
         }
         Task::Import(args) => {
-            if let Some(hint) = commands::format_hint(&args.file, args.format) {
+            if let Some(hint) = subcommands::format_hint(&args.file, args.format) {
                 stderr::say(hint);
             }
-            commands::import(databases, args, stop).await
+            subcommands::import(databases, args, stop).await
         }
         Task::Brief(command) => or_interrupted(&stop, brief(settings, databases, command)).await,
     }
@@ -302,15 +302,15 @@ async fn work(
 
 async fn brief(settings: &Settings, databases: &Databases, command: Brief) -> Result<Report, Failure> {
     match command {
-        Brief::Migrate => Ok(commands::migrated()),
-        Brief::Config => commands::config(settings),
-        Brief::Keys(cli::Keys::Rotate) => commands::rotate_keys(databases, &secret(settings)?).await,
-        Brief::User(command) => commands::user(databases, command).await,
-        Brief::Export(args) => commands::export(databases, args).await,
-        Brief::Rebuild { back: true, .. } => commands::go_back(databases).await,
-        Brief::Rebuild { expect_same, .. } => commands::rebuild(databases, expect_same).await,
-        Brief::Republish { from, shard } => commands::republish(databases, from, shard).await,
-        Brief::Doctor => commands::doctor(databases).await,
+        Brief::Migrate => Ok(subcommands::migrated()),
+        Brief::Config => subcommands::config(settings),
+        Brief::Keys(cli::Keys::Rotate) => subcommands::rotate_keys(databases, &secret(settings)?).await,
+        Brief::User(command) => subcommands::user(databases, command).await,
+        Brief::Export(args) => subcommands::export(databases, args).await,
+        Brief::Rebuild { back: true, .. } => subcommands::go_back(databases).await,
+        Brief::Rebuild { expect_same, .. } => subcommands::rebuild(databases, expect_same).await,
+        Brief::Republish { from, shard } => subcommands::republish(databases, from, shard).await,
+        Brief::Doctor => subcommands::doctor(databases).await,
     }
 }
 

@@ -2,7 +2,7 @@
 //! come back where they, or parts of them, are missing.
 
 use backends::database::{self, Pool};
-use command_api::execute::{Caller, Executor, Expected, Identity, Item};
+use commands::{Caller, CommandIdentity, CommandRequest, Executor, ExpectedVersion};
 use domain::{
     Actor, ActorType, CommandId, Description, NewTask, OwnerId, Priority, Tag, Tags, TaskCommand, TaskId, TaskPatch,
     Time, Title,
@@ -109,21 +109,21 @@ impl World {
             history: false,
         };
         let mut at = Time::UNIX_EPOCH;
-        let items: Vec<Item> = history
+        let requests: Vec<CommandRequest> = history
             .into_iter()
-            .map(|Step { task, command, identified, minutes }| Item {
+            .map(|Step { task, command, identified, minutes }| CommandRequest {
                 task_id: TaskId(Uuid::from_u128(task)),
                 command,
                 identity: identified
-                    .then(|| Identity { command_id: CommandId(Uuid::new_v4()), fingerprint: Uuid::new_v4() }),
-                expected: Expected::Nothing,
+                    .then(|| CommandIdentity { command_id: CommandId(Uuid::new_v4()), fingerprint: Uuid::new_v4() }),
+                expected: ExpectedVersion::Any,
                 occurred_at: minutes.map(|minutes| {
                     at += chrono::TimeDelta::minutes(minutes);
                     at
                 }),
             })
             .collect();
-        for pair in items.chunks(2) {
+        for pair in requests.chunks(2) {
             self.executor.execute_all(&caller, pair.to_vec()).await;
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use access::token::{RootSecret, Sealer};
 use backends::database::{Address, Pool};
 use command_api::CommandApi;
-use event_store::{EventStore, Room};
+use event_store::{DiskSpace, EventStore};
 use futures_util::FutureExt;
 use http_api::edge::EdgeSettings;
 use http_api::{Api, documents};
@@ -20,7 +20,7 @@ use service::{Answers, Listeners};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Databases;
-use crate::postgres::{PostgresError, Private};
+use crate::postgres::{ManagedPostgres, PostgresError};
 
 const QUERY_CONNECTIONS_MAX: u32 = 16;
 /// How long background tasks may take to write what is under way, once nobody asks any more.
@@ -41,7 +41,7 @@ pub enum ServeError {
     /// Metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// The private Postgres is beyond help.
+    /// The managed PostgreSQL is beyond help.
     #[error(transparent)]
     Postgres(#[from] PostgresError),
     /// Something that should run as long as the process has ended.
@@ -91,10 +91,10 @@ pub async fn run(
     };
 
     let health = watched(databases, &sources.primary, projector.as_ref());
-    let room = store.room();
+    let disk_space = store.disk_space();
     health.register("disk", {
-        let room = room.clone();
-        move || std::future::ready(command_api::disk(&room))
+        let disk_space = disk_space.clone();
+        move || std::future::ready(command_api::disk(&disk_space))
     });
     let sessions = identity.clone();
     health.register("sessions", move || std::future::ready(sessions.check()));
@@ -103,7 +103,7 @@ pub async fn run(
     let applied = projector.as_ref().map(Projector::applied);
     let api = Api::default()
         .merge(command_api::router(CommandApi::new(store.clone(), sealer.clone())))
-        .merge(command_api::accounts::router(identity, None))
+        .merge(accounts_api::router(identity, None))
         .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, closing.clone())))
         .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)))
         .merge(documents::router());
@@ -115,7 +115,7 @@ pub async fn run(
     if let Some(projector) = projector {
         background.spawn("projector", projector.stopped());
     }
-    let died = first_to_die(&mut background, databases.private(), &room);
+    let died = first_to_die(&mut background, databases.managed(), &disk_space);
     let outcome = listeners.answer(answers, &shutdown, Duration::ZERO, died).await;
     // Not before: the appenders end when nobody can ask them any more, and one of two listeners may be done first.
     drop(store);
@@ -125,12 +125,16 @@ pub async fn run(
 }
 
 /// Returns when a part has ended that should run as long as the process.
-async fn first_to_die(background: &mut Background, private: Option<&Private>, room: &Room) -> ServeError {
+async fn first_to_die(
+    background: &mut Background,
+    managed: Option<&ManagedPostgres>,
+    disk_space: &DiskSpace,
+) -> ServeError {
     let postgres = async {
-        match private {
-            Some(private) => tokio::select! {
-                error = private.watch() => error,
-                never = private.watch_disk(room) => match never {},
+        match managed {
+            Some(managed) => tokio::select! {
+                error = managed.watch() => error,
+                never = managed.watch_disk(disk_space) => match never {},
             },
             None => std::future::pending().await,
         }
@@ -147,8 +151,8 @@ fn watched(databases: &Databases, reads: &Pool, projector: Option<&Projector>) -
         let pool = pool.clone();
         health.register(name, move || backends::database::check(pool.clone()));
     }
-    if let Some(private) = databases.private() {
-        let seen = private.seen();
+    if let Some(managed) = databases.managed() {
+        let seen = managed.seen();
         health.register("postgres", move || std::future::ready(seen.borrow().clone()));
     }
     if let Some(lag) = projector.map(Projector::lag) {

@@ -22,7 +22,7 @@ const POSTGRES_BIN: &str = "PRIMETRADE_POSTGRES_BIN";
 
 /// Variables that only the single process knows.
 const OWN_VARIABLES: [Variable; 2] = [
-    Variable::open(RUN_AS, None, "user to go on as when root starts the private PostgreSQL"),
+    Variable::open(RUN_AS, None, "user to go on as when root starts the managed PostgreSQL"),
     Variable::open(POSTGRES_BIN, None, "folder of initdb and postgres, if not where packages put them"),
 ];
 
@@ -45,7 +45,7 @@ pub struct Settings {
     pub listen: Listen,
     /// The data folder, as it was given.
     pub data_dir: PathBuf,
-    /// Without a URL to write to: the private Postgres.
+    /// Without a URL to write to: the managed PostgreSQL.
     pub databases: DatabaseUrls,
     /// None: the one in the data folder.
     pub secret: Option<RootSecret>,
@@ -108,7 +108,7 @@ impl Settings {
             check_url(name, url.as_ref(), for_use)?;
         }
         if databases.write.is_none() && databases.read.is_some() {
-            let reason = "it needs PRIMETRADE_DATABASE_URL beside it, since the private PostgreSQL keeps both";
+            let reason = "it needs PRIMETRADE_DATABASE_URL beside it, since the managed PostgreSQL keeps both";
             return Err(invalid("PRIMETRADE_READ_DATABASE_URL", &reason));
         }
         check_forms(&source)?;
@@ -188,11 +188,11 @@ impl Settings {
         match variable.name {
             "PRIMETRADE_DATABASE_URL" => Some(match &self.databases.write {
                 Some(url) => untold(url.expose_secret()),
-                None => format!("(private, in {data_dir})"),
+                None => format!("(managed, in {data_dir})"),
             }),
             "PRIMETRADE_READ_DATABASE_URL" => Some(match &self.databases.read {
                 Some(url) => untold(url.expose_secret()),
-                None => format!("(private, in {data_dir})"),
+                None => format!("(managed, in {data_dir})"),
             }),
             "PRIMETRADE_SECRET" if self.data_dir.join("secret").exists() => Some(format!("(set, in {data_dir})")),
             "PRIMETRADE_SECRET" => Some(format!("(made at the first start, in {data_dir})")),
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(of(&[], "PRIMETRADE_JWKS_URL"), default(""));
         let nowhere = [("PRIMETRADE_DATA_DIR", "/nonexistent")];
         assert_eq!(of(&nowhere, "PRIMETRADE_SECRET"), default("(made at the first start, in /nonexistent)"));
-        assert_eq!(of(&nowhere, "PRIMETRADE_DATABASE_URL"), default("(private, in /nonexistent)"));
+        assert_eq!(of(&nowhere, "PRIMETRADE_DATABASE_URL"), default("(managed, in /nonexistent)"));
         let url = [("PRIMETRADE_DATABASE_URL", "postgres://me:hidden@db:5432/x")];
         assert_eq!(of(&url, "PRIMETRADE_READ_DATABASE_URL"), default("postgres://db:5432/x"));
         // And they are those that are read.

@@ -118,8 +118,8 @@ async fn refused(account: &Account) -> Answer {
     .await
 }
 
-fn careful_appends(metrics: &str) -> f64 {
-    let line = metrics.lines().find_map(|line| line.strip_prefix("event_store_careful_appends_total "));
+fn checked_appends(metrics: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix("event_store_checked_appends_total "));
     line.map_or(0.0, |count| count.parse().expect("a number"))
 }
 
@@ -148,10 +148,10 @@ async fn a_failover_between_two_hosts() {
         sqlx::query("select pg_reload_conf()").execute(&admin).await.expect("reload");
     };
     read_only("on").await;
-    let careful = careful_appends(&server.api().get("/metrics").send().await.expect(200).text());
+    let checked = checked_appends(&server.api().get("/metrics").send().await.expect(200).text());
     refused(ledger.account()).await.must("Retry-After");
-    let tried = careful_appends(&server.api().get("/metrics").send().await.expect(200).text()) - careful;
-    assert!(tried < 20.0, "{tried} careful attempts at a server that only reads");
+    let tried = checked_appends(&server.api().get("/metrics").send().await.expect(200).text()) - checked;
+    assert!(tried < 20.0, "{tried} checked appends at a server that only reads");
     let said = server.log().matches("appending to the event store fails").count();
     assert!((1..5).contains(&said), "said {said} times");
     read_only("off").await;

@@ -19,6 +19,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use domain::{FieldError, InvalidFields};
 use process::context;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -204,15 +205,6 @@ impl fmt::Display for ProblemCode {
     }
 }
 
-/// One field that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct FieldError {
-    /// JSON pointer (RFC 6901) into the body.
-    pub pointer: Cow<'static, str>,
-    /// What is wrong with it, for a person.
-    pub detail: Cow<'static, str>,
-}
-
 /// An error answer. Small, so that `Result<_, Problem>` is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem(Box<Parts>);
@@ -331,6 +323,20 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+/// A 400 where a field is malformed, else a 422; with all fields that are wrong.
+impl From<InvalidFields> for Problem {
+    fn from(invalid: InvalidFields) -> Self {
+        let code = if invalid.is_malformed() { ProblemCode::MalformedBody } else { ProblemCode::InvalidFields };
+        let errors = invalid.errors();
+        let problem = Self::new(code).detail(match errors {
+            [only] if only.pointer.is_empty() => format!("The body {}.", only.detail),
+            [only] => format!("{} {}.", only.pointer, only.detail),
+            all => format!("{} things are wrong with the body; see errors.", all.len()),
+        });
+        errors.iter().cloned().fold(problem, |problem, error| problem.error(error.pointer, error.detail))
+    }
+}
 
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

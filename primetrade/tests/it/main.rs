@@ -2,8 +2,8 @@
 
 /// What the commands do and say, and their exit status.
 mod command_line;
+/// The life of the managed PostgreSQL, and every way in which it cannot start.
+mod managed_postgres;
 mod openapi;
-/// The life of the private Postgres, and every way in which it cannot start.
-mod private_postgres;
 /// A data folder of a test's own, and the program run on it.
 mod support;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 fn made() -> Value {
     document(vec![
         command_api::described(),
-        command_api::accounts::described(),
+        accounts_api::described(),
         query_api::described(),
         projector::described(),
         http_api::health::described(),

@@ -199,7 +199,7 @@ impl Folder {
     /// Works while the log cannot be read.
     pub fn while_the_log_is_locked(&self, work: impl FnOnce()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let mut connection: PgConnection = runtime.block_on(self.options().connect()).expect("the private Postgres");
+        let mut connection: PgConnection = runtime.block_on(self.options().connect()).expect("the managed PostgreSQL");
         let locked = connection.execute("begin; lock table event_store.event in access exclusive mode");
         runtime.block_on(locked).expect("the lock");
         work();
@@ -210,7 +210,7 @@ impl Folder {
     pub fn somebody_waits(&self) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let mut connection: PgConnection = self.options().connect().await.expect("the private Postgres");
+            let mut connection: PgConnection = self.options().connect().await.expect("the managed PostgreSQL");
             let waits = sqlx::query_scalar("select exists (select from pg_locks where not granted)");
             waits.fetch_one(&mut connection).await.expect("an answer")
         })
@@ -221,7 +221,7 @@ impl Folder {
         let options = self.options();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let mut connection: PgConnection = options.connect().await.expect("the private Postgres");
+            let mut connection: PgConnection = options.connect().await.expect("the managed PostgreSQL");
             connection.execute(AssertSqlSafe(sql.to_owned())).await.expect("the SQL of the test");
         });
     }

@@ -1,0 +1,76 @@
+use std::time::Duration;
+
+use access::token::Sealer;
+use commands::executor::BATCHES_AT_ONCE_MAX;
+use commands::identity::IdentityFrom;
+use commands::{Accepted, CommandRequest, Effect, Executor};
+use domain::OwnerId;
+use event_store::EventStore;
+use http_api::problem::Problem;
+use metrics::counter;
+use process::budget::{Budget, Reservation};
+use process::context::without_permit;
+use tokio::time::timeout;
+
+use crate::answer::Answer;
+use crate::attempt::Attempt;
+use crate::refusal;
+
+/// How many of the batches under way may be one account's, so that others get a permit whatever it sends.
+const BATCHES_EACH_MAX: u32 = 4;
+/// How long a batch waits for a permit, in milliseconds.
+const BATCH_WAIT_MS_MAX: u64 = 10_000;
+
+/// What the handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct CommandApi {
+    executor: Executor,
+    sealer: Sealer,
+    /// Permits of batches: so many are carried out at a time, and the others take no place from single commands.
+    batches: Budget<OwnerId>,
+}
+
+impl CommandApi {
+    /// Commands go to `store`; `sealer` makes the consistency tokens of the answers.
+    #[must_use]
+    pub fn new(store: EventStore, sealer: Sealer) -> Self {
+        Self { executor: Executor::new(store), sealer, batches: Budget::new(BATCHES_AT_ONCE_MAX, BATCHES_EACH_MAX) }
+    }
+
+    /// What carries out the commands.
+    #[must_use]
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
+    /// Carries out the one command of a request.
+    pub(crate) async fn execute(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
+        let accepted = self.executor.execute(&attempt.caller(), request).await;
+        let accepted = accepted.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
+        count(&accepted);
+        Ok(accepted)
+    }
+
+    /// Waits until a batch of this account may be carried out.
+    pub(crate) async fn batch_permit(&self, owner: OwnerId) -> Result<Reservation<OwnerId>, Problem> {
+        let taken = timeout(Duration::from_millis(BATCH_WAIT_MS_MAX), self.batches.take(owner, 1));
+        without_permit(taken).await.map_err(|_| Problem::overloaded())
+    }
+
+    /// Makes the answers to a request.
+    pub(crate) fn answer(&self, attempt: &Attempt) -> Answer<'_> {
+        Answer {
+            sealer: &self.sealer,
+            log_id: self.executor.store().log_id(),
+            owner: attempt.principal.owner,
+            shard: attempt.principal.shard,
+        }
+    }
+}
+
+/// Counts a command that was accepted.
+pub(crate) fn count(accepted: &Accepted) {
+    if accepted.effect == Effect::Created && !accepted.replayed {
+        counter!("tasks_created_total").increment(1);
+    }
+}

@@ -1,0 +1,21 @@
+use http_api::openapi::{Operation, Tag};
+use http_api::problem::ProblemCode;
+
+/// A write: its key, and what any of them may be refused for.
+pub(crate) fn write(id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Tag::Commands, id, summary).account().header("Idempotency-Key").refuses(&[
+        ProblemCode::RequestInFlight,
+        ProblemCode::KeyReused,
+        ProblemCode::Contended,
+        ProblemCode::DiskFull,
+        ProblemCode::StreamUnreadable,
+    ])
+}
+
+/// A write to a task that there is.
+pub(crate) fn change(id: &'static str, summary: &'static str) -> Operation {
+    write(id, summary)
+        .path_id("The task's id.")
+        .header("If-Match")
+        .refuses(&[ProblemCode::NotFound, ProblemCode::StaleVersion])
+}

@@ -1,0 +1,95 @@
+//! Accounts over HTTP: `/api/v1/auth`, `/api/v1/users`, `/.well-known/jwks.json`. One file for each endpoint.
+
+// messages go by process::stderr
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+/// `POST /api/v1/auth/register`
+mod register;
+
+/// `POST /api/v1/auth/login`
+mod login;
+
+/// `POST /api/v1/auth/refresh`
+mod refresh;
+
+/// `POST /api/v1/auth/logout`
+mod logout;
+
+/// `GET` and `PATCH /api/v1/auth/me`
+mod me;
+
+/// `POST /api/v1/auth/password`
+mod password;
+
+/// `GET /api/v1/users` and `PATCH /api/v1/users/{id}`, for admins.
+mod users;
+
+/// `GET /api/v1/users/audit`, for admins.
+mod audit;
+
+/// `GET /.well-known/jwks.json`
+mod jwks;
+
+/// The answers about one account, cached in Redis.
+mod profile;
+
+/// An account as it sees itself.
+mod account;
+
+/// The problem for each [`identity::IdentityError`].
+mod problem;
+
+/// Schemas of the values in bodies, with their limits.
+mod value_schema;
+
+use backends::redis::Redis;
+use http_api::openapi::{Described, Routes};
+use http_api::{Api, RouteKind};
+use identity::Identity;
+
+use profile::Profiles;
+
+/// The routes under "Accounts" of the HTTP contract. `server::edge` wraps them. In `redis` the copies of the
+/// service share what accounts look like.
+pub fn router(identity: Identity, redis: Option<Redis>) -> Api {
+    routes().with_state(Profiles { identity, redis })
+}
+
+/// What the document says about them.
+#[must_use]
+pub fn described() -> Described {
+    routes().described
+}
+
+fn routes() -> Routes<Profiles> {
+    Routes::new()
+        .kind(RouteKind::ForTokens)
+        .post("/api/v1/auth/register", register::register, register::described)
+        .post("/api/v1/auth/login", login::login, login::described)
+        .post("/api/v1/auth/refresh", refresh::refresh, refresh::described)
+        .kind(RouteKind::OwnPassword)
+        .post("/api/v1/auth/password", password::change, password::described)
+        .kind(RouteKind::Always)
+        .get("/.well-known/jwks.json", jwks::jwks, jwks::described)
+        .kind(RouteKind::Ordinary)
+        .post("/api/v1/auth/logout", logout::logout, logout::described)
+        .get("/api/v1/auth/me", me::show, me::show_described)
+        .patch("/api/v1/auth/me", me::rename, me::rename_described)
+        .patch("/api/v1/users/{id}", users::change, users::change_described)
+        .without_query()
+        .get("/api/v1/users", users::list, users::list_described)
+        .get("/api/v1/users/audit", audit::list, audit::described)
+        .schema("Registration", register::schema)
+        .schema("Credentials", login::schema)
+        .schema("Tokens", login::answer_schema)
+        .schema("Refresh", refresh::schema)
+        .schema("AccountPatch", me::schema)
+        .schema("PasswordChange", password::schema)
+        .schema("UserPatch", users::schema)
+        .schema("Account", account::schema)
+        .schema("User", users::user_schema)
+        .schema("UserPage", users::page_schema)
+        .schema("AuditEvent", audit::schema)
+        .schema("AuditPage", audit::page_schema)
+        .schema("Keys", jwks::schema)
+}

@@ -1,0 +1,121 @@
+//! The way of a command: replay, decide on the cached stream, append, and again where somebody else was faster.
+//!
+//! Nothing is answered from uncommitted state. An outcome with events is confirmed by the append, which checks the
+//! version that it was decided on; an outcome without one (nothing to do, or refused) only after a lookup that began
+//! after the command arrived.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use domain::TaskId;
+use event_store::EventStore;
+use futures_util::StreamExt;
+
+use crate::chain::{Caches, Chain};
+use crate::keyed_locks::{Busy, KeyedLocks};
+use crate::outcome::{Accepted, ExecuteError};
+use crate::request::{Caller, CommandRequest};
+
+/// How many batches may be carried out at the same time. Whoever takes them from clients bounds them.
+pub const BATCHES_AT_ONCE_MAX: u32 = 8;
+/// How many streams of one batch are under way at a time.
+const STREAMS_IN_FLIGHT_MAX: usize = 256;
+// All batches together leave half of each queue of the store to single commands.
+const _: () = assert!(BATCHES_AT_ONCE_MAX as usize * STREAMS_IN_FLIGHT_MAX <= event_store::QUEUE_MAX / 2);
+
+/// Carries out commands. Cheap to clone.
+#[derive(Clone)]
+pub struct Executor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: EventStore,
+    caches: Caches,
+    /// Equal commands, one after the other: the second finds the first one's outcome.
+    command_locks: KeyedLocks,
+    /// Commands to one task, one after the other: without it they would collide in the store.
+    stream_locks: KeyedLocks,
+}
+
+impl Executor {
+    /// Decides against `store`.
+    #[must_use]
+    pub fn new(store: EventStore) -> Self {
+        let (command_locks, stream_locks) = (KeyedLocks::new(), KeyedLocks::new());
+        Self { inner: Arc::new(Inner { store, caches: Caches::default(), command_locks, stream_locks }) }
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &EventStore {
+        &self.inner.store
+    }
+
+    /// Carries out one command.
+    ///
+    /// # Errors
+    /// See [`ExecuteError`]. Of all but `Unavailable` it is certain that they changed nothing.
+    pub async fn execute(&self, caller: &Caller, request: CommandRequest) -> Result<Accepted, ExecuteError> {
+        let mut outcomes = self.execute_stream(caller, request.task_id, vec![request]).await;
+        outcomes.pop().unwrap_or(Err(ExecuteError::Failed))
+    }
+
+    /// Carries out many commands: each on its own, in order per task. An outcome for each, in the order given.
+    pub async fn execute_all(
+        &self,
+        caller: &Caller,
+        requests: Vec<CommandRequest>,
+    ) -> Vec<Result<Accepted, ExecuteError>> {
+        let mut outcomes: Vec<_> = requests.iter().map(|_| Err(ExecuteError::Failed)).collect();
+        let mut groups: Vec<(TaskId, Vec<usize>, Vec<CommandRequest>)> = Vec::new();
+        let mut group_of: HashMap<TaskId, usize> = HashMap::new();
+        for (index, request) in requests.into_iter().enumerate() {
+            let group = *group_of.entry(request.task_id).or_insert_with(|| {
+                groups.push((request.task_id, Vec::new(), Vec::new()));
+                groups.len() - 1
+            });
+            groups[group].1.push(index);
+            groups[group].2.push(request);
+        }
+        let mut done = futures_util::stream::iter(groups)
+            .map(async |(task_id, indices, requests)| (indices, self.execute_stream(caller, task_id, requests).await))
+            .buffer_unordered(STREAMS_IN_FLIGHT_MAX);
+        while let Some((indices, results)) = done.next().await {
+            for (index, result) in indices.into_iter().zip(results) {
+                outcomes[index] = result;
+            }
+        }
+        outcomes
+    }
+
+    /// Carries out commands to one task, in order: together in one append where nobody is in the way.
+    async fn execute_stream(
+        &self,
+        caller: &Caller,
+        task_id: TaskId,
+        requests: Vec<CommandRequest>,
+    ) -> Vec<Result<Accepted, ExecuteError>> {
+        let Inner { store, caches, command_locks, stream_locks } = &*self.inner;
+        let identities = requests.iter().filter_map(|request| request.identity);
+        let keys = identities.map(|identity| (caller.owner, identity.command_id));
+        let _command_locks = match command_locks.lock(keys).await {
+            Ok(locks) => locks,
+            Err(Busy::Equal) => return requests.iter().map(|_| Err(ExecuteError::InFlight)).collect(),
+            Err(Busy::Other) => return requests.iter().map(|_| Err(ExecuteError::Contended)).collect(),
+        };
+        let mut chain = Chain::new(store, caches, caller, task_id, requests);
+        chain.replay_cached();
+        if !chain.is_done() {
+            match stream_locks.lock([(caller.owner, task_id)].into_iter()).await {
+                Ok(_stream_lock) => {
+                    if let Err(error) = chain.run().await {
+                        chain.fail_rest(&error);
+                    }
+                }
+                Err(Busy::Equal | Busy::Other) => chain.fail_rest(&ExecuteError::Contended),
+            }
+        }
+        chain.into_outcomes()
+    }
+}

@@ -1,0 +1,101 @@
+//! A connection of its own for each queue: what waits in it never waits for a pool.
+
+use std::future::Future;
+use std::time::Duration;
+
+use backends::database::{AGE_S_MAX, Address, Pool};
+use sqlx::PgConnection;
+use tokio::time::{Instant, timeout};
+
+/// How long one statement may take, in milliseconds.
+const STATEMENT_WAIT_MS_MAX: u64 = 5_000;
+/// A connection that was not used for so long is asked whether it is there before it is used, in milliseconds.
+const IDLE_MS_MAX: u64 = 5_000;
+
+/// One connection, made anew after an error, and now and then.
+pub(crate) struct DedicatedConnection {
+    address: Address,
+    open: Option<Open>,
+}
+
+struct Open {
+    connection: PgConnection,
+    made: Instant,
+    used: Instant,
+}
+
+impl DedicatedConnection {
+    pub(crate) fn new(pool: &Pool) -> Self {
+        Self::with(pool, [])
+    }
+
+    /// With settings of its own.
+    pub(crate) fn with<const N: usize>(pool: &Pool, settings: [(&'static str, &'static str); N]) -> Self {
+        // Its statements are few and all go through an index. The planner must not conclude otherwise from the
+        // statistics of a table that was empty when the plan was made.
+        let address = pool.address().clone().with([
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+        ]);
+        Self { address: address.with(settings), open: None }
+    }
+
+    /// Whether the next statement goes down a new connection.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// Runs statements on the connection. It is kept after a success and after an error about the values; after anything
+    /// else the next call makes a new one, which may lead elsewhere: to the server that writes since a failover.
+    pub(crate) async fn run<T, F>(&mut self, statements: F) -> Result<T, sqlx::Error>
+    where
+        F: AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    {
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.connect().await?,
+        };
+        let result = in_time(statements(&mut open.connection)).await;
+        if result.as_ref().err().is_none_or(is_about_values) {
+            self.open = Some(Open { used: Instant::now(), ..open });
+        }
+        result
+    }
+
+    /// Before the first statement in a while: a connection that is old, or that does not answer, is given up.
+    pub(crate) async fn look(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        let is_old = open.made.elapsed() >= Duration::from_secs(AGE_S_MAX);
+        let is_idle = open.used.elapsed() >= Duration::from_millis(IDLE_MS_MAX);
+        if is_old || is_idle && !self.address.check(&mut open.connection).await {
+            self.open = None;
+        }
+    }
+
+    async fn connect(&self) -> Result<Open, sqlx::Error> {
+        let made = Instant::now();
+        Ok(Open { connection: self.address.connect().await?, made, used: made })
+    }
+}
+
+/// A statement's outcome, or an error if it does not come: a connection that hangs is of no use.
+pub(crate) async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(Duration::from_millis(STATEMENT_WAIT_MS_MAX), statement)
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+}
+
+/// Whether Postgres refused the values themselves, so that the same statement fails again: classes data exception,
+/// integrity constraint, program limit. Anything else is the database's own affair (it is away, full, starting, only
+/// reads since a failover, has another schema) and may be over in a moment.
+#[must_use]
+pub fn is_about_values(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
+        }
+        sqlx::Error::Encode(_) => true,
+        _ => false,
+    }
+}

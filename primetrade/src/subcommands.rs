@@ -1,0 +1,372 @@
+//! The commands but `serve`: each opens the databases, does its work and gives a report.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Instant;
+
+use access::Role;
+use access::token::RootSecret;
+use commands::Executor;
+use domain::format_time;
+use event_store::{EventStore, Publication, TailReader};
+use identity::{Account, AccountChange, Accounts, Email, IdentityError, Name, NewAccount, Password};
+use process::stderr;
+use projector::rebuild;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{self, Format};
+use crate::database::Databases;
+use crate::doctor;
+use crate::export;
+use crate::import::Import;
+use crate::output::{Progress, Report, Unit};
+use crate::password;
+use crate::privileges::FILE_ON_STDIN;
+use crate::written_file::WrittenFile;
+use crate::{Failure, settings::Settings};
+
+const ACCOUNTS_PAGE_MAX: i64 = 500;
+const FILE_BUFFER_BYTES: usize = 256 << 10;
+
+/// `primetrade config`
+///
+/// # Errors
+/// A file of a secret cannot be read.
+pub fn config(settings: &Settings) -> Result<Report, Failure> {
+    let shown = settings.shown()?;
+    let width = shown.iter().map(|setting| setting.name.len()).max().unwrap_or_default();
+    let lines: Vec<String> = shown
+        .iter()
+        .map(|setting| {
+            let value = setting.value.as_deref().unwrap_or("-");
+            let origin = if setting.value.is_some() { setting.origin } else { "" };
+            format!("{:width$}  {value:30}  {origin:8}  {}", setting.name, setting.about)
+        })
+        .collect();
+    let mut object: serde_json::Map<String, Value> =
+        shown.iter().map(|setting| (setting.name.to_owned(), json!(setting.value))).collect();
+    let origins: serde_json::Map<String, Value> =
+        shown.iter().map(|setting| (setting.name.to_owned(), json!(setting.origin))).collect();
+    object.insert("origins".to_owned(), Value::Object(origins));
+    Ok(Report::good(lines.join("\n"), Value::Object(object)))
+}
+
+/// `primetrade migrate`: the databases were migrated when they were opened.
+#[must_use]
+pub fn migrated() -> Report {
+    Report::good("The database has this version's schema.", json!({ "ok": true }))
+}
+
+/// `primetrade keys rotate`
+///
+/// # Errors
+/// The database.
+pub async fn rotate_keys(databases: &Databases, secret: &RootSecret) -> Result<Report, Failure> {
+    let kid = identity::keys::rotate(&databases.write, secret).await?;
+    Ok(Report::good(
+        format!(
+            "A new signing key was made: {kid}. It takes over in {} s; the old one is shown until its last tokens have expired.",
+            identity::keys::OVERLAP_S
+        ),
+        json!({ "kid": kid }),
+    ))
+}
+
+/// `primetrade user …`
+///
+/// # Errors
+/// A value that cannot be taken, no such account, or the database.
+pub async fn user(databases: &Databases, command: cli::User) -> Result<Report, Failure> {
+    let accounts = accounts(databases).await?;
+    match command {
+        cli::User::Create { email, name, admin, password: _ } => {
+            let email = address(Email::parse(&email))?;
+            let name = name.unwrap_or_else(|| email.as_str().split('@').next().unwrap_or_default().to_owned());
+            let name = Name::parse(&name).map_err(|invalid| Failure::Invalid("--name", invalid))?;
+            let role = if admin { Role::Admin } else { Role::User };
+            let account = accounts.create(NewAccount { email, name, password: read_password().await?, role }).await?;
+            Ok(Report::good(format!("Made the account {}", line_of(&account)), object_of(&account)))
+        }
+        cli::User::Password { email, password: _ } => {
+            let account = find(&accounts, &email).await?;
+            accounts.set_password(account.id, read_password().await?).await?;
+            Ok(Report::good(
+                format!("The password of {} was set, and its sessions have ended.", account.email),
+                object_of(&account),
+            ))
+        }
+        cli::User::Disable { email } => {
+            let account = find(&accounts, &email).await?;
+            let change = AccountChange { disabled: Some(true), ..AccountChange::default() };
+            let account = accounts.change(account.id, change).await?;
+            Ok(Report::good(format!("Disabled {}; its sessions have ended.", account.email), object_of(&account)))
+        }
+        cli::User::List => {
+            let mut all = Vec::new();
+            loop {
+                let page = accounts.list(all.last().map(|account: &Account| account.id), ACCOUNTS_PAGE_MAX).await?;
+                if page.is_empty() {
+                    break;
+                }
+                all.extend(page);
+            }
+            let lines: Vec<String> = all.iter().map(line_of).collect();
+            let items: Vec<Value> = all.iter().map(object_of).collect();
+            Ok(Report::good(lines.join("\n"), json!({ "items": items })))
+        }
+    }
+}
+
+async fn accounts(databases: &Databases) -> Result<Accounts, Failure> {
+    let heads = TailReader::new(databases.write.clone(), None).heads().await.map_err(IdentityError::from)?;
+    Ok(Accounts::new(databases.write.clone(), heads.into_iter().map(|(shard, _)| shard).collect())?)
+}
+
+fn address(parsed: Result<Email, domain::Invalid>) -> Result<Email, Failure> {
+    parsed.map_err(|invalid| Failure::Invalid("the e-mail address", invalid))
+}
+
+async fn find(accounts: &Accounts, email: &str) -> Result<Account, Failure> {
+    let email = address(Email::lenient(email))?;
+    accounts.find_by_email(&email).await?.ok_or_else(|| Failure::NoAccount(email.as_str().to_owned()))
+}
+
+async fn read_password() -> Result<Password, Failure> {
+    let line = password::read_line().await.map_err(|error| Failure::File("standard input".to_owned(), error))?;
+    Password::parse(&line).map_err(|invalid| Failure::Invalid("the password", invalid))
+}
+
+fn line_of(account: &Account) -> String {
+    let disabled = if account.disabled { "  disabled" } else { "" };
+    format!("{}  {:5}  {}  {}{disabled}", account.id, account.role.as_str(), account.email, account.name)
+}
+
+fn object_of(account: &Account) -> Value {
+    json!({
+        "id": account.id,
+        "email": account.email,
+        "name": account.name,
+        "role": account.role.as_str(),
+        "disabled": account.disabled,
+        "created_at": format_time(account.created_at),
+    })
+}
+
+/// `primetrade import`
+///
+/// # Errors
+/// No such account or file; the store stays away.
+pub async fn import(databases: &Databases, args: cli::Import, stop: CancellationToken) -> Result<Report, Failure> {
+    let account = find(&accounts(databases).await?, &args.owner).await?;
+    let (input, bytes) = open_input(&args.file)?;
+    let (executor, tasks) = if args.dry_run {
+        (None, None)
+    } else {
+        let started = EventStore::start(databases.write.clone()).await.map_err(crate::serve::ServeError::EventStore)?;
+        (Some(Executor::new(started.0)), Some(started.1))
+    };
+    let disk_space = executor.as_ref().map(|executor| executor.store().disk_space());
+    let import = Import { owner: account.id, shard: account.shard, format: args.format, history: args.history };
+    let importing = import.run(input, executor, Progress::new(bytes, Unit::Bytes), stop);
+    let summary = match databases.managed().zip(disk_space) {
+        Some((managed, disk_space)) => tokio::select! {
+            summary = importing => summary?,
+            never = managed.watch_disk(&disk_space) => match never {},
+        },
+        None => importing.await?,
+    };
+    drop(tasks);
+    let what = if args.dry_run { "would be taken" } else { "succeeded" };
+    let rate = if summary.seconds > 0.0 { summary.events as f64 / summary.seconds } else { 0.0 };
+    let mut text = format!(
+        "{} lines: {} {what}, {} rejected; {} events in {:.1} s ({rate:.0}/s)",
+        summary.lines, summary.succeeded, summary.failed, summary.events, summary.seconds
+    );
+    if summary.interrupted {
+        text.push_str("\nStopped before the end. The same import again goes on: nothing is done twice.");
+    }
+    Ok(Report { good: summary.failed == 0 && !summary.interrupted, text, json: Some(json!(summary)) })
+}
+
+/// The file, or standard input; its length where it has one.
+fn open_input(path: &Path) -> Result<(Box<dyn io::BufRead + Send>, Option<u64>), Failure> {
+    if path == Path::new("-") {
+        return Ok((Box::new(BufReader::with_capacity(FILE_BUFFER_BYTES, io::stdin())), None));
+    }
+    let opened = if std::env::var_os(FILE_ON_STDIN).is_some() { opened_by_root() } else { File::open(path) };
+    let file = opened.map_err(|error| Failure::File(path.display().to_string(), error))?;
+    let meta = file.metadata().map_err(|error| Failure::File(path.display().to_string(), error))?;
+    if meta.is_dir() {
+        return Err(Failure::File(path.display().to_string(), io::ErrorKind::IsADirectory.into()));
+    }
+    let bytes = meta.is_file().then_some(meta.len());
+    Ok((Box::new(BufReader::with_capacity(FILE_BUFFER_BYTES, file)), bytes))
+}
+
+/// What root opened before it handed its privileges down.
+fn opened_by_root() -> io::Result<File> {
+    io::stdin().as_fd().try_clone_to_owned().map(File::from)
+}
+
+/// `primetrade export`
+///
+/// # Errors
+/// No such account, the file cannot be written, an event cannot be read.
+pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, Failure> {
+    let began = Instant::now();
+    let account = find(&accounts(databases).await?, &args.owner).await?;
+    let to_stdout = args.file == Path::new("-");
+    let failed = |error| Failure::File(args.file.display().to_string(), error);
+    let written = if to_stdout {
+        None
+    } else if std::env::var_os(FILE_ON_STDIN).is_some() {
+        // Root puts it into its place.
+        Some(WrittenFile::Direct(opened_by_root().map_err(failed)?))
+    } else {
+        Some(WrittenFile::begin(&args.file).map_err(failed)?)
+    };
+    let out: Box<dyn Write + Send> = match &written {
+        Some(written) => Box::new(written.file().try_clone().map_err(failed)?),
+        None => Box::new(io::stdout()),
+    };
+    let out = BufWriter::with_capacity(FILE_BUFFER_BYTES, out);
+    let tail = TailReader::new(databases.in_index_order(), None);
+    let progress = Progress::new(None, Unit::Things("events"));
+    let summary = export::run(&tail, account.id, account.shard, args.format, out, &progress).await?;
+    drop(progress);
+    if let Some(written) = written {
+        written.finish().map_err(failed)?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let text = format!("{} tasks in {} lines, {seconds:.1} s", summary.tasks, summary.lines);
+    let json = json!({ "tasks": summary.tasks, "lines": summary.lines, "seconds": seconds });
+    if to_stdout {
+        // Standard output holds the export itself, and nothing after it.
+        stderr::say(&text);
+        return Ok(Report { good: true, text: String::new(), json: None });
+    }
+    Ok(Report::good(text, json))
+}
+
+/// `primetrade rebuild`
+///
+/// # Errors
+/// Another one is running; the database.
+pub async fn rebuild(databases: &Databases, expect_same: bool) -> Result<Report, Failure> {
+    let tail = TailReader::new(databases.in_index_order(), None);
+    let progress = Progress::new(Some(0), Unit::Things("events"));
+    let show = |made: &rebuild::Progress| {
+        progress.set_total(made.events_total.unsigned_abs());
+        progress.set(made.events_done.unsigned_abs(), made.phase.as_str());
+    };
+    let report = rebuild::run(&databases.read, &tail, rebuild::Options { expect_same }, show).await?;
+    for difference in &report.differences.examples {
+        progress.say(&format!("differs: {difference}"));
+    }
+    drop(progress);
+    let differences = report.differences.total;
+    let switched = if report.switched { "switched to it" } else { "not switched to it; the old one is served" };
+    let text = format!(
+        "generation {}: {} events in {:.1} s ({:.0}/s read, folded and written), {differences} differences, {switched}",
+        report.generation, report.events, report.seconds, report.events_per_second
+    );
+    let json = json!({
+        "events": report.events,
+        "seconds": report.seconds,
+        "differences": differences,
+        "generation": report.generation,
+        "switched": report.switched,
+        "resumed": report.resumed,
+        "parked": report.parked,
+        "events_per_second": report.events_per_second,
+        "fill_seconds": report.fill_seconds,
+        "index_seconds": report.index_seconds,
+        "catch_up_seconds": report.catch_up_seconds,
+        "compare_seconds": report.compare_seconds,
+    });
+    Ok(Report { good: !(expect_same && differences > 0), text, json: Some(json) })
+}
+
+/// `primetrade rebuild --back`
+///
+/// # Errors
+/// No earlier generation is kept; a rebuild is running; the database.
+pub async fn go_back(databases: &Databases) -> Result<Report, Failure> {
+    let began = Instant::now();
+    let tail = TailReader::new(databases.in_index_order(), None);
+    let generation = rebuild::go_back(&databases.read, &tail).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Report::good(
+        format!("Generation {generation} is served again, {seconds:.1} s after it was asked for."),
+        json!({ "generation": generation, "seconds": seconds }),
+    ))
+}
+
+/// `primetrade republish`
+///
+/// # Errors
+/// There is no such position yet, or a database.
+pub async fn republish(databases: &Databases, from: i64, shard: Option<i16>) -> Result<Report, Failure> {
+    let begun = Publication::new(databases.write.clone()).republish(from, shard).await?;
+    let publication = begun.publication;
+    // Second: until then the projectors only skip what they have.
+    if let Some(topic) = &begun.topic {
+        let forgotten = projector::forget_offsets(&databases.read, topic).await;
+        forgotten.map_err(|source| Failure::NotForgotten { publication, source })?;
+    }
+    let text = match &begun.topic {
+        Some(topic) => format!(
+            "Publication {publication} begins at position {from} of shard {}: the relay sends {} events again (so far to \
+             {topic}), and the projectors read the topic from its beginning.",
+            begun.shard, begun.events
+        ),
+        None => format!("Publication {publication} begins at position {from}. Nothing has been published before."),
+    };
+    let json = json!({
+        "publication": publication,
+        "shard": begun.shard,
+        "from": begun.from,
+        "events": begun.events,
+        "topic": begun.topic,
+    });
+    Ok(Report::good(text, json))
+}
+
+/// `primetrade doctor`
+///
+/// # Errors
+/// A look could not be taken.
+pub async fn doctor(databases: &Databases) -> Result<Report, Failure> {
+    let progress = Progress::new(Some(0), Unit::Things("events"));
+    let findings = doctor::run(databases, &progress).await?;
+    drop(progress);
+    let good = findings.is_empty();
+    let text = if good {
+        "All is well: positions and versions are gapless, each command had one effect at most, and the read models equal the fold of the log.".to_owned()
+    } else {
+        findings.join("\n")
+    };
+    Ok(Report { good, text, json: Some(json!({ "ok": good, "findings": findings })) })
+}
+
+/// What root opens before it hands its privileges down.
+#[must_use]
+pub fn file_argument(command: &cli::Command) -> crate::privileges::Argument {
+    use crate::privileges::Argument;
+    let dash = |path: &Path| path == Path::new("-");
+    match command {
+        cli::Command::Import(args) if !dash(&args.file) => Argument::Read(args.file.clone()),
+        cli::Command::Brief(cli::Brief::Export(args)) if !dash(&args.file) => Argument::Write(args.file.clone()),
+        _ => Argument::None,
+    }
+}
+
+/// Where the form was not said and the name says otherwise, a mistake is likely.
+#[must_use]
+pub fn format_hint(path: &Path, format: Format) -> Option<&'static str> {
+    let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    (is_csv && format == Format::Ndjson).then_some("note: the file's name ends with .csv; for CSV say --format csv")
+}
