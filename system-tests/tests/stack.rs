@@ -17,6 +17,7 @@ use system_tests::cluster::Cluster;
 use system_tests::ledger::{Ledger, Load};
 use system_tests::process::binary;
 use system_tests::raw_http::{exchange, exchange_from, status};
+use system_tests::reaper::remove_at_end;
 use system_tests::server::run;
 use system_tests::slowness::Slowness;
 use system_tests::stack::{COPIES, Stack};
@@ -358,9 +359,7 @@ async fn down_ends_everything_and_keeps_the_data(stack: &Stack) {
 /// A projector that ends, and another program that answers at its ports by then.
 async fn a_failed_up_stops_what_it_started(stack: &Stack) {
     let real = binary("primetrade");
-    let programs = stack.home().join("programs");
-    write_program(
-        &programs,
+    let programs = write_program(
         "projector",
         "cd \"${0%/*}\"; touch started; until [ -e answering ]; do sleep 0.05; done; exit 1",
     );
@@ -402,12 +401,21 @@ async fn answer_all(listener: tokio::net::TcpListener) {
     let _ = tokio::time::timeout(Duration::from_secs(5), answering).await;
 }
 
-fn write_program(dir: &Path, name: &str, script: &str) -> PathBuf {
-    fs::create_dir_all(dir).expect("a folder");
+/// Writes an executable script into a folder of its own, which it returns: below target/, since temporary folders may be
+/// mounted without permission to execute.
+fn write_program(name: &str, script: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(Uuid::new_v4().to_string());
+    fs::create_dir_all(&dir).expect("a folder");
+    remove_at_end(&dir);
     let path = dir.join(name);
     fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a file");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
-    path
+    dir
+}
+
+/// A search path that begins with this folder.
+fn path_with(dir: &Path) -> String {
+    format!("{}:{}", dir.display(), std::env::var("PATH").expect("PATH"))
 }
 
 /// Issue 10, 15 and 17: as they are pasted, in a folder of any name, and where a proxy is set that leads nowhere.
@@ -417,8 +425,7 @@ async fn what_bin_run_prints_works_as_it_is() {
     // what has been built is there already
     let built =
         format!(r#"{{"reason":"compiler-artifact","executable":"{}","fresh":true}}"#, binary("primetrade").display());
-    let cargo = write_program(&place.home().join("built"), "cargo", &format!("echo '{built}'"));
-    let path = format!("{}:{}", cargo.parent().expect("a folder").display(), std::env::var("PATH").expect("PATH"));
+    let path = path_with(&write_program("cargo", &format!("echo '{built}'")));
     let nowhere =
         ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"].map(|name| (name, "http://127.0.0.1:9"));
     let cluster = Cluster::shared();
@@ -511,8 +518,7 @@ async fn up_twice_changes_nothing(stack: &Stack) {
         assert!(line.contains("ready"), "{line}");
     }
     // another time zone, and a clock that was set: then ps tells of another start
-    let ps = write_program(&stack.home().join("another/bin"), "ps", "echo 'Mon Jan  1 00:00:00 2001'");
-    let path = format!("{}:{}", ps.parent().expect("a folder").display(), std::env::var("PATH").expect("PATH"));
+    let path = path_with(&write_program("ps", "echo 'Mon Jan  1 00:00:00 2001'"));
     let another_clock = [("TZ", "Asia/Tokyo"), ("PATH", path.as_str())];
     stack.stack_with(&["status"], &another_clock).await.expect(0);
     stack.stack_with(&["up"], &another_clock).await.expect(0);
