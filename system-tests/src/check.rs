@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
-use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::Value;
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
+use crate::catch_up::checkpoints_at_heads;
 use crate::cluster::pool;
 use crate::ledger::{Ledger, Outcome};
 use crate::server::{Server, cli};
-use crate::wait::until;
 
 /// Waits for lag 0 and then asks for everything that always holds.
 pub async fn everything_holds(server: &Server, ledgers: &[&Ledger]) {
@@ -150,23 +149,6 @@ pub fn ledger_is_in_the_store(ledger: &Ledger, events: &[Event]) {
     let titles = effects.keys().filter(|key| key.starts_with("m-")).count();
     let asked = attempts.iter().filter(|a| a.marker.starts_with("m-")).count();
     assert!(titles <= asked, "{titles} titles in the store, {asked} asked for");
-}
-
-/// Waits until the checkpoints stand at the heads.
-pub async fn checkpoints_at_heads(pool: &PgPool) {
-    until("checkpoints at the heads", Duration::from_secs(60), || async {
-        let behind: i64 = sqlx::query_scalar(
-            "select count(*) from event_store.head h, read_model.projection p \
-             where h.position > 0 and h.position is distinct from \
-             (select c.position from read_model.checkpoint c \
-              where c.shard = h.shard and c.generation = p.live_generation)",
-        )
-        .fetch_one(pool)
-        .await
-        .ok()?;
-        (behind == 0).then_some(())
-    })
-    .await;
 }
 
 #[derive(Clone, Debug, PartialEq)]

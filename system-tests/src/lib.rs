@@ -17,6 +17,8 @@ pub mod kafka;
 
 pub mod redis;
 
+pub mod catch_up;
+
 pub mod process;
 
 pub mod server;

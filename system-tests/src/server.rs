@@ -88,7 +88,7 @@ impl Server {
     /// Waits until everything appended is in the read model, by the tables and by `/readyz`.
     pub async fn caught_up(&self) {
         let pool = crate::cluster::pool(&self.config.database_url).await;
-        crate::check::checkpoints_at_heads(&pool).await;
+        crate::catch_up::checkpoints_at_heads(&pool).await;
         pool.close().await;
         until("lag 0", Duration::from_secs(60), || async { (self.lag_events().await? == 0).then_some(()) }).await;
     }

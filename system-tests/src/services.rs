@@ -13,7 +13,8 @@ use sqlx::{PgPool, Row};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
-use crate::check::{checkpoints_at_heads, events, everything_holds_in};
+use crate::catch_up::checkpoints_at_heads;
+use crate::check::{events, everything_holds_in};
 use crate::client::{Account, Api, Routes};
 use crate::cluster::{Cluster, pool};
 use crate::ledger::Ledger;
