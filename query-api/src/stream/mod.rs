@@ -2,11 +2,11 @@
 //!
 //! A stream pulls: whenever its client can take more and there is more, it reads a page of events after the last one
 //! sent, from the history. Nothing is queued for it, so a slow client costs no memory and misses nothing; one that is
-//! gone resumes from the last id it saw. One that takes next to nothing is told so and dropped, since it holds a place and
+//! gone resumes from the last id it saw. One that takes next to nothing is told so and dropped, since it holds a subscription and
 //! a connection; one that takes nothing at all is dropped by the connection (`server`). One poller for all streams of the process tells them how far there is to read.
 
 mod events;
-mod hubs;
+mod subscriptions;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -30,7 +30,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::hubs::{Hubs, Seat};
+use self::subscriptions::{Subscription, Subscriptions};
 use crate::error::ReadError;
 use crate::minimum_revision::MinimumRevision;
 use crate::owner_version::Owner;
@@ -49,14 +49,14 @@ const RETRY_MS: u64 = 250;
 #[derive(Clone)]
 pub(crate) struct Streams {
     reads: Reads,
-    hubs: Hubs,
+    subscriptions: Subscriptions,
     shutdown: CancellationToken,
 }
 
 impl Streams {
     /// `shutdown` ends them.
     pub fn new(reads: Reads, shutdown: CancellationToken) -> Self {
-        Self { hubs: Hubs::new(reads.clone()), reads, shutdown }
+        Self { subscriptions: Subscriptions::new(reads.clone()), reads, shutdown }
     }
 }
 
@@ -105,7 +105,7 @@ pub(crate) fn described() -> Operation {
 struct Live {
     streams: Streams,
     principal: Principal,
-    seat: Seat,
+    subscription: Subscription,
     /// Everything up to here has been sent.
     position: i64,
     /// What to send before anything else.
@@ -127,11 +127,11 @@ enum Given {
 impl Live {
     async fn open(streams: &Streams, principal: Principal, resume_from: Option<i64>) -> Result<Self, ReadError> {
         let owner = Owner::of(&principal);
-        // The seat first: a client that asks for too many streams costs no query.
-        let seat = streams.hubs.sit_down(owner)?;
+        // The subscription first: a client that asks for too many streams costs no query.
+        let subscription = streams.subscriptions.subscribe(owner)?;
         let version = streams.reads.owner_versions().look_up(owner).await?;
         let until = version.row.complete_until();
-        seat.hub.advance(&version.row);
+        subscription.events.advance(&version.row);
         let (position, greeting) = match resume_from {
             Some(position) => {
                 // what comes before it is not to be left out in silence: it is of another installation, or was lost
@@ -149,7 +149,15 @@ impl Live {
         let every = Duration::from_secs(COMMENT_EVERY_S);
         let mut comments = tokio::time::interval_at(Instant::now() + every, every);
         comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { streams: streams.clone(), principal, seat, position, greeting, comments, given: Given::Nothing })
+        Ok(Self {
+            streams: streams.clone(),
+            principal,
+            subscription,
+            position,
+            greeting,
+            comments,
+            given: Given::Nothing,
+        })
     }
 
     /// What to send next; None: the stream is over. Asked for once the client has taken what it was given before, or as
@@ -175,13 +183,13 @@ impl Live {
             return Some(greeting);
         }
         loop {
-            if self.principal.revoked() || self.streams.shutdown.is_cancelled() || self.seat.hub.is_over() {
+            if self.principal.revoked() || self.streams.shutdown.is_cancelled() || self.subscription.events.is_over() {
                 return None;
             }
-            if self.seat.until() > self.position {
+            if self.subscription.until() > self.position {
                 // Boxed, so that a stream that waits is small.
                 let page: Pin<Box<dyn Future<Output = _> + Send>> =
-                    Box::pin(self.seat.hub.page_after(&self.streams.reads, self.position));
+                    Box::pin(self.subscription.events.page_after(&self.streams.reads, self.position));
                 if let Ok(page) = page.await {
                     let (chunk, position) = page.after(self.position);
                     let moved = position > self.position;
@@ -201,7 +209,7 @@ impl Live {
                 }
             }
             tokio::select! {
-                moved = self.seat.moved() => if !moved { return None },
+                moved = self.subscription.moved() => if !moved { return None },
                 _ = self.comments.tick() => return Some(Bytes::from_static(b":\n\n")),
                 () = self.principal.ended() => return None,
                 () = self.streams.shutdown.cancelled() => return None,
@@ -228,9 +236,9 @@ mod tests {
         let versions = OwnerVersions::new(sources.clone(), Sealer::new(&secret), None);
         let streams = Streams::new(Reads::new(sources, versions), stop);
         let principal = Principal::detached(domain::OwnerId(uuid::Uuid::nil()), Role::User, 0);
-        let seat = streams.hubs.sit_down(Owner::of(&principal)).unwrap();
+        let subscription = streams.subscriptions.subscribe(Owner::of(&principal)).unwrap();
         let comments = tokio::time::interval_at(Instant::now(), Duration::from_secs(COMMENT_EVERY_S));
-        Live { streams, principal, seat, position: 0, greeting: None, comments, given: Given::Nothing }
+        Live { streams, principal, subscription, position: 0, greeting: None, comments, given: Given::Nothing }
     }
 
     /// A thousand of them idle: the connections' own buffers are what counts.

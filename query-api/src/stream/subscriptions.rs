@@ -1,4 +1,4 @@
-//! Which accounts have streams in this process, and the poller that tells them how far there is to read.
+//! The subscriptions of this process by account, and the poller that tells them how far there is to read.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,23 +25,24 @@ const POLL_PAUSE_MS_MIN: u64 = 5;
 /// The poller rests for this many times as long as a look took, up to [`POLL_MS`].
 const REST_FACTOR: u32 = 9;
 
-/// The accounts with streams. Cheap to clone.
+/// The accounts that have streams. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Hubs(Arc<Inner>);
+pub(crate) struct Subscriptions(Arc<Inner>);
 
 struct Inner {
     reads: Reads,
-    seats: Mutex<Seats>,
+    accounts: Mutex<Accounts>,
 }
 
 #[derive(Default)]
-struct Seats {
-    hubs: HashMap<Uuid, (Arc<Hub>, usize)>,
+struct Accounts {
+    /// Each with the number of its streams.
+    by_id: HashMap<Uuid, (Arc<AccountEvents>, usize)>,
     polling: bool,
 }
 
 /// What the streams of one account share.
-pub(super) struct Hub {
+pub(super) struct AccountEvents {
     owner: Owner,
     until: watch::Sender<Until>,
     /// The page read last: streams that are level read it once.
@@ -57,48 +58,48 @@ struct Until {
     over: bool,
 }
 
-/// A stream's place, given up when dropped.
-pub(super) struct Seat {
-    pub hub: Arc<Hub>,
+/// What a stream of an account holds; it ends when dropped.
+pub(super) struct Subscription {
+    pub events: Arc<AccountEvents>,
     until: watch::Receiver<Until>,
-    hubs: Weak<Inner>,
+    accounts: Weak<Inner>,
 }
 
-impl Hubs {
+impl Subscriptions {
     pub fn new(reads: Reads) -> Self {
-        Self(Arc::new(Inner { reads, seats: Mutex::default() }))
+        Self(Arc::new(Inner { reads, accounts: Mutex::default() }))
     }
 
-    /// A place for one more stream of the account.
-    pub(super) fn sit_down(&self, owner: Owner) -> Result<Seat, ReadError> {
-        let mut seats = self.0.seats();
-        let hub = match seats.hubs.entry(owner.id) {
+    /// For one more stream of the account.
+    pub(super) fn subscribe(&self, owner: Owner) -> Result<Subscription, ReadError> {
+        let mut accounts = self.0.accounts();
+        let events = match accounts.by_id.entry(owner.id) {
             Entry::Occupied(mut taken) => {
-                let (hub, streams) = taken.get_mut();
+                let (events, streams) = taken.get_mut();
                 if *streams >= STREAMS_MAX {
                     return Err(ReadError::TooManyStreams);
                 }
                 *streams += 1;
-                hub.clone()
+                events.clone()
             }
-            Entry::Vacant(vacant) => vacant.insert((Arc::new(Hub::new(owner)), 1)).0.clone(),
+            Entry::Vacant(vacant) => vacant.insert((Arc::new(AccountEvents::new(owner)), 1)).0.clone(),
         };
-        if !std::mem::replace(&mut seats.polling, true) {
+        if !std::mem::replace(&mut accounts.polling, true) {
             tokio::spawn(poll(self.0.clone()));
         }
-        drop(seats);
+        drop(accounts);
         metrics::gauge!("streams_open").increment(1.0);
-        Ok(Seat { until: hub.until.subscribe(), hub, hubs: Arc::downgrade(&self.0) })
+        Ok(Subscription { until: events.until.subscribe(), events, accounts: Arc::downgrade(&self.0) })
     }
 }
 
 impl Inner {
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seat {
+impl Subscription {
     /// How far there is to read.
     pub fn until(&mut self) -> i64 {
         self.until.borrow_and_update().position
@@ -110,12 +111,12 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Subscription {
     fn drop(&mut self) {
         metrics::gauge!("streams_open").decrement(1.0);
-        let Some(hubs) = self.hubs.upgrade() else { return };
-        let mut seats = hubs.seats();
-        if let Entry::Occupied(mut taken) = seats.hubs.entry(self.hub.owner.id) {
+        let Some(inner) = self.accounts.upgrade() else { return };
+        let mut accounts = inner.accounts();
+        if let Entry::Occupied(mut taken) = accounts.by_id.entry(self.events.owner.id) {
             taken.get_mut().1 -= 1;
             if taken.get().1 == 0 {
                 taken.remove();
@@ -124,7 +125,7 @@ impl Drop for Seat {
     }
 }
 
-impl Hub {
+impl AccountEvents {
     fn new(owner: Owner) -> Self {
         let until = Until { log_id: None, position: 0, over: false };
         Self { owner, until: watch::Sender::new(until), last: AsyncMutex::default() }
@@ -163,13 +164,13 @@ async fn poll(inner: Arc<Inner>) {
     let mut applied = versions.applied();
     let mut seen = None;
     loop {
-        let asked: Vec<Arc<Hub>> = {
-            let mut seats = inner.seats();
-            if seats.hubs.is_empty() {
-                seats.polling = false;
+        let asked: Vec<Arc<AccountEvents>> = {
+            let mut accounts = inner.accounts();
+            if accounts.by_id.is_empty() {
+                accounts.polling = false;
                 return;
             }
-            seats.hubs.values().map(|(hub, _)| hub.clone()).collect()
+            accounts.by_id.values().map(|(events, _)| events.clone()).collect()
         };
         let began = Instant::now();
         look(&inner.reads, &versions, &asked, &mut seen).await;
@@ -185,7 +186,12 @@ async fn poll(inner: Arc<Inner>) {
 /// same, so are the owners.
 type Checkpoints = (i32, i64, i64);
 
-async fn look(reads: &Reads, versions: &OwnerVersions, hubs: &[Arc<Hub>], seen: &mut Option<Checkpoints>) {
+async fn look(
+    reads: &Reads,
+    versions: &OwnerVersions,
+    accounts: &[Arc<AccountEvents>],
+    seen: &mut Option<Checkpoints>,
+) {
     let nearest = reads.nearest();
     let mut now = checkpoints(reads, nearest).await;
     if now.is_err() && nearest == ReadSource::Replica {
@@ -200,10 +206,10 @@ async fn look(reads: &Reads, versions: &OwnerVersions, hubs: &[Arc<Hub>], seen: 
             return;
         }
     }
-    let versions = join_all(hubs.iter().map(|hub| versions.look_up(hub.owner))).await;
-    for (hub, version) in hubs.iter().zip(versions) {
+    let versions = join_all(accounts.iter().map(|events| versions.look_up(events.owner))).await;
+    for (events, version) in accounts.iter().zip(versions) {
         match version {
-            Ok(version) => hub.advance(&version.row),
+            Ok(version) => events.advance(&version.row),
             Err(_) => *seen = None,
         }
     }
