@@ -257,6 +257,26 @@ async fn a_body_that_is_too_large_gets_its_answer_though_the_client_sends_all_of
 }
 
 #[tokio::test]
+async fn the_end_of_a_connection_whose_body_is_not_read_is_announced() {
+    let server = start().await;
+    for (bytes, content_type, status, connection) in [
+        (100, "text/plain", 415, None),
+        (1 << 20, "text/plain", 415, Some("close")),
+        (1 << 20, "application/json", 400, None),
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.expect("connects");
+        let head = format!(
+            "POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {bytes}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("sends");
+        stream.write_all(&vec![b'x'; bytes]).await.expect("sends");
+        stream.shutdown().await.expect("ends");
+        let answer = read_answer(&mut stream).await;
+        assert_eq!((answer.status, answer.header("connection")), (status, connection), "{bytes} of {content_type}");
+    }
+}
+
+#[tokio::test]
 async fn compression_is_negotiated_and_never_touches_a_strong_etag_or_a_stream() {
     let server = start().await;
     let encoding = async |path: &str, accept: &str| {

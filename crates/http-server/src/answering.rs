@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use axum::Router;
@@ -11,6 +12,7 @@ use axum::http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
 use axum::response::Response;
 use bytes::Bytes;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::Service as _;
 
@@ -24,6 +26,9 @@ const HEADERS_MAX: usize = 128;
 const PART_BYTES_MAX: usize = 16 << 10;
 /// The last part of an answer, after which nobody knows whether the client takes it.
 const LAST_PART_BYTES_MAX: usize = 1 << 10;
+
+/// hyper reads so much of a body that nobody wanted, so that the connection can go on.
+const UNREAD_BYTES_MAX: u64 = 8 << 10;
 
 /// Why a request does not come to the router.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,14 +65,17 @@ impl hyper::service::Service<hyper::Request<Incoming>> for RouterService {
     fn call(&self, mut request: hyper::Request<Incoming>) -> Routed {
         let answering = self.waiting.answer();
         let in_parts = request.version() == Version::HTTP_2;
+        let is_long = request.body().size_hint().upper().is_none_or(|bytes| bytes > UNREAD_BYTES_MAX);
+        let unread = (!in_parts && is_long).then(|| Arc::new(AtomicBool::new(true)));
         let answer = match check(&request, &self.waiting) {
             Ok(()) => {
                 request.extensions_mut().insert(self.peer);
-                Answer::Called(self.router.clone().call(request))
+                let ended = unread.clone();
+                Answer::Called(self.router.clone().call(request.map(|body| RequestBody { body, unread: ended })))
             }
             Err(refusal) => Answer::Refused(Some(refused(self.refuse, request.headers(), &refusal))),
         };
-        Routed { answer, answering: Some(answering), in_parts }
+        Routed { answer, answering: Some(answering), in_parts, unread }
     }
 }
 
@@ -146,13 +154,15 @@ pub(crate) struct Routed {
     answer: Answer,
     answering: Option<Answering>,
     in_parts: bool,
+    /// Of a long request over HTTP/1.1: whether its body has not been read to the end.
+    unread: Option<Arc<AtomicBool>>,
 }
 
 impl Future for Routed {
     type Output = Result<hyper::Response<AnsweredBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match &mut self.answer {
+        let mut response = match &mut self.answer {
             Answer::Called(future) => ready!(Pin::new(future).poll(cx)?),
             Answer::Refused(response) => response.take().unwrap_or_default(),
         };
@@ -160,8 +170,44 @@ impl Future for Routed {
         if let Some(answering) = &mut answering {
             answering.answered();
         }
+        // Then hyper closes the connection; a client that is not told may send its next request into that.
+        if self.unread.as_ref().is_some_and(|unread| unread.load(Ordering::Relaxed)) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let in_parts = self.in_parts;
         Poll::Ready(Ok(response.map(|body| AnsweredBody { body, answering, in_parts, rest: Bytes::new() })))
+    }
+}
+
+/// A request's body, which tells when it has been read to the end.
+struct RequestBody {
+    body: Incoming,
+    unread: Option<Arc<AtomicBool>>,
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(unread) = &self.unread
+            && (frame.is_none() || self.body.is_end_stream())
+        {
+            unread.store(false, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 
