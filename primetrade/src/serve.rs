@@ -11,20 +11,19 @@ use futures_util::FutureExt;
 use http_api::edge::EdgeSettings;
 use http_api::{Api, documents};
 use identity::Identity;
-use process::background::{Background, all_of};
+use process::background::{Background, Died, all_of};
 use process::health::Health;
 use process::prometheus::{self, MetricsError};
 use projector::{AdminApi, Projector};
 use query_api::{QueryApi, Replica, Sources};
-use service::{Answers, Listeners};
+use service::{Built, Ending, Listeners, Serving};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Databases;
 use crate::postgres::{ManagedPostgres, PostgresError};
 
 const QUERY_CONNECTIONS_MAX: u32 = 16;
-/// How long background tasks may take to write what is under way, once nobody asks any more.
-const BACKGROUND_STOP_MS_MAX: u64 = 2_500;
+const ENDING: Ending = Ending { lame_duck: Duration::ZERO, background_time_max: Duration::from_millis(2_500) };
 
 /// Why the server could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +43,9 @@ pub enum ServeError {
     /// The managed PostgreSQL is beyond help.
     #[error(transparent)]
     Postgres(#[from] PostgresError),
-    /// Something that should run as long as the process has ended.
-    #[error("the {0} ended, which it should not; see the log. The process ends, so that it can be started again")]
-    Died(&'static str),
+    /// A background task.
+    #[error(transparent)]
+    Died(#[from] Died),
     /// The listener failed.
     #[error("the server failed: {0}")]
     Server(#[from] io::Error),
@@ -74,6 +73,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let sealer = Sealer::new(secret);
+    let metrics = prometheus::recorder()?;
     let mut background = Background::default();
     let (stop, closing) = (background.stop.clone(), CancellationToken::new());
     let (store, appenders) = EventStore::start(databases.write.clone()).await.map_err(ServeError::EventStore)?;
@@ -98,7 +98,7 @@ pub async fn run(
     });
     let sessions = identity.clone();
     health.register("sessions", move || std::future::ready(sessions.check()));
-    let edge = edge.edge(identity.verifier(), secret, health.draining());
+    let verifier = identity.verifier();
     let collecting = identity.collect_admin_acts(databases.read.clone(), stop.clone());
     let applied = projector.as_ref().map(Projector::applied);
     let api = Api::default()
@@ -107,7 +107,7 @@ pub async fn run(
         .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, closing.clone())))
         .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)))
         .merge(documents::router());
-    let answers = Answers { api, edge, health, metrics: prometheus::recorder()?, closing };
+    let built = Built { api, verifier };
 
     background.spawn("event store's appender", all_of(appenders, stop.clone()));
     background.spawn("watch over keys and sessions", identity_task.map(drop));
@@ -115,33 +115,23 @@ pub async fn run(
     if let Some(projector) = projector {
         background.spawn("projector", projector.stopped());
     }
-    let died = first_to_die(&mut background, databases.managed(), &disk_space);
-    let outcome = listeners.answer(answers, &shutdown, Duration::ZERO, died).await;
-    // Not before: the appenders end when nobody can ask them any more, and one of two listeners may be done first.
+    let serving = Serving { edge, secret: secret.clone(), redis: None, health, metrics, background, closing };
+    // the appenders end when nobody can ask them any more
     drop(store);
-    background.stop(Duration::from_millis(BACKGROUND_STOP_MS_MAX)).await;
+    let outcome =
+        serving.answer(listeners, built, &shutdown, ENDING, postgres_failed(databases.managed(), &disk_space)).await;
     sources.close().await;
     outcome
 }
 
-/// Returns when a part has ended that should run as long as the process.
-async fn first_to_die(
-    background: &mut Background,
-    managed: Option<&ManagedPostgres>,
-    disk_space: &DiskSpace,
-) -> ServeError {
-    let postgres = async {
-        match managed {
-            Some(managed) => tokio::select! {
-                error = managed.watch() => error,
-                never = managed.watch_disk(disk_space) => match never {},
-            },
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        name = background.first_to_die() => ServeError::Died(name),
-        error = postgres => ServeError::Postgres(error),
+/// Returns when the managed Postgres, if there is one, is beyond help.
+async fn postgres_failed(managed: Option<&ManagedPostgres>, disk_space: &DiskSpace) -> ServeError {
+    match managed {
+        Some(managed) => tokio::select! {
+            error = managed.watch() => error.into(),
+            never = managed.watch_disk(disk_space) => match never {},
+        },
+        None => std::future::pending().await,
     }
 }
 

@@ -38,7 +38,7 @@ pub mod health {
 }
 
 pub mod listeners {
-    pub use ::service::{Answers, ListenError, Listeners};
+    pub use ::service::{ListenError, Listeners};
 }
 
 pub mod load {

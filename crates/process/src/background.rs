@@ -15,6 +15,11 @@ pub struct Background {
     pub stop: CancellationToken,
 }
 
+/// A task has ended that should run as long as the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the {0} ended, which it should not; see the log. The process ends, so that it can be started again")]
+pub struct Died(&'static str);
+
 impl Background {
     /// Starts a task that ends only when `stop` is cancelled; should it end before, so does the process.
     pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -22,20 +27,17 @@ impl Background {
         self.names.insert(id, name);
     }
 
-    /// Returns when a task has ended that should run as long as the process, with its name.
-    pub async fn first_to_die(&mut self) -> &'static str {
-        match self.tasks.join_next_with_id().await {
-            Some(Ok((id, ()))) => self.name(id),
+    /// Returns when a task has ended that should run as long as the process.
+    pub async fn first_to_die(&mut self) -> Died {
+        let id = match self.tasks.join_next_with_id().await {
+            Some(Ok((id, ()))) => id,
             Some(Err(error)) => {
                 tracing::error!(%error, "a background task has died");
-                self.name(error.id())
+                error.id()
             }
             None => std::future::pending().await,
-        }
-    }
-
-    fn name(&self, id: Id) -> &'static str {
-        self.names.get(&id).copied().unwrap_or("background task")
+        };
+        Died(self.names.get(&id).copied().unwrap_or("background task"))
     }
 
     /// Lets what is under way be written, for a bounded time.
@@ -72,9 +74,9 @@ mod tests {
         let stop = background.stop.clone();
         background.spawn("long one", stop.cancelled_owned());
         background.spawn("short one", async {});
-        assert_eq!(background.first_to_die().await, "short one");
+        assert_eq!(background.first_to_die().await, Died("short one"));
         background.spawn("broken one", async { panic!("as it should") });
-        assert_eq!(background.first_to_die().await, "broken one");
+        assert_eq!(background.first_to_die().await, Died("broken one"));
         background.stop(Duration::from_secs(10)).await;
     }
 
