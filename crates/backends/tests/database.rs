@@ -40,6 +40,16 @@ async fn ask_all(pool: &Pool) -> usize {
     answers.iter().filter(|answer| matches!(answer, Ok(Ok(1)))).count()
 }
 
+#[tokio::test]
+async fn the_server_notices_clients_that_vanish() {
+    let pool = pool_through(&proxy().await, AGE_S_MAX);
+    for (name, value) in [("tcp_keepalives_idle", "5"), ("tcp_user_timeout", "10000")] {
+        let set: String =
+            sqlx::query_scalar("select current_setting($1)").bind(name).fetch_one(&pool).await.expect("one");
+        assert_eq!(set, value, "{name}");
+    }
+}
+
 /// In a statement, in a transaction, given back a moment ago, idle: whatever it was in, it costs one attempt, and the
 /// pool does not get smaller.
 #[tokio::test]
