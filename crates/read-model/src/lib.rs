@@ -7,8 +7,11 @@ mod task;
 /// What an event changes in a task, as the history keeps it.
 mod changes;
 
-/// The text rule of search.
+/// The text rule of search as it was: words of title and description.
 mod text;
+
+/// The text rules of search.
+pub mod search;
 
 /// An owner's version, and how Redis keeps it.
 mod owner;
