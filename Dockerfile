@@ -8,7 +8,7 @@ WORKDIR /build
 COPY . .
 # only what decides about dependencies: manifests, and an empty source where each expects one
 RUN mkdir /skeleton && cp --parents Cargo.toml Cargo.lock */Cargo.toml crates/*/Cargo.toml /skeleton \
-    && cd /skeleton && for crate in $(dirname */Cargo.toml crates/*/Cargo.toml); do mkdir -p "$crate/src" && touch "$crate/src/lib.rs"; done \
+    && cd /skeleton && for crate in */Cargo.toml crates/*/Cargo.toml; do mkdir -p "${crate%/*}/src" && touch "${crate%/*}/src/lib.rs"; done \
     && for crate in primetrade command-api query-api projector; do echo 'fn main() {}' >"$crate/src/main.rs"; done
 
 FROM rust:1.95-bookworm AS build

@@ -46,7 +46,7 @@ impl Producer {
             // Each request to the brokers costs them, and all who read, more than its messages do.
             .set("linger.ms", "5")
             .set("batch.num.messages", "10000")
-            .set("compression.type", settings.compression.as_str())
+            .set("compression.type", settings.compression)
             .set("queue.buffering.max.messages", IN_FLIGHT_MESSAGES_MAX.to_string())
             .set("queue.buffering.max.kbytes", IN_FLIGHT_KIB_MAX.to_string())
             // how long a topic may be unknown before its messages fail

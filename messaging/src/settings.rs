@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rdkafka::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
-use settings::kafka::{PARTITIONS_MAX, REPLICATION_MAX};
+use settings::kafka::Forms;
 use settings::{ConfigError, Source, invalid};
 
 const TOPIC_LENGTH_MAX: usize = 249;
@@ -22,19 +22,10 @@ pub struct KafkaSettings {
     pub replication: i32,
     /// How many of them must have a message before it counts as sent.
     pub min_insync_replicas: i32,
-    /// How batches of messages are compressed.
-    pub compression: Compression,
+    /// How batches of messages are compressed: `zstd` (smaller) or `lz4` (less work).
+    pub compression: &'static str,
     /// TLS and SASL.
     pub security: Security,
-}
-
-/// How batches of messages are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Smaller.
-    Zstd,
-    /// Less work.
-    Lz4,
 }
 
 /// TLS and SASL.
@@ -52,7 +43,7 @@ pub struct Security {
 #[derive(Debug, Clone)]
 pub struct Sasl {
     /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
-    pub mechanism: String,
+    pub mechanism: &'static str,
     /// Name.
     pub username: String,
     /// Password.
@@ -65,7 +56,8 @@ impl KafkaSettings {
     /// # Errors
     /// Names the variable that cannot be taken.
     pub fn read(source: &Source) -> Result<Option<Self>, ConfigError> {
-        let Some(brokers) = source.text("PRIMETRADE_KAFKA_BROKERS")? else { return Ok(None) };
+        let forms = Forms::read(source)?;
+        let Some(brokers) = forms.brokers.clone() else { return Ok(None) };
         let topic = source.text("PRIMETRADE_KAFKA_TOPIC")?.unwrap_or_else(|| "primetrade.task-events".into());
         let is_legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if topic.len() > TOPIC_LENGTH_MAX || !topic.chars().all(is_legal) || topic == "." || topic == ".." {
@@ -74,28 +66,15 @@ impl KafkaSettings {
                 &"letters, digits, dots, hyphens and underscores, at most 249 of them",
             ));
         }
-        let replication = source.count("PRIMETRADE_KAFKA_REPLICATION", 1, REPLICATION_MAX)?;
-        let min_insync_replicas = source.count("PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS", 1, REPLICATION_MAX)?;
+        let Forms { partitions, replication, min_insync_replicas, compression, .. } = forms;
         if min_insync_replicas > replication {
             return Err(invalid(
                 "PRIMETRADE_KAFKA_MIN_INSYNC_REPLICAS",
                 &format!("it is more than PRIMETRADE_KAFKA_REPLICATION ({replication}): nothing could ever be sent"),
             ));
         }
-        let compression = match source.text("PRIMETRADE_KAFKA_COMPRESSION")?.as_deref() {
-            None | Some("zstd") => Compression::Zstd,
-            Some("lz4") => Compression::Lz4,
-            Some(_) => return Err(invalid("PRIMETRADE_KAFKA_COMPRESSION", &"it is either zstd or lz4")),
-        };
-        Ok(Some(Self {
-            brokers,
-            topic,
-            partitions: source.count("PRIMETRADE_KAFKA_PARTITIONS", 12, PARTITIONS_MAX)?,
-            replication,
-            min_insync_replicas,
-            compression,
-            security: Security::read(source)?,
-        }))
+        let security = Security::read(source, &forms)?;
+        Ok(Some(Self { brokers, topic, partitions, replication, min_insync_replicas, compression, security }))
     }
 
     /// What every client needs: addresses, name, security, times. All times are bounded.
@@ -128,7 +107,7 @@ impl KafkaSettings {
         }
         if let Some(sasl) = sasl {
             config
-                .set("sasl.mechanism", &sasl.mechanism)
+                .set("sasl.mechanism", sasl.mechanism)
                 .set("sasl.username", &sasl.username)
                 .set("sasl.password", sasl.password.expose_secret());
         }
@@ -137,16 +116,9 @@ impl KafkaSettings {
 }
 
 impl Security {
-    fn read(source: &Source) -> Result<Self, ConfigError> {
+    fn read(source: &Source, forms: &Forms) -> Result<Self, ConfigError> {
         const PROTOCOL: &str = "PRIMETRADE_KAFKA_SECURITY_PROTOCOL";
-        let protocol = source.text(PROTOCOL)?.map(|text| text.to_ascii_lowercase());
-        let (tls, with_sasl) = match protocol.as_deref() {
-            None | Some("plaintext") => (false, false),
-            Some("ssl") => (true, false),
-            Some("sasl_plaintext") => (false, true),
-            Some("sasl_ssl") => (true, true),
-            Some(_) => return Err(invalid(PROTOCOL, &"it is plaintext, ssl, sasl_plaintext or sasl_ssl")),
-        };
+        let (tls, with_sasl) = (forms.security_protocol.ends_with("ssl"), forms.security_protocol.starts_with("sasl"));
         let ca_file = source.text("PRIMETRADE_KAFKA_CA_FILE")?.map(PathBuf::from);
         if ca_file.is_some() && !tls {
             return Err(invalid("PRIMETRADE_KAFKA_CA_FILE", &format!("it is of use only where {PROTOCOL} has ssl")));
@@ -156,17 +128,13 @@ impl Security {
         {
             return Err(invalid("PRIMETRADE_KAFKA_CA_FILE", &format!("cannot read {}: {error}", path.display())));
         }
-        let mechanism = source.text("PRIMETRADE_KAFKA_SASL_MECHANISM")?;
+        let mechanism = forms.sasl_mechanism;
         let username = source.text("PRIMETRADE_KAFKA_SASL_USERNAME")?;
         let password = source.secret("PRIMETRADE_KAFKA_SASL_PASSWORD")?;
         let missing = |name: &str| ConfigError::Missing { name: name.into(), needed_for: "SASL with the brokers" };
         let sasl = if with_sasl {
-            let mechanism = mechanism.ok_or_else(|| missing("PRIMETRADE_KAFKA_SASL_MECHANISM"))?.to_ascii_uppercase();
-            if !["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].contains(&mechanism.as_str()) {
-                return Err(invalid("PRIMETRADE_KAFKA_SASL_MECHANISM", &"it is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"));
-            }
             Some(Sasl {
-                mechanism,
+                mechanism: mechanism.ok_or_else(|| missing("PRIMETRADE_KAFKA_SASL_MECHANISM"))?,
                 username: username.ok_or_else(|| missing("PRIMETRADE_KAFKA_SASL_USERNAME"))?,
                 password: password.ok_or_else(|| missing("PRIMETRADE_KAFKA_SASL_PASSWORD"))?,
             })
@@ -177,17 +145,6 @@ impl Security {
             None
         };
         Ok(Self { tls, ca_file, sasl })
-    }
-}
-
-impl Compression {
-    /// As `compression.type` has it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Zstd => "zstd",
-            Self::Lz4 => "lz4",
-        }
     }
 }
 
@@ -214,7 +171,7 @@ mod tests {
         let settings = read(&[]).expect("good").expect("some");
         assert_eq!((settings.topic.as_str(), settings.partitions), ("primetrade.task-events", 12));
         assert_eq!((settings.replication, settings.min_insync_replicas), (1, 1));
-        assert_eq!(settings.compression, Compression::Zstd);
+        assert_eq!(settings.compression, "zstd");
         let config = settings.client_config();
         assert_eq!(config.get("security.protocol"), Some("plaintext"));
         assert_eq!(config.get("bootstrap.servers"), Some("one:9092,two:9092"));
@@ -263,7 +220,7 @@ mod tests {
         }
     }
 
-    /// What has no use for Kafka checks the settings too, by `check_forms`: it takes no other ones.
+    /// What has no use for Kafka checks the settings too, by their [`Forms`]: it takes no other ones.
     #[test]
     fn what_is_refused_here_is_refused_by_all_programs() {
         for (name, good, bad) in [
@@ -276,7 +233,7 @@ mod tests {
                 for value in values {
                     let pair = [(name, *value)];
                     assert_eq!(read(&pair).is_ok(), is_good, "{name}={value}");
-                    let forms = settings::kafka::check_forms(&Source::from_pairs(pair));
+                    let forms = Forms::read(&Source::from_pairs(pair));
                     assert_eq!(forms.is_ok(), is_good, "{name}={value}");
                 }
             }
@@ -285,8 +242,8 @@ mod tests {
 
     #[test]
     fn every_variable_is_one_of_the_contract() {
-        let source = include_str!("settings.rs");
-        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let own = include_str!("settings.rs").split("#[cfg(test)]").next().unwrap_or_default();
+        let code = [own, include_str!("../../crates/settings/src/kafka.rs")].concat();
         let names: Vec<_> = code.split('"').filter(|text| text.starts_with("PRIMETRADE_KAFKA_")).collect();
         assert!(names.len() >= 12, "{names:?}");
         for name in names {

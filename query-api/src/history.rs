@@ -73,7 +73,7 @@ pub(crate) fn described() -> Operation {
         "actor": {"type": "user", "id": EXAMPLE_ID},
         "changes": {"title": {"from": null, "to": "Ring Zoë"}, "status": {"from": null, "to": "pending"}},
     });
-    read("showHistory", "What happened to a task, oldest first")
+    read("showHistory", "Show what happened to a task, oldest first")
         .path_id("The task's id.")
         .pages()
         .json(

@@ -107,7 +107,7 @@ pub(crate) fn described() -> Operation {
         "overdue": 0, "created_per_day": day, "completed_per_day": [{"date": "2026-11-22", "count": 0}],
         "completion_time_seconds": {"p50": null, "p90": null, "p99": null},
     });
-    read("showStats", "Counts, and days")
+    read("showStats", "Count tasks, as they are and by day")
         .says(
             "`from` and `to` bound only the lists per day (UTC days, both included, at most 366; by default the last 30, and \
              beyond today as far as events lie that a clock wrote which ran ahead). The rest is over all tasks, as they are now.",

@@ -48,7 +48,7 @@ pub(crate) async fn task(
 }
 
 pub(crate) fn described() -> Operation {
-    read("showTask", "A task")
+    read("showTask", "Get a task")
         .path_id("The task's id.")
         .query("as_of", "As it was then, that instant included; not in the future by more than a minute.", a_time())
         .json(200, "The task.", &ANSWERED, &reference("Task"), &task_json::example())

@@ -61,7 +61,7 @@ async fn problem(code: Result<Path<String>, PathRejection>) -> Result<Response, 
 }
 
 fn problem_described() -> Operation {
-    Operation::new(Tag::Operations, "explainProblem", "Explains a code")
+    Operation::new(Tag::Operations, "explainProblem", "Explain a code")
         .says("The page behind the `type` of an error: what it means, and what to do.")
         .path("code", "The `code` of an error.", json!({"type": "string"}), json!(ProblemCode::StaleVersion.as_str()))
         .answer(
@@ -157,7 +157,7 @@ async fn openapi(headers: HeaderMap, has: Option<IfNoneMatch>) -> Response {
 }
 
 fn openapi_described() -> Operation {
-    Operation::new(Tag::Operations, "openapi", "This document")
+    Operation::new(Tag::Operations, "openapi", "Get this document")
         .header("If-None-Match")
         .json(200, "OpenAPI 3.1.", &["ETag", "Cache-Control"], &json!({"type": "object"}), &json!({"openapi": "3.1.1"}))
         .empty(304, "The client has it.", &["ETag", "Cache-Control"])
@@ -178,7 +178,7 @@ async fn reference() -> Response {
 }
 
 fn reference_described() -> Operation {
-    Operation::new(Tag::Operations, "docs", "These pages").answer(
+    Operation::new(Tag::Operations, "docs", "Show these pages").answer(
         200,
         "A page for browsers.",
         &["Cache-Control"],
@@ -220,7 +220,7 @@ async fn reference_file(
 }
 
 fn reference_file_described() -> Operation {
-    Operation::new(Tag::Operations, "docsFile", "What these pages are made of")
+    Operation::new(Tag::Operations, "docsFile", "Get a file of these pages")
         .path("file", "A script.", json!({"type": "string"}), json!("start.js"))
         .header("If-None-Match")
         .answer(

@@ -64,7 +64,7 @@ fn routes() -> Routes<Ops> {
     Routes::new()
         .kind(RouteKind::Always)
         .get("/livez", livez, || {
-            described_as("livez", "Whether the process lives").answer(
+            described_as("livez", "Check whether the process is alive").answer(
                 200,
                 "It does. No dependency is asked.",
                 &["Cache-Control"],
@@ -75,7 +75,7 @@ fn routes() -> Routes<Ops> {
         })
         .get("/readyz", readyz, readyz_described)
         .get("/metrics", show_metrics, || {
-            described_as("metrics", "Figures, as Prometheus reads them").answer(
+            described_as("metrics", "Get metrics in Prometheus' format").answer(
                 200,
                 "The figures.",
                 &["Cache-Control"],
@@ -104,7 +104,7 @@ fn readyz_described() -> Operation {
             "lag": {"events": 0, "seconds": 0.0},
         })
     };
-    described_as("readyz", "Whether requests should be sent here")
+    described_as("readyz", "Check whether requests should be sent here")
         .json(200, "They should.", &["Cache-Control"], &reference("Readiness"), &answer(true))
         .json(
             503,

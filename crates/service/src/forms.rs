@@ -15,7 +15,7 @@ pub fn check_forms(source: &Source) -> Result<(), ConfigError> {
     EdgeSettings::read(source)?;
     jwks::url(source)?;
     traces::endpoint(source)?;
-    kafka::check_forms(source)?;
+    kafka::Forms::read(source)?;
     Address::read(source)?;
     Ok(())
 }

@@ -57,7 +57,7 @@ pub(super) fn parked_described() -> Operation {
         "reason": "there is no version 1 before it", "parked_at": EXAMPLE_TIME, "waiting": 1, "shard": 0, "position": 17,
         "topic": null, "partition": null, "offset": null, "retrying": false,
     });
-    described_as("listParked", "Events that could not be applied")
+    described_as("listParked", "List events that could not be applied")
         .says("In the order of the log, then messages of Kafka that nobody can read.")
         .pages()
         .json(
@@ -160,7 +160,7 @@ pub(super) async fn retry(
 }
 
 pub(super) fn retry_described() -> Operation {
-    described_as("retryParked", "Tries a parked event again")
+    described_as("retryParked", "Retry a parked event")
         .path_id("The `id` of the list.")
         .empty_body()
         .json(202, "It will be tried.", &[], &reference("Retry"), &json!({"id": EXAMPLE_ID, "retry_at": EXAMPLE_TIME}))

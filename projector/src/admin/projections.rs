@@ -103,7 +103,7 @@ pub(super) fn described() -> Operation {
     let partition =
         json!({"topic": "task-events", "partition": 0, "next_offset": 5445, "publication": 1, "trouble": null});
     let all = json!({"items": [shard], "partitions": [partition], "unreadable_messages": 0});
-    described_as("showProjections", "How far the read models are, and their rebuild").json(
+    described_as("showProjections", "Show how far the read models are, and their rebuild").json(
         200,
         "Each shard of the live generation.",
         &[],

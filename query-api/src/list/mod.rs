@@ -48,7 +48,7 @@ pub(crate) fn described() -> Operation {
     let sorts: Vec<_> =
         SortBy::ALL.iter().flat_map(|by| [by.as_str().to_owned(), format!("-{}", by.as_str())]).collect();
     let page = json!({"items": [task_json::example()], "next_cursor": null, "revision": 3});
-    read("listTasks", "Tasks that match, in order")
+    read("listTasks", "List tasks")
         .says("A walk by `next_cursor` shows every task that matches and keeps its place throughout exactly once.")
         .query("status", "Any of these.", one_of(&Status::ALL.iter().map(|status| status.as_str()).collect::<Vec<_>>()))
         .query(

@@ -81,7 +81,7 @@ pub(crate) async fn stream(
 }
 
 pub(crate) fn described() -> Operation {
-    Operation::new(Tag::Queries, "followTasks", "What happens to the account's tasks, as it happens")
+    Operation::new(Tag::Queries, "followTasks", "Follow what happens to the account's tasks")
         .says(
             "Server-sent events: `id` is a revision, `event` a type, `data` the task after it (of `TaskDeleted`: its id and \
              version). The first message has only an id, where the stream begins. A comment every 15 s says that it lives. \
