@@ -1,8 +1,8 @@
-//! Who asks. A handler takes [`Account`] (any account) or [`Admin`] as an argument and is done:
+//! The caller. A handler takes [`Account`] (any account) or [`Admin`] as an argument and is done:
 //!
 //! ```text
 //! async fn list(Account(principal): Account, ...) -> Result<_, Problem>   // 401 without a good token
-//! async fn parked(Admin(principal): Admin, ...)                           // 403 for who is no admin
+//! async fn parked(Admin(principal): Admin, ...)                           // 403 for others than admins
 //! ```
 //!
 //! Put it before the other arguments, so that a bad token is told before a bad body. The [`Verifier`] is found in the

@@ -6,7 +6,7 @@
 /// Every error answer: one table of codes, RFC 9457 `application/problem+json`.
 pub mod problem;
 
-/// Who asks.
+/// The caller of a handler: an account, or an admin.
 pub mod account;
 
 /// Request bodies: size, time, media type, strict JSON.

@@ -1,4 +1,4 @@
-//! Bodies that many ask for: compressed once, not for each who asks.
+//! Bodies that many clients ask for: compressed once, not for each request.
 
 use std::io::Write as _;
 

@@ -191,7 +191,7 @@ impl Health {
     }
 
     async fn checked(&self) -> Readiness {
-        // the lock is held while the checks run: who asks meanwhile gets the same answer
+        // the lock is held while the checks run: calls meanwhile get the same answer
         let mut last = self.0.last.lock().await;
         if let Some((_, readiness)) = last.as_ref().filter(|(at, _)| at.elapsed() < KEPT_FOR) {
             return readiness.clone();

@@ -40,7 +40,7 @@ pub fn recorder() -> Result<PrometheusHandle, MetricsError> {
         .set_buckets_for_metric(Matcher::Full("task_completion_duration_seconds".into()), &LONG_SECONDS_BUCKETS)?
         .set_buckets(&COUNT_BUCKETS)?
         .install_recorder()?;
-    // it stands there from the start, with what was dropped before there were metrics
+    // shown from the start, with what was dropped before there were metrics
     metrics::counter!("log_lines_dropped_total").absolute(stderr::dropped());
     let upkept = installed.insert(handle.clone()).clone();
     tokio::spawn(async move {

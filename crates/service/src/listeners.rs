@@ -79,7 +79,7 @@ pub struct Listeners {
 pub struct Answers {
     /// The routes, without those of operations.
     pub api: Api,
-    /// What stands around all of them.
+    /// The middleware around all of them.
     pub edge: Edge,
     /// For livez and readyz.
     pub health: Health,

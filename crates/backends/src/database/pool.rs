@@ -1,4 +1,4 @@
-//! Connections that are shared by who asks for them. Where sqlx's own pool gives a connection back by a ping without a
+//! Connections that are shared. Where sqlx's own pool gives a connection back by a ping without a
 //! limit, which one that died without a word never answers, here nothing waits for one without a limit:
 //!
 //! - one that was given back in the middle of something ends that within [`DRAIN_MS_MAX`], or is closed;
