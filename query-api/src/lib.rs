@@ -52,6 +52,9 @@ mod redis_versions;
 /// Answers that processes share through Redis.
 mod redis_answers;
 
+/// A task from the columns of a statement.
+mod task_columns;
+
 /// A task in JSON.
 mod task_json;
 

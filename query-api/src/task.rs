@@ -10,7 +10,7 @@ use http_api::openapi::{Operation, reference, time as a_time};
 use http_api::problem::ProblemCode;
 use http_api::query::{PathId, StrictQuery};
 use process::clock;
-use read_model::{Task, TaskColumns};
+use read_model::Task;
 use serde::Deserialize;
 use sqlx::PgExecutor;
 use uuid::Uuid;
@@ -23,6 +23,7 @@ use crate::fold::{Change, Fold};
 use crate::list::request::time;
 use crate::owner_version::{VersionRow, version_row};
 use crate::reads::{Query, ReadSource, Reads};
+use crate::task_columns::task_in;
 use crate::task_json;
 
 /// How far from this server's clock now may be, in seconds: `as_of` no further ahead, and no further back a read by now.
@@ -137,20 +138,7 @@ pub(crate) async fn load(
     .fetch_one(executor)
     .await?;
     let version = version_row!(row, generation: generation);
-    let task = Task::of(TaskColumns {
-        id: Some(id),
-        version: row.version,
-        title: row.title,
-        description: row.description,
-        status: row.status,
-        priority: row.priority,
-        due_at: row.due_at,
-        tags: row.tags,
-        created_at: row.created_at,
-        updated_at: row.updated_at,
-        started_at: row.started_at,
-        completed_at: row.completed_at,
-    })?;
+    let task = task_in!(row, id: Some(id), version: row.version)?;
     Ok(loaded(row.live_generation, version, task))
 }
 

@@ -7,7 +7,7 @@
 use backends::database::Pool;
 use chrono::{DateTime, Utc};
 use domain::Time;
-use read_model::{Task, TaskColumns};
+use read_model::Task;
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
@@ -16,6 +16,7 @@ use crate::error::ReadError;
 use crate::owner_version::{VersionRow, version_row};
 use crate::search;
 use crate::sources::planned;
+use crate::task_columns::task_in;
 
 /// How many tasks a walk looks at for a page.
 pub(super) const WALK_TASKS_MAX: i64 = 1_000;
@@ -45,20 +46,7 @@ struct Row {
 
 impl Row {
     fn into_task(self) -> Result<Option<Task>, sqlx::Error> {
-        Task::of(TaskColumns {
-            id: self.task_id,
-            version: self.version,
-            title: self.title,
-            description: self.description,
-            status: self.status,
-            priority: self.priority,
-            due_at: self.due_at,
-            tags: self.tags,
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-            started_at: self.started_at,
-            completed_at: self.completed_at,
-        })
+        task_in!(self, id: self.task_id, version: self.version)
     }
 }
 

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use backends::database::Pool;
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use read_model::{Task, TaskColumns};
 use uuid::Uuid;
 
 use crate::error::ReadError;
 use crate::fold::{Change, Fold};
 use crate::owner_version::{Owner, version_row};
 use crate::reads::{ReadSource, Reads};
+use crate::task_columns::task_in;
 use crate::task_json::{self, write_number};
 
 /// Events in a page.
@@ -137,20 +137,7 @@ impl Page {
                 continue;
             };
             // Where the event is its task's last, the task's row is the state after it.
-            let current = Task::of(TaskColumns {
-                id: Some(task_id),
-                version: row.title.is_some().then_some(version),
-                title: row.title,
-                description: row.description,
-                status: row.status,
-                priority: row.priority,
-                due_at: row.due_at,
-                tags: row.tags,
-                created_at: row.created_at,
-                updated_at: row.updated_at,
-                started_at: row.started_at,
-                completed_at: row.completed_at,
-            })?;
+            let current = task_in!(row, id: Some(task_id), version: row.title.is_some().then_some(version))?;
             if let Some(task) = current {
                 states.insert((task_id, version), task_json::to_json(&task));
             }
