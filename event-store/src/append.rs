@@ -82,6 +82,9 @@ pub enum AppendError {
     Unavailable(#[from] Unavailable),
 }
 
+/// What comes of an append.
+pub(crate) type AppendResult = Result<Appended, AppendError>;
+
 impl StreamAppend {
     pub(crate) fn event_count(&self) -> usize {
         self.commands.iter().map(|command| command.events.len()).sum()

@@ -10,7 +10,7 @@ use process::outage::Outage;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::append::{AppendError, Appended, StreamAppend};
+use crate::append::{AppendError, AppendResult, Appended, StreamAppend};
 use crate::batch::{Batch, Unit};
 use crate::columns::Columns;
 use crate::dedicated_connection::{DedicatedConnection, is_about_values};
@@ -27,8 +27,6 @@ const OUTCOME_WAIT_MS_MAX: u64 = 12_000;
 /// How often it is tried whether a full disk has room again, in milliseconds.
 const ROOM_TRIED_EVERY_MS: u64 = 1_000;
 
-type Outcome = Result<Appended, AppendError>;
-
 /// The queue of a shard's appender. Clones share it.
 #[derive(Clone)]
 pub(crate) struct AppendQueue(mpsc::Sender<Unit>);
@@ -41,7 +39,7 @@ impl AppendQueue {
     }
 
     /// Returns when the append is on disk.
-    pub(crate) async fn append(&self, append: StreamAppend) -> Outcome {
+    pub(crate) async fn append(&self, append: StreamAppend) -> AppendResult {
         let (reply, outcome) = oneshot::channel();
         self.0.try_send(Unit { append, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Unavailable::Busy,
@@ -137,7 +135,7 @@ enum Fast {
 
 impl Appender {
     /// One outcome for each unit, in order.
-    async fn append(&mut self, units: &[StreamAppend]) -> Vec<Outcome> {
+    async fn append(&mut self, units: &[StreamAppend]) -> Vec<AppendResult> {
         let columns = Columns::of(units);
         match self.append_fast(&columns).await {
             Ok(Fast::After(base)) => {
@@ -184,7 +182,7 @@ impl Appender {
         columns: &Columns<'_>,
         units: &[StreamAppend],
         deadline: Instant,
-    ) -> Vec<Outcome> {
+    ) -> Vec<AppendResult> {
         let mut pause_ms = 20;
         while Instant::now() < deadline {
             match self.append_checked(columns, units).await {
@@ -260,7 +258,7 @@ impl Appender {
         &mut self,
         columns: &Columns<'_>,
         units: &[StreamAppend],
-    ) -> Result<Vec<Outcome>, sqlx::Error> {
+    ) -> Result<Vec<AppendResult>, sqlx::Error> {
         let shard = self.shard;
         let judged = self.connection.run(async move |connection| {
             // Only what is tried: while there is no connection, nothing is.

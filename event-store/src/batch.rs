@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use domain::{CommandId, OwnerId, TaskId};
 use tokio::sync::oneshot;
 
-use crate::append::{AppendError, Appended, StreamAppend};
+use crate::append::{AppendResult, StreamAppend};
 
 /// How many events a batch has at most, but for one unit that has more by itself.
 const BATCH_EVENTS_MAX: usize = 1_000;
@@ -11,7 +11,7 @@ const BATCH_EVENTS_MAX: usize = 1_000;
 /// An append, and who waits for its outcome.
 pub(crate) struct Unit {
     pub(crate) append: StreamAppend,
-    pub(crate) reply: oneshot::Sender<Result<Appended, AppendError>>,
+    pub(crate) reply: oneshot::Sender<AppendResult>,
 }
 
 /// What goes into the database together. No two units of it are in each other's way: an append that is sent again while
@@ -48,7 +48,7 @@ impl Batch {
     }
 
     /// All of it, with the number of events; empty afterwards.
-    pub(crate) fn take(&mut self) -> (Vec<StreamAppend>, Vec<oneshot::Sender<Result<Appended, AppendError>>>, usize) {
+    pub(crate) fn take(&mut self) -> (Vec<StreamAppend>, Vec<oneshot::Sender<AppendResult>>, usize) {
         self.streams.clear();
         self.command_ids.clear();
         let (appends, replies) = self.units.drain(..).map(|unit| (unit.append, unit.reply)).unzip();
