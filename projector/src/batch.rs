@@ -1,8 +1,8 @@
 //! One batch of events into one generation, in one transaction.
 //!
-//! [`Batch::load`] reads the rows of the tasks that the events are of, [`Batch::fold`] folds in memory, [`write`] stores how
-//! far the feed is read ([`crate::feed_position`]) and has each projection write what has changed. The fence is known before
-//! the rows are loaded: should another process change them, it raises the fence, and nothing of the batch is written.
+//! [`Batch::load`] reads the rows of the tasks that the events belong to, [`Batch::fold`] folds the events in memory, and
+//! [`write`] stores how far the feed is read ([`crate::feed_position`]) and lets each projection write its changes. The
+//! fence is read before the rows: a process that changes them raises it, and then nothing of this batch is written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,7 +18,7 @@ use crate::projections::{self, AppliedEvent, Effect, Stream, TaskChange};
 
 /// A task that a batch touches.
 struct Touched {
-    /// In the table.
+    /// As it is in the table.
     before: Option<TaskRow>,
     row: Option<TaskRow>,
     changed: bool,
@@ -28,9 +28,9 @@ struct Touched {
 /// A batch that is being folded.
 #[derive(Default)]
 pub(crate) struct Batch<'a> {
-    /// What is in the tables, until it is touched.
+    /// Loaded rows that no event has touched yet.
     rows: HashMap<Stream, TaskRow>,
-    /// Streams that have events parked, with the position of the last of these.
+    /// Streams with parked events, and the position of the last one.
     parked: HashMap<Stream, i64>,
     touched: HashMap<Stream, Touched>,
     /// In the order of first touch, so that rows are written in the order of the log.
@@ -38,16 +38,16 @@ pub(crate) struct Batch<'a> {
     applied: Vec<AppliedEvent<'a>>,
     owners: OwnerChanges,
     to_park: ToPark,
-    /// How long the tasks took that were completed.
+    /// Seconds from creation to completion, of each task that was completed.
     completion_seconds: Vec<f64>,
-    /// Something happens that would not happen again in the same way.
+    /// It does what folding the log again would not repeat in the same way, so its commit waits for the disk.
     must_be_durable: bool,
     events: usize,
 }
 
 impl<'a> Batch<'a> {
-    /// With the rows that the events touch. `any_parked`: false where the generation is known to have nothing parked of
-    /// what this process feeds it.
+    /// Loads the rows that the events touch. `any_parked` is false where it is known that none of the events which this
+    /// process feeds to the generation is parked.
     pub(crate) async fn load(
         connection: &mut PgConnection,
         generation: i32,
@@ -67,7 +67,7 @@ impl<'a> Batch<'a> {
         self.events
     }
 
-    /// Whether it parks any.
+    /// Whether it parks any event.
     pub(crate) fn parks(&self) -> bool {
         !self.to_park.is_empty()
     }
@@ -83,7 +83,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Folds the next event. On an error the batch is as it was.
+    /// Folds the next event. After an error the batch is unchanged.
     pub(crate) fn fold(&mut self, event: &'a StoredEvent) -> Result<(), FoldError> {
         match self.parked.get(&(event.owner_id, event.task_id)) {
             Some(last) if event.position <= *last => {}
@@ -94,12 +94,12 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// How long the tasks took, from creation, that were completed.
+    /// Takes the seconds from creation to completion, of each task that was completed.
     pub(crate) fn take_completion_seconds(&mut self) -> Vec<f64> {
         std::mem::take(&mut self.completion_seconds)
     }
 
-    /// Folds an event that is parked.
+    /// Folds an event that was parked.
     pub(crate) fn fold_parked(&mut self, event: &'a StoredEvent) -> Result<(), FoldError> {
         self.fold_in(event)?;
         self.must_be_durable = true;
@@ -124,7 +124,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Parks the next event, and all that follow it in its stream.
+    /// Parks the next event; [`Self::fold`] then parks all that follow it in its stream.
     pub(crate) fn park(&mut self, event: &StoredEvent, reason: String) {
         self.events += 1;
         match self.parked.get(&(event.owner_id, event.task_id)) {
@@ -160,14 +160,14 @@ impl<'a> Batch<'a> {
 pub struct Applied {
     /// The read models that were written.
     pub read_model: ReadModelId,
-    /// When the owners had these versions, or earlier: before the transaction's last statement was sent.
+    /// Taken before the transaction's last statement was sent: not later than the owners had these versions.
     pub as_of: Time,
-    /// The rows of the owners of whom anything has changed.
+    /// The rows of the owners that have changed.
     pub owners: Vec<OwnerRow>,
 }
 
-/// Writes a batch in a transaction of its own (in a savepoint, where one is open). Returns the owners whose rows have
-/// changed; `None`: another process has raised the fence, and nothing was written.
+/// Writes a batch in a transaction of its own, or in a savepoint if one is open. Returns the rows of the owners that have
+/// changed; `None` if another process has raised the fence, and nothing was written.
 pub(crate) async fn commit(
     connection: &mut PgConnection,
     generation: i32,
@@ -186,7 +186,7 @@ pub(crate) async fn commit(
     Ok(owners)
 }
 
-/// Writes a batch in the transaction that is open; as [`commit`].
+/// Writes a batch in the open transaction; otherwise as [`commit`].
 pub(crate) async fn write(
     connection: &mut PgConnection,
     generation: i32,

@@ -1,8 +1,9 @@
-//! The way of a command: replay, decide on the cached stream, append, and again where somebody else was faster.
+//! Executes commands: replays a known outcome, or decides on the cached stream and appends. After a version conflict the
+//! command is decided again.
 //!
 //! Nothing is answered from uncommitted state. An outcome with events is confirmed by the append, which checks the
-//! version that it was decided on; an outcome without one (nothing to do, or refused) only after a lookup that began
-//! after the command arrived.
+//! version that it was decided on; an outcome without events (nothing to do, or refused) is confirmed by a lookup that
+//! began after the command arrived.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,14 +17,14 @@ use crate::keyed_locks::{Busy, KeyedLocks};
 use crate::outcome::{Accepted, ExecuteError};
 use crate::request::{Caller, CommandRequest};
 
-/// How many batches may be carried out at the same time. Whoever takes them from clients bounds them.
+/// How many batches may be executed at the same time. Whoever accepts batches enforces it.
 pub const BATCHES_AT_ONCE_MAX: u32 = 8;
-/// How many streams of one batch are under way at a time.
+/// How many streams of one batch are executed at the same time.
 const STREAMS_IN_FLIGHT_MAX: usize = 256;
 // All batches together leave half of each queue of the store to single commands.
 const _: () = assert!(BATCHES_AT_ONCE_MAX as usize * STREAMS_IN_FLIGHT_MAX <= event_store::QUEUE_MAX / 2);
 
-/// Carries out commands. Cheap to clone.
+/// Executes commands. Cheap to clone.
 #[derive(Clone)]
 pub struct Executor {
     inner: Arc<Inner>,
@@ -32,36 +33,36 @@ pub struct Executor {
 struct Inner {
     store: EventStore,
     caches: Caches,
-    /// Equal commands, one after the other: the second finds the first one's outcome.
+    /// Serialise equal commands: the second finds the outcome of the first.
     command_locks: KeyedLocks,
-    /// Commands to one task, one after the other: without it they would collide in the store.
+    /// Serialise commands to one task, which would otherwise conflict in the store.
     stream_locks: KeyedLocks,
 }
 
 impl Executor {
-    /// Decides against `store`.
+    /// An executor that appends to `store`.
     #[must_use]
     pub fn new(store: EventStore) -> Self {
         let (command_locks, stream_locks) = (KeyedLocks::new(), KeyedLocks::new());
         Self { inner: Arc::new(Inner { store, caches: Caches::default(), command_locks, stream_locks }) }
     }
 
-    /// The store behind it.
+    /// The event store that it appends to.
     #[must_use]
     pub fn store(&self) -> &EventStore {
         &self.inner.store
     }
 
-    /// Carries out one command.
+    /// Executes one command.
     ///
     /// # Errors
-    /// See [`ExecuteError`]. Of all but `Unavailable` it is certain that they changed nothing.
+    /// See [`ExecuteError`]. After any but `Unavailable` it is certain that nothing was changed.
     pub async fn execute(&self, caller: &Caller, request: CommandRequest) -> Result<Accepted, ExecuteError> {
         let mut outcomes = self.execute_stream(caller, request.task_id, vec![request]).await;
         outcomes.pop().unwrap_or(Err(ExecuteError::Failed))
     }
 
-    /// Carries out many commands: each on its own, in order per task. An outcome for each, in the order given.
+    /// Executes many commands: each on its own, those to one task in order. Returns an outcome for each, in the order given.
     pub async fn execute_all(
         &self,
         caller: &Caller,
@@ -89,7 +90,7 @@ impl Executor {
         outcomes
     }
 
-    /// Carries out commands to one task, in order: together in one append where nobody is in the way.
+    /// Executes commands to one task, in order: with one append, unless a version conflict splits it.
     async fn execute_stream(
         &self,
         caller: &Caller,

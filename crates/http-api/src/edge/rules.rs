@@ -1,4 +1,4 @@
-//! What is done with each request before its handler is asked, and with each answer.
+//! What happens to each request before its handler is called, and to each answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::problem::{Problem, ProblemCode};
 pub const URI_BYTES_MAX: usize = 8 << 10;
 /// Names and values of all headers together, in bytes.
 pub const HEADER_BYTES_MAX: usize = 32 << 10;
-/// For the map of headers: those below, and what the framework adds.
+/// Room for the headers that are set below, and those that the framework adds.
 const HEADERS_ADDED: usize = 10;
 
 pub(super) struct Rules {
@@ -41,20 +41,20 @@ pub(super) struct Rules {
     pub proxies: TrustedProxies,
     pub load: Load,
     draining: Draining,
-    /// Of routes that are not ordinary, by path.
+    /// The kinds of routes that are not ordinary, by path.
     kinds: HashMap<&'static str, RouteKind>,
 }
 
-/// What is kept of a request until its answer is there.
+/// What is kept of a request until it is answered.
 pub(super) struct Exchange {
     pub context: RequestContext,
     pub accept_encoding: Option<HeaderValue>,
     pub allowed_origin: Option<HeaderValue>,
     pub route: Arc<KnownRoute>,
     pub client: Peer,
-    /// What is left to the client, where a limit applies.
+    /// What is left of the client's limits, where any applies.
     pub standing: Option<Standing>,
-    /// Held until it is answered.
+    /// Held until the request is answered.
     pub permit: Option<Permit>,
 }
 
@@ -68,12 +68,12 @@ impl Rules {
         self.kinds.get(path).copied().unwrap_or_default()
     }
 
-    /// Whether anything may be done for a request, before any handler is asked. What comes first costs least.
+    /// Refuses a request, or prepares it for its handler. Limits come first: what is malformed counts too.
     pub fn admit(&self, request: &mut Request, exchange: &mut Exchange) -> Result<(), Problem> {
         let is_always = exchange.route.kind == RouteKind::Always;
         let principal = if is_always { None } else { self.limit(request, exchange)? };
         Self::check(request)?;
-        // who is known already is found by whoever asks; else it is found out
+        // `Account` takes the principal, or verifies the token where it is not known yet
         if let Some(principal) = principal {
             request.extensions_mut().insert(principal);
         } else if let Some(verifier) = &self.verifier {
@@ -82,7 +82,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Counts it against what its client may ask for; who that is, if it had to be known.
+    /// Counts the request against its client's limits. Returns the principal, if it was needed for that.
     fn limit(&self, request: &mut Request, exchange: &mut Exchange) -> Result<Option<Principal>, Problem> {
         if !self.limits.are_on() {
             return Ok(None);
@@ -111,7 +111,7 @@ impl Rules {
         Ok(principal)
     }
 
-    /// What is refused whoever asks.
+    /// Refuses what no client may send.
     fn check(request: &Request) -> Result<(), Problem> {
         let uri_bytes = request.uri().path().len() + request.uri().query().map_or(0, |query| query.len() + 1);
         if uri_bytes > URI_BYTES_MAX {
@@ -130,13 +130,14 @@ impl Rules {
         }
     }
 
+    /// Completes an answer, and records it: metrics, load, trace, log.
     pub fn finish(&self, mut response: Response, exchange: Exchange) -> Response {
         if is_bare_error(&response) {
             response = exchange.context.clone().sync_scope(|| as_problem(response));
         }
         let status = response.status();
         let headers = response.headers_mut();
-        // at once, rather than in steps
+        // one allocation instead of several
         headers.reserve(HEADERS_ADDED);
         headers.insert(X_REQUEST_ID, exchange.context.request_id_header());
         security_headers::complete(headers, exchange.client.tls);
@@ -158,12 +159,12 @@ impl Rules {
         }
         let elapsed = exchange.context.arrived().elapsed();
         exchange.route.record(status, elapsed);
-        // what was refused says nothing about how long work takes
+        // a refusal says nothing about how long the work takes
         if let Some(permit) = exchange.permit.filter(|_| !exchange.context.has_waited() && !status.is_client_error()) {
             permit.answered(elapsed);
         }
         if traces::is_on() {
-            tell_span(&exchange.context, &exchange.route, status, elapsed);
+            record_span(&exchange.context, &exchange.route, status, elapsed);
         }
         if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
             let log = || tracing::error!(route = &*exchange.route.path, status = status.as_u16(), "request failed");
@@ -177,8 +178,8 @@ impl Rules {
     }
 }
 
-/// The span of a request that was answered.
-fn tell_span(context: &RequestContext, route: &KnownRoute, status: StatusCode, took: Duration) {
+/// Records the span of a request that was answered.
+fn record_span(context: &RequestContext, route: &KnownRoute, status: StatusCode, took: Duration) {
     let KnownRoute { method, path, .. } = route;
     traces::tell(Finished {
         name: format!("{method} {path}"),
@@ -196,7 +197,7 @@ fn tell_span(context: &RequestContext, route: &KnownRoute, status: StatusCode, t
     });
 }
 
-/// Reads change nothing.
+/// Whether the method is safe (RFC 9110): it asks for no change.
 fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
