@@ -211,6 +211,8 @@ mod tests {
             ("example", "see www.example.com"),
             ("www.exam", "see www.example.com"),
             ("foo", "_foo_bar"),
+            ("my_file ", "my_file.txt"),
+            ("o'reilly ", "www.o’reilly.com"),
             ("don’t ", "don't"),
             ("t ", "don't"),
             ("東京2020", "新東京2020年"),

@@ -119,18 +119,27 @@ fn word(segment: &[Character]) -> Option<Word> {
     }
     let text: String = segment.iter().map(|character| character.c).collect();
     let folded_text = folded(&text);
-    let mut also = Vec::new();
-    let is_joint = |c: char| matches!(c, '.' | '_' | '\'' | '’');
-    if text.contains(is_joint) {
-        also.extend(text.split(is_joint).filter(|part| part.contains(is_term)).map(folded));
-    }
+    let mut also: Vec<String> = parts(&text).into_iter().filter(|part| part.contains(is_term)).map(folded).collect();
     if !is_skin_tone(first) && text.contains(is_skin_tone) {
         also.push(folded(&text.replace(is_skin_tone, "")));
     }
     also.retain(|form| *form != folded_text);
+    also.sort_unstable();
+    also.dedup();
     let from = segment.iter().map(|character| character.from).min()?;
     let to = segment.iter().map(|character| character.to).max()?;
     (!folded_text.is_empty()).then_some(Word { folded: folded_text, also, from, to })
+}
+
+/// What full stops cut, what low lines cut of that, and what apostrophes cut of that in turn.
+fn parts(word: &str) -> Vec<&str> {
+    let joints: [&[char]; 3] = [&['.'], &['_'], &['\'', '’']];
+    let (mut parts, mut cut) = (Vec::new(), vec![word]);
+    for joint in joints.into_iter().filter(|joint| word.contains(*joint)) {
+        cut = cut.into_iter().flat_map(|part| part.split(joint)).collect();
+        parts.extend_from_slice(&cut);
+    }
+    parts
 }
 
 #[cfg(test)]
@@ -153,8 +162,8 @@ mod tests {
         for (text, expected) in [
             ("", ""),
             ("One, two-three (four)!", "one two three four"),
-            ("a.b_c d'e d’e", "a.b_c=a=b=c d'e=d=e d'e=d=e"),
-            ("_foo_ __ 3.14 3,14 x.", "_foo_=foo 3.14=3=14 3,14 x"),
+            ("a.b_c'd d'e d’e", "a.b_c'd=a=b=b_c'd=c=c'd=d d'e=d=e d'e=d=e"),
+            ("_foo_ __ 3.14 3,14 x.", "_foo_=foo 3.14=14=3 3,14 x"),
             ("Gesamt\u{ad}konzept a\u{200b}b \u{feff}c محمـد", "gesamtkonzept a b c محمد"),
             ("会議の準備をする。パン", "[会議の準備をする] [パン]"),
             ("東京2020年 iPhone手机 3월", "[東京] 2020 [年] iphone [手机] 3 [월]"),
