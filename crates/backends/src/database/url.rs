@@ -37,7 +37,7 @@ const WANTED_HOST: &str = "target_session_attrs";
 /// Postgres addresses; a password in them is never shown.
 #[derive(Debug, Clone)]
 pub struct DatabaseUrls {
-    /// Event store and identity; `None`: a private Postgres in the data folder.
+    /// Event store and identity; `None`: a managed Postgres in the data folder.
     pub write: Option<SecretString>,
     /// Read models; default the same.
     pub read: Option<SecretString>,
