@@ -189,6 +189,15 @@ pub enum Format {
     Csv,
 }
 
+impl From<Format> for task_files::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Ndjson => Self::Ndjson,
+            Format::Csv => Self::Csv,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

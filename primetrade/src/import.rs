@@ -4,23 +4,19 @@
 //! is kept. What was done once is not done twice: each line has a command id.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufRead};
+use std::io::BufRead;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use commands::{Caller, CommandRequest, ExecuteError, Executor, line};
-use domain::{Actor, ActorType, CommandId, OwnerId};
-use process::clock;
+use commands::{Caller, Executor};
+use domain::{Actor, ActorType, OwnerId};
 use process::context::RequestContext;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
+use task_files::{Format, LineError, ParsedLine, ReadError, Reader, StoreAway, carry_out};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Format;
-use crate::csv_row::{Columns, HeaderError};
-use crate::lines::{Cut, Pieces};
 use crate::output::Progress;
 use crate::reason;
 
@@ -32,8 +28,6 @@ const CHUNK_LINES_MAX: usize = 2_000;
 const CHUNK_BYTES_MAX: usize = 2 << 20;
 /// How many chunks wait for a worker.
 const QUEUE_CHUNKS_MAX: usize = 2;
-/// How long a store that is away or busy is tried again, in milliseconds.
-const RETRY_MS_MAX: u64 = 60_000;
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -57,24 +51,11 @@ pub struct Summary {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file.
-    #[error("cannot read the file after line {line}: {source}")]
-    Read {
-        /// The last line that could be read.
-        line: u64,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The first line of a CSV file.
-    #[error("{0}. Nothing was imported")]
-    Header(#[from] HeaderError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The store.
-    #[error("the event store did not take line {line} for {} s ({reason}); the lines before were done. Start the same import again: nothing is done twice", RETRY_MS_MAX / 1000)]
-    Store {
-        /// The first line that is not known to be done.
-        line: u64,
-        /// What it said.
-        reason: String,
-    },
+    #[error("{0} ({reason})", reason = reason::of_error(.0.source.clone()))]
+    Store(#[from] StoreAway),
     /// A thread died.
     #[error("the import broke down: {0}")]
     Broken(String),
@@ -93,15 +74,7 @@ pub struct Import {
     pub history: bool,
 }
 
-/// A line that was parsed.
-struct Parsed {
-    line: u64,
-    request: CommandRequest,
-    /// The id that an earlier version of this program would have given the line.
-    earlier: Option<CommandId>,
-}
-
-type Chunk = Vec<Parsed>;
+type Chunk = Vec<ParsedLine>;
 
 /// Shared by reader, workers and the one who shows progress.
 struct Tally {
@@ -114,9 +87,14 @@ struct Tally {
 }
 
 impl Tally {
-    fn reject(&self, line: u64, reason: &str) {
+    fn succeed(&self, events: u32) {
+        self.succeeded.fetch_add(1, Ordering::Relaxed);
+        self.events.fetch_add(u64::from(events), Ordering::Relaxed);
+    }
+
+    fn reject(&self, line: u64, error: LineError) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        self.progress.say(&format!("line {line}: {reason}"));
+        self.progress.say(&format!("line {line}: {}", reason::of_line_error(error)));
     }
 
     fn summary(&self, began: Instant, interrupted: bool) -> Summary {
@@ -186,10 +164,10 @@ impl Import {
                 workers.spawn(worker.run(receiver));
             }
         }
-        let reader = Reader { import: self, senders, tally: tally.clone(), ended: ended.clone() };
+        let dealer = Dealer { import: self, senders, tally: tally.clone(), ended: ended.clone() };
         let (read_sender, read) = tokio::sync::oneshot::channel();
         // Not a task of the runtime: a read from a terminal or pipe cannot be interrupted, and must not hold up the end.
-        std::thread::spawn(move || read_sender.send(reader.run(input)));
+        std::thread::spawn(move || read_sender.send(dealer.run(input)));
         let shown = tally.clone();
         let show = async move {
             loop {
@@ -221,49 +199,31 @@ impl Import {
 }
 
 /// Reads, parses, and deals out to the workers.
-struct Reader {
+struct Dealer {
     import: Import,
     senders: Vec<mpsc::Sender<Chunk>>,
     tally: Arc<Tally>,
     ended: CancellationToken,
 }
 
-impl Reader {
+impl Dealer {
     fn run(self, input: impl BufRead) -> Result<(), ImportError> {
-        let cut = match self.import.format {
-            Format::Ndjson => Cut::Lines,
-            Format::Csv => Cut::Records,
-        };
-        let mut line = 0;
-        let failed = |line| move |source| ImportError::Read { line, source };
-        let mut pieces = Pieces::new(input, cut).map_err(failed(line))?;
-        let columns = match self.import.format {
-            Format::Ndjson => None,
-            Format::Csv => {
-                let first = pieces.next().map_err(failed(line))?.ok_or(HeaderError::Empty)?;
-                let header = first.content.map_err(HeaderError::Cut)?;
-                Some(Columns::of_header(header)?)
-            }
-        };
+        let Import { owner, format, history, .. } = self.import;
+        let mut reader = Reader::new(input, format, owner, history)?;
         let mut chunks: Vec<(Chunk, usize)> = self.senders.iter().map(|_| Default::default()).collect();
         while !self.ended.is_cancelled()
-            && let Some(piece) = pieces.next().map_err(failed(line))?
+            && let Some((number, line)) = reader.next()?
         {
-            line = piece.line;
-            let parsed = match piece.content {
-                Err(error) => Err(error.to_string()),
-                Ok(content) => self.parse(line, content, columns.as_ref()).map(|parsed| (parsed, content.len())),
-            };
             self.tally.lines.fetch_add(1, Ordering::Relaxed);
-            match parsed {
-                Err(reason) => self.tally.reject(line, &reason),
-                Ok((parsed, bytes)) => {
-                    if !self.deal(parsed, bytes, &mut chunks) {
+            match line {
+                Err(error) => self.tally.reject(number, error),
+                Ok(line) => {
+                    if !self.deal(line, &mut chunks) {
                         return Ok(());
                     }
                 }
             }
-            self.tally.bytes.store(pieces.bytes_read(), Ordering::Relaxed);
+            self.tally.bytes.store(reader.bytes_read(), Ordering::Relaxed);
         }
         for (sender, (chunk, _)) in self.senders.iter().zip(chunks) {
             if !chunk.is_empty() && sender.blocking_send(chunk).is_err() {
@@ -273,57 +233,24 @@ impl Reader {
         Ok(())
     }
 
-    fn parse(&self, line: u64, content: &[u8], columns: Option<&Columns>) -> Result<Parsed, String> {
-        let owner = self.import.owner;
-        let (parsed, made) = match columns {
-            None => {
-                let parsed = line::parse(content).map_err(reason::of_parse_error)?;
-                let made = made_command_id(owner, line, parsed.fingerprint.as_bytes());
-                (parsed, made)
-            }
-            Some(columns) => columns.command(content, |content| made_command_id(owner, line, content))?,
-        };
-        let earlier = parsed.command_id.is_none().then(|| made_command_id(owner, line, content));
-        if !self.import.history {
-            // The one rule about time that can be told without the task; the others are told when it is carried out.
-            domain::occurred_at(parsed.occurred_at, clock::now(), None)
-                .map_err(|refusal| reason::of_error(refusal.into()))?;
-        }
-        Ok(Parsed { line, request: parsed.request(Some(made)), earlier })
-    }
-
     /// False: the workers have ended.
-    fn deal(&self, parsed: Parsed, bytes: usize, chunks: &mut [(Chunk, usize)]) -> bool {
+    fn deal(&self, line: ParsedLine, chunks: &mut [(Chunk, usize)]) -> bool {
         if chunks.is_empty() {
-            self.tally.succeeded.fetch_add(1, Ordering::Relaxed);
+            self.tally.succeed(0);
             return true;
         }
         let mut hasher = DefaultHasher::new();
-        parsed.request.task_id.hash(&mut hasher);
+        line.request.task_id.hash(&mut hasher);
         let worker = (hasher.finish() % chunks.len() as u64) as usize;
         let (chunk, chunk_bytes) = &mut chunks[worker];
-        chunk.push(parsed);
-        *chunk_bytes += bytes;
+        *chunk_bytes += line.bytes;
+        chunk.push(line);
         if chunk.len() < CHUNK_LINES_MAX && *chunk_bytes < CHUNK_BYTES_MAX {
             return true;
         }
         *chunk_bytes = 0;
         self.senders[worker].blocking_send(std::mem::take(chunk)).is_ok()
     }
-}
-
-/// The id of a line without one: a UUID version 8 (RFC 9562) of the line's number (48 bits) and, for the rest, of
-/// SHA-256 over owner, number and content. The same file again gives the same, and lines one after the other stand beside
-/// each other in the index of ids, where random ids would touch a page each. Never to be changed.
-///
-/// The content is what the line says, whatever the order of its members or columns. Until 0.1 it was the line's bytes: an
-/// import that was begun then is recognised by those ([`Parsed::earlier`]).
-pub fn made_command_id(owner: OwnerId, line: u64, content: &[u8]) -> CommandId {
-    let digest = Sha256::new().chain_update(owner.0).chain_update(line.to_be_bytes()).chain_update(content).finalize();
-    let mut id = [0; 16];
-    id[..6].copy_from_slice(&line.to_be_bytes()[2..]);
-    id[6..].copy_from_slice(&digest[..10]);
-    CommandId(uuid::Builder::from_custom_bytes(id).into_uuid())
 }
 
 /// Carries out chunks, one after the other.
@@ -342,93 +269,14 @@ impl Worker {
                 () = self.ended.cancelled() => return Ok(()),
                 chunk = chunks.recv() => chunk,
             };
-            match chunk {
-                Some(chunk) => self.carry_out(chunk).await?,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// What the store could not take is tried again, in order, for a while. A task's later commands were refused with
-    /// the first that was, so none overtakes another.
-    async fn carry_out(&self, mut chunk: Chunk) -> Result<(), ImportError> {
-        let began = Instant::now();
-        let mut pause_ms = 10;
-        loop {
-            let mut again = Vec::new();
-            let mut last = None;
-            let mut rejected = Vec::new();
-            match self.without_earlier(&mut chunk).await {
-                Err(error) => {
-                    again = chunk;
-                    last = Some(error);
-                }
-                Ok(()) => {
-                    let requests = chunk.iter().map(|parsed| parsed.request.clone()).collect();
-                    let outcomes = self.executor.execute_all(&self.caller, requests).await;
-                    for (parsed, outcome) in chunk.into_iter().zip(outcomes) {
-                        match outcome {
-                            Ok(accepted) => self.succeeded(accepted.events),
-                            Err(error) if error.is_transient() => {
-                                last.get_or_insert(error);
-                                again.push(parsed);
-                            }
-                            Err(error) => rejected.push((parsed, error)),
-                        }
-                    }
+            let Some(chunk) = chunk else { return Ok(()) };
+            for carried in carry_out(&self.executor, &self.caller, chunk).await? {
+                match carried.outcome {
+                    Ok((events, _)) => self.tally.succeed(events),
+                    Err(error) => self.tally.reject(carried.line.number, error),
                 }
             }
-            for (there, parsed, error) in self.looked_for(rejected).await {
-                match there {
-                    Ok(true) => self.succeeded(0),
-                    Ok(false) => self.tally.reject(parsed.line, &reason::of_error(error)),
-                    Err(unavailable) => {
-                        last.get_or_insert(unavailable);
-                        again.push(parsed);
-                    }
-                }
-            }
-            again.sort_by_key(|parsed| parsed.line);
-            let Some((first, error)) = again.first().map(|parsed| parsed.line).zip(last) else { return Ok(()) };
-            if began.elapsed() > Duration::from_millis(RETRY_MS_MAX) {
-                return Err(ImportError::Store { line: first, reason: reason::of_error(error) });
-            }
-            chunk = again;
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            pause_ms = (pause_ms * 2).min(1_000);
         }
-    }
-
-    fn succeeded(&self, events: u32) {
-        self.tally.succeeded.fetch_add(1, Ordering::Relaxed);
-        self.tally.events.fetch_add(u64::from(events), Ordering::Relaxed);
-    }
-
-    /// Takes out the lines that an earlier version of this program imported under the ids that it made.
-    async fn without_earlier(&self, chunk: &mut Chunk) -> Result<(), ExecuteError> {
-        let earlier: Vec<CommandId> = chunk.iter().filter_map(|parsed| parsed.earlier).collect();
-        if earlier.is_empty() {
-            return Ok(());
-        }
-        let known = self.executor.known(&self.caller, earlier).await?;
-        chunk.retain(|parsed| {
-            let is_known = parsed.earlier.is_some_and(|earlier| known.contains(&earlier));
-            if is_known {
-                self.succeeded(0);
-            }
-            !is_known
-        });
-        Ok(())
-    }
-
-    /// Of lines that were rejected: whether what they say is in the log already, at the version that they say.
-    async fn looked_for(
-        &self,
-        rejected: Vec<(Parsed, ExecuteError)>,
-    ) -> Vec<(Result<bool, ExecuteError>, Parsed, ExecuteError)> {
-        let requests: Vec<&CommandRequest> = rejected.iter().map(|(parsed, _)| &parsed.request).collect();
-        let there = self.executor.happened(&self.caller, &requests).await;
-        there.into_iter().zip(rejected).map(|(there, (parsed, error))| (there, parsed, error)).collect()
     }
 }
 
@@ -444,7 +292,7 @@ mod tests {
 
     async fn check(format: Format, text: impl Into<Vec<u8>>) -> Summary {
         let progress = Progress::new(None, crate::output::Unit::Bytes);
-        import(format).run(io::Cursor::new(text.into()), None, progress, CancellationToken::new()).await.unwrap()
+        import(format).run(std::io::Cursor::new(text.into()), None, progress, CancellationToken::new()).await.unwrap()
     }
 
     #[tokio::test]
@@ -476,20 +324,5 @@ mod tests {
         let progress = Progress::new(None, crate::output::Unit::Bytes);
         let summary = import(Format::Ndjson).run(&b"{}\n"[..], None, progress, stop).await.unwrap();
         assert!(summary.interrupted && summary.lines == 0);
-    }
-
-    #[test]
-    fn ids_of_lines_hang_on_owner_line_and_content() {
-        let (a, b) = (OwnerId(Uuid::nil()), OwnerId(Uuid::max()));
-        assert_eq!(made_command_id(a, 1, b"x"), made_command_id(a, 1, b"x"));
-        let different = [
-            made_command_id(a, 1, b"x"),
-            made_command_id(b, 1, b"x"),
-            made_command_id(a, 2, b"x"),
-            made_command_id(a, 1, b"y"),
-        ];
-        assert_eq!(different.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
-        // A promise to files that were imported half-way by an earlier version.
-        assert_eq!(made_command_id(a, 1, b"x").to_string(), "00000000-0001-8e82-9835-d002b0db18e6");
     }
 }

@@ -5,20 +5,14 @@
 
 /// The command line.
 mod cli;
-/// Tasks as CSV rows.
-mod csv_row;
 /// The data folder, its lock and its secret.
 mod data_dir;
 /// Pools and migrations.
 mod database;
 /// `doctor`: whether what must hold does.
 mod doctor;
-/// `export`: a log's tasks into a file.
-mod export;
 /// `import`: a file onto the log.
 mod import;
-/// Lines and CSV records of a stream.
-mod lines;
 /// Reports and progress.
 mod output;
 /// A password, typed or piped.
@@ -104,7 +98,7 @@ enum Failure {
     #[error(transparent)]
     Import(#[from] import::ImportError),
     #[error(transparent)]
-    Export(#[from] export::ExportError),
+    Export(#[from] task_files::ExportError),
     #[error(transparent)]
     Rebuild(#[from] projector::RebuildError),
     #[error(transparent)]

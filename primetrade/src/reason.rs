@@ -1,11 +1,17 @@
 use command_api::refusal;
+use commands::ExecuteError;
 use commands::identity::IdentityFrom;
-use commands::{ExecuteError, ParseError};
 use http_api::problem::Problem;
+use task_files::LineError;
 
-/// Of a line that is no command.
-pub fn of_parse_error(error: ParseError) -> String {
-    of_problem(&refusal::parse_problem(error))
+/// Of a line that was rejected.
+pub fn of_line_error(error: LineError) -> String {
+    match error {
+        LineError::Cut(error) => error.to_string(),
+        LineError::Row(error) => error.to_string(),
+        LineError::Parse(error) => of_problem(&refusal::parse_problem(error)),
+        LineError::Execute(error) => of_error(error),
+    }
 }
 
 /// Of a command that was not carried out.

@@ -13,11 +13,10 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
+use task_files::Format;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::cli::Format;
-use crate::export;
 use crate::import::{Import, Summary};
 use crate::output::{Progress, Unit};
 
@@ -131,8 +130,7 @@ impl World {
     async fn export(&self, owner: OwnerId) -> String {
         let mut out = Vec::new();
         let tail = TailReader::new(shared(&self.pool), None);
-        let progress = Progress::new(None, Unit::Things("events"));
-        export::run(&tail, owner, 0, Format::Ndjson, &mut out, &progress).await.unwrap();
+        task_files::export(&tail, owner, 0, Format::Ndjson, &mut out, |_, _| {}).await.unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -233,7 +231,7 @@ async fn an_import_of_an_earlier_version_is_recognised(pool: PgPool) {
     let world = World::new(pool).await;
     let owner = OwnerId(Uuid::new_v4());
     let line = r#"{"type":"CreateTask","task_id":"00000000-0000-4000-8000-000000000001","title":"a"}"#;
-    let earlier = crate::import::made_command_id(owner, 1, line.as_bytes());
+    let earlier = task_files::made_command_id(owner, 1, line.as_bytes());
     let with_id = line.replacen('{', &format!(r#"{{"command_id":"{earlier}","#), 1);
     took(world.import(owner, &with_id).await, 1, 1, "as it was then");
     took(world.import(owner, line).await, 1, 0, "again");

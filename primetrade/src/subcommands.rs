@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{self, Format};
 use crate::database::Databases;
 use crate::doctor;
-use crate::export;
 use crate::import::Import;
 use crate::output::{Progress, Report, Unit};
 use crate::password;
@@ -169,7 +168,7 @@ pub async fn import(databases: &Databases, args: cli::Import, stop: Cancellation
         (Some(Executor::new(started.0)), Some(started.1))
     };
     let disk_space = executor.as_ref().map(|executor| executor.store().disk_space());
-    let import = Import { owner: account.id, shard: account.shard, format: args.format, history: args.history };
+    let import = Import { owner: account.id, shard: account.shard, format: args.format.into(), history: args.history };
     let importing = import.run(input, executor, Progress::new(bytes, Unit::Bytes), stop);
     let summary = match databases.managed().zip(disk_space) {
         Some((managed, disk_space)) => tokio::select! {
@@ -235,7 +234,8 @@ pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, 
     let out = BufWriter::with_capacity(FILE_BUFFER_BYTES, out);
     let tail = TailReader::new(databases.in_index_order(), None);
     let progress = Progress::new(None, Unit::Things("events"));
-    let summary = export::run(&tail, account.id, account.shard, args.format, out, &progress).await?;
+    let told = |events, written: task_files::Summary| progress.set(events, &format!("{} tasks", written.tasks));
+    let summary = task_files::export(&tail, account.id, account.shard, args.format.into(), out, told).await?;
     drop(progress);
     if let Some(written) = written {
         written.finish().map_err(failed)?;

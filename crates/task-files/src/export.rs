@@ -1,4 +1,4 @@
-//! `primetrade export`: an account's tasks from the log, stream by stream, in bounded memory.
+//! An account's tasks from the log, stream by stream, in bounded memory.
 //!
 //! What is written is as the log stood when the export began. A deleted task is no task any more, and its content is
 //! nobody's business: it is left out.
@@ -11,19 +11,17 @@ use std::io::{self, Write};
 use domain::{OwnerId, StoredEvent, TaskEvent, TaskId, Unreadable, encode, format_time};
 use event_store::TailReader;
 use read_model::{FoldError, TaskRow, fold};
-use serde::Serialize;
 use uuid::Uuid;
 
-use crate::cli::Format;
 use crate::csv_row;
-use crate::output::Progress;
+use crate::format::Format;
 
 const PAGE_EVENTS_MAX: i64 = 2_000;
 /// A task's commands are held back until it is known that it was not deleted, up to so many bytes.
 const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// What was written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Tasks written.
     pub tasks: u64,
@@ -60,34 +58,35 @@ impl ExportError {
     }
 }
 
-/// Writes the tasks of an owner.
+/// Writes the tasks of an owner. `progress` is told how many events were read, and what of them was written.
 ///
 /// # Errors
 /// See [`ExportError`].
-pub async fn run(
+pub async fn export(
     tail: &TailReader,
     owner: OwnerId,
     shard: i16,
     format: Format,
     out: impl Write,
-    progress: &Progress,
+    progress: impl Fn(u64, Summary),
 ) -> Result<Summary, ExportError> {
     let heads = tail.heads().await?;
     let until = heads.iter().find(|(found, _)| *found == shard).map_or(0, |(_, position)| *position);
-    let mut export = Export { tail, owner, until, out, summary: Summary::default(), events: 0 };
+    let mut export = Export { tail, owner, until, out, progress, summary: Summary::default(), events: 0 };
     match format {
-        Format::Ndjson => export.commands(progress).await?,
-        Format::Csv => export.rows(progress).await?,
+        Format::Ndjson => export.commands().await?,
+        Format::Csv => export.rows().await?,
     }
     export.out.flush()?;
     Ok(export.summary)
 }
 
-struct Export<'a, W> {
+struct Export<'a, W, P> {
     tail: &'a TailReader,
     owner: OwnerId,
     until: i64,
     out: W,
+    progress: P,
     summary: Summary,
     events: u64,
 }
@@ -102,25 +101,21 @@ enum Held {
     Away,
 }
 
-impl<W: Write> Export<'_, W> {
-    async fn page(
-        &mut self,
-        after: Option<(TaskId, i64)>,
-        progress: &Progress,
-    ) -> Result<Vec<StoredEvent>, ExportError> {
+impl<W: Write, P: Fn(u64, Summary)> Export<'_, W, P> {
+    async fn page(&mut self, after: Option<(TaskId, i64)>) -> Result<Vec<StoredEvent>, ExportError> {
         let page = self.tail.read_owner_streams_after(self.owner, after, self.until, PAGE_EVENTS_MAX).await?;
         self.events += page.len() as u64;
-        progress.set(self.events, &format!("{} tasks", self.summary.tasks));
+        (self.progress)(self.events, self.summary);
         Ok(page)
     }
 
-    async fn commands(&mut self, progress: &Progress) -> Result<(), ExportError> {
+    async fn commands(&mut self) -> Result<(), ExportError> {
         let mut last: Option<StoredEvent> = None;
         let mut ids = LineIds::default();
         let mut held = Held::Back { lines: Vec::new(), count: 0 };
         loop {
             let after = last.as_ref().map(|event| (event.task_id, event.version));
-            let page = self.page(after, progress).await?;
+            let page = self.page(after).await?;
             if page.is_empty() {
                 break;
             }
@@ -193,12 +188,12 @@ impl<W: Write> Export<'_, W> {
         }
     }
 
-    async fn rows(&mut self, progress: &Progress) -> Result<(), ExportError> {
+    async fn rows(&mut self) -> Result<(), ExportError> {
         self.write_row(csv_row::FIELDS)?;
         let mut task: Option<TaskRow> = None;
         let mut after = None;
         loop {
-            let page = self.page(after, progress).await?;
+            let page = self.page(after).await?;
             if page.is_empty() {
                 break;
             }

@@ -12,8 +12,8 @@ use read_model::Task;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::line_error::LineError;
 use crate::lines::{CutError, cells};
-use crate::reason;
 
 /// A task's fields, in the order of the API.
 pub const FIELDS: [&str; 12] = [
@@ -54,6 +54,22 @@ pub enum HeaderError {
     NoTitle,
 }
 
+/// Why the cells of a record are no row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// Whose would they be?
+    #[error("the row has {cells} cells, and the header {columns}")]
+    Cells {
+        /// How many it has.
+        cells: usize,
+        /// How many the header has.
+        columns: usize,
+    },
+    /// Text in another encoding.
+    #[error("{0} is not valid UTF-8")]
+    NotUtf8(&'static str),
+}
+
 /// Which field each cell of a row is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns(Vec<&'static str>);
@@ -80,16 +96,20 @@ impl Columns {
     /// columns. A row without an id gets one made from that.
     ///
     /// # Errors
-    /// In words.
-    pub fn command(&self, record: &[u8], made: impl FnOnce(&[u8]) -> CommandId) -> Result<(Line, CommandId), String> {
+    /// It is no row, or no command.
+    pub fn command(
+        &self,
+        record: &[u8],
+        made: impl FnOnce(&[u8]) -> CommandId,
+    ) -> Result<(Line, CommandId), LineError> {
         let cells = cells(record);
         if cells.len() != self.0.len() {
-            return Err(format!("the row has {} cells, and the header {}", cells.len(), self.0.len()));
+            return Err(RowError::Cells { cells: cells.len(), columns: self.0.len() }.into());
         }
         // Sorted by name, so that equal rows are equal.
         let mut members = BTreeMap::new();
         for (field, cell) in self.0.iter().zip(cells) {
-            let text = String::from_utf8(cell).map_err(|_| format!("{field} is not valid UTF-8"))?;
+            let text = String::from_utf8(cell).map_err(|_| RowError::NotUtf8(field))?;
             let text = freed(&text);
             if !text.is_empty()
                 && let Some((name, value)) = member(field, text)
@@ -103,8 +123,7 @@ impl Columns {
         members
             .entry("task_id")
             .or_insert_with(|| Value::from(Uuid::new_v5(&NAMESPACE, command_id.0.as_bytes()).to_string()));
-        let line = line::parse(json(&members).as_bytes());
-        line.map(|line| (line, command_id)).map_err(reason::of_parse_error)
+        Ok((line::parse(json(&members).as_bytes())?, command_id))
     }
 }
 
