@@ -8,9 +8,11 @@ pub(crate) mod request;
 use access::token::Sealer;
 use axum::extract::State;
 use axum::response::Response;
-use domain::{OwnerId, Priority, Status};
+use chrono::TimeDelta;
+use domain::{OwnerId, Priority, Status, Time};
 use http_api::openapi::{Operation, count, one_of, page_of, reference, time};
 use http_api::query::StrictQuery;
+use process::clock;
 use read_model::Task;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -60,6 +62,11 @@ pub(crate) fn described() -> Operation {
         .query("due_after", "Due from then on.", time())
         .query("due_before", "Due before then.", time())
         .query(
+            "overdue",
+            "Only what is pending or in progress and was due before now.",
+            json!({"type": "string", "enum": ["true"]}),
+        )
+        .query(
             "q",
             "Words that must all occur in title or description, the last one as a prefix, case and accents aside.",
             json!({"type": "string", "maxLength": search::CHARACTERS_MAX}),
@@ -99,9 +106,19 @@ impl Query for ListQuery {
         owner: Uuid,
         shown: &VersionRow,
     ) -> Result<Loaded, ReadError> {
-        let page = self.page(reads, source, owner, shown).await?;
+        let now = clock::now();
+        let page = self.page(reads, source, owner, shown, now).await?;
+        let etag = if self.request.filters.overdue {
+            let (row, next_due_at) = query::next_due(reads.pool(source), shown.generation, owner, now).await?;
+            let next_overdue = next_due_at.map(|due_at| due_at + TimeDelta::microseconds(1));
+            // Of another version than the page: the page is not kept.
+            let until = if row == page.row { next_overdue } else { Some(now) };
+            until.map_or(Etag::OwnerVersion, Etag::OwnerVersionUntil)
+        } else {
+            Etag::OwnerVersion
+        };
         let (live_generation, row) = (page.live_generation, page.row);
-        let content = content(page, owner, &self.request, reads.owner_versions().sealer());
+        let content = content(page, etag, owner, &self.request, reads.owner_versions().sealer());
         Ok(Loaded { live_generation, row, content: Some(content) })
     }
 }
@@ -126,9 +143,14 @@ impl ListQuery {
         source: ReadSource,
         owner: Uuid,
         shown: &VersionRow,
+        now: Time,
     ) -> Result<Page, ReadError> {
         let Self { request, columns } = self;
         let pool = reads.pool(source);
+        let Some(filters) = request.filters.at(now) else {
+            return query::by_ids(pool, shown.generation, owner, &[]).await;
+        };
+        let request = &ListRequest { filters, ..request.clone() };
         // Columns have no words, and are of the nearest source.
         let by_columns = !request.filters.is_empty() && request.filters.words.is_empty() && reads.is_nearest(source);
         if by_columns && let Some(page) = columns.page(shown, owner, request).await? {
@@ -157,7 +179,7 @@ fn is_whole(page: &Page, request: &ListRequest) -> bool {
     in_order && page.tasks.len() > usize::from(request.limit)
 }
 
-fn content(mut page: Page, owner: Uuid, request: &ListRequest, sealer: &Sealer) -> Content {
+fn content(mut page: Page, etag: Etag, owner: Uuid, request: &ListRequest, sealer: &Sealer) -> Content {
     let limit = usize::from(request.limit);
     let more = page.tasks.len() > limit;
     page.tasks.truncate(limit);
@@ -181,7 +203,7 @@ fn content(mut page: Page, owner: Uuid, request: &ListRequest, sealer: &Sealer) 
     body.extend_from_slice(b",\"revision\":");
     write_number(&mut body, page.row.complete_until());
     body.push(b'}');
-    Content { body: body.into(), etag: Etag::OwnerVersion, link: next.map(|cursor| request.link(&cursor)) }
+    Content { body: body.into(), etag, link: next.map(|cursor| request.link(&cursor)) }
 }
 
 fn key(task: &Task, by: SortBy) -> Option<i64> {

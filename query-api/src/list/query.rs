@@ -325,3 +325,26 @@ pub(super) async fn by_ids(
     .await?;
     Page::of(rows, generation)
 }
+
+/// When the next task that is pending or in progress is due, from now on: just after that, it is overdue.
+pub(super) async fn next_due(
+    pool: &Pool,
+    generation: i32,
+    owner: Uuid,
+    now: Time,
+) -> Result<(VersionRow, Option<Time>), ReadError> {
+    let row = sqlx::query!(
+        r#"select p.log_id, o.shard as "shard?", o.revision as "revision?", o.change_counter as "change_counter?",
+               o.parked_position as "parked_position?",
+               (select due_at from read_model.task where generation = $1 and owner_id = $2 and not deleted
+                     and status in (0, 1) and due_at >= $3 order by due_at limit 1) as next_due_at
+           from read_model.projection p
+           left join read_model.owner o on o.generation = $1 and o.owner_id = $2"#,
+        generation,
+        owner,
+        now
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok((version_row!(row, generation: generation), row.next_due_at))
+}

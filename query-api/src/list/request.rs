@@ -24,6 +24,7 @@ pub(crate) struct Parameters {
     tag: Option<String>,
     due_after: Option<String>,
     due_before: Option<String>,
+    overdue: Option<String>,
     q: Option<String>,
     sort: Option<String>,
     #[serde(default)]
@@ -56,6 +57,8 @@ pub(crate) struct Filters {
     pub due_after: Option<Time>,
     /// Earlier than then.
     pub due_before: Option<Time>,
+    /// Only what is pending or in progress and was due before now.
+    pub overdue: bool,
     /// All of them, the last as a prefix.
     pub words: Vec<String>,
 }
@@ -64,7 +67,21 @@ impl Filters {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// The same filters at a moment, without `overdue`. `None`: nothing can match.
+    pub fn at(&self, now: Time) -> Option<Self> {
+        if !self.overdue {
+            return Some(self.clone());
+        }
+        let mut statuses = OPEN.to_vec();
+        statuses.retain(|code| self.statuses.is_empty() || self.statuses.contains(code));
+        let due_before = Some(self.due_before.map_or(now, |before| before.min(now)));
+        (!statuses.is_empty()).then(|| Self { statuses, due_before, overdue: false, ..self.clone() })
+    }
 }
+
+/// The statuses of a task that can be overdue.
+const OPEN: [i16; 2] = [Status::Pending.code(), Status::InProgress.code()];
 
 /// A sort and its direction; ties by id in the same direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +145,7 @@ impl ListRequest {
     /// # Errors
     /// [`ReadError::Parameter`] names what is not understood; [`ReadError::ForeignCursor`].
     pub fn parse(parameters: Parameters, owner: Uuid, sealer: &Sealer) -> Result<Self, ReadError> {
-        let Parameters { status, priority, tag, due_after, due_before, q, sort, limit, cursor } = parameters;
+        let Parameters { status, priority, tag, due_after, due_before, overdue, q, sort, limit, cursor } = parameters;
         let status_code = |name: &str| Status::parse(name).map(Status::code);
         let priority_code = |name: &str| Priority::parse(name).map(Priority::code);
         let statuses = status.map(|value| codes("status", &value, Status::ALL, status_code)).transpose()?;
@@ -139,6 +156,7 @@ impl ListRequest {
             tags: tag.map(|value| tags(&value)).transpose()?.unwrap_or_default(),
             due_after: due_after.map(|value| time("due_after", &value)).transpose()?,
             due_before: due_before.map(|value| time("due_before", &value)).transpose()?,
+            overdue: overdue.map(|value| only_true("overdue", &value)).transpose()?.is_some(),
             words: q.map(|value| search::words(&value)).transpose()?.unwrap_or_default(),
         };
         let newest_first = Sort { by: SortBy::CreatedAt, descending: true };
@@ -191,7 +209,7 @@ impl ListRequest {
                 link.push('&');
             }
         };
-        let Filters { statuses, priorities, tags, due_after, due_before, words } = &self.filters;
+        let Filters { statuses, priorities, tags, due_after, due_before, overdue, words } = &self.filters;
         let named = |code: &i16, names: &[&str]| {
             usize::try_from(*code).ok().and_then(|at| names.get(at)).map(|n| (*n).to_owned())
         };
@@ -200,6 +218,7 @@ impl ListRequest {
         push("tag", &mut tags.iter().filter(|tag| is_nfc(tag)).cloned());
         push("due_after", &mut due_after.iter().map(|time| format_time(*time)));
         push("due_before", &mut due_before.iter().map(|time| format_time(*time)));
+        push("overdue", &mut overdue.then(|| "true".to_owned()).into_iter());
         push("q", &mut (!words.is_empty()).then(|| words.join(" ")).into_iter());
         let sign = if self.sort.descending { "-" } else { "" };
         push("sort", &mut std::iter::once(format!("{sign}{}", self.sort.by.as_str())));
@@ -252,6 +271,11 @@ fn tags(value: &str) -> Result<Vec<String>, ReadError> {
     Ok(tags)
 }
 
+/// A flag of a query that can only be set.
+fn only_true(name: &str, value: &str) -> Result<(), ReadError> {
+    if value == "true" { Ok(()) } else { Err(ReadError::parameter(name, "must be true")) }
+}
+
 /// A time of a query.
 pub(crate) fn time(name: &str, value: &str) -> Result<Time, ReadError> {
     parse_time(value).map_err(|invalid| ReadError::parameter(name, invalid))
@@ -270,7 +294,7 @@ fn parse_sort(value: &str) -> Result<Sort, ReadError> {
 }
 
 fn binding(filters: &Filters, sort: Sort) -> Vec<u8> {
-    let Filters { statuses, priorities, tags, due_after, due_before, words } = filters;
+    let Filters { statuses, priorities, tags, due_after, due_before, overdue, words } = filters;
     let mask = |codes: &[i16]| codes.iter().fold(0_u8, |mask, code| mask | 1 << (code & 7));
     let mut bytes = vec![b'b', sort.by as u8, u8::from(sort.descending), mask(statuses), mask(priorities)];
     for time in [due_after, due_before] {
@@ -282,6 +306,9 @@ fn binding(filters: &Filters, sort: Sort) -> Vec<u8> {
             bytes.push(mark);
             bytes.extend_from_slice(text.as_bytes());
         }
+    }
+    if *overdue {
+        bytes.push(3);
     }
     bytes
 }

@@ -10,9 +10,14 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::world::{Task, World, at, distinct, rfc};
+use crate::world::{Task, Time, World, at, distinct, rfc};
 
 const SORTS: [&str; 4] = ["created_at", "due_at", "priority", "updated_at"];
+
+/// Due then: not overdue yet.
+fn far() -> Time {
+    at(100_000_000_000)
+}
 
 fn ids(body: &Value) -> Vec<Uuid> {
     body["items"].as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap().parse().unwrap()).collect()
@@ -36,7 +41,7 @@ async fn walk(world: &World, owner: Uuid, query: &str) -> Vec<Uuid> {
 }
 
 fn random_task() -> impl Strategy<Value = Task> {
-    let due = prop_oneof![1 => Just(None), 2 => (0_i64..5).prop_map(|n| Some(at(n * 1000)))];
+    let due = prop_oneof![1 => Just(None), 2 => (0_i64..5).prop_map(|n| Some(at(n * 1000))), 1 => Just(Some(far()))];
     let tags = proptest::collection::vec(prop_oneof!["a", "b", "c d"], 0..3);
     // Few values, so that there are ties.
     (any::<u128>(), 0_i64..4, 0_i64..4, 0_i16..4, 0_i16..4, due, tags, 0..2_u8).prop_map(
@@ -80,7 +85,7 @@ fn expected(tasks: &HashMap<Uuid, Task>, filter: &dyn Fn(&Task) -> bool, sort: &
 
 type Filter = (&'static str, fn(&Task) -> bool);
 
-const FILTERS: [Filter; 8] = [
+const FILTERS: [Filter; 11] = [
     ("", |_| true),
     ("&status=pending,completed", |task| matches!(task.status, 0 | 2)),
     ("&priority=urgent", |task| task.priority == 3),
@@ -88,6 +93,11 @@ const FILTERS: [Filter; 8] = [
     ("&due_after=2026-05-28T20:43:20Z", |task| task.due_at.is_some_and(|due| due >= at(1000))),
     ("&due_before=2026-05-28T21:16:40Z", |task| task.due_at.is_some_and(|due| due < at(3000))),
     ("&q=APP", |task| task.title.contains("apple")),
+    ("&overdue=true", |task| task.status < 2 && task.due_at.is_some_and(|due| due < far())),
+    ("&overdue=true&status=in_progress,completed&due_before=2026-05-28T21:16:40Z", |task| {
+        task.status == 1 && task.due_at.is_some_and(|due| due < at(3000))
+    }),
+    ("&overdue=true&status=completed,cancelled", |_| false),
     ("&status=cancelled&tag=b&due_after=2026-05-28T20:43:20Z&q=green%20p", |task| {
         task.status == 3
             && task.tags.iter().any(|t| t == "b")
@@ -344,9 +354,14 @@ async fn a_cursor_is_good_for_its_owner_filters_and_sort_only() {
     let with = |query: &str| format!("/api/v1/tasks?{query}&cursor={cursor}");
     world.get(owner, &with("status=pending&limit=3")).await.ok();
     world.get(owner, &with("status=pending&sort=-created_at")).await.ok();
-    for query in
-        ["status=completed", "status=pending&tag=x", "status=pending&sort=created_at", "limit=2", "status=pending&q=x"]
-    {
+    for query in [
+        "status=completed",
+        "status=pending&tag=x",
+        "status=pending&sort=created_at",
+        "limit=2",
+        "status=pending&q=x",
+        "status=pending&overdue=true",
+    ] {
         world.get(owner, &with(query)).await.refused(400, "invalid-cursor");
     }
     world.get(other, &with("status=pending")).await.refused(400, "invalid-cursor");
@@ -370,6 +385,8 @@ async fn what_is_not_understood_is_named() {
         ("tag=a,,b", "tag"),
         ("due_after=2026-01-01", "due_after"),
         ("due_before=2026-02-30T00:00:00Z", "due_before"),
+        ("overdue=false", "overdue"),
+        ("overdue=", "overdue"),
         ("sort=title", "sort"),
         ("sort=--due_at", "sort"),
         ("limit=0", "limit"),

@@ -79,6 +79,10 @@ async fn filters() {
         ("due_before=2022-03-01T00:00:00Z", "six"),
         ("due_after=2022-03-01T00:00:00Z&due_before=2022-03-01T00:00:01Z", "one two"),
         ("tag=none", ""),
+        ("overdue=true", "one four six"),
+        ("overdue=true&status=in_progress,completed", "one"),
+        ("overdue=true&due_after=2022-03-01T00:00:00Z&priority=high", "four"),
+        ("overdue=true&status=completed", ""),
     ] {
         let query = format!("{filter}&sort=created_at");
         assert_eq!(titles(&account, &query).await.join(" "), expected, "{filter}");
