@@ -113,14 +113,14 @@ impl<'a> Batch<'a> {
         let Some(changes) = fold(&mut touched.row, event)? else { return Ok(()) };
         touched.changed = true;
         touched.text_changed |= touched.before.is_none() || touches_text(&event.event_type);
-        if event.event_type == "TaskCompleted"
-            && let Some(row) = &touched.row
-        {
+        let Some(row) = &touched.row else { return Ok(()) };
+        let after = row.without_texts();
+        if event.event_type == "TaskCompleted" {
             let took = event.occurred_at - row.task.created_at;
             self.completion_seconds.push(took.as_seconds_f64().max(0.0));
         }
         self.owners.applied(event);
-        self.applied.push(AppliedEvent { event, changes });
+        self.applied.push(AppliedEvent { event, changes, after });
         Ok(())
     }
 

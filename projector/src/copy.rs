@@ -98,6 +98,13 @@ impl Rows {
         self.field(&value.to_be_bytes())
     }
 
+    pub(crate) fn smallint_or_null(&mut self, value: Option<i16>) -> &mut Self {
+        match value {
+            Some(value) => self.smallint(value),
+            None => self.null(),
+        }
+    }
+
     pub(crate) fn int(&mut self, value: i32) -> &mut Self {
         self.field(&value.to_be_bytes())
     }

@@ -156,6 +156,15 @@ pub struct TaskRow {
     pub task: Task,
 }
 
+impl TaskRow {
+    /// The row with nothing but its title and description left out.
+    #[must_use]
+    pub fn without_texts(&self) -> Self {
+        let task = Task { title: String::new(), description: None, tags: self.task.tags.clone(), ..self.task };
+        Self { task, ..*self }
+    }
+}
+
 /// Why an event cannot be folded into its row. The row is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FoldError {

@@ -15,6 +15,9 @@ mod task;
 /// `history`: what each event changed.
 mod history;
 
+/// `task_version`: tasks as they were.
+mod task_version;
+
 /// `task_count`, `day_count`: numbers of an owner's tasks.
 mod counts;
 
@@ -22,4 +25,5 @@ pub(crate) use self::projection::{AppliedEvent, Effect, Projection, Stream, Task
 pub(crate) use self::task::load as load_tasks;
 
 /// Adding one: a file here, its migration (see `0006_projected_tables.sql`), a line here, and a query in query-api.
-pub(crate) const ALL: [&dyn Projection; 3] = [&task::Tasks, &history::History, &counts::Counts];
+pub(crate) const ALL: &[&dyn Projection] =
+    &[&task::Tasks, &history::History, &task_version::TaskVersions, &counts::Counts];

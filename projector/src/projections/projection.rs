@@ -26,6 +26,8 @@ pub(crate) struct AppliedEvent<'a> {
     pub event: &'a StoredEvent,
     /// The fields of its task that it changed.
     pub changes: Changes,
+    /// The row after it, without its texts.
+    pub after: TaskRow,
 }
 
 /// A task whose row a batch has changed.

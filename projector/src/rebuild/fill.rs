@@ -188,7 +188,10 @@ impl Folder {
         chunk.events += 1;
         chunk.last = Some(position);
         match folded {
-            Ok(Some(Some(changes))) => effect.events.push(AppliedEvent { event, changes }),
+            Ok(Some(Some(changes))) => {
+                let after = self.row.as_ref().map(TaskRow::without_texts);
+                effect.events.extend(after.map(|after| AppliedEvent { event, changes, after }));
+            }
             Ok(Some(None)) => {}
             Ok(None) => chunk.to_park.push(event, None),
             Err(error) => chunk.to_park.push(event, Some(error.to_string())),

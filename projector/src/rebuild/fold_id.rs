@@ -37,12 +37,12 @@ pub(super) fn fold_id() -> Uuid {
     let mut effect = Effect::default();
     let mut row = None;
     for event in &events {
-        if let Ok(Some(changes)) = fold(&mut row, event) {
-            effect.events.push(AppliedEvent { event, changes });
+        let folded = fold(&mut row, event);
+        let Some(after) = row.clone() else { continue };
+        if let Ok(Some(changes)) = folded {
+            effect.events.push(AppliedEvent { event, changes, after: after.without_texts() });
         }
-        if let Some(after) = row.clone() {
-            effect.tasks.push(TaskChange { before: None, after, text_changed: true });
-        }
+        effect.tasks.push(TaskChange { before: None, after, text_changed: true });
     }
     let mut made = Vec::new();
     for CopyIn { statement, rows } in projections::ALL.iter().filter_map(|projection| projection.copy(&effect, 0)) {

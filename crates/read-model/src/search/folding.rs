@@ -3,7 +3,7 @@ use icu_properties::CodePointMapData;
 use icu_properties::props::{GeneralCategory, GeneralCategoryGroup, Script};
 use unicode_normalization::UnicodeNormalization;
 
-use super::characters::ZERO_WIDTH_JOINER;
+use super::characters::{ZERO_WIDTH_JOINER, characters};
 
 /// The form in which words are compared: after full case folding, without what is aside.
 pub(super) fn folded(word: &str) -> String {
@@ -31,6 +31,12 @@ pub(super) fn folded(word: &str) -> String {
         }
     }
     folded.nfc().collect()
+}
+
+/// A title as `sort=title` compares it, by bytes: in NFKC, folded as words are.
+#[must_use]
+pub fn title_key(title: &str) -> String {
+    folded(&characters(title).into_iter().map(|character| character.c).collect::<String>())
 }
 
 /// A skin tone (an emoji modifier).
@@ -126,6 +132,13 @@ mod tests {
         ] {
             assert_eq!(folded(one), folded(other), "{one} and {other}");
         }
+    }
+
+    #[test]
+    fn titles_are_compared_folded() {
+        assert_eq!(title_key("É\u{ad}mile ②"), "emile 2");
+        assert_eq!(title_key("ÉMILE 2"), title_key("emile ２"));
+        assert!(title_key("Zoë a") < title_key("zoe B") && title_key("B") > title_key("a"));
     }
 
     #[test]

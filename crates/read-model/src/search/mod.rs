@@ -25,5 +25,6 @@ mod query;
 /// Which texts match, how well, and where.
 mod matching;
 
+pub use folding::title_key;
 pub use matching::{Field, Mark, Rank, Texts};
 pub use query::{CHARACTERS_MAX, Query, QueryError, TERMS_MAX};
