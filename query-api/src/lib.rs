@@ -61,6 +61,9 @@ mod task_json;
 /// The history of a task, folded.
 mod fold;
 
+/// Days as a time zone has them.
+mod days;
+
 /// The words of `q`.
 mod search;
 

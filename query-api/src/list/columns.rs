@@ -2,11 +2,12 @@
 //!
 //! No set of indexes answers every combination of filters quickly: where matches are neither rare nor spread evenly
 //! along the sort (old tasks are done, due dates follow creation), Postgres has to look at tens of thousands of rows
-//! for a page. Looking at 49 bytes a task in memory takes a fraction of a millisecond instead. The ids found are then
+//! for a page. Looking at 57 bytes a task in memory takes a fraction of a millisecond instead. The ids found are then
 //! read from the table, and the page counts only if the owner's change counter is the one that the columns are at:
 //! they are a faster way to find the same page, never a source of truth.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use backends::database::Pool;
@@ -15,7 +16,7 @@ use futures_util::TryStreamExt;
 use uuid::Uuid;
 
 use super::request::{Filters, ListRequest, Sort, SortBy, SortPosition};
-use crate::owner_version::VersionRow;
+use crate::owner_version::{VersionRow, version_row};
 
 /// Owners with more would take too much memory.
 pub(super) const TASKS_MAX: i64 = 500_000;
@@ -23,46 +24,45 @@ pub(super) const TASKS_MAX: i64 = 500_000;
 pub(super) const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Events to catch up with; beyond that, columns are loaded anew.
 const CATCH_UP_EVENTS_MAX: i64 = 5_000;
-/// A task without due date.
+/// A task without due date, or not completed.
 const UNDATED: i64 = i64::MAX;
 /// Bytes of a task in all columns.
-pub(super) const TASK_BYTES: usize = 16 + 3 * 8 + 1 + 4;
+pub(super) const TASK_BYTES: usize = 16 + 4 * 8 + 1 + 4;
 
-/// The snapshot that columns are of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Version {
-    log_id: Option<Uuid>,
-    generation: i32,
-    change_counter: i64,
-    revision: i64,
+/// Tasks that are read at a time where columns are not kept.
+const PART_TASKS_MAX: usize = 4_096;
+
+/// Whether all that happened from one version to another is in the history beyond its revision: the counter's upper half
+/// counts what is not (events parked and mended).
+fn leads_to(row: &VersionRow, later: &VersionRow) -> bool {
+    row.same_read_model(later)
+        && row.counter() >> 32 == later.counter() >> 32
+        && row.counter() <= later.counter()
+        && row.revision <= later.revision
 }
 
-impl Version {
-    pub(super) fn of(row: &VersionRow) -> Option<Self> {
-        let VersionRow { log_id, generation, change_counter, revision, .. } = *row;
-        Some(Self { log_id, generation, change_counter: change_counter?, revision: revision? })
-    }
-
-    /// Whether all that happened from here to there is in the history beyond this revision: the counter's upper half
-    /// counts what is not (events parked and mended).
-    fn leads_to(&self, later: &Self) -> bool {
-        self.log_id == later.log_id
-            && self.generation == later.generation
-            && self.change_counter >> 32 == later.change_counter >> 32
-            && self.change_counter <= later.change_counter
-            && self.revision <= later.revision
-    }
-}
-
-/// A task as far as lists ask.
+/// A task as far as lists and counts ask.
 struct Task {
     id: Uuid,
     status: i16,
     priority: i16,
     created_at: Time,
     updated_at: Time,
+    completed_at: Option<Time>,
     due_at: Option<Time>,
     tags: Vec<String>,
+}
+
+/// What is counted of a task.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts {
+    /// Their codes.
+    pub status: usize,
+    pub priority: usize,
+    pub created_us: i64,
+    pub updated_us: i64,
+    pub completed_us: Option<i64>,
+    pub due_us: Option<i64>,
 }
 
 /// What came of loading columns.
@@ -76,11 +76,12 @@ pub(super) enum Outcome {
 }
 
 /// The columns of one owner's tasks: the same index is the same task.
-pub(super) struct Columns {
-    pub(super) version: Version,
+pub(crate) struct Columns {
+    pub(super) version: VersionRow,
     ids: Vec<Uuid>,
     created_us: Vec<i64>,
     updated_us: Vec<i64>,
+    completed_us: Vec<i64>,
     due_us: Vec<i64>,
     /// Bits 0 to 3: status; bits 4 to 7: priority; one set of each.
     stages: Vec<u8>,
@@ -122,12 +123,13 @@ impl Sort {
 }
 
 impl Columns {
-    fn empty(version: Version) -> Self {
+    fn empty(version: VersionRow) -> Self {
         Self {
             version,
             ids: Vec::new(),
             created_us: Vec::new(),
             updated_us: Vec::new(),
+            completed_us: Vec::new(),
             due_us: Vec::new(),
             stages: Vec::new(),
             tag_sets: Vec::new(),
@@ -146,56 +148,71 @@ impl Columns {
 
     /// All tasks of the owner.
     pub(super) async fn load(pool: &Pool, generation: i32, owner: Uuid) -> Result<Outcome, sqlx::Error> {
-        let mut connection = pool.acquire().await?;
-        let mut rows = sqlx::query!(
-            r#"select p.log_id, p.live_generation, o.revision, o.change_counter,
-                   t.task_id as "task_id?", t.status as "status?", t.priority as "priority?", t.created_at as "created_at?",
-                   t.updated_at as "updated_at?", t.due_at, t.tags as "tags?"
-               from read_model.projection p
-               join read_model.owner o on o.generation = $1 and o.owner_id = $2
-               left join read_model.task t on t.generation = $1 and t.owner_id = $2 and not t.deleted"#,
-            generation,
-            owner
-        )
-        .fetch(&mut *connection);
         let mut columns = None;
-        while let Some(row) = rows.try_next().await? {
-            if row.live_generation != generation {
-                return Ok(Outcome::Nothing);
+        let mut fit = true;
+        let live_generation = read(pool, generation, owner, |version, task| {
+            let columns = columns.get_or_insert_with(|| Self::empty(version));
+            task.into_iter().for_each(|task| columns.push(task));
+            fit = columns.fit();
+            if fit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .await?;
+        let there = |columns: &Self| columns.version.change_counter.is_some();
+        Ok(match columns.filter(there) {
+            Some(columns) if fit && live_generation == generation => Outcome::Columns(columns),
+            Some(_) if !fit => Outcome::TooLarge,
+            _ => Outcome::Nothing,
+        })
+    }
+
+    /// Shows all tasks of the owner to `each`, in parts. Returns what is live, and the snapshot's version.
+    pub(super) async fn read_in_parts(
+        pool: &Pool,
+        generation: i32,
+        owner: Uuid,
+        mut each: impl FnMut(&Self),
+    ) -> Result<(i32, VersionRow), sqlx::Error> {
+        let mut part = None;
+        let live_generation = read(pool, generation, owner, |version, task| {
+            let columns = part.get_or_insert_with(|| Self::empty(version));
+            task.into_iter().for_each(|task| columns.push(task));
+            if columns.ids.len() == PART_TASKS_MAX {
+                each(columns);
+                part = Some(Self::empty(version));
             }
-            let columns = columns.get_or_insert_with(|| {
-                Self::empty(Version {
-                    log_id: row.log_id,
-                    generation,
-                    change_counter: row.change_counter,
-                    revision: row.revision,
-                })
-            });
-            let task = || {
-                Some(Task {
-                    id: row.task_id?,
-                    status: row.status?,
-                    priority: row.priority?,
-                    created_at: row.created_at?,
-                    updated_at: row.updated_at?,
-                    due_at: row.due_at,
-                    tags: row.tags?,
-                })
-            };
-            if let Some(task) = task() {
-                columns.push(task);
-                if !columns.fit() {
-                    return Ok(Outcome::TooLarge);
-                }
+            ControlFlow::Continue(())
+        })
+        .await?;
+        let rest = part.ok_or(sqlx::Error::RowNotFound)?;
+        each(&rest);
+        Ok((live_generation, rest.version))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// What is counted of each task.
+    pub(crate) fn facts(&self) -> impl Iterator<Item = Facts> {
+        (0..self.ids.len()).map(|at| {
+            let stage = self.stages[at];
+            let dated = |us: i64| Some(us).filter(|us| *us != UNDATED);
+            Facts {
+                status: (stage & 15).trailing_zeros() as usize,
+                priority: (stage >> 4).trailing_zeros() as usize,
+                created_us: self.created_us[at],
+                updated_us: self.updated_us[at],
+                completed_us: dated(self.completed_us[at]),
+                due_us: dated(self.due_us[at]),
             }
-        }
-        Ok(columns.map_or(Outcome::Nothing, Outcome::Columns))
+        })
     }
 
     fn push(&mut self, task: Task) {
         self.ids.push(task.id);
         self.created_us.push(task.created_at.timestamp_micros());
         self.updated_us.push(task.updated_at.timestamp_micros());
+        self.completed_us.push(task.completed_at.map_or(UNDATED, |time| time.timestamp_micros()));
         self.due_us.push(task.due_at.map_or(UNDATED, |due| due.timestamp_micros()));
         self.stages.push(stage(task.status, task.priority));
         self.tag_sets.push(self.sets.number(task.tags));
@@ -205,6 +222,7 @@ impl Columns {
         self.ids.swap_remove(at);
         self.created_us.swap_remove(at);
         self.updated_us.swap_remove(at);
+        self.completed_us.swap_remove(at);
         self.due_us.swap_remove(at);
         self.stages.swap_remove(at);
         self.tag_sets.swap_remove(at);
@@ -218,9 +236,9 @@ impl Columns {
                        select h.task_id from read_model.history h
                        where h.generation = $1 and h.owner_id = $2 and h.position > $3 order by h.position limit $4) h
                )
-               select p.log_id, p.live_generation, o.revision, o.change_counter, o.revision - $3 as "behind!",
+               select p.log_id, p.live_generation, o.shard, o.revision, o.change_counter, o.parked_position,
                    t.task_id as "task_id?", t.deleted as "deleted?", t.status as "status?", t.priority as "priority?",
-                   t.created_at as "created_at?", t.updated_at as "updated_at?", t.due_at, t.tags as "tags?",
+                   t.created_at as "created_at?", t.updated_at as "updated_at?", t.completed_at, t.due_at, t.tags as "tags?",
                    (select count(*) from (select 1 from read_model.history h
                        where h.generation = $1 and h.owner_id = $2 and h.position > $3 limit $4) n) as "events!"
                from read_model.projection p
@@ -231,20 +249,22 @@ impl Columns {
                ) t on true"#,
             generation,
             owner,
-            self.version.revision,
+            self.version.revision.unwrap_or(0),
             CATCH_UP_EVENTS_MAX
         )
         .fetch_all(pool)
         .await?;
         let Some(first) = rows.first() else { return Ok(false) };
-        let later = Version {
+        let later = VersionRow {
             log_id: first.log_id,
             generation,
-            change_counter: first.change_counter,
-            revision: first.revision,
+            shard: Some(first.shard),
+            revision: Some(first.revision),
+            change_counter: Some(first.change_counter),
+            parked_position: first.parked_position,
         };
-        if first.live_generation != generation || first.events >= CATCH_UP_EVENTS_MAX || !self.version.leads_to(&later)
-        {
+        let caught_up = first.live_generation == generation && first.events < CATCH_UP_EVENTS_MAX;
+        if !caught_up || !leads_to(&self.version, &later) {
             return Ok(false);
         }
         let touched: HashSet<Uuid> = rows.iter().filter_map(|row| row.task_id).collect();
@@ -257,6 +277,7 @@ impl Columns {
                     priority: row.priority?,
                     created_at: row.created_at?,
                     updated_at: row.updated_at?,
+                    completed_at: row.completed_at,
                     due_at: row.due_at,
                     tags: row.tags?,
                 })
@@ -326,6 +347,50 @@ impl Columns {
     }
 }
 
+/// Shows the tasks of the owner to `each`, one after the other, from one snapshot; no task where there is none. Returns what
+/// is live.
+async fn read(
+    pool: &Pool,
+    generation: i32,
+    owner: Uuid,
+    mut each: impl FnMut(VersionRow, Option<Task>) -> ControlFlow<()>,
+) -> Result<i32, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let mut rows = sqlx::query!(
+        r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
+               o.change_counter as "change_counter?", o.parked_position as "parked_position?",
+               t.task_id as "task_id?", t.status as "status?", t.priority as "priority?", t.created_at as "created_at?",
+               t.updated_at as "updated_at?", t.completed_at, t.due_at, t.tags as "tags?"
+           from read_model.projection p
+           left join read_model.owner o on o.generation = $1 and o.owner_id = $2
+           left join read_model.task t on t.generation = $1 and t.owner_id = $2 and not t.deleted"#,
+        generation,
+        owner
+    )
+    .fetch(&mut *connection);
+    let mut live_generation = generation;
+    while let Some(row) = rows.try_next().await? {
+        live_generation = row.live_generation;
+        let version = version_row!(row, generation: generation);
+        let task = || {
+            Some(Task {
+                id: row.task_id?,
+                status: row.status?,
+                priority: row.priority?,
+                created_at: row.created_at?,
+                updated_at: row.updated_at?,
+                completed_at: row.completed_at,
+                due_at: row.due_at,
+                tags: row.tags?,
+            })
+        };
+        if each(version, task()).is_break() {
+            break;
+        }
+    }
+    Ok(live_generation)
+}
+
 fn stage(status: i16, priority: i16) -> u8 {
     1 << (status & 3) | 16 << (priority & 3)
 }
@@ -375,7 +440,14 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::list) fn columns(tasks: usize) -> Columns {
-        let mut columns = Columns::empty(Version { log_id: None, generation: 1, change_counter: 1, revision: 1 });
+        let mut columns = Columns::empty(VersionRow {
+            log_id: None,
+            generation: 1,
+            shard: Some(0),
+            revision: Some(1),
+            change_counter: Some(1),
+            parked_position: None,
+        });
         add(&mut columns, tasks);
         columns
     }
@@ -384,8 +456,16 @@ pub(super) mod tests {
         for _ in 0..tasks {
             let id = Uuid::from_u128(columns.ids.len() as u128);
             let (created_at, updated_at) = (Time::default(), Time::default());
-            let task = Task { id, status: 0, priority: 1, created_at, updated_at, due_at: None, tags: Vec::new() };
-            columns.push(task);
+            columns.push(Task {
+                id,
+                status: 0,
+                priority: 1,
+                created_at,
+                updated_at,
+                completed_at: None,
+                due_at: None,
+                tags: Vec::new(),
+            });
         }
     }
 

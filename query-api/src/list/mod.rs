@@ -30,6 +30,7 @@ use crate::search;
 use crate::task_json::{self, write_number, write_text};
 
 pub(crate) use self::column_cache::ColumnCache;
+pub(crate) use self::columns::{Columns, Facts};
 
 pub(crate) async fn list(
     State(reads): State<Reads>,

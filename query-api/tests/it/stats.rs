@@ -1,6 +1,9 @@
 //! Counts against a recount.
 
+use std::time::Duration;
+
 use chrono::{NaiveDate, TimeDelta};
+use chrono_tz::Tz;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -74,24 +77,69 @@ async fn statistics_equal_a_recount() {
         }
         for query in ["", "?from=2025-11-23&to=2026-11-23"] {
             let body = world.get(owner, &format!("/api/v1/stats{query}")).await.ok().json();
-            let created = |day: NaiveDate| there.iter().filter(|task| task.created_at.date_naive() == day).count();
-            let completed = |day: NaiveDate| {
-                there.iter().filter(|t| t.completed_at.is_some_and(|at| at.date_naive() == day)).count()
-            };
-            let days = body["created_per_day"].as_array().unwrap();
-            assert_eq!(days.len(), if query.is_empty() { 30 } else { 366 });
-            for (n, entry) in days.iter().enumerate() {
-                let day: NaiveDate = entry["date"].as_str().unwrap().parse().unwrap();
-                assert_eq!(entry["count"], created(day), "{day}");
-                assert_eq!(body["completed_per_day"][n], json!({"date": entry["date"], "count": completed(day)}));
+            let days = days_equal_a_recount(&body, &there, Tz::UTC);
+            assert_eq!(days, if query.is_empty() { 30 } else { 366 });
+            for zone in [Tz::Etc__UTC, Tz::Asia__Kathmandu, Tz::America__St_Johns, Tz::Pacific__Kiritimati] {
+                let sign = if query.is_empty() { "?" } else { "&" };
+                let path = format!("/api/v1/stats{query}{sign}time_zone={}", zone.name());
+                let mut by_zone = world.get(owner, &path).await.ok().json();
+                assert_eq!(days_equal_a_recount(&by_zone, &there, zone), days);
+                for list in ["created_per_day", "completed_per_day"] {
+                    by_zone[list] = body[list].clone();
+                }
+                assert_eq!(by_zone, body, "all but the days");
             }
-            if query.is_empty() {
-                assert_eq!(
-                    days[29]["date"],
-                    process::clock::now().date_naive().to_string(),
-                    "unless midnight has just passed"
-                );
-            }
+        }
+    }
+}
+
+/// Compares the lists per day; returns how many days they have. Without `to` the last one is today.
+fn days_equal_a_recount(body: &Value, there: &[&Task], zone: Tz) -> usize {
+    let on = |at: crate::world::Time, day: NaiveDate| at.with_timezone(&zone).date_naive() == day;
+    let created = |day| there.iter().filter(|task| on(task.created_at, day)).count();
+    let completed = |day| there.iter().filter(|task| task.completed_at.is_some_and(|at| on(at, day))).count();
+    let days = body["created_per_day"].as_array().unwrap();
+    for (n, entry) in days.iter().enumerate() {
+        let day: NaiveDate = entry["date"].as_str().unwrap().parse().unwrap();
+        assert_eq!(entry["count"], created(day), "{day} {zone}");
+        assert_eq!(body["completed_per_day"][n], json!({"date": entry["date"], "count": completed(day)}), "{zone}");
+    }
+    if days.len() == 30 {
+        let today = process::clock::now().with_timezone(&zone).date_naive();
+        assert_eq!(days[29]["date"], today.to_string(), "unless midnight has just passed");
+    }
+    days.len()
+}
+
+/// Read in parts at first, then from columns in memory that keep up with events.
+#[tokio::test]
+async fn statistics_of_many_tasks_equal_a_recount_by_any_zones_days() {
+    let world = World::new().await;
+    let mut runner = TestRunner::new(Config::default());
+    let (owner, now) = (Uuid::new_v4(), process::clock::now());
+    let mut tasks = proptest::collection::vec(random_task(now), 4_500).new_tree(&mut runner).unwrap().current();
+    world.put(owner, &tasks).await;
+    for round in 0..6 {
+        let there: Vec<&Task> = tasks.iter().filter(|task| !task.deleted).collect();
+        for zone in [Tz::Europe__Berlin, Tz::America__Los_Angeles] {
+            let token = world.token(owner, world.last_position());
+            let path = format!("/api/v1/stats?time_zone={}", zone.name());
+            let headers = [("consistency-token", token.as_str())];
+            let body = world.send(&world.router, owner, &path, &headers).await.ok().json();
+            days_equal_a_recount(&body, &there, zone);
+            assert_eq!(body["by_status"]["completed"], there.iter().filter(|task| task.status == 2).count());
+        }
+        if round == 1 {
+            // Time for the columns to be loaded.
+            tokio::time::sleep(Duration::from_millis(1_000)).await;
+        }
+        for n in 0..20 {
+            let task = &mut tasks[n * 7 + round];
+            task.version += 1;
+            task.status = (task.status + 1) % 4;
+            task.completed_at = (task.status == 2).then_some(now - TimeDelta::hours(i64::try_from(n).unwrap()));
+            task.deleted = n % 5 == 0;
+            world.event(owner, task, "TaskChanged", Value::Null).await;
         }
     }
 }
@@ -134,6 +182,10 @@ async fn periods_out_of_bounds_are_refused() {
         "to=2026-01-01T00:00:00Z",
         "day=2026-01-01",
         "from=2026-01-01&from=2026-01-01",
+        "time_zone=Europe/Atlantis",
+        "time_zone=",
+        "time_zone=%2B01:00",
+        "time_zone=Asia/Tokyo&from=2026-01-02&to=2026-01-01",
     ] {
         world.get(Uuid::new_v4(), &format!("/api/v1/stats?{query}")).await.refused(400, "invalid-parameter");
     }

@@ -104,3 +104,55 @@ async fn overdue_comes_with_the_clock() {
     assert_eq!(after.json()["overdue"], 1);
     assert_ne!(after.must("ETag"), etag);
 }
+
+#[tokio::test]
+async fn days_of_a_time_zone() {
+    let account = api().await.account().await;
+    let mut commands = Vec::new();
+    // either side of Samoa's leap over the 30th, and of midnight in Berlin before and after its clocks change
+    for at in [
+        "2011-12-30T09:59:59.999999Z",
+        "2011-12-30T10:00:00Z",
+        "2021-03-27T22:59:59Z",
+        "2021-03-27T23:00:00Z",
+        "2021-03-28T21:59:59Z",
+        "2021-03-28T22:00:00Z",
+    ] {
+        let id = Uuid::now_v7();
+        commands.push(json!({"type": "CreateTask", "task_id": id, "occurred_at": at, "title": "t"}));
+        commands.push(json!({"type": "CompleteTask", "task_id": id, "occurred_at": at}));
+    }
+    assert_eq!(account.batch(&commands).await.expect(200).json()["failed"], 0);
+    let day = |date: &str, count: u32| json!({"date": date, "count": count});
+    for (query, days) in [
+        (
+            "time_zone=Pacific/Apia&from=2011-12-29&to=2011-12-31",
+            [day("2011-12-29", 1), day("2011-12-30", 0), day("2011-12-31", 1)],
+        ),
+        (
+            "time_zone=Europe%2FBerlin&from=2021-03-27&to=2021-03-29",
+            [day("2021-03-27", 1), day("2021-03-28", 2), day("2021-03-29", 1)],
+        ),
+        ("from=2021-03-27&to=2021-03-29", [day("2021-03-27", 2), day("2021-03-28", 2), day("2021-03-29", 0)]),
+        (
+            "time_zone=UTC&from=2021-03-27&to=2021-03-29",
+            [day("2021-03-27", 2), day("2021-03-28", 2), day("2021-03-29", 0)],
+        ),
+    ] {
+        let stats = account.read(&format!("{STATS}?{query}")).await.expect(200).json();
+        for list in ["created_per_day", "completed_per_day"] {
+            assert_eq!(stats[list], json!(days), "{query}");
+        }
+    }
+    // Somewhere it is another day always.
+    let last = async |zone: &str| {
+        let stats = account.read(&format!("{STATS}?time_zone={zone}")).await.expect(200).json();
+        let days = stats["created_per_day"].as_array().unwrap().clone();
+        assert_eq!(days.len(), 30);
+        days[29]["date"].as_str().unwrap().to_owned()
+    };
+    assert!(last("Pacific/Kiritimati").await > last("Pacific/Niue").await);
+    for bad in ["time_zone=Mars/Olympus", "time_zone=", "time_zone=UTC&from=2021-03-29&to=2021-03-27"] {
+        account.read(&format!("{STATS}?{bad}")).await.problem(400);
+    }
+}

@@ -1,0 +1,220 @@
+//! `GET /api/v1/stats`: counts, what is overdue, what was created and completed on each day, how long it took.
+
+mod found;
+mod tally;
+
+use axum::extract::State;
+use axum::response::Response;
+use backends::database::Pool;
+use chrono::{Days, TimeDelta};
+use chrono_tz::Tz;
+use domain::{Priority, Status, Time};
+use http_api::openapi::{Operation, count, reference, whole};
+use http_api::query::StrictQuery;
+use process::clock;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sqlx::postgres::types::PgInterval;
+use uuid::Uuid;
+
+use self::found::Found;
+use self::tally::Tally;
+use crate::answer::{Content, Etag, Loaded};
+use crate::asked::Asked;
+use crate::days::{DAYS_MAX, DaysRequest, Period, start_of_day};
+use crate::described::{ANSWERED, read};
+use crate::error::ReadError;
+use crate::list::ColumnCache;
+use crate::owner_version::{VersionRow, version_row};
+use crate::reads::{Query, ReadSource, Reads};
+use crate::sources::planned;
+
+/// The query string of statistics.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameters {
+    from: Option<String>,
+    to: Option<String>,
+    time_zone: Option<String>,
+}
+
+/// Statistics with these days in the lists; beyond today where something was written with a later date, by a clock that ran
+/// ahead.
+struct StatsQuery {
+    days: DaysRequest,
+    columns: ColumnCache,
+}
+
+pub(crate) async fn stats(
+    State(reads): State<Reads>,
+    State(columns): State<ColumnCache>,
+    asked: Asked,
+    StrictQuery(Parameters { from, to, time_zone }): StrictQuery<Parameters>,
+) -> Result<Response, ReadError> {
+    let days = DaysRequest::parse(from.as_deref(), to.as_deref(), time_zone.as_deref())?;
+    days.period(clock::now())?;
+    let version = reads.owner_version(asked.owner, asked.minimum).await?;
+    let answer = reads.answer(asked.owner, version, &StatsQuery { days, columns }).await?;
+    Ok(asked.respond(&answer))
+}
+
+pub(crate) fn described() -> Operation {
+    let date = || json!({"type": "string", "format": "date"});
+    let day = json!([{"date": "2026-11-22", "count": 1}]);
+    let stats = json!({
+        "by_status": {"pending": 1, "in_progress": 0, "completed": 0, "cancelled": 0},
+        "by_priority": {"low": 0, "medium": 1, "high": 0, "urgent": 0},
+        "overdue": 0, "created_per_day": day, "completed_per_day": [{"date": "2026-11-22", "count": 0}],
+        "completion_time_seconds": {"p50": null, "p90": null, "p99": null},
+    });
+    read("showStats", "Count tasks, as they are and by day")
+        .says(
+            "`from` and `to` bound only the lists per day (both included, at most 366; by default the last 30, and beyond \
+             today as far as events lie that a clock wrote which ran ahead). The rest is over all tasks, as they are now.",
+        )
+        .query("from", "The first day.", date())
+        .query("to", "The last day.", date())
+        .query(
+            "time_zone",
+            "Whose days they are: a name of the IANA time zone database.",
+            json!({"type": "string", "default": "UTC", "examples": ["Europe/Berlin"]}),
+        )
+        .json(200, "The statistics.", &ANSWERED, &reference("Stats"), &stats)
+}
+
+pub(crate) fn schema() -> Value {
+    let counts = |names: Vec<&str>| {
+        whole(Value::Object(names.into_iter().map(|name| (name.to_owned(), count())).collect::<Map<_, _>>()))
+    };
+    let day = whole(json!({"date": {"type": "string", "format": "date"}, "count": count()}));
+    let days = json!({"type": "array", "maxItems": DAYS_MAX, "items": day});
+    let seconds = json!({"type": ["number", "null"], "minimum": 0});
+    whole(json!({
+        "by_status": counts(Status::ALL.iter().map(|status| status.as_str()).collect()),
+        "by_priority": counts(Priority::ALL.iter().map(|priority| priority.as_str()).collect()),
+        "overdue": count(),
+        "created_per_day": days,
+        "completed_per_day": days,
+        "completion_time_seconds": whole(json!({"p50": seconds, "p90": seconds, "p99": seconds})),
+    }))
+}
+
+impl Query for StatsQuery {
+    const SHARED_MS_MAX: u64 = 10 * 60_000;
+
+    fn key(&self) -> Vec<u8> {
+        [b"S".to_vec(), self.days.key()].concat()
+    }
+
+    async fn load(
+        &self,
+        reads: &Reads,
+        source: ReadSource,
+        owner: Uuid,
+        shown: &VersionRow,
+    ) -> Result<Loaded, ReadError> {
+        let now = clock::now();
+        let mut period = self.days.period(now)?;
+        // As far as the lists may reach.
+        let last_day = match self.days.to {
+            Some(to) => to,
+            None => period.from.checked_add_days(Days::new(DAYS_MAX.unsigned_abs() - 1)).unwrap_or(period.to),
+        };
+        let counted = if self.days.zone == Tz::UTC {
+            from_tables(reads.pool(source), shown.generation, owner, Period { to: last_day, ..period }, now).await?
+        } else {
+            let mut tally = Tally::new(self.days.zone, Period { to: last_day, ..period }, now);
+            let (live_generation, row) =
+                self.columns.count(reads, source, shown, owner, |columns| tally.add(columns)).await?;
+            Counted { live_generation, row, found: tally.finish() }
+        };
+        let Counted { live_generation, row, found } = counted;
+        if let Some(last_event_at) = found.last_event_at.filter(|_| self.days.to.is_none()) {
+            period.to = self.days.today(last_event_at).clamp(period.to, last_day);
+        }
+        // The clock changes overdue just after the next due date, and the days, where today is the last, at midnight.
+        let next_overdue = found.next_due_at.map(|due_at| due_at + TimeDelta::microseconds(1));
+        let tomorrow = self.days.today(now).checked_add_days(Days::new(1));
+        let next_day = tomorrow.filter(|_| self.days.to.is_none()).map(|day| start_of_day(self.days.zone, day));
+        let etag = match next_overdue.into_iter().chain(next_day).min() {
+            Some(until) => Etag::OwnerVersionUntil(until),
+            None => Etag::OwnerVersion,
+        };
+        let content = Content { body: found.write(period).into(), etag, link: None };
+        Ok(Loaded { live_generation, row, content: Some(content) })
+    }
+}
+
+/// What was counted in one snapshot.
+struct Counted {
+    live_generation: i32,
+    row: VersionRow,
+    found: Found,
+}
+
+/// Statistics by UTC days, which the tables have.
+async fn from_tables(
+    pool: &Pool,
+    generation: i32,
+    owner: Uuid,
+    period: Period,
+    now: Time,
+) -> Result<Counted, ReadError> {
+    let mut transaction = planned(pool).await?;
+    let row = sqlx::query!(
+        r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
+               o.change_counter as "change_counter?", o.parked_position as "parked_position?",
+               array(select status from read_model.task_count where generation = $1 and owner_id = $2
+                     order by status, priority) as "statuses!",
+               array(select priority from read_model.task_count where generation = $1 and owner_id = $2
+                     order by status, priority) as "priorities!",
+               array(select count from read_model.task_count where generation = $1 and owner_id = $2
+                     order by status, priority) as "counts!",
+               array(select day from read_model.day_count where generation = $1 and owner_id = $2 and day between $3 and $4
+                     order by day) as "days!",
+               array(select created from read_model.day_count where generation = $1 and owner_id = $2 and day between $3 and $4
+                     order by day) as "created!",
+               array(select completed from read_model.day_count where generation = $1 and owner_id = $2 and day between $3 and $4
+                     order by day) as "completed!",
+               (select count(*) from read_model.task where generation = $1 and owner_id = $2 and not deleted
+                     and status in (0, 1) and due_at < $5) as "overdue!",
+               (select due_at from read_model.task where generation = $1 and owner_id = $2 and not deleted
+                     and status in (0, 1) and due_at >= $5 order by due_at limit 1) as next_due_at,
+               (select updated_at from read_model.task where generation = $1 and owner_id = $2 and not deleted
+                     order by updated_at desc, task_id desc limit 1) as last_event_at,
+               (select percentile_disc(array[0.5, 0.9, 0.99]) within group (order by completed_at - created_at)
+                     from read_model.task where generation = $1 and owner_id = $2 and not deleted and status = 2)
+                   as "completion_times?: Vec<PgInterval>"
+           from read_model.projection p
+           left join read_model.owner o on o.generation = $1 and o.owner_id = $2"#,
+        generation,
+        owner,
+        period.from,
+        period.to,
+        now
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    let version = version_row!(row, generation: generation);
+    let found = Found {
+        counts: row
+            .statuses
+            .into_iter()
+            .zip(row.priorities)
+            .zip(row.counts)
+            .map(|((s, p), count)| (s, p, count))
+            .collect(),
+        days: row.days.into_iter().zip(row.created.into_iter().zip(row.completed)).collect(),
+        overdue: row.overdue,
+        next_due_at: row.next_due_at,
+        last_event_at: row.last_event_at,
+        completion_times_us: row.completion_times.unwrap_or_default().iter().map(microseconds).collect(),
+    };
+    Ok(Counted { live_generation: row.live_generation, row: version, found })
+}
+
+/// A difference of two times: it has days and less, no months.
+fn microseconds(interval: &PgInterval) -> i64 {
+    i64::from(interval.days) * 86_400_000_000 + interval.microseconds
+}
