@@ -90,24 +90,39 @@ pub(crate) struct Columns {
     sets: TagSets,
 }
 
-/// Sets of tags, each once.
+/// Tags and sets of tags, each once.
 #[derive(Default)]
 struct TagSets {
-    sets: Vec<Arc<[String]>>,
-    numbers: HashMap<Arc<[String]>, u32>,
+    tags: Vec<Arc<str>>,
+    tag_numbers: HashMap<Arc<str>, u32>,
+    sets: Vec<Arc<[u32]>>,
+    numbers: HashMap<Arc<[u32]>, u32>,
     bytes: usize,
 }
 
 impl TagSets {
     fn number(&mut self, tags: Vec<String>) -> u32 {
-        if let Some(number) = self.numbers.get(tags.as_slice()) {
+        let set: Vec<u32> = tags.into_iter().map(|tag| self.tag_number(tag)).collect();
+        if let Some(number) = self.numbers.get(set.as_slice()) {
             return *number;
         }
-        self.bytes += 100 + tags.iter().map(|tag| 32 + tag.len()).sum::<usize>();
+        self.bytes += 100 + 4 * set.len();
         let number = u32::try_from(self.sets.len()).unwrap_or(u32::MAX);
-        let set: Arc<[String]> = tags.into();
+        let set: Arc<[u32]> = set.into();
         self.sets.push(set.clone());
         self.numbers.insert(set, number);
+        number
+    }
+
+    fn tag_number(&mut self, tag: String) -> u32 {
+        if let Some(number) = self.tag_numbers.get(tag.as_str()) {
+            return *number;
+        }
+        self.bytes += 100 + tag.len();
+        let number = u32::try_from(self.tags.len()).unwrap_or(u32::MAX);
+        let tag: Arc<str> = tag.into();
+        self.tags.push(tag.clone());
+        self.tag_numbers.insert(tag, number);
         number
     }
 }
@@ -412,7 +427,9 @@ impl Matcher {
             codes => codes.iter().fold(0_u8, |mask, code| mask | 1 << (u32::from(code.unsigned_abs() & 3) + shift)),
         };
         let dated = filters.due_after.is_some() || filters.due_before.is_some();
-        let has = |set: &Arc<[String]>| set.iter().any(|tag| filters.tags.binary_search(tag).is_ok());
+        let wanted: Vec<u32> =
+            filters.tags.iter().filter_map(|tag| sets.tag_numbers.get(tag.as_str()).copied()).collect();
+        let has = |set: &Arc<[u32]>| set.iter().any(|tag| wanted.contains(tag));
         Self {
             statuses: mask(&filters.statuses, 0),
             priorities: mask(&filters.priorities, 4),
