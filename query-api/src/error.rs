@@ -34,6 +34,9 @@ pub(crate) enum ReadError {
     /// The account has its share of streams.
     #[error("too many streams")]
     TooManyStreams,
+    /// Texts of a past time were not searched in time.
+    #[error("search too slow")]
+    SearchTooSlow,
     /// Too many wait already.
     #[error("overloaded")]
     Overloaded,
@@ -94,6 +97,7 @@ impl From<ReadError> for Problem {
             ReadError::NotYet => Self::new(ProblemCode::NotCaughtUp).retry_after_s(RETRY_AFTER_S),
             ReadError::Parked => Self::new(ProblemCode::ProjectionParked).retry_after_s(PARKED_RETRY_AFTER_S),
             ReadError::TooManyStreams => Self::new(ProblemCode::TooManyStreams).retry_after_s(RETRY_AFTER_S),
+            ReadError::SearchTooSlow => Self::new(ProblemCode::SearchTooSlow).retry_after_s(RETRY_AFTER_S),
             ReadError::Overloaded => Self::new(ProblemCode::Overloaded).retry_after_s(RETRY_AFTER_S),
             ReadError::Disconnected | ReadError::Unavailable => {
                 Self::new(ProblemCode::Unavailable).retry_after_s(RETRY_AFTER_S)

@@ -22,6 +22,12 @@ mod stats;
 /// `GET /api/v1/stream`.
 mod stream;
 
+/// A time that is looked back to.
+mod as_of;
+
+/// Tasks as they were.
+mod past;
+
 /// What all of them take from a request's headers and put into an answer's.
 mod asked;
 
@@ -88,6 +94,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::list::ColumnCache;
 use crate::owner_versions::OwnerVersions;
+use crate::past::Past;
 use crate::reads::Reads;
 use crate::stream::Streams;
 
@@ -100,6 +107,7 @@ pub use crate::sources::Sources;
 pub struct QueryApi {
     reads: Reads,
     columns: ColumnCache,
+    past: Past,
     streams: Streams,
 }
 
@@ -116,7 +124,7 @@ impl QueryApi {
         let owner_versions = OwnerVersions::new(sources.clone(), sealer, applied);
         let columns = ColumnCache::new(sources.nearest().clone());
         let reads = Reads::new(sources, owner_versions);
-        Self { streams: Streams::new(reads.clone(), shutdown), columns, reads }
+        Self { streams: Streams::new(reads.clone(), shutdown), columns, past: Past::default(), reads }
     }
 }
 
@@ -129,6 +137,12 @@ impl FromRef<QueryApi> for Reads {
 impl FromRef<QueryApi> for ColumnCache {
     fn from_ref(api: &QueryApi) -> Self {
         api.columns.clone()
+    }
+}
+
+impl FromRef<QueryApi> for Past {
+    fn from_ref(api: &QueryApi) -> Self {
+        api.past.clone()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Words to search for, cut by the rule by which the words of a task are.
 
-use read_model::Words;
+use read_model::{Task, Words};
 
 use crate::error::ReadError;
 
@@ -19,6 +19,14 @@ pub(crate) fn words(q: &str) -> Result<Vec<String>, ReadError> {
         return Err(ReadError::parameter("q", "must not contain NUL"));
     }
     Ok(Words::of(q, None).in_order().map(str::to_owned).collect())
+}
+
+/// Whether a task has all of the words, the last as a prefix.
+pub(crate) fn matches(words: &[String], task: &Task) -> bool {
+    let Some((last, whole)) = words.split_last() else { return true };
+    let of_task = Words::of(&task.title, task.description.as_deref());
+    let has = |is: &dyn Fn(&str) -> bool| of_task.in_order().any(is);
+    whole.iter().all(|word| has(&|of_task| of_task == word)) && has(&|of_task| of_task.starts_with(last.as_str()))
 }
 
 /// All of the words, the last as a prefix, in the text form of Postgres' `tsquery`. None where there is no word.

@@ -3,8 +3,6 @@
 use axum::extract::State;
 use axum::response::Response;
 use backends::database::Pool;
-use chrono::TimeDelta;
-use domain::Time;
 use futures_util::TryStreamExt;
 use http_api::openapi::{Operation, reference, time as a_time};
 use http_api::problem::ProblemCode;
@@ -16,18 +14,15 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use crate::answer::{Content, Etag, Loaded};
+use crate::as_of::AsOf;
 use crate::asked::Asked;
 use crate::described::{ANSWERED, read};
 use crate::error::ReadError;
 use crate::fold::{Change, Fold};
-use crate::list::request::time;
 use crate::owner_version::{VersionRow, version_row};
 use crate::reads::{Query, ReadSource, Reads};
 use crate::task_columns::task_in;
 use crate::task_json;
-
-/// How far from this server's clock now may be, in seconds: `as_of` no further ahead, and no further back a read by now.
-const AS_OF_NOW_S: i64 = 60;
 
 /// The query string of a task.
 #[derive(Deserialize)]
@@ -61,34 +56,13 @@ struct TaskRequest {
     as_of: Option<AsOf>,
 }
 
-/// A time to be looked back to.
-#[derive(Clone, Copy)]
-struct AsOf {
-    at: Time,
-    /// Where that is now, the time by this server: what the log holds has happened, also where a clock that ran ahead
-    /// wrote a later time.
-    now: Option<Time>,
-}
-
-impl AsOf {
-    fn parse(value: &str, now: Time) -> Result<Self, ReadError> {
-        let at = time("as_of", value)?;
-        let clocks_differ_by = TimeDelta::seconds(AS_OF_NOW_S);
-        if at > now + clocks_differ_by {
-            return Err(ReadError::Parameter("as_of must not be in the future by more than a minute".into()));
-        }
-        Ok(Self { at, now: (at > now - clocks_differ_by).then_some(now) })
-    }
-}
-
 impl Query for TaskRequest {
     fn key(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(25);
         key.push(b'T');
         key.extend_from_slice(self.id.as_bytes());
-        if let Some(AsOf { at, now }) = self.as_of {
-            key.extend_from_slice(&at.timestamp_micros().to_be_bytes());
-            key.push(u8::from(now.is_some()));
+        if let Some(as_of) = self.as_of {
+            as_of.push_key(&mut key);
         }
         key
     }
@@ -155,10 +129,11 @@ async fn load_as_of(
     let mut rows = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
-               h.version as "version?", h.occurred_at as "occurred_at?", h.changes as "changes?"
+               h.version as "version?", h.occurred_at as "occurred_at?", h.changes as "changes?",
+               h.type = 'TaskDeleted' as is_deletion
            from read_model.projection p
            left join read_model.owner o on o.generation = $1 and o.owner_id = $2
-           left join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = $3 and not t.deleted
+           left join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = $3
            left join read_model.history h
                on h.generation = $1 and h.owner_id = $2 and h.task_id = t.task_id
                    and (h.occurred_at <= $4 or t.updated_at > $5)
@@ -172,6 +147,7 @@ async fn load_as_of(
     .fetch(&mut *connection);
     let mut seen = None;
     let mut fold = Fold::of(id);
+    let mut deleted = false;
     while let Some(row) = rows.try_next().await? {
         seen.get_or_insert_with(|| {
             let version = version_row!(row, generation: generation);
@@ -179,8 +155,9 @@ async fn load_as_of(
         });
         if let (Some(version), Some(occurred_at), Some(changes)) = (row.version, row.occurred_at, row.changes) {
             fold.apply(&Change { version, occurred_at, changes })?;
+            deleted = row.is_deletion.unwrap_or(false);
         }
     }
     let (live_generation, version) = seen.ok_or(ReadError::Unavailable)?;
-    Ok(loaded(live_generation, version, fold.into_task()))
+    Ok(loaded(live_generation, version, fold.into_task().filter(|_| !deleted)))
 }

@@ -19,5 +19,6 @@ mod contract {
     mod stats;
     mod stream;
     mod tasks;
+    mod time_travel;
     mod values;
 }

@@ -1,10 +1,11 @@
 //! A real log through the command line, and what the queries then say of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::{Datelike, Months, NaiveTime, SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 use system_tests::check::{everything_holds, read_model_rows};
 use system_tests::client::Account;
@@ -144,6 +145,52 @@ async fn agrees(account: &Account, expected: &Value) {
     }
 }
 
+/// As of the end of each month, the list is what the commands up to then have made.
+async fn agrees_with_the_times(account: &Account, file: &Path) {
+    let text = std::fs::read_to_string(file).expect("log");
+    let commands: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let time = |command: &Value| system_tests::client::time(command["occurred_at"].as_str().expect("occurred_at"));
+    let first = commands.iter().map(time).min().expect("commands").date_naive().with_day(1).expect("a first");
+    let last = commands.iter().map(time).max().expect("commands").date_naive();
+    for month in (1..).map(|n| first + Months::new(n)).take_while(|month| *month <= last + Months::new(1)) {
+        let end = month.and_time(NaiveTime::MIN).and_utc() - TimeDelta::microseconds(1);
+        let mut expected: BTreeMap<&str, (&str, &str, BTreeSet<&str>)> = BTreeMap::new();
+        for command in commands.iter().filter(|command| time(command) <= end) {
+            let text = |field: &str| command[field].as_str().unwrap_or_default();
+            let task = expected.entry(text("task_id")).or_insert(("pending", "medium", BTreeSet::new()));
+            let tags =
+                command["tags"].as_array().into_iter().flatten().chain([&command["tag"]]).filter_map(Value::as_str);
+            match text("type") {
+                "CreateTask" => {
+                    task.1 = text("priority");
+                    task.2 = tags.collect();
+                }
+                "TagTask" => task.2.extend(tags),
+                "UntagTask" => {
+                    let gone: BTreeSet<&str> = tags.collect();
+                    task.2.retain(|tag| !gone.contains(tag));
+                }
+                "ReprioritizeTask" => task.1 = text("priority"),
+                "StartTask" => task.0 = "in_progress",
+                "CompleteTask" => task.0 = "completed",
+                "ReopenTask" => task.0 = "pending",
+                "CancelTask" => task.0 = "cancelled",
+                other => panic!("{other} in the log"),
+            }
+        }
+        let at = end.to_rfc3339_opts(SecondsFormat::Micros, true);
+        let listed = account.walk(&format!("{TASKS}?limit=200&as_of={at}")).await;
+        assert_eq!(listed.len(), expected.len(), "{at}");
+        for task in &listed {
+            let text = |field: &str| task[field].as_str().expect(field);
+            let tags: BTreeSet<&str> =
+                task["tags"].as_array().expect("tags").iter().filter_map(Value::as_str).collect();
+            let found = (text("status"), text("priority"), tags);
+            assert_eq!(Some(&found), expected.get(text("id")), "{} as of {at}", text("id"));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_log_goes_in_once() {
     let (server, account) = started().await;
@@ -161,6 +208,7 @@ async fn a_log_goes_in_once() {
     assert!(first["seconds"].is_number());
     server.caught_up().await;
     agrees(&account, &log.expected).await;
+    agrees_with_the_times(&account, &log.file).await;
 
     // a second import changes nothing
     let before = rows_of(&server).await;

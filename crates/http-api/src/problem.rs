@@ -170,6 +170,8 @@ problem_codes! {
         "What the Consistency-Token stands for could not be shown within 2 seconds. Send the request again, or leave the token out.";
     ProjectionParked = "projection-parked", 503, "An event of this account waits to be repaired",
         "An event could not be applied to the read side and is parked, so what the Consistency-Token stands for cannot be shown. An operator has to look at it; reads without the token go on.";
+    SearchTooSlow = "search-too-slow", 503, "The search took too long",
+        "The texts of a past time are in no index: they are read and compared, for 2 seconds at most. Ask with more filters, or for now.";
     StreamUnreadable = "stream-unreadable", 503, "The task's history cannot be read by this version",
         "An event of this task is unknown to the running program. An operator has to look at it.";
     ShuttingDown = "shutting-down", 503, "The server is being stopped",

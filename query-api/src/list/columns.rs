@@ -27,14 +27,14 @@ const CATCH_UP_EVENTS_MAX: i64 = 5_000;
 /// A task without due date, or not completed.
 const UNDATED: i64 = i64::MAX;
 /// Bytes of a task in all columns.
-pub(super) const TASK_BYTES: usize = 16 + 4 * 8 + 1 + 4;
+pub(crate) const TASK_BYTES: usize = 16 + 4 * 8 + 1 + 4;
 
 /// Tasks that are read at a time where columns are not kept.
 const PART_TASKS_MAX: usize = 4_096;
 
 /// Whether all that happened from one version to another is in the history beyond its revision: the counter's upper half
 /// counts what is not (events parked and mended).
-fn leads_to(row: &VersionRow, later: &VersionRow) -> bool {
+pub(crate) fn leads_to(row: &VersionRow, later: &VersionRow) -> bool {
     row.same_read_model(later)
         && row.counter() >> 32 == later.counter() >> 32
         && row.counter() <= later.counter()
@@ -42,15 +42,17 @@ fn leads_to(row: &VersionRow, later: &VersionRow) -> bool {
 }
 
 /// A task as far as lists and counts ask.
-struct Task {
-    id: Uuid,
-    status: i16,
-    priority: i16,
-    created_at: Time,
-    updated_at: Time,
-    completed_at: Option<Time>,
-    due_at: Option<Time>,
-    tags: Vec<String>,
+#[derive(Debug, Clone)]
+pub(crate) struct Task {
+    pub id: Uuid,
+    /// None: it is deleted.
+    pub status: Option<i16>,
+    pub priority: i16,
+    pub created_at: Time,
+    pub updated_at: Time,
+    pub completed_at: Option<Time>,
+    pub due_at: Option<Time>,
+    pub tags: Vec<String>,
 }
 
 /// What is counted of a task.
@@ -83,15 +85,15 @@ pub(crate) struct Columns {
     updated_us: Vec<i64>,
     completed_us: Vec<i64>,
     due_us: Vec<i64>,
-    /// Bits 0 to 3: status; bits 4 to 7: priority; one set of each.
+    /// Bits 0 to 3: status, none where it is deleted; bits 4 to 7: priority; one set of each.
     stages: Vec<u8>,
     /// Which set of tags.
     tag_sets: Vec<u32>,
-    sets: TagSets,
+    sets: Arc<TagSets>,
 }
 
 /// Tags and sets of tags, each once.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct TagSets {
     tags: Vec<Arc<str>>,
     tag_numbers: HashMap<Arc<str>, u32>,
@@ -138,7 +140,7 @@ impl Sort {
 }
 
 impl Columns {
-    fn empty(version: VersionRow) -> Self {
+    pub(crate) fn empty(version: VersionRow) -> Self {
         Self {
             version,
             ids: Vec::new(),
@@ -148,11 +150,11 @@ impl Columns {
             due_us: Vec::new(),
             stages: Vec::new(),
             tag_sets: Vec::new(),
-            sets: TagSets::default(),
+            sets: Arc::default(),
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.ids.capacity() * TASK_BYTES + self.sets.bytes
     }
 
@@ -203,7 +205,7 @@ impl Columns {
         Ok((live_generation, rest.version))
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ids.len()
     }
 
@@ -223,14 +225,44 @@ impl Columns {
         })
     }
 
-    fn push(&mut self, task: Task) {
+    pub(crate) fn push(&mut self, task: Task) {
         self.ids.push(task.id);
         self.created_us.push(task.created_at.timestamp_micros());
         self.updated_us.push(task.updated_at.timestamp_micros());
         self.completed_us.push(task.completed_at.map_or(UNDATED, |time| time.timestamp_micros()));
         self.due_us.push(task.due_at.map_or(UNDATED, |due| due.timestamp_micros()));
         self.stages.push(stage(task.status, task.priority));
-        self.tag_sets.push(self.sets.number(task.tags));
+        self.tag_sets.push(Arc::make_mut(&mut self.sets).number(task.tags));
+    }
+
+    /// Without tasks, for some of these.
+    pub(crate) fn with_the_same_sets(&self) -> Self {
+        Self { sets: self.sets.clone(), ..Self::empty(self.version) }
+    }
+
+    /// Appends a task of columns that have the same sets.
+    pub(crate) fn copy(&mut self, from: &Self, at: usize) {
+        self.ids.push(from.ids[at]);
+        self.created_us.push(from.created_us[at]);
+        self.updated_us.push(from.updated_us[at]);
+        self.completed_us.push(from.completed_us[at]);
+        self.due_us.push(from.due_us[at]);
+        self.stages.push(from.stages[at]);
+        self.tag_sets.push(from.tag_sets[at]);
+    }
+
+    pub(crate) fn id(&self, at: usize) -> Uuid {
+        self.ids[at]
+    }
+
+    pub(crate) fn updated_us(&self) -> &[i64] {
+        &self.updated_us
+    }
+
+    /// Its code; `None` where it is deleted.
+    pub(crate) fn status(&self, at: usize) -> Option<usize> {
+        let status = self.stages[at] & 15;
+        (status != 0).then_some(status.trailing_zeros() as usize)
     }
 
     fn remove(&mut self, at: usize) {
@@ -288,7 +320,7 @@ impl Columns {
             let task = || {
                 Some(Task {
                     id: row.task_id?,
-                    status: row.status?,
+                    status: Some(row.status?),
                     priority: row.priority?,
                     created_at: row.created_at?,
                     updated_at: row.updated_at?,
@@ -325,11 +357,15 @@ impl Columns {
 
     /// The ids of the page's tasks in order, and of one more if there is.
     pub(super) fn find(&self, request: &ListRequest) -> Vec<Uuid> {
+        self.first(request, usize::from(request.limit) + 1)
+    }
+
+    /// The ids of the first tasks that match, in order.
+    pub(super) fn first(&self, request: &ListRequest, wanted: usize) -> Vec<Uuid> {
         let sort = request.sort;
-        let wanted = usize::from(request.limit) + 1;
         let after = request.after.map(|SortPosition { key, id }| sort.rank(key, id));
         let matcher = Matcher::of(&request.filters, &self.sets);
-        let mut found: Vec<Rank> = Vec::with_capacity(8 * wanted);
+        let mut found: Vec<Rank> = Vec::with_capacity((8 * wanted).min(self.ids.len()));
         let mut worst: Option<Rank> = None;
         for at in 0..self.ids.len() {
             if !matcher.matches(self, at) {
@@ -390,7 +426,7 @@ async fn read(
         let task = || {
             Some(Task {
                 id: row.task_id?,
-                status: row.status?,
+                status: Some(row.status?),
                 priority: row.priority?,
                 created_at: row.created_at?,
                 updated_at: row.updated_at?,
@@ -406,8 +442,8 @@ async fn read(
     Ok(live_generation)
 }
 
-fn stage(status: i16, priority: i16) -> u8 {
-    1 << (status & 3) | 16 << (priority & 3)
+fn stage(status: Option<i16>, priority: i16) -> u8 {
+    status.map_or(0, |status| 1 << (status & 3)) | 16 << (priority & 3)
 }
 
 /// Filters, worked out for one owner's columns.
@@ -475,7 +511,7 @@ pub(super) mod tests {
             let (created_at, updated_at) = (Time::default(), Time::default());
             columns.push(Task {
                 id,
-                status: 0,
+                status: Some(0),
                 priority: 1,
                 created_at,
                 updated_at,
@@ -496,7 +532,7 @@ pub(super) mod tests {
         columns.remove(tasks_max);
         let tags = |n: usize| (0..20).map(|tag| format!("{n:025}{tag:025}")).collect();
         for n in 0..BYTES_MAX / 1_500 {
-            let _ = columns.sets.number(tags(n));
+            let _ = Arc::make_mut(&mut columns.sets).number(tags(n));
         }
         assert!(!columns.fit(), "tags");
     }

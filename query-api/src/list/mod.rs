@@ -1,9 +1,11 @@
 //! `GET /api/v1/tasks`: filters, sorts, pages.
 
 mod column_cache;
-mod columns;
+pub(crate) mod columns;
 mod query;
 pub(crate) mod request;
+
+use std::time::{Duration, Instant};
 
 use access::token::Sealer;
 use axum::extract::State;
@@ -11,6 +13,7 @@ use axum::response::Response;
 use chrono::TimeDelta;
 use domain::{OwnerId, Priority, Status, Time};
 use http_api::openapi::{Operation, count, one_of, page_of, reference, time};
+use http_api::problem::ProblemCode;
 use http_api::query::StrictQuery;
 use process::clock;
 use read_model::Task;
@@ -21,10 +24,12 @@ use uuid::Uuid;
 use self::query::Page;
 use self::request::{ListRequest, Parameters, Sort, SortBy, SortPosition};
 use crate::answer::{Content, Etag, Loaded};
+use crate::as_of::AsOf;
 use crate::asked::Asked;
 use crate::described::{ANSWERED_PAGE, read};
 use crate::error::ReadError;
 use crate::owner_version::VersionRow;
+use crate::past::{self, Held, Past, Snapshot};
 use crate::reads::{Query, ReadSource, Reads};
 use crate::search;
 use crate::task_json::{self, write_number, write_text};
@@ -35,15 +40,16 @@ pub(crate) use self::columns::{Columns, Facts};
 pub(crate) async fn list(
     State(reads): State<Reads>,
     State(columns): State<ColumnCache>,
+    State(past): State<Past>,
     asked: Asked,
     StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
-    let request = ListRequest::parse(parameters, asked.owner.id, reads.owner_versions().sealer())?;
+    let request = ListRequest::parse(parameters, asked.owner.id, reads.owner_versions().sealer(), clock::now())?;
     let version = reads.owner_version(asked.owner, asked.minimum).await?;
     if let Some(response) = asked.not_modified(&version) {
         return Ok(response);
     }
-    let answer = reads.answer(asked.owner, version, &ListQuery { request, columns }).await?;
+    let answer = reads.answer(asked.owner, version, &ListQuery { request, columns, past }).await?;
     Ok(asked.respond(&answer))
 }
 
@@ -77,8 +83,14 @@ pub(crate) fn described() -> Operation {
             "`-` is descending; ties by id. No due date is last in both directions.",
             json!({"type": "string", "enum": sorts, "default": "-created_at"}),
         )
+        .query(
+            "as_of",
+            "The list as it was then, that instant included; not in the future by more than a minute.",
+            time(),
+        )
         .pages()
         .json(200, "A page of tasks.", &ANSWERED_PAGE, &reference("TaskPage"), &page)
+        .refuses(&[ProblemCode::SearchTooSlow])
 }
 
 pub(crate) fn schema() -> Value {
@@ -89,10 +101,16 @@ pub(crate) fn schema() -> Value {
     page
 }
 
+/// Tasks whose texts of then are read at once.
+const SEARCHED_TASKS: usize = 500;
+/// How long texts of then may be searched.
+const SEARCH_MS_MAX: u64 = 2_000;
+
 /// A list, and what may find it faster.
 struct ListQuery {
     request: ListRequest,
     columns: ColumnCache,
+    past: Past,
 }
 
 impl Query for ListQuery {
@@ -107,6 +125,9 @@ impl Query for ListQuery {
         owner: Uuid,
         shown: &VersionRow,
     ) -> Result<Loaded, ReadError> {
+        if let Some(as_of) = self.request.as_of {
+            return self.load_as_of(reads, source, owner, shown, as_of).await;
+        }
         let now = clock::now();
         let page = self.page(reads, source, owner, shown, now).await?;
         let etag = if self.request.filters.overdue {
@@ -137,6 +158,49 @@ pub(crate) async fn plan_ahead(connection: &mut PgConnection, generation: i32) -
 }
 
 impl ListQuery {
+    /// The page as it was then: found as pages of owners with many tasks are.
+    async fn load_as_of(
+        &self,
+        reads: &Reads,
+        source: ReadSource,
+        owner: Uuid,
+        shown: &VersionRow,
+        as_of: AsOf,
+    ) -> Result<Loaded, ReadError> {
+        let request = &self.request;
+        let (mut snapshot, held) = self.past.tasks_at(reads, source, owner, shown, as_of).await?;
+        let is_search = !request.filters.words.is_empty();
+        let ids = match (&held, request.filters.at(as_of.at)) {
+            (Some(Held { tasks, .. }), Some(filters)) => {
+                let wanted = if is_search { tasks.len() } else { usize::from(request.limit) + 1 };
+                tasks.first(&ListRequest { filters, ..request.clone() }, wanted)
+            }
+            _ => Vec::new(),
+        };
+        let etag = match held.and_then(|held| held.ahead_until) {
+            Some(until) => Etag::OwnerVersionUntil(until.min(as_of.is_now_until())),
+            None => Etag::OwnerVersion,
+        };
+        let began = Instant::now();
+        let mut tasks = Vec::new();
+        for ids in ids.chunks(SEARCHED_TASKS) {
+            let found = past::tasks(&mut snapshot.transaction, shown.generation, owner, ids, as_of).await?;
+            // The texts of then are in no index.
+            tasks.extend(found.into_iter().filter(|task| search::matches(&request.filters.words, task)));
+            if tasks.len() > usize::from(request.limit) {
+                break;
+            }
+            if is_search && began.elapsed() > Duration::from_millis(SEARCH_MS_MAX) {
+                return Err(ReadError::SearchTooSlow);
+            }
+        }
+        let Snapshot { transaction, row, live_generation } = snapshot;
+        transaction.commit().await?;
+        let page = Page { live_generation, row, total: 0, tasks };
+        let content = content(page, etag, owner, &self.request, reads.owner_versions().sealer());
+        Ok(Loaded { live_generation, row, content: Some(content) })
+    }
+
     /// Finds the page in the quickest way that there is for it; all ways find the same one.
     async fn page(
         &self,
@@ -146,7 +210,7 @@ impl ListQuery {
         shown: &VersionRow,
         now: Time,
     ) -> Result<Page, ReadError> {
-        let Self { request, columns } = self;
+        let Self { request, columns, .. } = self;
         let pool = reads.pool(source);
         let Some(filters) = request.filters.at(now) else {
             return query::by_ids(pool, shown.generation, owner, &[]).await;

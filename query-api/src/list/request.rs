@@ -9,9 +9,12 @@ use serde::Deserialize;
 use unicode_normalization::{UnicodeNormalization, is_nfc, is_nfd};
 use uuid::Uuid;
 
+use crate::as_of::AsOf;
 use crate::error::ReadError;
 use crate::search;
 
+/// What ends the key of a list as of a time that is now.
+const AS_OF_NOW: u8 = 5;
 /// Tags in one filter at most.
 const TAGS_MAX: usize = 50;
 
@@ -26,6 +29,7 @@ pub(crate) struct Parameters {
     due_before: Option<String>,
     overdue: Option<String>,
     q: Option<String>,
+    as_of: Option<String>,
     sort: Option<String>,
     #[serde(default)]
     limit: Limit,
@@ -38,6 +42,8 @@ pub(crate) struct ListRequest {
     /// Filters and sort in bytes, the same for equal ones.
     pub binding: Vec<u8>,
     pub filters: Filters,
+    /// Now, if not given.
+    pub as_of: Option<AsOf>,
     pub sort: Sort,
     pub limit: u16,
     /// Where the page before ended.
@@ -144,8 +150,9 @@ impl ListRequest {
     ///
     /// # Errors
     /// [`ReadError::Parameter`] names what is not understood; [`ReadError::ForeignCursor`].
-    pub fn parse(parameters: Parameters, owner: Uuid, sealer: &Sealer) -> Result<Self, ReadError> {
-        let Parameters { status, priority, tag, due_after, due_before, overdue, q, sort, limit, cursor } = parameters;
+    pub fn parse(parameters: Parameters, owner: Uuid, sealer: &Sealer, now: Time) -> Result<Self, ReadError> {
+        let Parameters { status, priority, tag, due_after, due_before, overdue, q, as_of, sort, limit, cursor } =
+            parameters;
         let status_code = |name: &str| Status::parse(name).map(Status::code);
         let priority_code = |name: &str| Priority::parse(name).map(Priority::code);
         let statuses = status.map(|value| codes("status", &value, Status::ALL, status_code)).transpose()?;
@@ -159,9 +166,10 @@ impl ListRequest {
             overdue: overdue.map(|value| only_true("overdue", &value)).transpose()?.is_some(),
             words: q.map(|value| search::words(&value)).transpose()?.unwrap_or_default(),
         };
+        let as_of = as_of.map(|value| AsOf::parse(&value, now)).transpose()?;
         let newest_first = Sort { by: SortBy::CreatedAt, descending: true };
         let sort = sort.map_or(Ok(newest_first), |value| parse_sort(&value))?;
-        let binding = binding(&filters, sort);
+        let binding = binding(&filters, as_of, sort);
         let after = match cursor {
             None => None,
             Some(cursor) => {
@@ -170,13 +178,13 @@ impl ListRequest {
                 Some(SortPosition::from_bytes(&bytes).ok_or(ReadError::ForeignCursor)?)
             }
         };
-        Ok(Self { binding, filters, sort, limit: limit.get(), after })
+        Ok(Self { binding, filters, as_of, sort, limit: limit.get(), after })
     }
 
     /// The first page of everything.
     pub fn first_page(sort: Sort) -> Self {
         let filters = Filters::default();
-        Self { binding: binding(&filters, sort), filters, sort, limit: LIMIT_DEFAULT, after: None }
+        Self { binding: binding(&filters, None, sort), filters, as_of: None, sort, limit: LIMIT_DEFAULT, after: None }
     }
 
     /// The whole request in bytes, the same for equal ones.
@@ -189,6 +197,10 @@ impl ListRequest {
         }
         // Its first byte tells it from a position's.
         key.extend_from_slice(&self.binding);
+        // What has happened by now is not what had happened by then.
+        if self.as_of.is_some_and(|as_of| as_of.now.is_some()) {
+            key.push(AS_OF_NOW);
+        }
         key
     }
 
@@ -220,6 +232,7 @@ impl ListRequest {
         push("due_before", &mut due_before.iter().map(|time| format_time(*time)));
         push("overdue", &mut overdue.then(|| "true".to_owned()).into_iter());
         push("q", &mut (!words.is_empty()).then(|| words.join(" ")).into_iter());
+        push("as_of", &mut self.as_of.iter().map(|as_of| format_time(as_of.at)));
         let sign = if self.sort.descending { "-" } else { "" };
         push("sort", &mut std::iter::once(format!("{sign}{}", self.sort.by.as_str())));
         push("limit", &mut std::iter::once(self.limit.to_string()));
@@ -293,7 +306,7 @@ fn parse_sort(value: &str) -> Result<Sort, ReadError> {
     Ok(Sort { by, descending })
 }
 
-fn binding(filters: &Filters, sort: Sort) -> Vec<u8> {
+fn binding(filters: &Filters, as_of: Option<AsOf>, sort: Sort) -> Vec<u8> {
     let Filters { statuses, priorities, tags, due_after, due_before, overdue, words } = filters;
     let mask = |codes: &[i16]| codes.iter().fold(0_u8, |mask, code| mask | 1 << (code & 7));
     let mut bytes = vec![b'b', sort.by as u8, u8::from(sort.descending), mask(statuses), mask(priorities)];
@@ -309,6 +322,10 @@ fn binding(filters: &Filters, sort: Sort) -> Vec<u8> {
     }
     if *overdue {
         bytes.push(3);
+    }
+    if let Some(as_of) = as_of {
+        bytes.push(4);
+        bytes.extend_from_slice(&as_of.at.timestamp_micros().to_be_bytes());
     }
     bytes
 }

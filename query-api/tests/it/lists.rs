@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::world::{Task, Time, World, at, distinct, rfc};
 
-const SORTS: [&str; 4] = ["created_at", "due_at", "priority", "updated_at"];
+pub const SORTS: [&str; 4] = ["created_at", "due_at", "priority", "updated_at"];
 
 /// Due then: not overdue yet.
 fn far() -> Time {
@@ -24,7 +24,7 @@ fn ids(body: &Value) -> Vec<Uuid> {
 }
 
 /// All pages of a list.
-async fn walk(world: &World, owner: Uuid, query: &str) -> Vec<Uuid> {
+pub async fn walk(world: &World, owner: Uuid, query: &str) -> Vec<Uuid> {
     let mut all = Vec::new();
     let mut path = format!("/api/v1/tasks?{query}");
     loop {
@@ -73,7 +73,12 @@ fn key(task: &Task, sort: &str) -> (bool, i64) {
 }
 
 /// What a list should be.
-fn expected(tasks: &HashMap<Uuid, Task>, filter: &dyn Fn(&Task) -> bool, sort: &str, descending: bool) -> Vec<Uuid> {
+pub fn expected(
+    tasks: &HashMap<Uuid, Task>,
+    filter: &dyn Fn(&Task) -> bool,
+    sort: &str,
+    descending: bool,
+) -> Vec<Uuid> {
     let mut matching: Vec<&Task> = tasks.values().filter(|task| !task.deleted && filter(task)).collect();
     matching.sort_by(|a, b| {
         let ((a_none, a_key), (b_none, b_key)) = (key(a, sort), key(b, sort));
@@ -83,9 +88,9 @@ fn expected(tasks: &HashMap<Uuid, Task>, filter: &dyn Fn(&Task) -> bool, sort: &
     matching.into_iter().map(|task| task.id).collect()
 }
 
-type Filter = (&'static str, fn(&Task) -> bool);
+pub type Filter = (&'static str, fn(&Task) -> bool);
 
-const FILTERS: [Filter; 11] = [
+pub const FILTERS: [Filter; 11] = [
     ("", |_| true),
     ("&status=pending,completed", |task| matches!(task.status, 0 | 2)),
     ("&priority=urgent", |task| task.priority == 3),

@@ -3,6 +3,7 @@
 mod conditions;
 mod freshness;
 mod lists;
+mod past;
 mod redis;
 mod replica;
 mod stats;

@@ -349,6 +349,28 @@ impl World {
         .execute(&mut *tx)
         .await
         .unwrap();
+        let title_key = changes["title"]["to"].as_str().map(read_model::search::title_key);
+        sqlx::query!(
+            "insert into read_model.task_version (generation, owner_id, task_id, version, position, status, priority, held_from,
+                 created_at, due_at, started_at, completed_at, tags, title_key)
+             values (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            owner,
+            task.id,
+            task.version,
+            position,
+            (!task.deleted).then_some(task.status),
+            task.priority,
+            task.updated_at,
+            task.created_at,
+            task.due_at,
+            task.started_at,
+            task.completed_at,
+            &task.tags,
+            title_key
+        )
+        .execute(&mut *tx)
+        .await
+        .unwrap();
         touch(&mut tx, owner, position).await;
         tx.commit().await.unwrap();
         self.tell_redis(owner).await;

@@ -1,0 +1,14 @@
+//! Tasks as they were: what lists, counts and single tasks as of a time are made from.
+
+/// An owner's tasks with the intervals in which they held, in memory.
+mod versions;
+
+/// The versions of all owners who asked lately.
+mod cache;
+
+/// Tasks as of a time, with their texts.
+mod tasks;
+
+pub(crate) use self::cache::{Past, Snapshot};
+pub(crate) use self::tasks::tasks;
+pub(crate) use self::versions::Held;

@@ -1,0 +1,103 @@
+//! Tasks as of a time, with their texts.
+
+use domain::Time;
+use read_model::{Changes, Task};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::as_of::AsOf;
+use crate::error::ReadError;
+
+/// What the statement returns.
+struct Row {
+    id: Uuid,
+    version: i64,
+    status: i16,
+    priority: i16,
+    due_at: Option<Time>,
+    tags: Vec<String>,
+    created_at: Time,
+    updated_at: Time,
+    started_at: Option<Time>,
+    completed_at: Option<Time>,
+    /// What the event changed that gave the task its title, and that which changed its description.
+    title: String,
+    description: Option<String>,
+}
+
+/// The tasks of these ids as they were then, in the order of the ids; without those that were not there.
+pub(crate) async fn tasks(
+    connection: &mut PgConnection,
+    generation: i32,
+    owner: Uuid,
+    ids: &[Uuid],
+    as_of: AsOf,
+) -> Result<Vec<Task>, ReadError> {
+    // The fields of a change are in the order of the API, and quotes within a text are escaped: nothing else looks like
+    // the name of a field.
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select v.task_id as id, v.version, v.status as "status!", v.priority, v.due_at, v.tags, v.created_at,
+               v.held_from as updated_at, v.started_at, v.completed_at, title.changes as title, description.changes as "description?"
+           from unnest($3::uuid[]) with ordinality as w (task_id, n)
+           cross join lateral (
+               select * from read_model.task t where t.generation = $1 and t.owner_id = $2 and t.task_id = w.task_id limit 1
+           ) t
+           cross join lateral (
+               select * from read_model.task_version v
+               where v.generation = $1 and v.owner_id = $2 and v.task_id = w.task_id
+                   and (v.held_from <= $4 or t.updated_at > $5)
+               order by v.version desc limit 1
+           ) v
+           cross join lateral (
+               select h.changes from read_model.history h
+               where h.generation = $1 and h.owner_id = $2 and h.task_id = w.task_id and h.version <= v.version
+                   and h.changes like '{"title":%'
+               order by h.version desc limit 1
+           ) title
+           left join lateral (
+               select h.changes from read_model.history h
+               where h.generation = $1 and h.owner_id = $2 and h.task_id = w.task_id and h.version <= v.version
+                   and h.changes like any (array['{"description":%', '%,"description":%'])
+               order by h.version desc limit 1
+           ) description on true
+           where v.status is not null
+           order by w.n"#,
+        generation,
+        owner,
+        ids,
+        as_of.at,
+        as_of.now
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Row::into_task).collect()
+}
+
+impl Row {
+    fn into_task(self) -> Result<Task, ReadError> {
+        let title = changes(self.id, &self.title)?.title;
+        let description = self.description.as_deref().map(|text| changes(self.id, text)).transpose()?;
+        Ok(Task {
+            id: self.id,
+            version: self.version,
+            title: title.map(|title| title.to).unwrap_or_default(),
+            description: description.and_then(|changes| changes.description?.to),
+            status: read_model::status(self.status)?,
+            priority: read_model::priority(self.priority)?,
+            due_at: self.due_at,
+            tags: self.tags,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            started_at: self.started_at,
+            completed_at: self.completed_at,
+        })
+    }
+}
+
+fn changes(task_id: Uuid, json: &str) -> Result<Changes, ReadError> {
+    Changes::from_json(json).map_err(|error| {
+        tracing::error!(%error, %task_id, "reading what an event changed");
+        ReadError::Unavailable
+    })
+}

@@ -1,0 +1,99 @@
+//! Lists as of a time.
+
+use std::collections::HashMap;
+
+use chrono::TimeDelta;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::lists::{FILTERS, SORTS, expected, walk};
+use crate::world::{Task, Time, World, at, rfc};
+
+/// What a task went through: each version, the first one its creation.
+type Life = Vec<Task>;
+
+fn life() -> impl Strategy<Value = Life> {
+    let due = || prop_oneof![1 => Just(None), 2 => (0_i64..5).prop_map(|n| Some(at(n * 1000)))];
+    // Seconds since the version before: often none.
+    let version = (0_i64..3, 0_i16..4, 0_i16..4, due(), proptest::collection::btree_set("[ab]|c d", 0..3), 0..3_u8);
+    (any::<u128>(), 0_i64..8, proptest::collection::vec(version, 1..6), 0..4_u8).prop_map(
+        |(id, born, versions, fate)| {
+            let mut time = at(born);
+            let mut life: Life = Vec::new();
+            for (seconds, status, priority, due_at, tags, word) in versions {
+                time += TimeDelta::seconds(seconds);
+                life.push(Task {
+                    id: Uuid::from_u128(id),
+                    version: i64::try_from(life.len()).unwrap() + 1,
+                    title: ["red apple", "green pear", "green peach"][usize::from(word)].to_owned(),
+                    status: if life.is_empty() { 0 } else { status },
+                    priority,
+                    due_at,
+                    tags: tags.into_iter().collect(),
+                    created_at: at(born),
+                    updated_at: time,
+                    ..Task::new("")
+                });
+            }
+            if fate == 0 {
+                let last = life.last().unwrap().clone();
+                life.push(Task { version: last.version + 1, deleted: true, ..last });
+            }
+            life
+        },
+    )
+}
+
+async fn live(world: &World, owner: Uuid, life: &Life) {
+    let mut before: Option<&Task> = None;
+    for task in life {
+        let mut changes = json!({});
+        // The title only where it is another one: that of a version is to be looked for in the ones before.
+        if before.is_none_or(|before| before.title != task.title) {
+            changes["title"] = json!({"from": before.map(|before| &before.title), "to": task.title});
+        }
+        world.event(owner, task, if before.is_none() { "TaskCreated" } else { "TaskChanged" }, changes).await;
+        before = Some(task);
+    }
+}
+
+/// The tasks as they were then.
+fn at_time(lives: &[Life], time: Time) -> HashMap<Uuid, Task> {
+    let last = |life: &Life| life.iter().rfind(|task| task.updated_at <= time).cloned();
+    lives.iter().filter_map(last).filter(|task| !task.deleted).map(|task| (task.id, task)).collect()
+}
+
+#[tokio::test]
+async fn lists_as_of_each_time_are_what_the_versions_were() {
+    let world = World::new().await;
+    let owner = Uuid::new_v4();
+    let mut runner = TestRunner::new(Config::default());
+    let lives = proptest::collection::vec(life(), 60).new_tree(&mut runner).unwrap().current();
+    // Half of them while the versions are in memory already.
+    for life in &lives[..30] {
+        live(&world, owner, life).await;
+    }
+    assert_eq!(walk(&world, owner, &format!("as_of={}", rfc(at(99)))).await.len(), at_time(&lives[..30], at(99)).len());
+    for life in &lives[30..] {
+        live(&world, owner, life).await;
+    }
+    live(&world, Uuid::new_v4(), &lives[0]).await;
+    for time in [-1, 0, 1, 3, 6, 9, 99].map(at) {
+        let tasks = at_time(&lives, time);
+        let now_apart = FILTERS.into_iter().filter(|(query, _)| !query.contains("overdue"));
+        let overdue = |task: &Task| task.status < 2 && task.due_at.is_some_and(|due| due < time);
+        let filters = now_apart.map(|(query, filter)| (query, Box::new(filter) as Box<dyn Fn(&Task) -> bool>));
+        for (query, filter) in filters.chain([("&overdue=true", Box::new(overdue) as _)]) {
+            for sort in SORTS {
+                for (sign, descending) in [("", false), ("-", true)] {
+                    let query = format!("as_of={}&sort={sign}{sort}&limit=7{query}", rfc(time));
+                    let found = walk(&world, owner, &query).await;
+                    assert_eq!(found, expected(&tasks, &filter, sort, descending), "{query}");
+                }
+            }
+        }
+    }
+}
