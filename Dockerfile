@@ -25,7 +25,8 @@ RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --no-create-home primetrade
+    && useradd --system --uid 10001 --no-create-home primetrade \
+    && install -d -o 10001 /var/lib/primetrade
 COPY --from=build /programs /usr/local/bin/
 USER 10001
 CMD ["primetrade", "--help"]

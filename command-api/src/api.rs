@@ -6,7 +6,8 @@ use commands::identity::IdentityFrom;
 use commands::{Accepted, CommandRequest, Effect, Executor};
 use domain::OwnerId;
 use event_store::EventStore;
-use http_api::problem::Problem;
+use http_api::problem::{Problem, ProblemCode};
+use jobs::{Files, Jobs, Worker};
 use metrics::counter;
 use process::budget::{Budget, Reservation};
 use process::context::without_permit;
@@ -21,6 +22,13 @@ const BATCHES_EACH_MAX: u32 = 4;
 /// How long a batch waits for a permit, in milliseconds.
 const BATCH_WAIT_MS_MAX: u64 = 10_000;
 
+/// How many files may come at the same time: each has parts of some MiB in memory.
+const UPLOADS_AT_ONCE_MAX: u32 = 8;
+/// How many of them may be one account's.
+const UPLOADS_EACH_MAX: u32 = 2;
+/// How long one waits for a permit, in milliseconds.
+const UPLOAD_WAIT_MS_MAX: u64 = 10_000;
+
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone)]
 pub struct CommandApi {
@@ -28,13 +36,53 @@ pub struct CommandApi {
     sealer: Sealer,
     /// Permits of batches: so many are carried out at a time, and the others take no place from single commands.
     batches: Budget<OwnerId>,
+    jobs: Jobs,
+    /// Of jobs, where an object store is configured.
+    files: Option<Files>,
+    /// Permits of files that come.
+    uploads: Budget<OwnerId>,
 }
 
 impl CommandApi {
-    /// Commands go to `store`; `sealer` makes the consistency tokens of the answers.
+    /// Commands go to `store`; `sealer` makes the consistency tokens of the answers. Without `files` there are no imports.
     #[must_use]
-    pub fn new(store: EventStore, sealer: Sealer) -> Self {
-        Self { executor: Executor::new(store), sealer, batches: Budget::new(BATCHES_AT_ONCE_MAX, BATCHES_EACH_MAX) }
+    pub fn new(store: EventStore, sealer: Sealer, jobs: Jobs, files: Option<Files>) -> Self {
+        Self {
+            executor: Executor::new(store),
+            sealer,
+            batches: Budget::new(BATCHES_AT_ONCE_MAX, BATCHES_EACH_MAX),
+            jobs,
+            files,
+            uploads: Budget::new(UPLOADS_AT_ONCE_MAX, UPLOADS_EACH_MAX),
+        }
+    }
+
+    /// What carries out the jobs, where there are files.
+    #[must_use]
+    pub fn worker(&self) -> Option<Worker> {
+        self.files.clone().map(|files| Worker {
+            jobs: self.jobs.clone(),
+            files,
+            executor: self.executor.clone(),
+            permits: self.batches.clone(),
+            explain: refusal::EXPLAIN,
+        })
+    }
+
+    /// The jobs of all accounts.
+    pub(crate) fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// The files of jobs.
+    pub(crate) fn files(&self) -> Result<&Files, Problem> {
+        self.files.as_ref().ok_or_else(|| Problem::new(ProblemCode::NotConfigured))
+    }
+
+    /// Waits until a file of this account may come.
+    pub(crate) async fn upload_permit(&self, owner: OwnerId) -> Result<Reservation<OwnerId>, Problem> {
+        let taken = timeout(Duration::from_millis(UPLOAD_WAIT_MS_MAX), self.uploads.take(owner, 1));
+        without_permit(taken).await.map_err(|_| Problem::overloaded())
     }
 
     /// What carries out the commands.
@@ -55,6 +103,11 @@ impl CommandApi {
     pub(crate) async fn batch_permit(&self, owner: OwnerId) -> Result<Reservation<OwnerId>, Problem> {
         let taken = timeout(Duration::from_millis(BATCH_WAIT_MS_MAX), self.batches.take(owner, 1));
         without_permit(taken).await.map_err(|_| Problem::overloaded())
+    }
+
+    /// Makes and opens the tokens and cursors.
+    pub(crate) fn sealer(&self) -> &Sealer {
+        &self.sealer
     }
 
     /// Makes the answers to a request.

@@ -34,8 +34,16 @@ impl<S: Sync> FromRequestParts<S> for Attempt {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Account(principal) = Account::from_request_parts(parts, state).await?;
+        let attempt = Self::with_query(parts, state).await?;
         NoQuery::from_request_parts(parts, state).await?;
+        Ok(attempt)
+    }
+}
+
+impl Attempt {
+    /// Of a request that may have a query string.
+    pub(crate) async fn with_query<S: Sync>(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Account(principal) = Account::from_request_parts(parts, state).await?;
         Ok(Self {
             principal,
             context: RequestContext::current(),
@@ -45,9 +53,15 @@ impl<S: Sync> FromRequestParts<S> for Attempt {
             expected: IfMatch::from_headers(&parts.headers)?,
         })
     }
-}
 
-impl Attempt {
+    /// What it is about is no task: a condition on a version makes no sense.
+    pub(crate) fn refuse_condition(&self, instead: &'static str) -> Result<(), Problem> {
+        match self.expected {
+            None => Ok(()),
+            Some(_) => Err(Problem::parameter(instead)),
+        }
+    }
+
     /// On whose behalf its commands run.
     pub(crate) fn caller(&self) -> Caller {
         Caller {

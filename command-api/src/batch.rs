@@ -55,9 +55,7 @@ pub(crate) async fn batch(
     attempt: Attempt,
     body: BatchText,
 ) -> Result<Response, Problem> {
-    if attempt.expected.is_some() {
-        return Err(Problem::parameter("If-Match is for one task; a command of a batch has expected_version"));
-    }
+    attempt.refuse_condition("If-Match is for one task; a command of a batch has expected_version")?;
     let caller = attempt.caller();
     let permit = api.batch_permit(caller.owner).await?;
     let batch = body.parse().await?;

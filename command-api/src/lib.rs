@@ -31,6 +31,15 @@ mod batch;
 /// The answer to a batch, result by result.
 mod batch_answer;
 
+/// `POST /api/v1/imports`
+mod imports;
+
+/// `GET /api/v1/jobs`, `GET` and `DELETE /api/v1/jobs/{id}`, `GET /api/v1/jobs/{id}/errors`
+mod jobs;
+
+/// A job that is asked for, and a job as JSON.
+mod job;
+
 /// The answer to what was accepted.
 mod answer;
 
@@ -40,9 +49,9 @@ mod schema;
 /// What the operations have in common in the document.
 mod operation;
 
-use axum::Router;
 use event_store::DiskSpace;
 use http_api::openapi::{Described, Routes};
+use http_api::{Api, RouteKind};
 use process::health::Check;
 
 pub use api::CommandApi;
@@ -53,9 +62,10 @@ pub fn disk(disk_space: &DiskSpace) -> Check {
     disk_space.shortage().map_or_else(|| Check::ok("has room"), Check::failed)
 }
 
-/// The routes under "Commands" of the HTTP contract. `server::edge` wraps them.
-pub fn router(api: CommandApi) -> Router {
-    routes().router.with_state(api)
+/// The routes under "Commands" and "Jobs" of the HTTP contract. `server::edge` wraps them.
+#[must_use]
+pub fn router(api: CommandApi) -> Api {
+    routes().with_state(api)
 }
 
 /// What the document says about them.
@@ -74,6 +84,14 @@ fn routes() -> Routes<CommandApi> {
         .post("/api/v1/tasks/{id}/reopen", transitions::reopen, transitions::reopen_described)
         .post("/api/v1/tasks/{id}/cancel", transitions::cancel, transitions::cancel_described)
         .post("/api/v1/commands", batch::batch, batch::described)
+        .get("/api/v1/jobs", jobs::list, jobs::list_described)
+        .get("/api/v1/jobs/{id}", jobs::get, jobs::get_described)
+        .delete("/api/v1/jobs/{id}", jobs::delete, jobs::delete_described)
+        .get("/api/v1/jobs/{id}/errors", jobs::errors, jobs::errors_described)
+        .kind(RouteKind::Upload)
+        .post("/api/v1/imports", imports::import, imports::described)
+        .schema("Job", job::schema)
+        .schema("JobError", jobs::error_schema)
         .schema("NewTask", schema::new_task)
         .schema("TaskPatch", schema::task_patch)
         .schema("Accepted", answer::schema)

@@ -7,8 +7,9 @@ use backends::database::{self, Use, await_schema};
 use command_api::CommandApi;
 use event_store::EventStore;
 use futures_util::FutureExt;
-use http_api::{Api, documents};
+use http_api::documents;
 use identity::Identity;
+use jobs::{Files, Jobs};
 use messaging::KafkaSettings;
 use process::background::all_of;
 use process::health::{Health, Lag};
@@ -38,6 +39,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), Use::Write, READ_CONNECTIONS_MAX).await?;
     await_schema(&write, "event_store", &event_store::migrator(), DEPENDENCY_WAIT).await?;
     await_schema(&write, "identity", &identity::migrator(), DEPENDENCY_WAIT).await?;
+    await_schema(&write, "jobs", &jobs::migrator(), DEPENDENCY_WAIT).await?;
 
     let (store, appenders) = EventStore::start(write.clone()).await?;
     let stop = starting.background.stop.clone();
@@ -51,7 +53,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     starting.background.spawn("collection of admins' acts", identity.collect_admin_acts(read, stop.clone()));
     match KafkaSettings::read(&starting.source)? {
         Some(settings) => {
-            let relay = Relay::start(store.publication(), settings, stop).await?;
+            let relay = Relay::start(store.publication(), settings, stop.clone()).await?;
             show(relay.lag(), &starting.health);
             starting.background.spawn("relay", relay.stopped());
         }
@@ -60,11 +62,20 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
 
     let disk_space = store.disk_space();
     starting.health.register("disk", move || std::future::ready(command_api::disk(&disk_space)));
-    starting.health.register("event_store", move || database::check(write.clone()));
+    starting.health.register("event_store", {
+        let write = write.clone();
+        move || database::check(write.clone())
+    });
     let sessions = identity.clone();
     starting.health.register("sessions", move || std::future::ready(sessions.check()));
     let verifier = identity.verifier();
-    let api = Api::from(command_api::router(CommandApi::new(store, Sealer::new(&starting.secret))))
+    let files = Files::read(&starting.source)?;
+    let commands = CommandApi::new(store, Sealer::new(&starting.secret), Jobs::new(write), files);
+    match commands.worker() {
+        Some(worker) => starting.background.spawn("worker on jobs", worker.run(stop)),
+        None => tracing::warn!("without PRIMETRADE_OBJECT_STORE_URL there are no imports"),
+    }
+    let api = command_api::router(commands)
         .merge(accounts_api::router(identity, starting.redis.clone()))
         .merge(documents::router());
     Ok(Built { api, verifier })

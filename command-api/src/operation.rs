@@ -19,3 +19,8 @@ pub(crate) fn change(id: &'static str, summary: &'static str) -> Operation {
         .header("If-Match")
         .refuses(&[ProblemCode::NotFound, ProblemCode::StaleVersion])
 }
+
+/// About jobs.
+pub(crate) fn job(id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(Tag::Jobs, id, summary).account()
+}

@@ -4,6 +4,9 @@ use commands::identity::IdentityFrom;
 use commands::{ExecuteError, ParseError};
 use domain::Refusal;
 use http_api::problem::{Problem, ProblemCode};
+use jobs::{Explain, Failure};
+use serde_json::json;
+use task_files::{CutError, LineError};
 
 /// The problem for a command that was not carried out.
 #[must_use]
@@ -43,6 +46,38 @@ pub fn parse_problem(error: ParseError) -> Problem {
         ParseError::Fields(invalid) => invalid.into(),
     }
 }
+
+/// The problem for a line of a file that was rejected.
+#[must_use]
+pub fn line_problem(error: LineError) -> Problem {
+    match error {
+        LineError::Cut(CutError::TooLong) => {
+            Problem::new(ProblemCode::BodyTooLarge).detail("A line has at most 1 MiB.")
+        }
+        LineError::Cut(error @ CutError::Unclosed) => {
+            Problem::new(ProblemCode::MalformedBody).detail(error.to_string())
+        }
+        LineError::Row(error) => Problem::new(ProblemCode::MalformedBody).detail(error.to_string()),
+        LineError::Parse(error) => parse_problem(error),
+        LineError::Execute(error) => problem(error, IdentityFrom::CommandId),
+    }
+}
+
+/// The problem for a job that could not be carried out.
+#[must_use]
+pub fn job_problem(failure: &Failure) -> Problem {
+    let code = match failure {
+        Failure::Header(_) => ProblemCode::InvalidFields,
+        Failure::TookTooLong | Failure::FileGone => ProblemCode::Unavailable,
+    };
+    Problem::new(code).detail(failure.to_string())
+}
+
+/// The same as JSON, for jobs to keep.
+pub(crate) const EXPLAIN: Explain = Explain {
+    line: |error| json!(line_problem(error)).to_string(),
+    failure: |failure| json!(job_problem(failure)).to_string(),
+};
 
 fn not_found() -> Problem {
     Problem::new(ProblemCode::NotFound).detail("There is no such task.")

@@ -18,6 +18,7 @@ use event_store::EventStore;
 use futures_util::future::join_all;
 use http_api::edge::{Edge, edge};
 use http_body_util::BodyExt;
+use jobs::Jobs;
 use process::clock;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -87,7 +88,7 @@ impl Client {
         let verifier = Verifier::new(watch::channel(Arc::new(keys)).1, watch::channel(Arc::new(Revoked::default())).1);
         let secret = RootSecret::new(SecretString::from("0123456789abcdef0123456789abcdef")).unwrap();
         let sealer = Sealer::new(&secret);
-        let router = command_api::router(CommandApi::new(store, sealer.clone()));
+        let router = command_api::router(CommandApi::new(store, sealer.clone(), Jobs::new(shared(pool)), None));
         let router = edge(router, Edge { verifier: Some(verifier), ..Edge::default() });
         Self { router, sealer, key, owner: OwnerId(Uuid::nil()), token: String::new() }.account()
     }

@@ -71,7 +71,7 @@ impl Databases {
         Ok(Self { write, read, replica, managed: None })
     }
 
-    /// Brings all three schemas to the program's version.
+    /// Brings all schemas to the program's version.
     ///
     /// # Errors
     /// A newer program was here, or the database refuses.
@@ -79,6 +79,7 @@ impl Databases {
         let told = |schema| move |error| DatabaseError::of_migration(schema, error);
         event_store::migrate(&self.write).await.map_err(told("event_store"))?;
         identity::migrate(&self.write).await.map_err(told("identity"))?;
+        jobs::migrate(&self.write).await.map_err(told("jobs"))?;
         let connection = self.read.acquire().await;
         let mut connection = connection.map_err(|error| told("read_model")(error.into()))?;
         read_model::migrate(&mut connection).await.map_err(told("read_model"))

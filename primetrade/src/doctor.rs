@@ -1,7 +1,7 @@
 //! `primetrade doctor`: whether what must always hold does, on a live database, in plain words.
 //!
 //! 2: a shard's positions and a stream's versions have no gap and no repeat. 3: a command id has at most one effect.
-//! 4: the read models equal the fold of the log. And whether something lies in the future. Each look is one statement over a bounded range (but for one that
+//! 4: the read models equal the fold of the log. And whether something lies in the future, or a job is left half done. Each look is one statement over a bounded range (but for one that
 //! groups by command id inside of Postgres), so no snapshot is held open for long and no memory grows with the log.
 
 use backends::database::Pool;
@@ -19,6 +19,8 @@ const RANGE_POSITIONS: i64 = 100_000;
 const PAGE_ROWS: i64 = 20_000;
 /// Clocks of several machines differ by less: the same as commands are allowed.
 const FUTURE_GRACE: TimeDelta = TimeDelta::minutes(1);
+/// A job whose lease has ended is taken over within seconds where any copy runs.
+const JOB_LEFT_S: f64 = 600.0;
 /// Of each kind so many findings are told one by one; the rest is counted.
 const TOLD_MAX: u64 = 20;
 
@@ -77,6 +79,7 @@ pub async fn run(databases: &Databases, progress: &Progress) -> Result<Findings,
     let mut done = 0;
     findings.extend(future(write, clock::now()).await?);
     findings.extend(heads_and_ends(write).await?);
+    findings.extend(jobs_left(write).await?);
     for (shard, head) in &heads {
         findings.extend(
             positions(pages, *shard, *head, &mut |range| {
@@ -154,6 +157,36 @@ async fn future(write: &Pool, now: Time) -> Result<Findings, DoctorError> {
     }
     kind.total = rows.first().map_or(0, |row| row.owners.unsigned_abs());
     Ok(kind.into_findings("owners with events in the future"))
+}
+
+/// Jobs that nobody goes on with: no copy runs that has an object store, or none gets to its end.
+async fn jobs_left(write: &Pool) -> Result<Findings, DoctorError> {
+    let mut kind = Kind::new();
+    let rows = sqlx::query!(
+        r#"
+        select id, owner_id, extract(epoch from clock_timestamp() - lease_expires_at)::bigint as "seconds!",
+            count(*) over () as "jobs!"
+        from jobs.job
+        where state = 'running' and lease_expires_at between '2000-01-01' and clock_timestamp() - make_interval(secs => $1)
+        order by lease_expires_at, id
+        limit $2
+        "#,
+        JOB_LEFT_S,
+        TOLD_MAX as i64,
+    )
+    .fetch_all(write)
+    .await?;
+    for row in &rows {
+        let told = || {
+            format!(
+                "job {} of owner {} was begun, and for {} s nobody goes on with it",
+                row.id, row.owner_id, row.seconds
+            )
+        };
+        kind.found(told);
+    }
+    kind.total = rows.first().map_or(0, |row| row.jobs.unsigned_abs());
+    Ok(kind.into_findings("jobs that nobody goes on with"))
 }
 
 /// Head and last event of each shard, in one snapshot: a live log moves on between two statements.

@@ -76,6 +76,8 @@ enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Files(#[from] jobs::FilesError),
+    #[error(transparent)]
     Privileges(#[from] PrivilegesError),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -281,7 +283,8 @@ async fn work(
     or_interrupted(&stop, async { Ok(databases.migrate().await?) }).await?;
     match task {
         Task::Serve(listeners, projecting) => {
-            serve::run(listeners, databases, &secret(settings)?, settings.edge.clone(), projecting, stop).await?;
+            let (secret, files) = (secret(settings)?, settings.files()?);
+            serve::run(listeners, databases, &secret, settings.edge.clone(), projecting, files, stop).await?;
             Ok(Report::good("", serde_json::json!({ "stopped": true })))
         }
         Task::Import(args) => {

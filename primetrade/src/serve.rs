@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use http_api::edge::EdgeSettings;
 use http_api::{Api, documents};
 use identity::Identity;
+use jobs::{Files, Jobs};
 use process::background::{Background, Died, all_of};
 use process::health::Health;
 use process::prometheus::{self, MetricsError};
@@ -70,6 +71,7 @@ pub async fn run(
     secret: &RootSecret,
     edge: EdgeSettings,
     projecting: Projecting,
+    files: Files,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let sealer = Sealer::new(secret);
@@ -101,8 +103,13 @@ pub async fn run(
     let verifier = identity.verifier();
     let collecting = identity.collect_admin_acts(databases.read.clone(), stop.clone());
     let applied = projector.as_ref().map(Projector::applied);
+    let jobs = Jobs::new(databases.write.clone());
+    let commands = CommandApi::new(store.clone(), sealer.clone(), jobs, Some(files));
+    if let Some(worker) = commands.worker() {
+        background.spawn("worker on jobs", worker.run(stop.clone()));
+    }
     let api = Api::default()
-        .merge(command_api::router(CommandApi::new(store.clone(), sealer.clone())))
+        .merge(command_api::router(commands))
         .merge(accounts_api::router(identity, None))
         .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, closing.clone())))
         .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)))

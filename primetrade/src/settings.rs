@@ -8,6 +8,7 @@ use backends::database::DatabaseUrls;
 use backends::database::{Address, Use};
 use http_api::edge::EdgeSettings;
 use http_server::Tls;
+use jobs::Files;
 use process::logs::LogSettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -15,6 +16,7 @@ use service::{Listen, check_forms};
 use settings::exposure;
 use settings::{ConfigError, Origin, Source, VARIABLES, Variable, invalid};
 
+use crate::Failure;
 use crate::privileges::{FILE_ON_STDIN, HANDED_DOWN};
 
 const RUN_AS: &str = "PRIMETRADE_RUN_AS";
@@ -139,6 +141,17 @@ impl Settings {
         Tls::read(&self.source)
     }
 
+    /// Where files of jobs are: in the data folder, where nothing else is said.
+    ///
+    /// # Errors
+    /// The setting is no good, or the folder cannot be made.
+    pub fn files(&self) -> Result<Files, Failure> {
+        match Files::read(&self.source)? {
+            Some(files) => Ok(files),
+            None => Ok(Files::folder(&self.data_dir.join("objects"))?),
+        }
+    }
+
     /// Refuses to be reached by others with settings that are not fit for it.
     ///
     /// # Errors
@@ -196,6 +209,7 @@ impl Settings {
             }),
             "PRIMETRADE_SECRET" if self.data_dir.join("secret").exists() => Some(format!("(set, in {data_dir})")),
             "PRIMETRADE_SECRET" => Some(format!("(made at the first start, in {data_dir})")),
+            "PRIMETRADE_OBJECT_STORE_URL" => Some(format!("(objects, in {data_dir})")),
             _ => variable.default.map(str::to_owned),
         }
     }

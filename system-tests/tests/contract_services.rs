@@ -11,6 +11,7 @@ mod contract {
     mod commands;
     mod conventions;
     mod idempotency;
+    mod jobs;
     mod lists;
     mod operations;
     mod refusals;

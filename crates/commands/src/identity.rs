@@ -56,6 +56,17 @@ pub fn fingerprint(method: &str, path: &str, body: Option<&Json<'_>>) -> Uuid {
     fingerprint_of(Sha256::new_with_prefix(&canonical))
 }
 
+/// The fingerprint of a request whose body is not JSON: a hash of its method, its path with the query, and of a hash of the
+/// body.
+#[must_use]
+pub fn fingerprint_of_bytes(method: &str, path_and_query: &str, body_sha256: &[u8; 32]) -> Uuid {
+    let mut canonical = Vec::with_capacity(128);
+    write_text(&mut canonical, method);
+    write_text(&mut canonical, path_and_query);
+    canonical.extend_from_slice(body_sha256);
+    fingerprint_of(Sha256::new_with_prefix(&canonical))
+}
+
 /// The first 16 bytes of the hash.
 pub(crate) fn fingerprint_of(hash: Sha256) -> Uuid {
     let mut first = [0; 16];

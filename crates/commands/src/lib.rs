@@ -34,6 +34,9 @@ pub mod keyed_batch;
 /// What the log holds already, for imports.
 mod recognise;
 
+/// What commands would come to, one after the other, if they were carried out.
+mod simulation;
+
 /// One command of a batch or one line of an import.
 pub mod line;
 
@@ -62,6 +65,7 @@ pub use executor::Executor;
 pub use outcome::{Accepted, ExecuteError};
 pub use parse_error::ParseError;
 pub use request::{Caller, CommandRequest, ExpectedVersion};
+pub use simulation::Simulation;
 
 pub use event_store::Effect;
 pub use identity::CommandIdentity;

@@ -86,7 +86,7 @@ impl Plan {
 }
 
 /// Order of checks: whether the task exists, its version, the rules.
-fn decide_request(
+pub(crate) fn decide_request(
     stream: &Stream,
     request: &CommandRequest,
     now: Time,

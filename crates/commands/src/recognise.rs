@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use domain::{CommandId, TaskId, event_of};
+use domain::{CommandId, StoredEvent, TaskId, event_of};
 use event_store::Looked;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
+use process::clock;
 use uuid::Uuid;
 
 use crate::executor::Executor;
 use crate::outcome::ExecuteError;
+use crate::plan::decide_request;
 use crate::request::{Caller, CommandRequest, ExpectedVersion};
+use crate::stream::Stream;
 
 /// How many tasks are read at a time.
 const TASKS_IN_FLIGHT_MAX: usize = 64;
@@ -53,6 +56,71 @@ impl Executor {
             }
         }
         happened
+    }
+
+    /// Of commands that may have been carried out before, in this order, by a process that died before it could say what
+    /// came of them: those that it refused, by their numbers. Such a one has had no outcome, and a later one to the same
+    /// task has; by now the rules might take it. It is decided again on what the later one found.
+    ///
+    /// # Errors
+    /// The store is busy or does not answer.
+    pub async fn refused_before(
+        &self,
+        caller: &Caller,
+        requests: &[&CommandRequest],
+    ) -> Result<Vec<(usize, ExecuteError)>, ExecuteError> {
+        let mut of_task: BTreeMap<TaskId, Vec<usize>> = BTreeMap::new();
+        for (index, request) in requests.iter().enumerate() {
+            of_task.entry(request.task_id).or_default().push(index);
+        }
+        let several = of_task.into_iter().filter(|(_, indices)| indices.len() > 1);
+        let refused: Vec<_> = futures_util::stream::iter(several)
+            .map(async |(task_id, indices)| self.refused_of_task(caller, task_id, &indices, requests).await)
+            .buffer_unordered(TASKS_IN_FLIGHT_MAX)
+            .try_collect()
+            .await?;
+        Ok(refused.into_iter().flatten().collect())
+    }
+
+    async fn refused_of_task(
+        &self,
+        caller: &Caller,
+        task_id: TaskId,
+        indices: &[usize],
+        requests: &[&CommandRequest],
+    ) -> Result<Vec<(usize, ExecuteError)>, ExecuteError> {
+        let id_of = |index: usize| requests[index].identity.map(|identity| identity.command_id);
+        let mut ids: Vec<CommandId> = indices.iter().filter_map(|index| id_of(*index)).collect();
+        let (mut events, mut outcomes) = (Vec::new(), BTreeMap::new());
+        loop {
+            let after = events.last().map_or(0, |event: &StoredEvent| event.version);
+            let asked = std::mem::take(&mut ids);
+            let looked = self.store().look_up(caller.owner, task_id, after, asked).await?;
+            outcomes.extend(looked.outcomes);
+            // Where nothing of it was done there is nothing to find out.
+            if !looked.more || outcomes.is_empty() {
+                events.extend(looked.events);
+                break;
+            }
+            events.extend(looked.events);
+        }
+        let mut refused = Vec::new();
+        // The version that the next command with an outcome was decided on.
+        let mut found_by_next = None;
+        for index in indices.iter().rev() {
+            let Some(id) = id_of(*index) else { continue };
+            if let Some(outcome) = outcomes.get(&id) {
+                let first = events.iter().find(|event| event.command_id == id.0);
+                found_by_next = Some(first.map_or(outcome.version, |event| event.version - 1));
+            } else if let Some(version) = found_by_next {
+                let mut stream = Stream::default();
+                stream.fold(&events[..usize::try_from(version).unwrap_or(0).min(events.len())])?;
+                if let Err(error) = decide_request(&stream, requests[*index], clock::now()) {
+                    refused.push((*index, error));
+                }
+            }
+        }
+        Ok(refused)
     }
 
     /// The requests, by the version that each would make, whose event is there.

@@ -16,6 +16,8 @@ pub enum RouteKind {
     ForTokens,
     /// The current password is looked at: the same queue.
     OwnPassword,
+    /// A file comes as the body, which may be compressed.
+    Upload,
 }
 
 /// The routes of a program, and of which kind each is. What a router brings along is ordinary.

@@ -130,7 +130,7 @@ problem_codes! {
     StaleVersion = "stale-version", 412, "The task has another version than If-Match names",
         "Somebody changed it in between. Read it again, and repeat the change on what is there now.";
     BodyTooLarge = "body-too-large", 413, "The body is too large",
-        "A body has at most 1 MiB, a batch 16 MiB.";
+        "A body has at most 1 MiB, a batch 16 MiB, the file of an import 256 MiB, also unpacked.";
     BatchTooLarge = "batch-too-large", 413, "The batch has too many commands",
         "A batch has at most 10,000 commands. Split it.";
     UriTooLong = "uri-too-long", 414, "The request's address is too long",
@@ -153,6 +153,8 @@ problem_codes! {
         "Wait as long as `Retry-After` says.";
     TooManyStreams = "too-many-streams", 429, "Too many live streams are open for this account",
         "An account has at most 10 streams open at once. Close one.";
+    TooManyJobs = "too-many-jobs", 429, "Too many jobs wait for this account",
+        "Two jobs of an account are carried out at a time, and 20 wait. Wait as long as `Retry-After` says, or cancel one.";
     HeadersTooLarge = "headers-too-large", 431, "The request's headers are too large",
         "All headers together have at most 32 KiB.";
     // 5xx
@@ -174,6 +176,8 @@ problem_codes! {
         "The texts of a past time are in no index: they are read and compared, for 2 seconds at most. Ask with more filters, or for now.";
     StreamUnreadable = "stream-unreadable", 503, "The task's history cannot be read by this version",
         "An event of this task is unknown to the running program. An operator has to look at it.";
+    NotConfigured = "not-configured", 503, "The server is not set up for this",
+        "What it takes was not configured, such as the object store for the files of imports and exports. An operator has to do it.";
     ShuttingDown = "shutting-down", 503, "The server is being stopped",
         "Send the request again; another copy or the restarted one answers.";
 }

@@ -104,6 +104,14 @@ impl RequestContext {
         Self::from_headers(&HeaderMap::new())
     }
 
+    /// For work that an earlier request has asked for: its ids, and a span of its own.
+    #[must_use]
+    pub fn of_earlier(request_id: &str, traceparent: &str) -> Self {
+        let header = |name, text| Some((name, HeaderValue::from_str(text).ok()?));
+        let headers = [header(X_REQUEST_ID, request_id), header(TRACEPARENT, traceparent)];
+        Self::from_headers(&headers.into_iter().flatten().collect())
+    }
+
     /// The context of the request in progress, or a fresh one.
     #[must_use]
     pub fn current() -> Self {

@@ -23,6 +23,11 @@ pub const VARIABLES: &[Variable] = &[
     Variable::open("PRIMETRADE_READ_DATABASE_NAME", None, "which database there"),
     Variable::secret("PRIMETRADE_READ_REPLICA_URL", "replica for reads, optional"),
     Variable::secret("PRIMETRADE_SECRET", "authenticates tokens and cursors, encrypts keys"),
+    Variable::open(
+        "PRIMETRADE_OBJECT_STORE_URL",
+        None,
+        "files of imports and exports: file:///folder or s3://bucket/prefix; AWS_… say the rest",
+    ),
     Variable::open("PRIMETRADE_JWKS_URL", None, "keys for services without the identity database"),
     Variable::open("PRIMETRADE_KAFKA_BROKERS", None, "host:port, with commas between; services only"),
     Variable::open("PRIMETRADE_KAFKA_TOPIC", Some("primetrade.task-events"), "where the log is published"),

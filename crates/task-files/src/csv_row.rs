@@ -12,7 +12,7 @@ use read_model::Task;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::line_error::LineError;
+use crate::line_error::{LineError, RowError};
 use crate::lines::{CutError, cells};
 
 /// A task's fields, in the order of the API.
@@ -52,22 +52,6 @@ pub enum HeaderError {
     /// A task has one.
     #[error("the first line does not name title, which each task needs")]
     NoTitle,
-}
-
-/// Why the cells of a record are no row.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RowError {
-    /// Whose would they be?
-    #[error("the row has {cells} cells, and the header {columns}")]
-    Cells {
-        /// How many it has.
-        cells: usize,
-        /// How many the header has.
-        columns: usize,
-    },
-    /// Text in another encoding.
-    #[error("{0} is not valid UTF-8")]
-    NotUtf8(&'static str),
 }
 
 /// Which field each cell of a row is.

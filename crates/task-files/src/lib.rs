@@ -23,9 +23,9 @@ mod carry_out;
 mod export;
 
 pub use carry_out::{Carried, StoreAway, carry_out};
-pub use csv_row::{HeaderError, RowError};
+pub use csv_row::HeaderError;
 pub use export::{ExportError, Summary, export};
 pub use format::Format;
-pub use line_error::LineError;
+pub use line_error::{LineError, RowError};
 pub use lines::CutError;
-pub use reader::{ParsedLine, ReadError, Reader, made_command_id};
+pub use reader::{ParsedLine, ReadError, Reader, count_lines, made_command_id};

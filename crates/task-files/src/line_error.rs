@@ -1,6 +1,5 @@
 use commands::{ExecuteError, ParseError};
 
-use crate::csv_row::RowError;
 use crate::lines::CutError;
 
 /// Why a line was rejected. The others go on.
@@ -18,4 +17,20 @@ pub enum LineError {
     /// Its command could not be carried out.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
+}
+
+/// Why the cells of a record are no row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// Whose would they be?
+    #[error("the row has {cells} cells, and the header {columns}")]
+    Cells {
+        /// How many it has.
+        cells: usize,
+        /// How many the header has.
+        columns: usize,
+    },
+    /// Text in another encoding.
+    #[error("{0} is not valid UTF-8")]
+    NotUtf8(&'static str),
 }

@@ -96,14 +96,16 @@ impl<R: BufRead> Reader<R> {
     /// # Errors
     /// The stream cannot be read.
     pub fn skip_to(&mut self, number: u64) -> Result<(), ReadError> {
-        while self.line < number {
-            let line = self.line;
-            match self.pieces.next().map_err(|source| ReadError::Stream { line, source })? {
-                Some(piece) => self.line = piece.line,
-                None => return Ok(()),
-            }
-        }
+        while self.line < number && self.skip()? {}
         Ok(())
+    }
+
+    /// Goes past a line; false: there is none.
+    fn skip(&mut self) -> Result<bool, ReadError> {
+        let line = self.line;
+        let piece = self.pieces.next().map_err(|source| ReadError::Stream { line, source })?;
+        self.line = piece.as_ref().map_or(line, |piece| piece.line);
+        Ok(piece.is_some())
     }
 
     /// How much of the stream was read, in bytes.
@@ -111,6 +113,19 @@ impl<R: BufRead> Reader<R> {
     pub fn bytes_read(&self) -> u64 {
         self.pieces.bytes_read()
     }
+}
+
+/// How many lines a file has that are not blank; of CSV without the header.
+///
+/// # Errors
+/// As [`Reader::new`].
+pub fn count_lines(input: impl BufRead, format: Format) -> Result<u64, ReadError> {
+    let mut reader = Reader::new(input, format, OwnerId(uuid::Uuid::nil()), false)?;
+    let mut lines = 0;
+    while reader.skip()? {
+        lines += 1;
+    }
+    Ok(lines)
 }
 
 fn parse(

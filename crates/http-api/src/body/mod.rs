@@ -4,6 +4,7 @@
 //! - [`MergePatch<T>`]: the same, `application/merge-patch+json` too.
 //! - [`EmptyBody`]: no body or `{}`.
 //! - [`read_body`]: any body up to a size, for the batch. Large ones wait until there is room for them in memory.
+//! - [`FileBody`]: a file, as it comes.
 //! - [`parse_json`]: what the extractors do, for a part of a body (a command, a line).
 //!
 //! `T` is a plain serde struct with `#[serde(deny_unknown_fields)]`; how a value fails decides between 400 and 422:
@@ -11,6 +12,7 @@
 //! none may be, and whatever a `Deserialize` refuses by itself (`Error::custom`, an unknown variant, a number out of
 //! range) are 422 `invalid-fields`. Both carry the pointer where it is known, and never the value.
 
+mod file;
 mod json;
 mod read;
 
@@ -21,6 +23,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub use self::file::FileBody;
 pub use self::json::parse_json;
 pub use self::read::{BATCH_BYTES_MAX, BODY_BYTES_MAX, BODY_TIME_MAX, read_body};
 use crate::headers::single;

@@ -45,11 +45,7 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// 413 beyond `bytes_max`, 408 after 30 s, 400 when it breaks off, 503 where there is no memory for it for 10 s.
 pub async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
-    let too_large = || {
-        let limit =
-            if bytes_max >= 1 << 20 { format!("{} MiB", bytes_max >> 20) } else { format!("{bytes_max} bytes") };
-        Problem::new(ProblemCode::BodyTooLarge).detail(format!("at most {limit}"))
-    };
+    let too_large = || too_large(bytes_max as u64);
     let announced = content_length(request.headers());
     let waits_for_go = request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
@@ -85,6 +81,11 @@ pub async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, Prob
     }
 }
 
+pub(super) fn too_large(bytes_max: u64) -> Problem {
+    let limit = if bytes_max >= 1 << 20 { format!("{} MiB", bytes_max >> 20) } else { format!("{bytes_max} bytes") };
+    Problem::new(ProblemCode::BodyTooLarge).detail(format!("at most {limit}"))
+}
+
 enum Broken {
     TooLarge,
     NoMemory,
@@ -92,7 +93,7 @@ enum Broken {
     Off,
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok())
 }
 
@@ -181,7 +182,7 @@ impl AsRef<[u8]> for BudgetedBody {
     }
 }
 
-async fn discard(mut body: Body) {
+pub(super) async fn discard(mut body: Body) {
     let discarding = async {
         let mut bytes = 0;
         while let Some(Ok(frame)) = body.frame().await {

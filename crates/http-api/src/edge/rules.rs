@@ -72,7 +72,7 @@ impl Rules {
     pub fn admit(&self, request: &mut Request, exchange: &mut Exchange) -> Result<(), Problem> {
         let is_always = exchange.route.kind == RouteKind::Always;
         let principal = if is_always { None } else { self.limit(request, exchange)? };
-        Self::check(request)?;
+        Self::check(request, exchange.route.kind)?;
         // `Account` takes the principal, or verifies the token where it is not known yet
         if let Some(principal) = principal {
             request.extensions_mut().insert(principal);
@@ -112,7 +112,7 @@ impl Rules {
     }
 
     /// Refuses what no client may send.
-    fn check(request: &Request) -> Result<(), Problem> {
+    fn check(request: &Request, kind: RouteKind) -> Result<(), Problem> {
         let uri_bytes = request.uri().path().len() + request.uri().query().map_or(0, |query| query.len() + 1);
         if uri_bytes > URI_BYTES_MAX {
             return Err(Problem::new(ProblemCode::UriTooLong));
@@ -123,10 +123,10 @@ impl Rules {
             return Err(Problem::new(ProblemCode::HeadersTooLarge));
         }
         match single(headers, &CONTENT_ENCODING)? {
-            Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-                Err(Problem::new(ProblemCode::UnsupportedContentEncoding))
-            }
-            Some(_) | None => Ok(()),
+            None => Ok(()),
+            Some(encoding) if encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(()),
+            Some(encoding) if kind == RouteKind::Upload && encoding.as_bytes().eq_ignore_ascii_case(b"gzip") => Ok(()),
+            Some(_) => Err(Problem::new(ProblemCode::UnsupportedContentEncoding)),
         }
     }
 

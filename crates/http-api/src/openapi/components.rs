@@ -87,7 +87,7 @@ pub(super) fn headers() -> Value {
         ),
         header(
             "Location",
-            "Where the task is.",
+            "Where the task or job is.",
             json!({"type": "string", "format": "uri-reference"}),
             json!(format!("/api/v1/tasks/{EXAMPLE_ID}")),
         ),

@@ -7,6 +7,8 @@ pub enum Tag {
     Commands,
     /// What shows them.
     Queries,
+    /// What takes longer than an answer may.
+    Jobs,
     /// Who somebody is.
     Accounts,
     /// For admins.
@@ -16,13 +18,14 @@ pub enum Tag {
 }
 
 impl Tag {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Commands, Self::Queries, Self::Accounts, Self::Administration, Self::Operations];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Commands, Self::Queries, Self::Jobs, Self::Accounts, Self::Administration, Self::Operations];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Commands => "Commands",
             Self::Queries => "Queries",
+            Self::Jobs => "Jobs",
             Self::Accounts => "Accounts",
             Self::Administration => "Administration",
             Self::Operations => "Operations",
@@ -38,6 +41,10 @@ impl Tag {
             Self::Queries => {
                 "Reads come from read models, which follow the writes by milliseconds. A read that sends the \
                  `Consistency-Token` of a write shows at least that write."
+            }
+            Self::Jobs => {
+                "What takes longer than an answer may is a job: asked for with a request, carried out after it, and looked \
+                 at until it has ended. It goes on after any crash where it was, and has each effect once."
             }
             Self::Accounts => {
                 "Register, log in, and send the access token with everything else; refresh it before it ends."

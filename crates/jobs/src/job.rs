@@ -1,0 +1,141 @@
+use commands::CommandIdentity;
+use domain::{OwnerId, Time};
+use serde::{Deserialize, Serialize};
+use task_files::Format;
+use uuid::Uuid;
+
+/// What a job does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Carries out the lines of a file.
+    Import {
+        /// Of the file.
+        format: Format,
+    },
+}
+
+/// Kinds of jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A file's lines, carried out.
+    Import,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Import];
+
+    /// As it is shown and stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Import => "import",
+        }
+    }
+}
+
+impl Request {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Import { .. } => Kind::Import,
+        }
+    }
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nobody has begun it.
+    Queued,
+    /// Somebody carries it out, or did until a moment ago.
+    Running,
+    /// Carried out to the end, whatever lines failed.
+    Succeeded,
+    /// Could not be carried out to the end.
+    Failed,
+    /// Ended by its owner.
+    Cancelled,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// As it is shown and stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// Whether nothing more happens to it.
+    #[must_use]
+    pub fn has_ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// A job that is asked for.
+#[derive(Debug)]
+pub struct NewJob {
+    /// Its id, and the name of its file.
+    pub id: Uuid,
+    /// Whose tasks.
+    pub owner: OwnerId,
+    /// The owner's shard.
+    pub shard: i16,
+    /// What it does.
+    pub request: Request,
+    /// Whether it changes nothing.
+    pub dry_run: bool,
+    /// Present: the same request again is the same job.
+    pub identity: Option<CommandIdentity>,
+    /// The request id, carried into the events.
+    pub correlation_id: String,
+    /// The W3C trace context, carried into the events.
+    pub traceparent: String,
+}
+
+/// A job, as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Which.
+    pub id: Uuid,
+    /// As [`Kind::as_str`].
+    pub kind: String,
+    /// How far it is.
+    pub state: State,
+    /// How many lines there are, once that is known.
+    pub total: Option<i64>,
+    /// Lines that took effect, now or before.
+    pub succeeded: i64,
+    /// Lines that were rejected.
+    pub failed: i64,
+    /// Whether it changes nothing.
+    pub dry_run: bool,
+    /// Position of the last event that what is done stands for.
+    pub revision: Option<i64>,
+    /// When it was asked for.
+    pub created_at: Time,
+    /// When somebody began it.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub finished_at: Option<Time>,
+    /// Until when it is shown.
+    pub expires_at: Option<Time>,
+    /// How long the result is, where there is one.
+    pub result_bytes: Option<i64>,
+    /// Why it failed: a problem in JSON.
+    pub problem: Option<String>,
+}
