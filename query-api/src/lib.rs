@@ -19,6 +19,9 @@ mod history;
 /// `GET /api/v1/stats`.
 mod stats;
 
+/// `GET /api/v1/stats/flow`.
+mod flow;
+
 /// `GET /api/v1/stream`.
 mod stream;
 
@@ -169,10 +172,12 @@ fn routes() -> Routes<QueryApi> {
         .get("/api/v1/tasks/{id}", task::task, task::described)
         .get("/api/v1/tasks/{id}/history", history::history, history::described)
         .get("/api/v1/stats", stats::stats, stats::described)
+        .get("/api/v1/stats/flow", flow::flow, flow::described)
         .get("/api/v1/stream", stream::stream, stream::described)
         .schema("Task", task_json::schema)
         .schema("TaskPage", list::schema)
         .schema("HistoryItem", history::item_schema)
         .schema("HistoryPage", history::schema)
         .schema("Stats", stats::schema)
+        .schema("Flow", flow::schema)
 }

@@ -11,7 +11,8 @@ use backends::database::{Pool, PoolTransaction};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use uuid::Uuid;
 
-use super::versions::{Held, Versions, tasks_at};
+use super::moments::MomentCounts;
+use super::versions::{Held, Versions, count_at, tasks_at};
 use crate::as_of::AsOf;
 use crate::error::ReadError;
 use crate::list::columns::leads_to;
@@ -78,6 +79,25 @@ impl Past {
             Opened::Nothing => None,
         };
         Ok((snapshot, held))
+    }
+
+    /// Counts the owner's tasks at each moment. Returns what is live, and the snapshot's version.
+    pub async fn count(
+        &self,
+        reads: &Reads,
+        source: ReadSource,
+        owner: Uuid,
+        shown: &VersionRow,
+        mut counts: MomentCounts,
+    ) -> Result<(i32, VersionRow, MomentCounts), ReadError> {
+        let (mut snapshot, opened) = self.open(reads, source, owner, shown).await?;
+        match opened {
+            Opened::Versions(versions) => versions.count(&mut counts),
+            Opened::Unkept(version) => count_at(&mut snapshot.transaction, owner, version, &mut counts).await?,
+            Opened::Nothing => {}
+        }
+        snapshot.transaction.commit().await?;
+        Ok((snapshot.live_generation, snapshot.row, counts))
     }
 
     async fn open(

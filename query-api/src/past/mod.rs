@@ -6,9 +6,13 @@ mod versions;
 /// The versions of all owners who asked lately.
 mod cache;
 
+/// How many tasks stood where at each of some moments.
+mod moments;
+
 /// Tasks as of a time, with their texts.
 mod tasks;
 
 pub(crate) use self::cache::{Past, Snapshot};
+pub(crate) use self::moments::MomentCounts;
 pub(crate) use self::tasks::tasks;
 pub(crate) use self::versions::Held;

@@ -13,6 +13,7 @@ use futures_util::{Stream, TryStreamExt};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::moments::MomentCounts;
 use crate::as_of::AsOf;
 use crate::list::columns::{Columns, TASK_BYTES, Task, leads_to};
 use crate::owner_version::VersionRow;
@@ -132,6 +133,15 @@ impl Versions {
         Held { tasks, ahead_until: first_us.and_then(DateTime::from_timestamp_micros) }
     }
 
+    /// Counts each row where it held.
+    pub fn count(&self, counts: &mut MomentCounts) {
+        for (row, (from_us, until_us)) in self.rows.updated_us().iter().zip(&self.until_us).enumerate() {
+            if let Some(status) = self.rows.status(row) {
+                counts.add(status, *from_us, *until_us);
+            }
+        }
+    }
+
     /// The last rows of tasks whose last event a clock has written that ran ahead.
     fn ahead(&self, now: Time) -> Vec<usize> {
         let now_us = now.timestamp_micros();
@@ -195,4 +205,29 @@ pub(super) async fn tasks_at(
     }
     let fits = last.is_none_or(|last| add(held, last));
     Ok(fits.then_some(Held { tasks, ahead_until }))
+}
+
+/// Counts each row where it held, straight from the table.
+pub(super) async fn count_at(
+    connection: &mut PgConnection,
+    owner: Uuid,
+    version: VersionRow,
+    counts: &mut MomentCounts,
+) -> Result<(), sqlx::Error> {
+    let mut add = |row: &Task, until_us: i64| {
+        if let Some(status) = row.status.and_then(|status| usize::try_from(status).ok()) {
+            counts.add(status, row.updated_at.timestamp_micros(), until_us);
+        }
+    };
+    let mut rows = pin!(rows(connection, owner, version));
+    let mut before: Option<Task> = None;
+    while let Some(row) = rows.try_next().await? {
+        if let Some(before) = &before {
+            let until_us = if before.id == row.id { row.updated_at.timestamp_micros() } else { HOLDS };
+            add(before, until_us);
+        }
+        before = Some(row);
+    }
+    before.iter().for_each(|last| add(last, HOLDS));
+    Ok(())
 }

@@ -231,3 +231,66 @@ async fn a_list_as_of_a_time_is_the_fold_up_to_it() {
         }
     }
 }
+
+const FLOW: &str = "/api/v1/stats/flow";
+
+/// The counts of each day: pending, in progress, completed, cancelled.
+fn counts(flow: &Value) -> Vec<[u64; 4]> {
+    let count =
+        |day: &Value| ["pending", "in_progress", "completed", "cancelled"].map(|status| day[status].as_u64().unwrap());
+    flow["days"].as_array().unwrap().iter().map(count).collect()
+}
+
+#[tokio::test]
+async fn flow_tells_what_stood_where_at_the_end_of_each_day() {
+    let account = api().await.account().await;
+    let of_nothing = account.read(FLOW).await.expect(200).json();
+    assert_eq!(counts(&of_nothing), vec![[0; 4]; 30]);
+    let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let title = || json!({"title": "t"});
+    act(
+        &account,
+        &[
+            command(one, "CreateTask", "2011-12-28T12:00:00Z", title()),
+            command(one, "StartTask", "2011-12-29T00:00:00Z", json!({})),
+            command(two, "CreateTask", "2011-12-29T12:00:00Z", title()),
+            // Both within the same day: only the last counts at its end.
+            command(one, "CompleteTask", "2011-12-30T08:00:00Z", json!({})),
+            command(one, "ReopenTask", "2011-12-30T10:30:00Z", json!({})),
+            command(two, "CancelTask", "2011-12-31T23:59:59.999999Z", json!({})),
+            command(two, "DeleteTask", "2012-01-02T00:00:00Z", json!({})),
+        ],
+    )
+    .await;
+    let flow = account.read(&format!("{FLOW}?from=2011-12-27&to=2012-01-02")).await.expect(200).json();
+    let expected = [[0; 4], [1, 0, 0, 0], [1, 1, 0, 0], [2, 0, 0, 0], [1, 0, 0, 1], [1, 0, 0, 1], [1, 0, 0, 0]];
+    assert_eq!(counts(&flow), expected);
+    assert_eq!(flow["days"][0]["date"], "2011-12-27");
+    for (day, expected) in expected.iter().enumerate() {
+        let end =
+            "2011-12-28T00:00:00Z".parse::<DateTime<Utc>>().unwrap() + Duration::days(i64::try_from(day).unwrap());
+        let end = rfc(end - Duration::microseconds(1));
+        for (status, count) in ["pending", "in_progress", "completed", "cancelled"].iter().zip(expected) {
+            let listed = account.walk(&format!("{TASKS}?as_of={end}&status={status}")).await;
+            assert_eq!(listed.len() as u64, *count, "{status} as of {end}");
+        }
+    }
+    // Samoa left out the 30th, at 10:00Z: it is as the day before, which ended then.
+    let samoa = format!("{FLOW}?from=2011-12-28&to=2011-12-31&time_zone=Pacific/Apia");
+    let samoa = account.read(&samoa).await.expect(200).json();
+    assert_eq!(counts(&samoa), [[0, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 0], [2, 0, 0, 0]]);
+    let today = account.read(FLOW).await.expect(200);
+    assert_eq!(counts(&today.json())[29], [1, 0, 0, 0]);
+    account.request("GET", FLOW).header("If-None-Match", today.must("ETag")).send().await.expect(304);
+    let soon = (Utc::now() + Duration::days(2)).date_naive();
+    for bad in [
+        format!("to={soon}"),
+        "from=2020-01-02&to=2020-01-01".to_owned(),
+        "time_zone=Mars/Olympus".to_owned(),
+        "from=2020-01-01&to=2021-01-01".to_owned(),
+        "as_of=2020-01-01T00:00:00Z".to_owned(),
+    ] {
+        account.read(&format!("{FLOW}?{bad}")).await.problem(400);
+    }
+    account.read(&format!("{FLOW}?from=2019-01-01&to=2019-12-31")).await.expect(200);
+}
