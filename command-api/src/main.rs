@@ -8,6 +8,7 @@ use command_api::CommandApi;
 use event_store::EventStore;
 use futures_util::FutureExt;
 use http_api::documents;
+use http_api::edge::cors;
 use identity::Identity;
 use jobs::{Files, Jobs};
 use messaging::KafkaSettings;
@@ -76,7 +77,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         None => tracing::warn!("without PRIMETRADE_OBJECT_STORE_URL there are no imports"),
     }
     let api = command_api::router(commands)
-        .merge(accounts_api::router(identity, starting.redis.clone()))
+        .merge(accounts_api::router(identity, starting.redis.clone(), &cors::origins(&starting.source)?))
         .merge(documents::router());
     Ok(Built { api, verifier })
 }

@@ -114,6 +114,8 @@ acts! {
     RefreshTokenReused = "refresh-token-reused", Account;
     /// A session was ended by who had begun it.
     LoggedOut = "logged-out", Routine;
+    /// A session was ended from another one of its account, or because there were too many; which, is the detail.
+    SessionEnded = "session-ended", Routine;
     /// The account changed its password.
     PasswordChanged = "password-changed", Account;
     /// It tried to, with a wrong current one.

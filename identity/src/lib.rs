@@ -16,6 +16,9 @@ pub mod password;
 /// Log in, refresh, log out.
 pub mod sessions;
 
+/// The sessions that an account has open.
+pub mod open_sessions;
+
 /// Signing keys: made, kept encrypted, rotated, shown as JWKS.
 pub mod keys;
 
@@ -41,8 +44,9 @@ pub use accounts::{Account, AccountChange, Accounts, NewAccount};
 pub use audit::AuditEvent;
 pub use error::{IdentityError, StartError};
 pub use identity::Identity;
+pub use open_sessions::OpenSession;
 pub use sessions::Tokens;
-pub use values::{Email, Name, Password};
+pub use values::{Email, Name, Password, UserAgent};
 
 use backends::database::Pool;
 use sqlx::migrate::{MigrateError, Migrator};

@@ -8,6 +8,9 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+/// How long a refresh token is good, in seconds; each refresh starts it anew.
+pub(crate) const REFRESH_TOKEN_LIFETIME_S: i32 = 30 * 24 * 3600;
+
 const TAG_LENGTH: usize = 16;
 const CONTENT_LENGTH: usize = 32;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use access::{AUDIENCE, Claims, ISSUER, Role};
 use domain::{OwnerId, Time};
 use process::clock;
+use process::context::{self, RequestContext};
 use secrecy::SecretString;
 use uuid::Uuid;
 
@@ -14,11 +15,9 @@ use crate::audit::{Act, Entry};
 use crate::error::{IdentityError, answered};
 use crate::identity::Identity;
 use crate::keys::{ACCESS_TOKEN_LIFETIME_S, Signer};
-use crate::refresh_token::RefreshToken;
-use crate::values::{Email, Password};
-
-/// How long a refresh token is good, in seconds; each refresh starts it anew.
-pub const REFRESH_TOKEN_LIFETIME_S: i32 = 30 * 24 * 3600;
+use crate::open_sessions::{self, OPEN_SESSIONS_MAX};
+use crate::refresh_token::{REFRESH_TOKEN_LIFETIME_S, RefreshToken};
+use crate::values::{Email, Password, UserAgent};
 
 /// The answer to a refresh is held for so long. Windows of one client that refresh at the same moment have all arrived
 /// by then, and get a 409 instead of ending the session; a refresh is made four times an hour, so that nobody notices.
@@ -45,12 +44,18 @@ struct Subject {
 }
 
 impl Identity {
-    /// Starts a session. An unknown address and a wrong password take the same time and get the same answer; that the
-    /// account is disabled is told only to who has its password.
+    /// Starts a session of the client that calls itself `user_agent`. An unknown address and a wrong password take the same time and get the same answer; that the
+    /// account is disabled is told only to who has its password. What the account has open beyond [`OPEN_SESSIONS_MAX`]
+    /// sessions ends.
     ///
     /// # Errors
     /// [`IdentityError::InvalidCredentials`], [`IdentityError::Disabled`], [`IdentityError::Overloaded`], the database.
-    pub async fn login(&self, email: &Email, password: Password) -> Result<Tokens, IdentityError> {
+    pub async fn login(
+        &self,
+        email: &Email,
+        password: Password,
+        user_agent: Option<UserAgent>,
+    ) -> Result<Tokens, IdentityError> {
         answered(async {
             let account = sqlx::query!(
                 "select id, role, disabled, shard, password_hash from identity.account where email = $1",
@@ -86,15 +91,18 @@ impl Identity {
             // the account is looked at again under a lock: disabled or given another password meanwhile, it gets no session
             let mut transaction = self.pool().begin().await?;
             let begun = sqlx::query!(
-                "insert into identity.session (id, account_id, refresh_hash, created_at, refresh_expires_at)
-             select $1, id, $4, $5, $6 from identity.account
+                "insert into identity.session (id, account_id, refresh_hash, created_at, refresh_expires_at, last_seen_at,
+                                           address, user_agent)
+             select $1, id, $4, $5, $6, $5, $7::text::inet, $8 from identity.account
              where id = $2 and password_hash = $3 and not disabled for share",
                 session,
                 account.id,
                 password_hash,
                 &refresh_token.hash[..],
                 now,
-                now + lifetime(REFRESH_TOKEN_LIFETIME_S)
+                now + lifetime(REFRESH_TOKEN_LIFETIME_S),
+                client_address(),
+                user_agent.as_ref().map(UserAgent::as_str)
             )
             .execute(&mut *transaction)
             .await?;
@@ -105,6 +113,7 @@ impl Identity {
                 return Err(IdentityError::InvalidCredentials);
             }
             about(Act::LoginSucceeded).by_subject().session(session).write(&mut transaction).await?;
+            open_sessions::end_excess(&mut transaction, OwnerId(account.id), OPEN_SESSIONS_MAX).await?;
             transaction.commit().await?;
             let subject =
                 Subject { owner: OwnerId(account.id), session, role: role_of(&account.role)?, shard: account.shard };
@@ -130,13 +139,19 @@ impl Identity {
         Ok((updated.rows_affected() == 1).then_some(new_hash))
     }
 
-    /// Spends a refresh token for new tokens of the same session. `arrived` is when the request did.
+    /// Spends a refresh token for new tokens of the same session, which was seen at the client that calls itself
+    /// `user_agent`. `arrived` is when the request did.
     ///
     /// # Errors
     /// [`IdentityError::RefreshInFlight`] when another with the same token had not been answered when this one arrived,
     /// [`IdentityError::InvalidRefreshToken`] when it is unknown, expired or was spent before, which ends the session;
     /// the database.
-    pub async fn refresh(&self, token: &str, arrived: Instant) -> Result<Tokens, IdentityError> {
+    pub async fn refresh(
+        &self,
+        token: &str,
+        arrived: Instant,
+        user_agent: Option<UserAgent>,
+    ) -> Result<Tokens, IdentityError> {
         answered(async {
             let sent = self.refresh_tokens().read(token).ok_or(IdentityError::InvalidRefreshToken)?;
             let next = self.refresh_tokens().make(sent.session);
@@ -145,7 +160,8 @@ impl Identity {
             let spent = sqlx::query!(
                 "update identity.session s
              set refresh_hash = $3, spent_hash = s.refresh_hash, refresh_expires_at = $4,
-                 answered_at = clock_timestamp() + make_interval(secs => $5)
+                 answered_at = clock_timestamp() + make_interval(secs => $5),
+                 last_seen_at = $6, address = $7::text::inet, user_agent = $8
              from identity.account a
              where s.id = $1 and s.refresh_hash = $2 and s.ended_at is null and s.refresh_expires_at > clock_timestamp()
                and a.id = s.account_id and not a.disabled
@@ -154,7 +170,10 @@ impl Identity {
                 &sent.hash[..],
                 &next.hash[..],
                 now + lifetime(REFRESH_TOKEN_LIFETIME_S),
-                ANSWER_HELD.as_secs_f64()
+                ANSWER_HELD.as_secs_f64(),
+                now,
+                client_address(),
+                user_agent.as_ref().map(UserAgent::as_str)
             )
             .fetch_optional(&mut *transaction)
             .await?;
@@ -227,13 +246,33 @@ impl Identity {
             .await?;
             if let Some(account) = account {
                 let logged_out = Entry::of(Act::LoggedOut).account(OwnerId(account)).session(session);
-                logged_out.write(&mut transaction).await?;
+                // by a refresh token, the request did not know
+                match RequestContext::in_progress() {
+                    Some(_) => logged_out.by_subject(),
+                    None => logged_out,
+                }
+                .write(&mut transaction)
+                .await?;
             }
             transaction.commit().await?;
             self.look_for_ended_sessions().await;
             Ok(())
         })
         .await
+    }
+
+    /// Ends the session of a refresh token, as [`logout`](Self::logout) does; also by one that was spent.
+    ///
+    /// # Errors
+    /// [`IdentityError::InvalidRefreshToken`] when it was never given out; the database.
+    pub async fn logout_by_refresh_token(&self, token: &str) -> Result<(), IdentityError> {
+        self.logout(self.session_of(token).ok_or(IdentityError::InvalidRefreshToken)?).await
+    }
+
+    /// The session of a refresh token that was given out at some time.
+    #[must_use]
+    pub fn session_of(&self, refresh_token: &str) -> Option<Uuid> {
+        self.refresh_tokens().read(refresh_token).map(|token| token.session)
     }
 
     fn tokens(&self, subject: &Subject, refresh: RefreshToken, now: Time) -> Result<Tokens, IdentityError> {
@@ -259,6 +298,11 @@ impl Identity {
             refresh_expires_in_s: REFRESH_TOKEN_LIFETIME_S,
         })
     }
+}
+
+/// The address of the client whose request is in progress.
+fn client_address() -> Option<String> {
+    context::client_of_current().map(|address| address.to_string())
 }
 
 fn lifetime(seconds: i32) -> chrono::TimeDelta {

@@ -1,4 +1,4 @@
-//! What people type, parsed: e-mail addresses, names, passwords.
+//! What people type, parsed: e-mail addresses, names, passwords. And what their clients call themselves.
 
 use domain::{Invalid, composed};
 use secrecy::{ExposeSecret, SecretString};
@@ -13,6 +13,8 @@ pub const NAME_LENGTH_MAX: usize = 100;
 pub const PASSWORD_LENGTH_MIN: usize = 8;
 /// Of a password, in characters.
 pub const PASSWORD_LENGTH_MAX: usize = 256;
+/// Of a user agent, in characters.
+pub const USER_AGENT_LENGTH_MAX: usize = 256;
 
 /// An e-mail address, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -147,9 +149,38 @@ impl Password {
     }
 }
 
+/// What a client calls itself (`User-Agent`): at most 256 characters, visible ASCII and spaces; what else was sent is `?`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserAgent(String);
+
+impl UserAgent {
+    /// Cleans and cuts. None: nothing is left.
+    #[must_use]
+    pub fn cleaned(sent: &[u8]) -> Option<Self> {
+        let shown = |byte: &u8| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' };
+        let text: String = sent.trim_ascii().iter().take(USER_AGENT_LENGTH_MAX).map(shown).collect();
+        (!text.is_empty()).then_some(Self(text))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn user_agents_are_cleaned_and_cut() {
+        let cleaned = |sent: &[u8]| UserAgent::cleaned(sent).map(|agent| agent.0);
+        assert_eq!(cleaned(b" Mozilla/5.0 (X11) "), Some("Mozilla/5.0 (X11)".into()));
+        assert_eq!(cleaned(b"a\x1b[31m\tb\x00\xff\xe2\x80\xae"), Some("a?[31m?b?????".into()));
+        assert_eq!(cleaned(&[b'x'; 8192]), Some("x".repeat(256)));
+        assert_eq!((cleaned(b""), cleaned(b"  ")), (None, None));
+    }
 
     #[test]
     fn addresses_are_compared_in_lower_case() {

@@ -7,14 +7,17 @@ use access::token::RootSecret;
 use access::{Principal, Role};
 use backends::database::{self, Pool};
 use identity::audit::{self, Act, Actor, Class, Filter};
+use identity::open_sessions::OPEN_SESSIONS_MAX;
 use identity::{
-    AccountChange, Accounts, Email, Identity, IdentityError, Name, NewAccount, Password, StartError, Tokens,
+    AccountChange, Accounts, Email, Identity, IdentityError, Name, NewAccount, OpenSession, Password, StartError,
+    Tokens, UserAgent,
 };
 use process::context::RequestContext;
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 const SECRET: &str = "a secret that is long enough for the tests";
 const PASSWORD: &str = "correct horse";
@@ -72,7 +75,7 @@ fn new_account(address: &str, role: Role) -> NewAccount {
 }
 
 async fn login(identity: &Identity, address: &str) -> Tokens {
-    identity.login(&email(address), password(PASSWORD)).await.expect("logs in")
+    identity.login(&email(address), password(PASSWORD), None).await.expect("logs in")
 }
 
 fn principal(identity: &Identity, tokens: &Tokens) -> Option<Principal> {
@@ -80,7 +83,7 @@ fn principal(identity: &Identity, tokens: &Tokens) -> Option<Principal> {
 }
 
 async fn refresh(identity: &Identity, tokens: &Tokens) -> Result<Tokens, IdentityError> {
-    identity.refresh(tokens.refresh_token.expose_secret(), Instant::now()).await
+    identity.refresh(tokens.refresh_token.expose_secret(), Instant::now(), None).await
 }
 
 /// Until the condition holds, at most 5 s: the time within which a revocation must be seen everywhere.
@@ -107,9 +110,9 @@ async fn an_account_logs_in_with_its_password_only() {
     let principal = principal(&identity, &tokens).expect("good");
     assert_eq!((principal.owner, principal.role, principal.shard), (account.id, Role::User, account.shard));
 
-    let wrong = identity.login(&email("ann@example.org"), password("wrong horse")).await;
+    let wrong = identity.login(&email("ann@example.org"), password("wrong horse"), None).await;
     assert!(matches!(wrong, Err(IdentityError::InvalidCredentials)), "{wrong:?}");
-    let unknown = identity.login(&email("bob@example.org"), password(PASSWORD)).await;
+    let unknown = identity.login(&email("bob@example.org"), password(PASSWORD), None).await;
     assert!(matches!(unknown, Err(IdentityError::InvalidCredentials)), "{unknown:?}");
     database.drop().await;
 }
@@ -215,7 +218,7 @@ async fn refreshes_at_once_get_a_409_and_end_nothing() {
     // a request that arrived before the answer but was slow is no reuse either
     let arrived = Instant::now();
     let next = refresh(&copies[0], &tokens).await.expect("refreshes");
-    let slow = copies[1].refresh(tokens.refresh_token.expose_secret(), arrived).await;
+    let slow = copies[1].refresh(tokens.refresh_token.expose_secret(), arrived, None).await;
     assert!(matches!(slow, Err(IdentityError::RefreshInFlight)), "{slow:?}");
     refresh(&copies[0], &next).await.expect("the session goes on");
     database.drop().await;
@@ -227,12 +230,12 @@ async fn an_expired_or_forged_refresh_token_is_refused() {
     let identity = database.start().await;
     identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
     let tokens = login(&identity, "ann@x").await;
-    let access = identity.refresh(tokens.access_token.expose_secret(), Instant::now()).await;
+    let access = identity.refresh(tokens.access_token.expose_secret(), Instant::now(), None).await;
     assert!(matches!(access, Err(IdentityError::InvalidRefreshToken)), "{access:?}");
     // made up, though for a session that there is: refused, and the session goes on
     let forged = tokens.refresh_token.expose_secret();
     let forged = format!("{}{}", &forged[..30], "A".repeat(forged.len() - 30));
-    assert!(identity.refresh(&forged, Instant::now()).await.is_err());
+    assert!(identity.refresh(&forged, Instant::now(), None).await.is_err());
     let tokens = refresh(&identity, &tokens).await.expect("goes on");
     sqlx::query("update identity.session set refresh_expires_at = now()").execute(&database.pool).await.expect("set");
     let expired = refresh(&identity, &tokens).await;
@@ -275,8 +278,8 @@ async fn a_changed_password_ends_the_other_sessions() {
     identity.change_password(account.id, session, password(PASSWORD), password("new horse")).await.expect("changes");
     assert!(principal(&identity, &own).is_some() && principal(&identity, &other).is_none());
     assert!(refresh(&identity, &other).await.is_err());
-    assert!(identity.login(&email("ann@x"), password(PASSWORD)).await.is_err());
-    identity.login(&email("ann@x"), password("new horse")).await.expect("logs in");
+    assert!(identity.login(&email("ann@x"), password(PASSWORD), None).await.is_err());
+    identity.login(&email("ann@x"), password("new horse"), None).await.expect("logs in");
     refresh(&identity, &own).await.expect("goes on");
 
     identity.accounts().set_password(account.id, password("operator's")).await.expect("sets");
@@ -294,9 +297,9 @@ async fn disabling_ends_access_and_is_told_only_with_the_right_password() {
     assert!(identity.change(account.id, disable(true)).await.expect("disables").disabled);
     assert!(principal(&identity, &tokens).is_none());
     assert!(refresh(&identity, &tokens).await.is_err());
-    let right = identity.login(&email("ann@x"), password(PASSWORD)).await;
+    let right = identity.login(&email("ann@x"), password(PASSWORD), None).await;
     assert!(matches!(right, Err(IdentityError::Disabled)), "{right:?}");
-    let wrong = identity.login(&email("ann@x"), password("wrong horse")).await;
+    let wrong = identity.login(&email("ann@x"), password("wrong horse"), None).await;
     assert!(matches!(wrong, Err(IdentityError::InvalidCredentials)), "{wrong:?}");
     identity.change(account.id, disable(false)).await.expect("enables");
     assert!(principal(&identity, &login(&identity, "ann@x").await).is_some());
@@ -317,7 +320,7 @@ async fn a_login_beside_the_disabling_leaves_no_session_behind() {
             identity.change(account.id, disabled(true)).await
         };
         let address = email("ann@x");
-        let (tokens, changed) = tokio::join!(identity.login(&address, password(PASSWORD)), delayed);
+        let (tokens, changed) = tokio::join!(identity.login(&address, password(PASSWORD), None), delayed);
         changed.expect("disables");
         let live: i64 = sqlx::query_scalar("select count(*) from identity.session where ended_at is null")
             .fetch_one(&database.pool)
@@ -512,9 +515,9 @@ async fn each_act_is_written_down() {
     let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
     // requests
     let registered = request().scope(identity.accounts().create(new_account("bob@x", Role::User))).await.expect("made");
-    let wrong = request().scope(identity.login(&email("ann@x"), password("wrong horse"))).await;
+    let wrong = request().scope(identity.login(&email("ann@x"), password("wrong horse"), None)).await;
     assert!(wrong.is_err());
-    request().scope(identity.login(&email("nobody@x"), password("wrong horse"))).await.expect_err("unknown");
+    request().scope(identity.login(&email("nobody@x"), password("wrong horse"), None)).await.expect_err("unknown");
     let first = request().scope(login(&identity, "ann@x")).await;
     let second = request().scope(refresh(&identity, &first)).await.expect("refreshes");
     let session = principal(&identity, &second).expect("good").session;
@@ -523,6 +526,14 @@ async fn each_act_is_written_down() {
     let other_session = principal(&identity, &tokens).expect("good").session;
     identity.logout(other_session).await.expect("logs out");
     identity.logout(other_session).await.expect("nothing to do, and nothing to tell");
+    let by_token = request().scope(login(&identity, "ann@x")).await;
+    request().scope(identity.logout_by_refresh_token(by_token.refresh_token.expose_secret())).await.expect("logs out");
+    for _ in 0..2 {
+        let ended = login(&identity, "ann@x").await;
+        let ended = principal(&identity, &ended).expect("good").session;
+        identity.end_session(account.id, ended, session).await.expect("ends");
+        identity.end_session(account.id, ended, session).await.expect("nothing to do, and nothing to tell");
+    }
     let change = |current, new| identity.change_password(account.id, session, password(current), password(new));
     change("wrong horse", "new horse!").await.expect_err("wrong");
     change(PASSWORD, "new horse!").await.expect("changes");
@@ -530,13 +541,14 @@ async fn each_act_is_written_down() {
     let change = |role, disabled| identity.change(account.id, AccountChange { role, disabled });
     change(Some(Role::Admin), None).await.expect("promotes");
     change(Some(Role::Admin), Some(true)).await.expect("disables");
-    identity.login(&email("ann@x"), password(PASSWORD)).await.expect_err("disabled");
+    identity.login(&email("ann@x"), password(PASSWORD), None).await.expect_err("disabled");
     change(None, Some(false)).await.expect("enables");
     let kid = identity::keys::rotate(&database.pool, &secret_of(SECRET)).await.expect("rotates");
 
     let event = |act: Act, actor: &'static str, detail: Option<&str>| {
         (act.as_str().to_owned(), actor, detail.map(str::to_owned))
     };
+    let by_session = format!("by session {session}");
     let told = audited(&identity, &Filter::default()).await;
     let expected = [
         event(Act::AccountCreated, "operator", None),
@@ -548,6 +560,12 @@ async fn each_act_is_written_down() {
         event(Act::RefreshTokenReused, "anonymous", None),
         event(Act::LoginSucceeded, "account", None),
         event(Act::LoggedOut, "operator", None),
+        event(Act::LoginSucceeded, "account", None),
+        event(Act::LoggedOut, "account", None),
+        event(Act::LoginSucceeded, "account", None),
+        event(Act::SessionEnded, "operator", Some(&by_session)),
+        event(Act::LoginSucceeded, "account", None),
+        event(Act::SessionEnded, "operator", Some(&by_session)),
         event(Act::PasswordChangeRefused, "operator", None),
         event(Act::PasswordChanged, "operator", None),
         event(Act::PasswordSet, "operator", None),
@@ -609,8 +627,8 @@ async fn what_cannot_be_written_down_does_not_happen() {
     let away = "alter table identity.audit_event rename to away";
     sqlx::query(away).execute(&database.pool).await.expect("renames");
 
-    assert!(identity.login(&email("ann@x"), password(PASSWORD)).await.is_err());
-    let failed = identity.login(&email("ann@x"), password("wrong horse")).await;
+    assert!(identity.login(&email("ann@x"), password(PASSWORD), None).await.is_err());
+    let failed = identity.login(&email("ann@x"), password("wrong horse"), None).await;
     assert!(matches!(failed, Err(IdentityError::Internal(_))), "{failed:?}");
     assert!(identity.accounts().create(new_account("bob@x", Role::User)).await.is_err());
     assert!(refresh(&identity, &tokens).await.is_err());
@@ -682,7 +700,7 @@ async fn an_audit_event_is_of_the_class_of_those_who_can_cause_it() {
     identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
     request().scope(identity.accounts().create(new_account("bob@x", Role::User))).await.expect("made");
     for address in ["nobody@x", "ann@x"] {
-        request().scope(identity.login(&email(address), password("wrong horse"))).await.expect_err("wrong");
+        request().scope(identity.login(&email(address), password("wrong horse"), None)).await.expect_err("wrong");
     }
     let first = request().scope(login(&identity, "ann@x")).await;
     request().scope(refresh(&identity, &first)).await.expect("refreshes");
@@ -704,5 +722,87 @@ async fn an_audit_event_is_of_the_class_of_those_who_can_cause_it() {
         ("keys-rotated", "administration"),
     ];
     assert_eq!(rows, expected);
+    database.drop().await;
+}
+
+/// From `client`, calling itself `user_agent`.
+async fn login_from(identity: &Identity, client: &str, user_agent: &str) -> Tokens {
+    let context = RequestContext::fresh().from_client(client.parse().expect("an address"));
+    let address = email("ann@x");
+    let login = identity.login(&address, password(PASSWORD), UserAgent::cleaned(user_agent.as_bytes()));
+    context.scope(login).await.expect("logs in")
+}
+
+#[tokio::test]
+async fn an_account_sees_its_open_sessions_and_ends_them() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made").id;
+    let other = identity.accounts().create(new_account("bob@x", Role::User)).await.expect("made").id;
+    let first = login_from(&identity, "2001:db8::7", "Firefox").await;
+    let second = login_from(&identity, "192.0.2.7", " ").await;
+    let [first_id, second_id] = [&first, &second].map(|tokens| principal(&identity, tokens).expect("good").session);
+    let seen = async || identity.open_sessions(account, None, 10).await.expect("a page");
+    let sessions = seen().await;
+    let ids: Vec<_> = sessions.iter().map(|session| session.id).collect();
+    assert_eq!(ids, [second_id, first_id], "the latest begun first");
+    let of = |address: &str, user_agent: Option<&str>| (address.parse().ok(), user_agent.map(str::to_owned));
+    let shown = |session: &OpenSession| (session.address, session.user_agent.clone());
+    assert_eq!(shown(&sessions[0]), of("192.0.2.7", None));
+    assert_eq!(shown(&sessions[1]), of("2001:db8::7", Some("Firefox")));
+    assert_eq!(sessions[1].last_seen_at, sessions[1].created_at);
+    let page = identity.open_sessions(account, Some(second_id), 10).await.expect("a page");
+    assert_eq!(page.iter().map(|session| session.id).collect::<Vec<_>>(), [first_id]);
+
+    // a refresh says where it is now
+    let refreshing = identity.refresh(first.refresh_token.expose_secret(), Instant::now(), UserAgent::cleaned(b"curl"));
+    let context = RequestContext::fresh().from_client("198.51.100.1".parse().expect("an address"));
+    context.scope(refreshing).await.expect("refreshes");
+    let refreshed = seen().await.pop().expect("the first");
+    assert_eq!(shown(&refreshed), of("198.51.100.1", Some("curl")));
+    assert!(refreshed.last_seen_at > refreshed.created_at);
+    assert_eq!(refreshed.created_at, sessions[1].created_at);
+    // a copy from before the columns has refreshed it
+    sqlx::query("update identity.session set last_seen_at = null").execute(&database.pool).await.expect("empties");
+    let before = seen().await.pop().expect("the first");
+    assert!((before.last_seen_at - refreshed.last_seen_at).num_seconds().abs() < 2, "{before:?}");
+
+    assert!(matches!(identity.end_session(other, first_id, first_id).await, Err(IdentityError::NotFound)));
+    assert!(matches!(identity.end_session(account, Uuid::nil(), first_id).await, Err(IdentityError::NotFound)));
+    assert_eq!(seen().await.len(), 2);
+    assert!(identity.open_sessions(other, None, 10).await.expect("a page").is_empty());
+    identity.end_session(account, second_id, first_id).await.expect("ends");
+    assert!(principal(&identity, &second).is_none(), "its access token ends here at once");
+    assert!(matches!(refresh(&identity, &second).await, Err(IdentityError::InvalidRefreshToken)));
+    assert_eq!(seen().await.len(), 1);
+    let expire = "update identity.session set refresh_expires_at = now()";
+    sqlx::query(expire).execute(&database.pool).await.expect("expires");
+    assert!(seen().await.is_empty(), "what cannot be refreshed is not open");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_login_beyond_the_maximum_ends_the_session_seen_least_recently() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made").id;
+    let (stale, kept) = (login(&identity, "ann@x").await, login(&identity, "ann@x").await);
+    let stale_id = principal(&identity, &stale).expect("good").session;
+    // as many as there may be, all seen after the stale one
+    let fill = "insert into identity.session (id, account_id, refresh_hash, created_at, refresh_expires_at, last_seen_at)
+                select gen_random_uuid(), account_id, refresh_hash, created_at, refresh_expires_at, now() + interval '1 s'
+                from identity.session, generate_series(3, $2) where id = $1";
+    sqlx::query(fill).bind(stale_id).bind(OPEN_SESSIONS_MAX).execute(&database.pool).await.expect("fills");
+    let kept = refresh(&identity, &kept).await.expect("refreshes");
+    let count = async || identity.open_sessions(account, None, OPEN_SESSIONS_MAX * 2).await.expect("a page").len();
+    assert_eq!(count().await, usize::try_from(OPEN_SESSIONS_MAX).expect("a count"));
+    assert!(refresh(&identity, &kept).await.is_ok());
+
+    let newest = login(&identity, "ann@x").await;
+    assert_eq!(count().await, usize::try_from(OPEN_SESSIONS_MAX).expect("a count"));
+    assert!(matches!(refresh(&identity, &stale).await, Err(IdentityError::InvalidRefreshToken)));
+    refresh(&identity, &newest).await.expect("goes on");
+    let ended = audited(&identity, &Filter { account: None, acts: vec![Act::SessionEnded] }).await;
+    assert_eq!(ended, [("session-ended".to_owned(), "account", Some("more than 1000 sessions".to_owned()))]);
     database.drop().await;
 }

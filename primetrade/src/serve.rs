@@ -110,7 +110,7 @@ pub async fn run(
     }
     let api = Api::default()
         .merge(command_api::router(commands))
-        .merge(accounts_api::router(identity, None))
+        .merge(accounts_api::router(identity, None, &edge.cors_origins))
         .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, closing.clone())))
         .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)))
         .merge(documents::router());

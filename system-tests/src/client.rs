@@ -266,6 +266,12 @@ impl Request {
         self
     }
 
+    /// As a page of the API's own origin sends it.
+    pub fn of_own_page(self) -> Request {
+        let origin = self.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        self.header("Origin", &origin)
+    }
+
     /// A body and its media type.
     pub fn body(self, media_type: &str, body: impl Into<Vec<u8>>) -> Request {
         let mut request = self.header("Content-Type", media_type);

@@ -66,6 +66,10 @@ impl Canaries {
     fn keep(&self, answer: &Answer) {
         let mut tokens = self.found_in_answers.lock().expect("tokens");
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let cookie = answer.header("Set-Cookie").and_then(|set| set.split(['=', ';']).nth(1));
+        tokens.extend(
+            cookie.filter(|token| !token.is_empty()).map(|token| ("session cookie".to_owned(), token.to_owned())),
+        );
         for name in ["access_token", "refresh_token"] {
             if let Some(token) = body[name].as_str() {
                 let secret = token.rsplit('.').next().expect("a part");
@@ -123,6 +127,17 @@ async fn every_door(api: &Api, canaries: &Canaries) {
     let token = refreshed.string("/access_token");
     send(auth("refresh", json!({"refresh_token": password}))).await.expect(401);
     send(auth("refresh", json!({"refresh_token": token}))).await.expect(401);
+    let by_cookie = json!({"email": email, "password": password, "session": "cookie"});
+    let cookie = send(auth("login", by_cookie)).await.expect(200);
+    let by = |path: &str, answer: &Answer| {
+        let cookie = answer.must("Set-Cookie").split(';').next().expect("a pair");
+        api.request("POST", &format!("/api/v1/auth/{path}")).header("Cookie", cookie)
+    };
+    send(by("refresh", &cookie).header("Origin", "https://evil.example")).await.expect(403);
+    let next = send(by("refresh", &cookie).of_own_page()).await.expect(200);
+    assert_ne!(next.must("Set-Cookie"), cookie.must("Set-Cookie"));
+    send(by("logout", &next).of_own_page()).await.expect(204);
+    send(by("refresh", &next).of_own_page()).await.expect(401);
     let bearer = format!("Bearer {token}");
     let ask = |method: &str, path: &str| api.request(method, path).header("Authorization", &bearer);
     send(api.get("/api/v1/tasks").header("Authorization", &format!("Bearer {token}x"))).await.expect(401);
@@ -130,6 +145,8 @@ async fn every_door(api: &Api, canaries: &Canaries) {
     send(ask("GET", "/api/v1/tasks").header("Authorization", &bearer)).await.expect(400);
     send(ask("GET", &format!("/api/v1/tasks?access_token={token}"))).await.expect(400);
     send(ask("GET", "/api/v1/auth/me")).await.expect(200);
+    send(ask("GET", "/api/v1/auth/sessions")).await.expect(200);
+    send(ask("DELETE", &format!("/api/v1/auth/sessions/{title}"))).await.expect(400);
     send(ask("PATCH", "/api/v1/auth/me").json(&json!({"name": name, "password": password}))).await.expect(400);
     send(ask("PATCH", "/api/v1/auth/me").json(&json!({"name": name}))).await.expect(200);
     let change =

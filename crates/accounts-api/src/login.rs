@@ -1,40 +1,66 @@
 use axum::extract::State;
-use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use domain::InvalidFields;
 use http_api::body::JsonBody;
 use http_api::limits::RateLimits;
-use http_api::openapi::{Operation, Tag, count, reference, whole};
+use http_api::openapi::{Operation, Tag, reference};
 use http_api::problem::{Problem, ProblemCode};
-use identity::{Email, Identity, IdentityError, Password, Tokens};
-use secrecy::ExposeSecret;
-use serde::{Deserialize, Serialize};
+use identity::{Email, Identity, IdentityError, Password};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::problem::problem;
-use crate::value_schema;
+use crate::session_cookie::SessionCookie;
+use crate::user_agent::UserAgent;
+use crate::{tokens, value_schema};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Credentials {
     email: String,
     password: String,
+    session: Option<Keeping>,
+}
+
+/// Where the client keeps the refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+enum Keeping {
+    Token,
+    Cookie,
+}
+
+impl TryFrom<String> for Keeping {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        match &*text {
+            "token" => Ok(Self::Token),
+            "cookie" => Ok(Self::Cookie),
+            _ => Err("expected `token` or `cookie`"),
+        }
+    }
 }
 
 /// Starts a session.
 pub(crate) async fn login(
     State(identity): State<Identity>,
     limits: RateLimits,
+    cookie: SessionCookie,
+    UserAgent(user_agent): UserAgent,
     JsonBody(body, _): JsonBody<Credentials>,
 ) -> Result<Response, Problem> {
     let (email, password) = parse(&body)?;
     let attempt = limits.password_attempt(email.as_str().as_bytes())?;
-    let outcome = identity.login(&email, password).await;
+    let outcome = identity.login(&email, password, user_agent).await;
     if !matches!(outcome, Err(IdentityError::InvalidCredentials)) {
         attempt.was_not_wrong();
     }
-    outcome.map(tokens).map_err(problem)
+    let begun = outcome.map_err(problem)?;
+    Ok(match body.session.unwrap_or(Keeping::Token) {
+        Keeping::Token => tokens::in_body(&begun),
+        Keeping::Cookie => tokens::in_cookie(&begun, &cookie),
+    })
 }
 
 /// What cannot be looked up is refused; what could not have been registered is only wrong.
@@ -45,43 +71,19 @@ fn parse(body: &Credentials) -> Result<(Email, Password), InvalidFields> {
     invalid.or(email.zip(password))
 }
 
-/// An answer that nobody may keep: it carries tokens.
-fn not_stored(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// The tokens of a session.
-pub(crate) fn tokens(tokens: Tokens) -> Response {
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        access_token: &'a str,
-        token_type: &'static str,
-        expires_in: i32,
-        refresh_token: &'a str,
-        refresh_expires_in: i32,
-    }
-    not_stored(http_api::answer::json(
-        StatusCode::OK,
-        &Answer {
-            access_token: tokens.access_token.expose_secret(),
-            token_type: "Bearer",
-            expires_in: tokens.expires_in_s,
-            refresh_token: tokens.refresh_token.expose_secret(),
-            refresh_expires_in: tokens.refresh_expires_in_s,
-        },
-    ))
-}
-
 pub(crate) fn described() -> Operation {
     Operation::new(Tag::Accounts, "login", "Log in")
-        .says("Starts a session. An unknown address and a wrong password are answered alike. A disabled account is told so after the right password.")
+        .says(
+            "Starts a session. An unknown address and a wrong password are answered alike. A disabled account is told so after \
+             the right password. With `\"session\": \"cookie\"` the refresh token comes as the session cookie and not in the body: \
+             `__Host-session`, HttpOnly, Secure, SameSite=Strict, Path=/; over plain HTTP on loopback `session`, without Secure.",
+        )
         .body(
             &["application/json"],
             &reference("Credentials"),
             &json!({"email": "zoe@example.com", "password": "correct horse battery"}),
         )
-        .json(200, "The session's tokens.", &["Cache-Control"], &reference("Tokens"), &answer_example())
+        .json(200, "The session's tokens.", &["Cache-Control", "Set-Cookie"], &reference("Tokens"), &tokens::example())
         .refuses(&[ProblemCode::InvalidCredentials, ProblemCode::AccountDisabled])
 }
 
@@ -90,23 +92,13 @@ pub(crate) fn schema() -> Value {
         "type": "object",
         "additionalProperties": false,
         "required": ["email", "password"],
-        "properties": {"email": {"type": "string"}, "password": value_schema::password()},
-    })
-}
-
-pub(crate) fn answer_schema() -> Value {
-    whole(json!({
-        "access_token": {"type": "string", "description": "A JWT signed with Ed25519."},
-        "token_type": {"const": "Bearer"},
-        "expires_in": count(),
-        "refresh_token": {"type": "string", "description": "For one use: refreshing gives a new one."},
-        "refresh_expires_in": count(),
-    }))
-}
-
-pub(crate) fn answer_example() -> Value {
-    json!({
-        "access_token": "eyJhbGciOiJFZERTQSJ9.e30.c2ln", "token_type": "Bearer", "expires_in": 900,
-        "refresh_token": "Xm2lNn0JbO3yqk5v4vZ1fQ", "refresh_expires_in": 2_592_000,
+        "properties": {
+            "email": {"type": "string"},
+            "password": value_schema::password(),
+            "session": {
+                "type": ["string", "null"], "enum": ["token", "cookie", null], "default": "token",
+                "description": "Where the refresh token goes: into the body, or into the session cookie.",
+            },
+        },
     })
 }

@@ -8,7 +8,7 @@ use http_api::answer;
 use http_api::body::MergePatch;
 use http_api::openapi::{Operation, Tag, reference};
 use http_api::problem::{Problem, ProblemCode};
-use identity::Name;
+use identity::{Identity, Name};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ pub(crate) struct Patch {
 
 /// Renames the account.
 pub(crate) async fn rename(
-    State(Profiles { identity, .. }): State<Profiles>,
+    State(identity): State<Identity>,
     Account(principal): Account,
     MergePatch(body, _): MergePatch<Patch>,
 ) -> Result<Response, Problem> {

@@ -4,7 +4,6 @@
 
 use std::sync::LazyLock;
 
-use axum::extract::FromRef;
 use backends::redis::{Entry, Redis};
 use bytes::Bytes;
 use domain::OwnerId;
@@ -24,12 +23,6 @@ const FORMAT: &str = concat!(env!("CARGO_PKG_VERSION"), ".1");
 pub(crate) struct Profiles {
     pub identity: Identity,
     pub redis: Option<Redis>,
-}
-
-impl FromRef<Profiles> for Identity {
-    fn from_ref(profiles: &Profiles) -> Self {
-        profiles.identity.clone()
-    }
 }
 
 impl Profiles {

@@ -9,7 +9,7 @@
 //! request's extensions, where the edge puts it; a router tested by itself gets `.layer(Extension(verifier))`.
 
 use access::{Principal, Role, Verifier};
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
@@ -44,6 +44,18 @@ impl<S: Sync> FromRequestParts<S> for Account {
     }
 }
 
+/// None where no `Authorization` header was sent.
+impl<S: Sync> OptionalFromRequestParts<S> for Account {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Problem> {
+        if !parts.headers.contains_key(AUTHORIZATION) {
+            return Ok(None);
+        }
+        <Self as FromRequestParts<S>>::from_request_parts(parts, state).await.map(Some)
+    }
+}
+
 /// An [`Account`] that is an admin; others get 403.
 #[derive(Debug, Clone)]
 pub struct Admin(pub Principal);
@@ -52,7 +64,7 @@ impl<S: Sync> FromRequestParts<S> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Account(principal) = Account::from_request_parts(parts, state).await?;
+        let Account(principal) = <Account as FromRequestParts<S>>::from_request_parts(parts, state).await?;
         match principal.role {
             Role::Admin => Ok(Self(principal)),
             Role::User => Err(Problem::new(ProblemCode::Forbidden)),
@@ -72,15 +84,20 @@ pub(crate) fn known(verifier: &Verifier, headers: &HeaderMap) -> Option<Principa
 /// # Errors
 /// 401 without a good bearer token, 400 with two `Authorization` headers.
 fn authenticate(verifier: &Verifier, headers: &HeaderMap) -> Result<Principal, Problem> {
-    let refused = |challenge: &'static str| {
-        Problem::new(ProblemCode::Unauthenticated).header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
-    };
-    let Some(value) = single(headers, &AUTHORIZATION)? else {
-        return Err(refused("Bearer realm=\"primetrade\""));
-    };
+    let Some(value) = single(headers, &AUTHORIZATION)? else { return Err(unauthenticated()) };
     bearer(value)
         .and_then(|token| verifier.verify(token))
-        .ok_or_else(|| refused("Bearer realm=\"primetrade\", error=\"invalid_token\""))
+        .ok_or_else(|| challenged("Bearer realm=\"primetrade\", error=\"invalid_token\""))
+}
+
+/// The answer to a request without any credentials.
+#[must_use]
+pub fn unauthenticated() -> Problem {
+    challenged("Bearer realm=\"primetrade\"")
+}
+
+fn challenged(challenge: &'static str) -> Problem {
+    Problem::new(ProblemCode::Unauthenticated).header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
 /// Whether the request's token names a key that was not known and has been asked for since.

@@ -104,6 +104,8 @@ problem_codes! {
         "To change a password the current one is needed, and the one that was sent is not it.";
     AccountDisabled = "account-disabled", 403, "The account is disabled",
         "An admin has disabled this account. Ask one to enable it again.";
+    ForeignOrigin = "foreign-origin", 403, "The session cookie is not taken from this page",
+        "The session cookie is taken only where `Origin` is the API's own or one of `PRIMETRADE_CORS_ORIGINS`. Behind a proxy that ends TLS, `PRIMETRADE_TRUSTED_PROXIES` has to name it.";
     // 404, 405, 408
     NotFound = "not-found", 404, "There is nothing here",
         "The address is unknown, the thing was deleted, or it is somebody else's: these look the same.";

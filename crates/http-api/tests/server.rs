@@ -316,9 +316,16 @@ async fn cors_is_off_unless_configured() {
     assert!(answer.header("access-control-allow-headers").is_some_and(|headers| headers.contains("if-match")));
     let answer = on.get("/nowhere", "Origin: https://a.example\r\n").await;
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"));
+    assert_eq!(answer.header("access-control-allow-credentials"), Some("true"), "for the session cookie");
     assert!(answer.header("vary").is_some_and(|vary| vary.contains("origin")));
     let other = on.get("/tasks", "Origin: https://b.example\r\n").await;
     assert_eq!(other.header("access-control-allow-origin"), None);
+    assert_eq!(other.header("access-control-allow-credentials"), None);
+
+    let any = start_with(Edge { cors_origins: vec!["*".into()], ..Edge::default() }).await;
+    let answer = any.get("/tasks", "Origin: https://a.example\r\n").await;
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(answer.header("access-control-allow-credentials"), None, "no page of anybody's uses the cookie");
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ pub struct RequestContext {
     arrived: Instant,
     /// Where it came from, proxies that are trusted looked through; `None` outside of a request.
     client: Option<IpAddr>,
+    /// Whether it came by TLS, proxies that are trusted looked through.
+    tls: bool,
     /// What it has a permit of, while it is being worked on.
     load: Option<Load>,
     /// Set once it has waited for something that is no work: whether it does.
@@ -74,6 +76,7 @@ impl RequestContext {
             parent,
             arrived: Instant::now(),
             client: None,
+            tls: false,
             load: None,
             waited: OnceLock::new(),
             owner: OnceLock::new(),
@@ -84,6 +87,13 @@ impl RequestContext {
     #[must_use]
     pub fn from_client(mut self, client: IpAddr) -> Self {
         self.client = Some(client);
+        self
+    }
+
+    /// The same, by TLS or not.
+    #[must_use]
+    pub fn by_tls(mut self, tls: bool) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -184,6 +194,12 @@ impl RequestContext {
     #[must_use]
     pub fn client(&self) -> Option<IpAddr> {
         self.client
+    }
+
+    /// Whether the client uses TLS, proxies that are trusted looked through.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls
     }
 
     /// When its headers had arrived.

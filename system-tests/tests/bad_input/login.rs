@@ -89,6 +89,11 @@ async fn logins() {
             cases.push(Case::new(name, login(email, password), status, code));
         }
         let right = json!({"email": known, "password": door.account.password});
+        let kept = |session: Value| {
+            let mut login = right.clone();
+            login["session"] = session;
+            door.api.post(LOGIN, &login)
+        };
         let mut more = right.clone();
         more["remember"] = json!(true);
         let form = format!("email={known}&password=x");
@@ -96,6 +101,10 @@ async fn logins() {
         cases.extend([
             Case::new("no password", door.api.post(LOGIN, &json!({"email": known})), 422, "invalid-fields"),
             Case::new("no address", door.api.post(LOGIN, &json!({"password": "x"})), 422, "invalid-fields"),
+            Case::new("session of another kind", kept(json!("header")), 422, "invalid-fields"),
+            Case::new("session in capitals", kept(json!("COOKIE")), 422, "invalid-fields"),
+            Case::new("session is true", kept(json!(true)), 400, "malformed-body"),
+            Case::new("session is an object", kept(json!({"cookie": null})), 400, "malformed-body"),
             Case::new("unknown field", door.api.post(LOGIN, &more), 400, "malformed-body"),
             Case::new("password twice", json_of(&door, LOGIN, &twice), 400, "malformed-body"),
             Case::new("empty body", json_of(&door, LOGIN, ""), 400, "malformed-body"),
@@ -183,6 +192,19 @@ async fn sessions_and_passwords() {
             account.request("POST", PASSWORD).json(&json!({"current": current, "new": new}))
         };
         let right = || json!(account.password);
+        let mut by_cookie = login.clone();
+        by_cookie["session"] = json!("cookie");
+        let kept = door.api.post(LOGIN, &by_cookie).send().await.expect(200);
+        let kept = kept.must("Set-Cookie").split(';').next().expect("a pair").to_owned();
+        let page = |cookie: &str, origin: &str| {
+            door.api.request("POST", REFRESH).header("Origin", origin).header("Cookie", cookie)
+        };
+        let in_cookie = |name: &str, cookie: &str| {
+            Case::new(format!("in the cookie: {name}"), page(cookie, door.api.base()), 401, "invalid-refresh-token")
+        };
+        let foreign =
+            |origin: &str| Case::new(format!("a page of {origin:?}"), page(&kept, origin), 403, "foreign-origin");
+        let end = |id: &str| account.request("DELETE", &format!("/api/v1/auth/sessions/{id}"));
         let not_good = |name: &str, token: &str| Case::new(name, refresh(token), 401, "invalid-refresh-token");
         vec![
             not_good("a refresh token that was spent", &spent),
@@ -202,6 +224,49 @@ async fn sessions_and_passwords() {
                 door.api.post(REFRESH, &json!({})).header("Authorization", &format!("Bearer {good}")),
                 422,
                 "invalid-fields",
+            ),
+            in_cookie("nothing", "session="),
+            in_cookie("made up", &format!("session={}", "A".repeat(64))),
+            in_cookie("changed", &kept.replace("session=", "session=A")),
+            in_cookie("in quotes", &format!("session=\"{}\"", kept.trim_start_matches("session="))),
+            in_cookie("spent", &format!("session={spent}")),
+            in_cookie("under another name", &kept.replace("session=", "refresh_token=")),
+            in_cookie("under the name of TLS", &kept.replace("session=", "__Host-session=")),
+            in_cookie("of 20 KB", &format!("session={}", "A".repeat(20_000))),
+            in_cookie("a thousand of them", &"session=x; ".repeat(1000)),
+            foreign("https://evil.example"),
+            foreign("null"),
+            foreign("*"),
+            foreign(""),
+            foreign(&door.api.base().replace("http:", "https:")),
+            foreign(&format!("{}.evil.example", door.api.base())),
+            foreign(&format!("{} https://evil.example", door.api.base())),
+            Case::new(
+                "two origins",
+                page(&kept, door.api.base()).header("Origin", "https://evil.example"),
+                403,
+                "foreign-origin",
+            ),
+            Case::new(
+                "logout by a page of somebody else",
+                door.api.request("POST", "/api/v1/auth/logout").header("Cookie", &kept),
+                403,
+                "foreign-origin",
+            ),
+            Case::new("an unknown session", end(&Uuid::nil().to_string()), 404, "not-found"),
+            Case::new("a session that is no UUID", end("current"), 400, "invalid-parameter"),
+            Case::new("NUL for a session", end("%00"), 400, "invalid-parameter"),
+            Case::new(
+                "an unknown session, with a field",
+                end(&Uuid::nil().to_string()).json(&json!({"all": true})),
+                400,
+                "malformed-body",
+            ),
+            Case::new(
+                "sessions of somebody else",
+                account.request("GET", &format!("/api/v1/auth/sessions?account={}", Uuid::nil())),
+                400,
+                "invalid-parameter",
             ),
             Case::new(
                 "logout without a token",

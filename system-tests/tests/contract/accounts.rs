@@ -1,11 +1,20 @@
+use std::time::Duration;
+
 use crate::here::{admin, api};
-use serde_json::json;
-use system_tests::client::time;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use system_tests::client::{Account, Answer, Request, time};
+use system_tests::wait::until;
 use uuid::Uuid;
 
 const REGISTER: &str = "/api/v1/auth/register";
 const LOGIN: &str = "/api/v1/auth/login";
 const ME: &str = "/api/v1/auth/me";
+const REFRESH: &str = "/api/v1/auth/refresh";
+const LOGOUT: &str = "/api/v1/auth/logout";
+const SESSIONS: &str = "/api/v1/auth/sessions";
+/// Within which an ended session's access tokens are refused everywhere.
+const ENDED: Duration = Duration::from_secs(5);
 
 fn email() -> String {
     format!("Someone-{}@Example.com", Uuid::new_v4().simple())
@@ -264,4 +273,200 @@ async fn audit_events_say_who_did_what() {
         Some(())
     })
     .await;
+}
+
+/// Logs in as a browser does, and gives back the answer and the cookie.
+async fn browser(account: &Account) -> (Answer, String) {
+    let body = json!({"email": account.email, "password": account.password, "session": "cookie"});
+    let login = account.api.post(LOGIN, &body).send().await.expect(200);
+    let cookie = session_cookie(&login);
+    (login, cookie)
+}
+
+/// `name=value` of the answer's session cookie, whose attributes are as they should be.
+fn session_cookie(answer: &Answer) -> String {
+    let set = answer.must("Set-Cookie");
+    let mut parts = set.split("; ");
+    let pair = parts.next().expect("a pair").to_owned();
+    assert!(pair.starts_with("session=") && pair.len() > "session=".len() + 32, "plain HTTP on loopback: {set}");
+    let mut attributes: Vec<_> = parts.collect();
+    attributes.sort_unstable();
+    assert_eq!(attributes, ["HttpOnly", "Max-Age=2592000", "Path=/", "SameSite=Strict"]);
+    pair
+}
+
+/// As a page of the API's own origin sends it.
+fn from_own_page(account: &Account, path: &str, cookie: &str) -> Request {
+    account.api.request("POST", path).of_own_page().header("Cookie", cookie)
+}
+
+async fn ends(account: &Account, token: &str) {
+    let bearer = format!("Bearer {token}");
+    until("the token is refused", ENDED, || async {
+        let answer = account.api.get("/api/v1/tasks").header("Authorization", &bearer).send().await;
+        (answer.status == 401).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_is_kept_in_a_cookie() {
+    let account = api().await.account().await;
+    let (login, first) = browser(&account).await;
+    let body = login.json();
+    assert!(body.get("refresh_token").is_none(), "{body}");
+    assert_eq!((&body["token_type"], body["access_token"].is_string()), (&json!("Bearer"), true));
+    assert!(body["refresh_expires_in"].as_u64() > body["expires_in"].as_u64());
+    let in_body = json!({"email": account.email, "password": account.password, "session": "token"});
+    let in_body = account.api.post(LOGIN, &in_body).send().await.expect(200);
+    assert!(in_body.json()["refresh_token"].is_string() && in_body.header("Set-Cookie").is_none());
+
+    let refreshed = from_own_page(&account, REFRESH, &format!("theme=dark; {first}")).send().await.expect(200);
+    assert!(refreshed.json().get("refresh_token").is_none());
+    assert_eq!(refreshed.must("Cache-Control"), "no-store");
+    let second = session_cookie(&refreshed);
+    assert_ne!(first, second);
+    // the body goes before the cookie
+    let by_body = json!({"refresh_token": in_body.string("/refresh_token")});
+    let by_body = from_own_page(&account, REFRESH, &second).json(&by_body).send().await.expect(200);
+    assert!(by_body.json()["refresh_token"].is_string() && by_body.header("Set-Cookie").is_none());
+
+    let logout = from_own_page(&account, LOGOUT, &second).send().await.expect(204);
+    assert!(logout.must("Set-Cookie").starts_with("session=; ") && logout.must("Set-Cookie").contains("Max-Age=0"));
+    from_own_page(&account, REFRESH, &second).send().await.problem(401);
+    ends(&account, &refreshed.string("/access_token")).await;
+    account.request("GET", ME).send().await.expect(200);
+}
+
+#[tokio::test]
+async fn a_spent_cookie_ends_the_session() {
+    let account = api().await.account().await;
+    let (_, first) = browser(&account).await;
+    let second = session_cookie(&from_own_page(&account, REFRESH, &first).send().await.expect(200));
+    let problem = from_own_page(&account, REFRESH, &first).send().await.problem(401);
+    assert_eq!(problem["code"], "invalid-refresh-token");
+    from_own_page(&account, REFRESH, &second).send().await.problem(401);
+}
+
+#[tokio::test]
+async fn refreshes_of_several_tabs_at_once_end_nothing() {
+    let account = api().await.account().await;
+    let (_, cookie) = browser(&account).await;
+    let answers = join_all((0..4).map(|_| from_own_page(&account, REFRESH, &cookie).send())).await;
+    let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409, 409, 409]);
+    for answer in answers.iter().filter(|answer| answer.status == 409) {
+        assert_eq!(answer.problem(409)["code"], "refresh-in-flight");
+        assert!(answer.header("Set-Cookie").is_none());
+    }
+    let good = answers.iter().find(|answer| answer.status == 200).expect("one");
+    from_own_page(&account, REFRESH, &session_cookie(good)).send().await.expect(200);
+}
+
+#[tokio::test]
+async fn the_cookie_is_taken_from_own_pages_only() {
+    let account = api().await.account().await;
+    let (login, cookie) = browser(&account).await;
+    let own = account.api.base();
+    let other_scheme = own.replace("http://", "https://");
+    let other_port = format!("{}1", own.rsplit_once(':').expect("a port").0);
+    for origin in [None, Some("https://evil.example"), Some("null"), Some(&*other_scheme), Some(&*other_port)] {
+        for path in [REFRESH, LOGOUT] {
+            let request = account.api.request("POST", path).header("Cookie", &cookie);
+            let request = match origin {
+                Some(origin) => request.header("Origin", origin),
+                None => request,
+            };
+            assert_eq!(request.send().await.problem(403)["code"], "foreign-origin", "{path} {origin:?}");
+        }
+    }
+    // a token in the body needs no origin; without either there is nothing to refresh
+    account.api.post(REFRESH, &json!({"refresh_token": "x"})).header("Cookie", &cookie).send().await.problem(401);
+    account.api.request("POST", REFRESH).send().await.problem(401);
+    // nothing else looks at it
+    for (method, path) in [("GET", ME), ("GET", SESSIONS), ("GET", "/api/v1/tasks"), ("POST", "/api/v1/tasks")] {
+        let request = account.api.request(method, path).header("Origin", own).header("Cookie", &cookie);
+        let request = if method == "POST" { request.json(&json!({"title": "by cookie"})) } else { request };
+        request.send().await.problem(401);
+    }
+    // none of it ended or spent anything
+    let bearer = format!("Bearer {}", login.string("/access_token"));
+    account.api.get(ME).header("Authorization", &bearer).send().await.expect(200);
+    from_own_page(&account, REFRESH, &cookie).send().await.expect(200);
+}
+
+#[tokio::test]
+async fn an_account_sees_and_ends_its_sessions() {
+    let api = api().await;
+    let account = api.account().await;
+    let login = json!({"email": account.email, "password": account.password});
+    let agent = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0";
+    let other = api.post(LOGIN, &login).header("User-Agent", agent).send().await.expect(200);
+    let items = async || -> Vec<Value> {
+        let page = account.request("GET", SESSIONS).send().await.expect(200).json();
+        page["items"].as_array().expect("items").clone()
+    };
+    let sessions = items().await;
+    assert_eq!(sessions.len(), 2);
+    let (current, others): (Vec<_>, Vec<_>) = sessions.iter().partition(|session| session["current"] == true);
+    assert_eq!((current.len(), others.len()), (1, 1));
+    let session = others[0];
+    assert_eq!(session["user_agent"], agent);
+    assert!(session["address"].as_str().expect("an address").parse::<std::net::IpAddr>().expect("one").is_loopback());
+    let [created, seen] = ["created_at", "last_seen_at"].map(|field| time(session[field].as_str().expect("a time")));
+    assert_eq!(created, seen);
+
+    let refresh = json!({"refresh_token": other.string("/refresh_token")});
+    let long = "x".repeat(5000);
+    let refreshed = api.post(REFRESH, &refresh).header("User-Agent", &long).send().await.expect(200);
+    let sessions = items().await;
+    let now = sessions.iter().find(|other| other["id"] == session["id"]).expect("still there");
+    assert!(time(now["last_seen_at"].as_str().expect("a time")) > created, "{now}");
+    assert_eq!(now["created_at"], session["created_at"]);
+    assert!(now["user_agent"].as_str().expect("text").len() <= 256);
+
+    let path = format!("{SESSIONS}/{}", session["id"].as_str().expect("an id"));
+    let stranger = api.account().await;
+    stranger.request("DELETE", &path).send().await.problem(404);
+    account.request("DELETE", &format!("{SESSIONS}/{}", Uuid::now_v7())).send().await.problem(404);
+    account.request("DELETE", &format!("{SESSIONS}/current")).send().await.problem(400);
+    api.request("DELETE", &path).send().await.problem(401);
+    assert_eq!(items().await.len(), 2);
+    account.request("DELETE", &path).send().await.expect(204);
+    account.request("DELETE", &path).send().await.expect(204);
+    assert_eq!(items().await.len(), 1);
+    ends(&account, &refreshed.string("/access_token")).await;
+    let refresh = json!({"refresh_token": refreshed.string("/refresh_token")});
+    api.post(REFRESH, &refresh).send().await.problem(401);
+
+    let admin = admin().await;
+    let audit = format!("/api/v1/users/audit?account={}&act=session-ended", account.id);
+    let page = admin.request("GET", &audit).send().await.expect(200).json();
+    assert_eq!(page["items"].as_array().map(Vec::len), Some(1), "{page}");
+    assert_eq!(page["items"][0]["session_id"], session["id"]);
+    assert_eq!(page["items"][0]["actor"]["id"], json!(account.id));
+
+    // one's own, as by logging out
+    let own = current[0]["id"].as_str().expect("an id");
+    account.request("DELETE", &format!("{SESSIONS}/{own}")).send().await.expect(204);
+    ends(&account, &account.token).await;
+}
+
+#[tokio::test]
+async fn sessions_come_in_pages() {
+    let api = api().await;
+    let account = api.account().await;
+    for _ in 0..2 {
+        api.log_in(account.id, &account.email, &account.password).await;
+    }
+    let ids = async |query: &str| -> Vec<Value> {
+        let walk = account.walk(&format!("{SESSIONS}{query}")).await;
+        walk.into_iter().map(|session| session["id"].clone()).collect()
+    };
+    let all = ids("?limit=200").await;
+    assert_eq!(all.len(), 3);
+    assert_eq!(ids("?limit=1").await, all);
+    account.request("GET", &format!("{SESSIONS}?limit=201")).send().await.problem(400);
+    account.request("GET", &format!("{SESSIONS}?cursor=AAAA")).send().await.problem(400);
 }

@@ -31,6 +31,8 @@ async fn without_a_good_token() {
         ("GET", "/api/v1/stream".to_owned()),
         ("GET", "/api/v1/auth/me".to_owned()),
         ("POST", "/api/v1/auth/logout".to_owned()),
+        ("GET", "/api/v1/auth/sessions".to_owned()),
+        ("DELETE", format!("/api/v1/auth/sessions/{id}")),
         ("GET", "/api/v1/users".to_owned()),
         ("GET", "/api/v1/admin/projections".to_owned()),
         ("GET", "/api/v1/admin/parked".to_owned()),

@@ -1,6 +1,7 @@
 //! Request bodies, strictly.
 //!
-//! - [`JsonBody<T>`]`(value, bytes)`: `application/json` of at most 1 MiB. The last argument of a handler.
+//! - [`JsonBody<T>`]`(value, bytes)`: `application/json` of at most 1 MiB. The last argument of a handler; an `Option` of it
+//!   where there may be no body.
 //! - [`MergePatch<T>`]: the same, `application/merge-patch+json` too.
 //! - [`EmptyBody`]: no body or `{}`.
 //! - [`read_body`]: any body up to a size, for the batch. Large ones wait until there is room for them in memory.
@@ -16,10 +17,11 @@ mod file;
 mod json;
 mod read;
 
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
+use http_body::Body as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -40,6 +42,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         require_media_type(request.headers(), &["application/json"])?;
         let bytes = read_body(request, BODY_BYTES_MAX).await?;
         Ok(Self(parse_json(&bytes)?, bytes))
+    }
+}
+
+/// None where there is no body.
+impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 
@@ -65,7 +79,6 @@ impl<S: Send + Sync> FromRequest<S> for EmptyBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        use http_body::Body as _;
         if request.body().is_end_stream() {
             return Ok(Self(Bytes::new()));
         }

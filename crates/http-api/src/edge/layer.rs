@@ -89,7 +89,7 @@ impl Service<Request> for EdgeService {
         let peer = request.extensions().get::<Peer>().copied().unwrap_or_default();
         let client = self.rules.proxies.client(peer, headers);
         let mut exchange = Exchange {
-            context: RequestContext::from_headers(headers).from_client(client.address),
+            context: RequestContext::from_headers(headers).from_client(client.address).by_tls(client.tls),
             accept_encoding: headers.get(ACCEPT_ENCODING).cloned(),
             allowed_origin: self.rules.cors.allowed_origin(headers),
             route: self.route(&request),

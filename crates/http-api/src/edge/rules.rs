@@ -32,7 +32,7 @@ pub const URI_BYTES_MAX: usize = 8 << 10;
 /// Names and values of all headers together, in bytes.
 pub const HEADER_BYTES_MAX: usize = 32 << 10;
 /// Room for the headers that are set below, and those that the framework adds.
-const HEADERS_ADDED: usize = 10;
+const HEADERS_ADDED: usize = 11;
 
 pub(super) struct Rules {
     verifier: Option<Verifier>,

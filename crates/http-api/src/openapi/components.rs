@@ -128,6 +128,12 @@ pub(super) fn headers() -> Value {
             json!({"type": "string", "pattern": "^Bearer"}),
             json!("Bearer realm=\"primetrade\""),
         ),
+        header(
+            "Set-Cookie",
+            "The session cookie, where the refresh token is kept in it.",
+            text(),
+            json!("__Host-session=Xm2lNn0JbO3yqk5v4vZ1fQ; Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict; Secure"),
+        ),
         header("Cache-Control", "For how long, and by whom, it may be kept.", text(), json!("public, max-age=5")),
     ]);
     headers["X-Request-Id"]["required"] = true.into();

@@ -47,6 +47,12 @@ pub fn document(parts: Vec<Described>) -> Value {
                     "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
                     "description": "The `access_token` of `POST /api/v1/auth/login`, good for 15 minutes.",
                 },
+                "session_cookie": {
+                    "type": "apiKey", "in": "cookie", "name": "__Host-session",
+                    "description": "The refresh token of a session that was begun with `\"session\": \"cookie\"`; over plain HTTP on \
+                                    loopback the name is `session`. Taken only where `Origin` is the API's own or one of \
+                                    `PRIMETRADE_CORS_ORIGINS`.",
+                },
             },
         },
     })

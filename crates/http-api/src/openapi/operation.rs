@@ -11,6 +11,7 @@ use crate::problem::ProblemCode;
 enum Access {
     Anybody,
     Account,
+    AccountOrCookie,
     Admin,
 }
 
@@ -81,6 +82,13 @@ impl Operation {
         self.refuses(&[ProblemCode::Unauthenticated])
     }
 
+    /// It takes the session cookie in place of an access token.
+    #[must_use]
+    pub fn or_session_cookie(mut self) -> Self {
+        self.access = Access::AccountOrCookie;
+        self.refuses(&[ProblemCode::ForeignOrigin])
+    }
+
     /// It takes the role `admin`.
     #[must_use]
     pub fn admin(self) -> Self {
@@ -137,6 +145,17 @@ impl Operation {
             .map(|media_type| ((*media_type).to_owned(), json!({"schema": schema, "example": example})));
         self.body = Some(json!({"required": true, "content": content.collect::<Map<_, _>>()}));
         self.refuses(&OF_A_BODY)
+    }
+
+    /// A body in JSON, or none and the session cookie.
+    #[must_use]
+    pub fn body_or_session_cookie(mut self, schema: &Value, example: &Value) -> Self {
+        self.body = Some(json!({
+            "required": false,
+            "description": "Without it, the session cookie is taken.",
+            "content": {"application/json": {"schema": schema, "example": example}},
+        }));
+        self.refuses(&OF_A_BODY).refuses(&[ProblemCode::ForeignOrigin])
     }
 
     /// No body, or `{}`.
@@ -241,6 +260,7 @@ impl Operation {
         }
         operation["security"] = match self.access {
             Access::Anybody => json!([]),
+            Access::AccountOrCookie => json!([{"access_token": []}, {"session_cookie": []}]),
             Access::Account | Access::Admin => json!([{"access_token": []}]),
         };
         operation
