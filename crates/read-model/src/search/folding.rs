@@ -5,11 +5,19 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::characters::{ZERO_WIDTH_JOINER, characters};
 
+/// Of a longer word no more is compared: Postgres takes lexemes of up to 2,046 bytes.
+const WORD_CHARACTERS_MAX: usize = 500;
+
 /// The form in which words are compared: after full case folding, without what is aside.
 pub(super) fn folded(word: &str) -> String {
-    if word.is_ascii() {
-        return word.to_ascii_lowercase();
+    let mut folded = if word.is_ascii() { word.to_ascii_lowercase() } else { folded_by_unicode(word) };
+    if let Some((end, _)) = folded.char_indices().nth(WORD_CHARACTERS_MAX) {
+        folded.truncate(end);
     }
+    folded
+}
+
+fn folded_by_unicode(word: &str) -> String {
     let mut folded = String::with_capacity(word.len());
     let mut base = None;
     for c in CaseMapper::new().fold_string(word).nfd() {

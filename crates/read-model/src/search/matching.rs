@@ -20,7 +20,7 @@ pub struct Texts {
 pub struct Rank(Place, bool);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+pub(super) enum Place {
     Title,
     Tags,
     Description,
@@ -57,7 +57,7 @@ impl Texts {
     }
 
     /// Each of the texts; a phrase does not run on from one to the other.
-    fn fields(&self) -> impl Iterator<Item = (Place, &[Token])> {
+    pub(super) fn fields(&self) -> impl Iterator<Item = (Place, &[Token])> {
         let tags = self.tags.iter().map(|tag| (Place::Tags, tag.as_slice()));
         std::iter::once((Place::Title, self.title.as_slice()))
             .chain(tags)

@@ -25,6 +25,10 @@ mod query;
 /// Which texts match, how well, and where.
 mod matching;
 
+/// What is stored of texts, so that an index finds the tasks that can match.
+mod lexemes;
+
 pub use folding::title_key;
+pub use lexemes::Lexemes;
 pub use matching::{Field, Mark, Rank, Texts};
 pub use query::{CHARACTERS_MAX, Query, QueryError, TERMS_MAX};

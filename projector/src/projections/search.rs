@@ -1,0 +1,184 @@
+//! `read_model.search`: the lexemes of each task's texts ([`read_model::search`]), by which search finds it. A task that is
+//! deleted has none.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use read_model::search::Lexemes;
+use read_model::{Task, TaskRow};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::projection::{Effect, Projection, TaskChange};
+use crate::columns::columns;
+use crate::copy::{CopyIn, Rows};
+use crate::differences::{Differences, EXAMPLES_MAX, Found};
+
+pub(super) struct Search;
+
+impl Projection for Search {
+    fn write<'a>(
+        &'a self,
+        effect: &'a Effect<'a>,
+        generation: i32,
+        connection: &'a mut PgConnection,
+    ) -> BoxFuture<'a, Result<(), sqlx::Error>> {
+        write(effect, generation, connection).boxed()
+    }
+
+    fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn> {
+        let mut rows = Rows::new();
+        for change in &effect.tasks {
+            let TaskRow { owner_id, task, .. } = &change.after;
+            let lexemes = lexemes(task);
+            rows.row(4).int(generation).uuid(owner_id.0).uuid(task.id).words(&lexemes.iter().collect::<Vec<_>>());
+        }
+        let statement =
+            "copy read_model.search_building (generation, owner_id, task_id, lexemes) from stdin (format binary)";
+        Some(CopyIn { statement, rows })
+    }
+
+    fn compare<'a>(
+        &'a self,
+        live: i32,
+        new: i32,
+        connection: &'a mut PgConnection,
+    ) -> BoxFuture<'a, Result<Differences, sqlx::Error>> {
+        compare(live, new, connection).boxed()
+    }
+}
+
+fn lexemes(task: &Task) -> Lexemes {
+    Lexemes::of(&task.title, &task.tags, task.description.as_deref())
+}
+
+columns!(Inserted for<'r> of change: &'r TaskChange {
+    owner_id: Uuid = change.after.owner_id.0,
+    task_id: Uuid = change.after.task.id,
+    lexemes: String = lexemes(&change.after.task).joined(),
+});
+
+/// A task that has a row, of which texts have changed.
+pub(super) struct Update<'a> {
+    after: &'a TaskRow,
+    /// `None`: all of them. With the description as it was, those of the former tags.
+    removed: Option<Lexemes>,
+    added: Lexemes,
+}
+
+impl<'a> Update<'a> {
+    fn of(before: &TaskRow, change: &'a TaskChange) -> Option<Self> {
+        let TaskChange { after, text_changed, .. } = change;
+        if *text_changed {
+            return Some(Self { after, removed: None, added: lexemes(&after.task) });
+        }
+        let tags_changed = before.task.tags != after.task.tags;
+        tags_changed.then(|| Self {
+            after,
+            removed: Some(Lexemes::of_tags(&before.task.tags)),
+            added: Lexemes::of_tags(&after.task.tags),
+        })
+    }
+}
+
+columns!(Updated for<'r> of update: Update<'r> {
+    owner_id: Uuid = update.after.owner_id.0,
+    task_id: Uuid = update.after.task.id,
+    removed: Option<String> = update.removed.as_ref().map(Lexemes::joined),
+    added: String = update.added.joined(),
+});
+
+async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let inserted = Inserted::of(effect.tasks.iter().filter(|change| change.before.is_none()));
+    if !inserted.task_id.is_empty() {
+        insert(&inserted, generation, connection).await?;
+    }
+    let updates = effect.tasks.iter().filter_map(|change| Update::of(change.before.as_ref()?, change));
+    let updated = Updated::of(updates);
+    if !updated.task_id.is_empty() {
+        update(&updated, generation, connection).await?;
+    }
+    Ok(())
+}
+
+async fn insert(columns: &Inserted, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"
+        insert into read_model.search (generation, owner_id, task_id, lexemes)
+        select $1, n.owner_id, n.task_id, array_to_tsvector(string_to_array(n.lexemes, ' '))
+        from unnest($2::uuid[], $3::uuid[], $4::text[]) as n (owner_id, task_id, lexemes)
+        "#,
+        generation,
+        &columns.owner_id,
+        &columns.task_id,
+        &columns.lexemes,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn update(columns: &Updated, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"
+        update read_model.search as s
+        set lexemes = case when n.removed is not null then ts_delete(s.lexemes, string_to_array(n.removed, ' ')) else '' end
+            || array_to_tsvector(string_to_array(n.added, ' '))
+        from unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[]) as n (owner_id, task_id, removed, added)
+        where s.generation = $1 and s.owner_id = n.owner_id and s.task_id = n.task_id
+        "#,
+        generation,
+        &columns.owner_id,
+        &columns.task_id,
+        &columns.removed as &[Option<String>],
+        &columns.added,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Nothing where the live generation was made before the table.
+async fn compare(live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
+    let found = sqlx::query_as!(
+        Found,
+        r#"
+        with bound as (
+            select o.owner_id, min(c.position) as position
+            from (select distinct owner_id, shard from read_model.owner where generation in ($1, $2)) as o
+            join read_model.checkpoint as c on c.generation in ($1, $2) and c.shard = o.shard
+            group by o.owner_id
+        )
+        select owner_id as "owner_id?", task_id as "task_id?",
+            case when a.lexemes is null then 'missing in the live generation'
+                when b.lexemes is null then 'missing in the new generation'
+                else 'different: lexemes'
+            end as "detail!",
+            count(*) over () as "total!"
+        from (
+            select s.owner_id, s.task_id, s.lexemes, t.position
+            from read_model.search as s
+            left join read_model.task as t on t.generation = $1 and t.owner_id = s.owner_id and t.task_id = s.task_id
+            where s.generation = $1
+        ) as a
+        full join (
+            select s.owner_id, s.task_id, s.lexemes, t.position
+            from read_model.search as s
+            left join read_model.task as t on t.generation = $2 and t.owner_id = s.owner_id and t.task_id = s.task_id
+            where s.generation = $2
+        ) as b using (owner_id, task_id)
+        left join bound using (owner_id)
+        where a.lexemes is distinct from b.lexemes
+            and coalesce(a.position, 0) <= coalesce(bound.position, 0)
+            and coalesce(b.position, 0) <= coalesce(bound.position, 0)
+            and (select complete_from from read_model.projected_table where name = 'search') <= least($1, $2)
+        order by 1, 2
+        limit $3
+        "#,
+        live,
+        new,
+        EXAMPLES_MAX,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(Differences::found("search", found))
+}
