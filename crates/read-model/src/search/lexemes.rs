@@ -45,23 +45,28 @@ impl Lexemes {
     }
 }
 
-/// What a lexeme begins with.
-const fn prefix(place: Place) -> char {
-    match place {
+/// A place and a form.
+pub(super) fn lexeme(place: Place, form: &str) -> String {
+    let prefix = match place {
         Place::Title => 't',
         Place::Tags => 'g',
         Place::Description => 'd',
-    }
+    };
+    format!("{prefix}{form}")
+}
+
+/// Each character of a run with the next.
+pub(super) fn pairs(run: &[char]) -> impl Iterator<Item = String> {
+    run.windows(2).map(|pair| pair.iter().collect())
 }
 
 fn of_token(place: Place, token: &Token) -> Vec<String> {
-    let lexeme = |form: &str| format!("{}{form}", prefix(place));
     match token {
-        Token::Word(word) => std::iter::once(&word.folded).chain(&word.also).map(|form| lexeme(form)).collect(),
+        Token::Word(word) => std::iter::once(&word.folded).chain(&word.also).map(|form| lexeme(place, form)).collect(),
         Token::Run(run) => {
             let characters: Vec<char> = run.iter().map(|character| character.c).collect();
-            let pieces = (0..characters.len()).map(|at| &characters[at..characters.len().min(at + 2)]);
-            pieces.map(|piece| lexeme(&piece.iter().collect::<String>())).collect()
+            let last = characters.last().map(char::to_string);
+            pairs(&characters).chain(last).map(|piece| lexeme(place, &piece)).collect()
         }
     }
 }

@@ -17,13 +17,35 @@ pub struct Texts {
 /// It is the best place of the query's weakest term. Titles come before tags and these before descriptions, then whole
 /// words before prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank(Place, bool);
+pub struct Rank(
+    pub(super) Place,
+    /// Found by a prefix.
+    pub(super) bool,
+);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     Title,
     Tags,
     Description,
+}
+
+impl Place {
+    pub const ALL: [Self; 3] = [Self::Title, Self::Tags, Self::Description];
+}
+
+impl Rank {
+    /// The best first.
+    pub const ALL: [Self; 6] = [
+        Self(Place::Title, false),
+        Self(Place::Title, true),
+        Self(Place::Tags, false),
+        Self(Place::Tags, true),
+        Self(Place::Description, false),
+        Self::WEAKEST,
+    ];
+    /// Any match has it or a better one.
+    pub const WEAKEST: Self = Self(Place::Description, true);
 }
 
 /// Fields whose text is answered, and so marked.

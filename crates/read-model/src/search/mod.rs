@@ -28,6 +28,9 @@ mod matching;
 /// What is stored of texts, so that an index finds the tasks that can match.
 mod lexemes;
 
+/// Which tasks can match by their lexemes.
+mod candidates;
+
 pub use folding::title_key;
 pub use lexemes::Lexemes;
 pub use matching::{Field, Mark, Rank, Texts};
