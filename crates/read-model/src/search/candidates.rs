@@ -48,7 +48,7 @@ impl Term {
 impl Part {
     fn tsquery(&self, place: Place, may_be_prefix: bool) -> String {
         match self {
-            Self::Word { folded, is_prefix } => quoted(&lexeme(place, folded), *is_prefix && may_be_prefix),
+            Self::Word { folded, is_prefix, .. } => quoted(&lexeme(place, folded), *is_prefix && may_be_prefix),
             // The character begins a piece, wherever in a run it is.
             Self::Run(run) if run.len() == 1 => quoted(&lexeme(place, &run.iter().collect::<String>()), true),
             Self::Run(run) => {

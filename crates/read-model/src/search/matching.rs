@@ -1,4 +1,4 @@
-use super::query::{Part, Query, Term};
+use super::query::{Part, Query, Term, is_similar};
 use super::tokens::{Token, tokens};
 
 /// Marks of one task at most.
@@ -184,7 +184,12 @@ impl Part {
     fn at(&self, text: &[Token], position: Position) -> Option<FoundPart> {
         let next_token = Position { token: position.token + 1, character: 0 };
         match (self, text.get(position.token)?) {
-            (Self::Word { folded, is_prefix }, Token::Word(word)) => {
+            (Self::Word { folded, is_prefix, is_similar: true }, Token::Word(word)) => {
+                let forms = std::iter::once(&word.folded).chain(&word.also);
+                let by_prefix = forms.filter_map(|form| is_similar(folded, form, *is_prefix)).min()?;
+                Some(FoundPart { range: (word.from, word.to), by_prefix, end: next_token })
+            }
+            (Self::Word { folded, is_prefix, is_similar: false }, Token::Word(word)) => {
                 let has = |is: &dyn Fn(&str) -> bool| is(&word.folded) || word.also.iter().any(|form| is(form));
                 let is_whole = has(&|form| form == folded);
                 let by_prefix = !is_whole && *is_prefix && has(&|form| form.starts_with(folded.as_str()));

@@ -31,7 +31,11 @@ mod lexemes;
 /// Which tasks can match by their lexemes.
 mod candidates;
 
+/// The texts of many tasks in memory.
+mod text_index;
+
 pub use folding::title_key;
 pub use lexemes::Lexemes;
 pub use matching::{Field, Mark, Rank, Texts};
 pub use query::{CHARACTERS_MAX, Query, QueryError, TERMS_MAX};
+pub use text_index::{Ranks, TextIndex};

@@ -5,6 +5,9 @@ pub const CHARACTERS_MAX: usize = 200;
 /// Terms of `q`; a phrase counts as one.
 pub const TERMS_MAX: usize = 16;
 
+/// Letters from which on a term may have a typing mistake.
+const SIMILAR_LETTERS_MIN: usize = 5;
+
 /// What `q` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
@@ -26,6 +29,8 @@ pub(super) enum Part {
     Word {
         folded: String,
         is_prefix: bool,
+        /// It may have a typing mistake ([`is_similar`]).
+        is_similar: bool,
     },
     Run(Vec<char>),
 }
@@ -132,11 +137,38 @@ fn are_one_term(one: &Token, next: &Token) -> bool {
 impl Term {
     fn of(tokens: &[Token]) -> Self {
         let part = |token: &Token| match token {
-            Token::Word(word) => Part::Word { folded: word.folded.clone(), is_prefix: false },
+            Token::Word(word) => Part::Word { folded: word.folded.clone(), is_prefix: false, is_similar: false },
             Token::Run(run) => Part::Run(run.iter().map(|character| character.c).collect()),
         };
         Self { parts: tokens.iter().map(part).collect() }
     }
+}
+
+/// Whether a term is long enough to have a typing mistake.
+pub(super) fn may_be_similar(term: &str) -> bool {
+    term.chars().filter(|c| c.is_alphabetic()).count() >= SIMILAR_LETTERS_MIN
+}
+
+/// Whether the form differs from the term by one letter that is missing, more or other, or by two neighbours that are
+/// swapped; or, where the term is a prefix, begins with what differs so: then it is longer (`Some(true)`).
+pub(super) fn is_similar(term: &str, form: &str, is_prefix: bool) -> Option<bool> {
+    let equal: usize = term.chars().zip(form.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+    let (mut term, mut form) = (term[equal..].chars(), form[equal..].chars());
+    let (term_rest, form_rest) = (term.as_str(), form.as_str());
+    let (of_term, of_form) = (term.next(), form.next());
+    let (term_after, form_after) = (term.as_str(), form.as_str());
+    let is_swapped = of_term.is_some() && of_term == form.next() && of_form == term.next();
+    let rests = [
+        Some((term_rest, form_after)),
+        Some((term_after, form_rest)),
+        Some((term_after, form_after)),
+        is_swapped.then(|| (term.as_str(), form.as_str())),
+    ];
+    let rests = || rests.into_iter().flatten();
+    if rests().any(|(term, form)| term == form) {
+        return Some(false);
+    }
+    (is_prefix && rests().any(|(term, form)| form.starts_with(term))).then_some(true)
 }
 
 #[cfg(test)]
@@ -146,7 +178,7 @@ mod tests {
     /// Terms in the order required, excluded; a prefix with `*`, a run in brackets, neighbours joined by `+`.
     fn shown(q: &str) -> String {
         let part = |part: &Part| match part {
-            Part::Word { folded, is_prefix } => format!("{folded}{}", if *is_prefix { "*" } else { "" }),
+            Part::Word { folded, is_prefix, .. } => format!("{folded}{}", if *is_prefix { "*" } else { "" }),
             Part::Run(run) => format!("[{}]", run.iter().collect::<String>()),
         };
         let term = |term: &Term| term.parts.iter().map(part).collect::<Vec<_>>().join("+");
@@ -195,6 +227,28 @@ mod tests {
             ("one\u{3000}two\u{a0}", "one two"),
         ] {
             assert_eq!(shown(q), expected, "{q}");
+        }
+    }
+
+    #[test]
+    fn a_term_may_have_one_mistake() {
+        for (term, form, is_prefix, expected) in [
+            ("plan", "plan", false, Some(false)),
+            ("plans", "plan", false, Some(false)),
+            ("plan", "plans", false, Some(false)),
+            ("plan", "xplan", false, Some(false)),
+            ("plän", "plon", false, Some(false)),
+            ("pnal", "plan", false, None),
+            ("paln", "plan", false, Some(false)),
+            ("lpan", "plan", false, Some(false)),
+            ("plna", "plan", false, Some(false)),
+            ("plna", "planes", false, None),
+            ("plna", "planes", true, Some(true)),
+            ("plaet", "planets", true, Some(true)),
+            ("plxx", "plan", true, None),
+            ("plan", "pl", true, None),
+        ] {
+            assert_eq!(is_similar(term, form, is_prefix), expected, "{term} and {form}");
         }
     }
 
