@@ -73,7 +73,7 @@ mod fold;
 /// Days as a time zone has them.
 mod days;
 
-/// The words of `q`.
+/// What `q` finds.
 mod search;
 
 /// Where reads come from.
@@ -175,6 +175,7 @@ fn routes() -> Routes<QueryApi> {
         .get("/api/v1/stats/flow", flow::flow, flow::described)
         .get("/api/v1/stream", stream::stream, stream::described)
         .schema("Task", task_json::schema)
+        .schema("ListedTask", list::item_schema)
         .schema("TaskPage", list::schema)
         .schema("HistoryItem", history::item_schema)
         .schema("HistoryPage", history::schema)

@@ -1,69 +1,181 @@
-//! Words to search for, cut by the rule by which the words of a task are.
+//! `q`: which tasks of an owner match it.
 
-use read_model::{Task, Words};
+use futures_util::TryStreamExt;
+use read_model::search::{Field, Mark, Query, Rank, Texts};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::error::ReadError;
+use crate::task_json::write_number;
 
-/// Of `q`.
-pub(crate) const CHARACTERS_MAX: usize = 200;
+/// A `q`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Search {
+    /// As it was sent.
+    pub text: String,
+    /// What it asks for.
+    pub query: Query,
+}
 
-/// The words of `q`.
+/// The tasks that match, and how well: the same index is the same task.
+#[derive(Default)]
+pub(crate) struct Matches {
+    pub ids: Vec<Uuid>,
+    /// By their [codes](Rank::code).
+    pub ranks: Vec<i16>,
+}
+
+impl Search {
+    /// Reads `q`.
+    ///
+    /// # Errors
+    /// It is too long, has too many terms, or a NUL.
+    pub fn parse(q: String) -> Result<Self, ReadError> {
+        if q.contains('\0') {
+            return Err(ReadError::parameter("q", "must not contain NUL"));
+        }
+        let query = Query::parse(&q).map_err(|error| ReadError::parameter("q", error))?;
+        Ok(Self { text: q, query })
+    }
+}
+
+/// All tasks of the owner that match, in no order. The transaction must let the planner choose
+/// ([`crate::sources::planned`]).
 ///
-/// # Errors
-/// Over 200 characters, or a NUL among them.
-pub(crate) fn words(q: &str) -> Result<Vec<String>, ReadError> {
-    if q.chars().count() > CHARACTERS_MAX {
-        return Err(ReadError::parameter("q", "must have at most 200 characters"));
+/// Lexemes tell which can match; where they do not decide, the texts do. A generation that was made before there were
+/// lexemes has texts alone.
+pub(crate) async fn matches(
+    connection: &mut PgConnection,
+    generation: i32,
+    owner: Uuid,
+    query: &Query,
+) -> Result<Matches, ReadError> {
+    if query.is_empty() {
+        return Ok(Matches::default());
     }
-    if q.contains('\0') {
-        return Err(ReadError::parameter("q", "must not contain NUL"));
+    let has_lexemes = sqlx::query_scalar!(
+        r#"select complete_from <= $1 as "is!" from read_model.projected_table where name = 'search'"#,
+        generation
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    match query.tsquery(Rank::WEAKEST).filter(|_| has_lexemes) {
+        Some(tsquery) if query.is_exact() => by_lexemes(connection, generation, owner, query, &tsquery).await,
+        tsquery => by_texts(connection, generation, owner, query, tsquery).await,
     }
-    Ok(Words::of(q, None).in_order().map(str::to_owned).collect())
 }
 
-/// Whether a task has all of the words, the last as a prefix.
-pub(crate) fn matches(words: &[String], task: &Task) -> bool {
-    let Some((last, whole)) = words.split_last() else { return true };
-    let of_task = Words::of(&task.title, task.description.as_deref());
-    let has = |is: &dyn Fn(&str) -> bool| of_task.in_order().any(is);
-    whole.iter().all(|word| has(&|of_task| of_task == word)) && has(&|of_task| of_task.starts_with(last.as_str()))
+async fn by_lexemes(
+    connection: &mut PgConnection,
+    generation: i32,
+    owner: Uuid,
+    query: &Query,
+    tsquery: &str,
+) -> Result<Matches, ReadError> {
+    let by_rank: Vec<String> = Rank::ALL.iter().filter_map(|weakest| query.tsquery(*weakest)).collect();
+    let found = sqlx::query!(
+        r#"select array_agg(task_id) as "ids?: Vec<Uuid>", array_agg(rank) as "ranks?: Vec<i16>" from (
+               select task_id, (case when lexemes @@ $4::text::tsquery then 0 when lexemes @@ $5::text::tsquery then 1
+                   when lexemes @@ $6::text::tsquery then 2 when lexemes @@ $7::text::tsquery then 3
+                   when lexemes @@ $8::text::tsquery then 4 else 5 end)::smallint as rank
+               from read_model.search
+               where generation = $1 and owner_id = $2 and lexemes @@ $3::text::tsquery) s"#,
+        generation,
+        owner,
+        tsquery,
+        by_rank.first(),
+        by_rank.get(1),
+        by_rank.get(2),
+        by_rank.get(3),
+        by_rank.get(4)
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Matches { ids: found.ids.unwrap_or_default(), ranks: found.ranks.unwrap_or_default() })
 }
 
-/// All of the words, the last as a prefix, in the text form of Postgres' `tsquery`. None where there is no word.
-pub(crate) fn tsquery(words: &[String]) -> Option<String> {
-    // Words are alphanumeric, so nothing in them needs escaping within the quotes.
-    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-    (!quoted.is_empty()).then(|| format!("{}:*", quoted.join(" & ")))
+/// Holds all tasks against their texts, or those that can match by their lexemes.
+async fn by_texts(
+    connection: &mut PgConnection,
+    generation: i32,
+    owner: Uuid,
+    query: &Query,
+    tsquery: Option<String>,
+) -> Result<Matches, ReadError> {
+    let mut matches = Matches::default();
+    let mut add = |id, title: &str, tags: &[String], description: Option<&str>| {
+        if let Some(rank) = query.rank(&Texts::of(title, tags.iter().map(String::as_str), description)) {
+            matches.ids.push(id);
+            matches.ranks.push(rank.code().into());
+        }
+    };
+    match tsquery {
+        Some(tsquery) => {
+            let mut candidates = sqlx::query!(
+                "select t.task_id, t.title, t.tags, t.description
+                 from read_model.search s
+                 cross join lateral (select * from read_model.task t
+                     where t.generation = $1 and t.owner_id = $2 and t.task_id = s.task_id limit 1) t
+                 where s.generation = $1 and s.owner_id = $2 and s.lexemes @@ $3::text::tsquery and not t.deleted",
+                generation,
+                owner,
+                tsquery
+            )
+            .fetch(connection);
+            while let Some(task) = candidates.try_next().await? {
+                add(task.task_id, &task.title, &task.tags, task.description.as_deref());
+            }
+        }
+        None => {
+            let mut tasks = sqlx::query!(
+                "select task_id, title, tags, description from read_model.task
+                 where generation = $1 and owner_id = $2 and not deleted",
+                generation,
+                owner
+            )
+            .fetch(connection);
+            while let Some(task) = tasks.try_next().await? {
+                add(task.task_id, &task.title, &task.tags, task.description.as_deref());
+            }
+        }
+    }
+    Ok(matches)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What `matches` of an item is, in JSON.
+pub(crate) fn schema() -> Value {
+    json!({
+        "type": "array", "maxItems": 20,
+        "description": "Where the terms were found, with `q`: the code points from `from` up to `to`.",
+        "items": {
+            "type": "object",
+            "properties": {
+                "field": {"type": "string", "enum": ["title", "description"]},
+                "from": {"type": "integer", "minimum": 0},
+                "to": {"type": "integer", "minimum": 1},
+            },
+            "required": ["field", "from", "to"],
+            "additionalProperties": false,
+        },
+    })
+}
 
-    #[test]
-    fn case_accents_and_compatibility_forms_are_folded() {
-        assert_eq!(
-            words("Überprüfung, CAFÉ—ﬁx №5 İstanbul").unwrap(),
-            ["uberprufung", "cafe", "fix", "no5", "istanbul"]
-        );
-        assert_eq!(words("ΟΔΟΣ οδός").unwrap(), ["οδοσ", "οδος"]);
+/// Appends marks as the JSON of `matches`.
+pub(crate) fn write_marks(out: &mut Vec<u8>, marks: impl IntoIterator<Item = Mark>) {
+    out.push(b'[');
+    for (n, Mark { field, from, to }) in marks.into_iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(match field {
+            Field::Title => b"{\"field\":\"title\",\"from\":".as_slice(),
+            Field::Description => b"{\"field\":\"description\",\"from\":",
+        });
+        write_number(out, i64::try_from(from).unwrap_or(i64::MAX));
+        out.extend_from_slice(b",\"to\":");
+        write_number(out, i64::try_from(to).unwrap_or(i64::MAX));
+        out.push(b'}');
     }
-
-    #[test]
-    fn what_means_something_to_postgres_is_only_a_separator() {
-        let words = words("a' | !b:* <-> (c) \\ & d\u{1}e").unwrap();
-        assert_eq!(tsquery(&words).unwrap(), "'a' & 'b' & 'c' & 'd' & 'e':*");
-        assert_eq!(tsquery(&super::words(" !?' ").unwrap()), None);
-    }
-
-    #[test]
-    fn long_words_are_cut_as_the_projector_cuts_them() {
-        assert_eq!(words(&"x".repeat(100)).unwrap(), ["x".repeat(64)]);
-    }
-
-    #[test]
-    fn two_hundred_characters_are_enough() {
-        assert!(words(&"ä".repeat(200)).is_ok());
-        assert!(words(&"ä".repeat(201)).is_err());
-    }
+    out.push(b']');
 }

@@ -43,9 +43,10 @@ impl Sources {
     }
 }
 
-/// A transaction whose statements are planned each time, for their arguments: which index offers most depends on them.
+/// A transaction whose statements see one snapshot and are planned each time, for their arguments: which index offers most
+/// depends on them.
 pub(crate) async fn planned(pool: &Pool) -> Result<PoolTransaction, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = pool.begin_snapshot().await?;
     sqlx::query!(
         "select set_config('plan_cache_mode', 'force_custom_plan', true) as a, set_config('enable_bitmapscan', 'on', true) as b,
              set_config('enable_sort', 'on', true) as c"

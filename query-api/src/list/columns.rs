@@ -394,6 +394,7 @@ impl Columns {
             SortBy::UpdatedAt => Some(self.updated_us[at]),
             SortBy::Priority => Some(i64::from((self.stages[at] >> 4).trailing_zeros())),
             SortBy::DueAt => Some(self.due_us[at]).filter(|due_us| *due_us != UNDATED),
+            SortBy::Relevance => None,
         }
     }
 }

@@ -17,12 +17,13 @@ use http_api::problem::ProblemCode;
 use http_api::query::StrictQuery;
 use process::clock;
 use read_model::Task;
+use read_model::search::{CHARACTERS_MAX, Texts};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use self::query::Page;
-use self::request::{ListRequest, Parameters, Sort, SortBy, SortPosition};
+use self::request::{ListRequest, Parameters, Sort, SortBy, SortPosition, relevance_key};
 use crate::answer::{Content, Etag, Loaded};
 use crate::as_of::AsOf;
 use crate::asked::Asked;
@@ -31,7 +32,7 @@ use crate::error::ReadError;
 use crate::owner_version::VersionRow;
 use crate::past::{self, Held, Past, Snapshot};
 use crate::reads::{Query, ReadSource, Reads};
-use crate::search;
+use crate::search::{self, Search};
 use crate::task_json::{self, write_number, write_text};
 
 pub(crate) use self::column_cache::ColumnCache;
@@ -54,8 +55,9 @@ pub(crate) async fn list(
 }
 
 pub(crate) fn described() -> Operation {
-    let sorts: Vec<_> =
-        SortBy::ALL.iter().flat_map(|by| [by.as_str().to_owned(), format!("-{}", by.as_str())]).collect();
+    let sorts =
+        SortBy::INDEXED.iter().flat_map(|by| [by.as_str().to_owned(), format!("-{}", by.as_str())]);
+    let sorts: Vec<_> = sorts.chain([SortBy::Relevance.as_str().to_owned()]).collect();
     let page = json!({"items": [task_json::example()], "next_cursor": null, "revision": 3});
     read("listTasks", "List tasks")
         .says("A walk by `next_cursor` shows every task that matches and keeps its place throughout exactly once.")
@@ -75,12 +77,12 @@ pub(crate) fn described() -> Operation {
         )
         .query(
             "q",
-            "Words that must all occur in title or description, the last one as a prefix, case and accents aside.",
-            json!({"type": "string", "maxLength": search::CHARACTERS_MAX}),
+            "Terms that must all occur in title, description or tags, the last one as a prefix; `\"two words\"` is a phrase, `-word` must not occur. At most 16 terms.",
+            json!({"type": "string", "maxLength": CHARACTERS_MAX}),
         )
         .query(
             "sort",
-            "`-` is descending; ties by id. No due date is last in both directions.",
+            "`-` is descending; ties by id. No due date is last in both directions. `relevance` only with `q`.",
             json!({"type": "string", "enum": sorts, "default": "-created_at"}),
         )
         .query(
@@ -94,7 +96,7 @@ pub(crate) fn described() -> Operation {
 }
 
 pub(crate) fn schema() -> Value {
-    let mut page = page_of("Task");
+    let mut page = page_of("ListedTask");
     page["properties"]["revision"] = count();
     page["properties"]["revision"]["description"] = "What the page shows at least; the stream resumes from it.".into();
     page["required"] = json!(["items", "next_cursor", "revision"]);
@@ -105,6 +107,13 @@ pub(crate) fn schema() -> Value {
 const SEARCHED_TASKS: usize = 500;
 /// How long texts of then may be searched.
 const SEARCH_MS_MAX: u64 = 2_000;
+
+/// A task, with `q` also where it was found.
+pub(crate) fn item_schema() -> Value {
+    let mut item = task_json::schema();
+    item["properties"]["matches"] = search::schema();
+    item
+}
 
 /// A list, and what may find it faster.
 struct ListQuery {
@@ -147,7 +156,7 @@ impl Query for ListQuery {
 
 /// Has a session plan the walks, and how pages of owners with columns are read.
 pub(crate) async fn plan_ahead(connection: &mut PgConnection, generation: i32) -> Result<(), ReadError> {
-    for by in SortBy::ALL {
+    for by in SortBy::INDEXED {
         for descending in [false, true] {
             let request = ListRequest::first_page(Sort { by, descending });
             query::walk(&mut *connection, generation, Uuid::nil(), &request).await?;
@@ -169,10 +178,11 @@ impl ListQuery {
     ) -> Result<Loaded, ReadError> {
         let request = &self.request;
         let (mut snapshot, held) = self.past.tasks_at(reads, source, owner, shown, as_of).await?;
-        let is_search = !request.filters.words.is_empty();
+        let search = request.filters.q.as_ref();
+        let by_relevance = request.sort.by == SortBy::Relevance;
         let ids = match (&held, request.filters.at(as_of.at)) {
             (Some(Held { tasks, .. }), Some(filters)) => {
-                let wanted = if is_search { tasks.len() } else { usize::from(request.limit) + 1 };
+                let wanted = if search.is_some() { tasks.len() } else { usize::from(request.limit) + 1 };
                 tasks.first(&ListRequest { filters, ..request.clone() }, wanted)
             }
             _ => Vec::new(),
@@ -186,13 +196,19 @@ impl ListQuery {
         for ids in ids.chunks(SEARCHED_TASKS) {
             let found = past::tasks(&mut snapshot.transaction, shown.generation, owner, ids, as_of).await?;
             // The texts of then are in no index.
-            tasks.extend(found.into_iter().filter(|task| search::matches(&request.filters.words, task)));
-            if tasks.len() > usize::from(request.limit) {
+            tasks.extend(found.into_iter().filter(|task| search.is_none_or(|Search { query, .. }| query.rank(&texts(task)).is_some())));
+            if tasks.len() > usize::from(request.limit) && !by_relevance {
                 break;
             }
-            if is_search && began.elapsed() > Duration::from_millis(SEARCH_MS_MAX) {
+            if search.is_some() && began.elapsed() > Duration::from_millis(SEARCH_MS_MAX) {
                 return Err(ReadError::SearchTooSlow);
             }
+        }
+        if by_relevance {
+            let place = |task: &Task| (key(task, request), task.id);
+            tasks.retain(|task| request.after.is_none_or(|after| place(task) > (after.key, after.id)));
+            tasks.sort_by_cached_key(place);
+            tasks.truncate(usize::from(request.limit) + 1);
         }
         let Snapshot { transaction, row, live_generation } = snapshot;
         transaction.commit().await?;
@@ -216,8 +232,11 @@ impl ListQuery {
             return query::by_ids(pool, shown.generation, owner, &[]).await;
         };
         let request = &ListRequest { filters, ..request.clone() };
-        // Columns have no words, and are of the nearest source.
-        let by_columns = !request.filters.is_empty() && request.filters.words.is_empty() && reads.is_nearest(source);
+        if request.filters.q.is_some() {
+            return query::pick(pool, shown.generation, owner, request).await;
+        }
+        // Columns are of the nearest source.
+        let by_columns = !request.filters.is_empty() && reads.is_nearest(source);
         if by_columns && let Some(page) = columns.page(shown, owner, request).await? {
             return Ok(page);
         }
@@ -249,7 +268,7 @@ fn content(mut page: Page, etag: Etag, owner: Uuid, request: &ListRequest, seale
     let more = page.tasks.len() > limit;
     page.tasks.truncate(limit);
     let next = page.tasks.last().filter(|_| more).map(|last| {
-        let place = SortPosition { key: key(last, request.sort.by), id: last.id };
+        let place = SortPosition { key: key(last, request), id: last.id };
         sealer.seal_cursor(OwnerId(owner), &request.binding, &place.to_bytes())
     });
     let mut body = Vec::with_capacity(100 + 450 * page.tasks.len());
@@ -259,6 +278,12 @@ fn content(mut page: Page, etag: Etag, owner: Uuid, request: &ListRequest, seale
             body.push(b',');
         }
         task_json::write(&mut body, task);
+        if let Some(Search { query, .. }) = &request.filters.q {
+            body.pop();
+            body.extend_from_slice(b",\"matches\":");
+            search::write_marks(&mut body, query.marks(&texts(task)));
+            body.push(b'}');
+        }
     }
     body.extend_from_slice(b"],\"next_cursor\":");
     match &next {
@@ -271,11 +296,19 @@ fn content(mut page: Page, etag: Etag, owner: Uuid, request: &ListRequest, seale
     Content { body: body.into(), etag, link: next.map(|cursor| request.link(&cursor)) }
 }
 
-fn key(task: &Task, by: SortBy) -> Option<i64> {
-    match by {
+fn texts(task: &Task) -> Texts {
+    Texts::of(&task.title, task.tags.iter().map(String::as_str), task.description.as_deref())
+}
+
+fn key(task: &Task, request: &ListRequest) -> Option<i64> {
+    match request.sort.by {
         SortBy::CreatedAt => Some(task.created_at.timestamp_micros()),
         SortBy::UpdatedAt => Some(task.updated_at.timestamp_micros()),
         SortBy::Priority => Some(i64::from(task.priority.code())),
         SortBy::DueAt => task.due_at.map(|time| time.timestamp_micros()),
+        SortBy::Relevance => {
+            let rank = request.filters.q.as_ref()?.query.rank(&texts(task))?;
+            Some(relevance_key(rank, task.created_at.timestamp_micros()))
+        }
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::request::{ListRequest, SortBy, SortPosition};
 use crate::error::ReadError;
 use crate::owner_version::{VersionRow, version_row};
-use crate::search;
+use crate::search::{self, Matches, Search};
 use crate::sources::planned;
 use crate::task_columns::task_in;
 
@@ -75,6 +75,7 @@ impl Page {
 struct Bounds {
     time: Time,
     priority: i16,
+    relevance: i64,
     id: Uuid,
     /// Whether tasks with a due date still come.
     dated: bool,
@@ -92,6 +93,7 @@ impl Bounds {
         let first = Self {
             time: first_time,
             priority: if descending { 4 } else { -1 },
+            relevance: i64::MIN,
             id: first_id,
             dated: true,
             undated_from: Some(first_id),
@@ -101,6 +103,7 @@ impl Bounds {
             Some(SortPosition { key: Some(key), id }) => Self {
                 time: DateTime::from_timestamp_micros(key).unwrap_or(first_time),
                 priority: i16::try_from(key).unwrap_or(first.priority),
+                relevance: key,
                 id,
                 ..first
             },
@@ -116,9 +119,9 @@ impl Bounds {
 /// `read_model.task`, filters ask them of `w`), and the order.
 ///
 /// Arguments: `$1` generation, `$2` owner, `$3` and `$4` key and id to go on from, `$5` tasks to look at, `$6` tasks to
-/// return, `$7` to `$12` the filters, null where nothing is asked.
+/// return, `$7` to `$12` the filters, null where nothing is asked (`$12`: the tasks that match `q`).
 macro_rules! page_of {
-    ([$($before:literal)+] [$($after:literal)+] [$($order:literal)+] $key:ident $executor:expr, $arguments:ident $($argument:ident)*) => {
+    ([$($before:literal)+] [$($after:literal)+] [$($order:literal)+] $key:ident $executor:expr, $arguments:ident $(, $argument:expr)*) => {
         sqlx::query_as!(
             Row,
             r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
@@ -133,7 +136,7 @@ macro_rules! page_of {
                left join lateral ("# + $($before +)+
             "($7::smallint[] is null or w.status = any($7)) and ($8::smallint[] is null or w.priority = any($8))
              and ($9::text[] is null or w.tags && $9) and ($10::timestamptz is null or w.due_at >= $10)
-             and ($11::timestamptz is null or w.due_at < $11) and ($12::text is null or w.search @@ $12::tsquery)"
+             and ($11::timestamptz is null or w.due_at < $11) and ($12::uuid[] is null or w.task_id = any($12))"
             + $($after +)+ ") t on true " $(+ $order)+,
             $arguments.generation,
             $arguments.owner,
@@ -146,8 +149,8 @@ macro_rules! page_of {
             $arguments.tags,
             $arguments.due_after,
             $arguments.due_before,
-            $arguments.words
-            $(, $arguments.bounds.$argument)*
+            $arguments.found
+            $(, $argument)*
         )
         .fetch_all($executor)
     };
@@ -196,7 +199,7 @@ macro_rules! walk_due {
               ) w where "]
             [" order by w.due_at " $direction " nulls last, w.task_id " $direction " limit $6"]
             ["order by t.due_at " $direction " nulls last, t.task_id " $direction]
-            time $executor, $arguments dated undated_from
+            time $executor, $arguments, $arguments.bounds.dated, $arguments.bounds.undated_from
         )
     };
 }
@@ -211,7 +214,25 @@ macro_rules! pick_due {
             [") select f.* from (select * from m order by key " $direction " nulls last, task_id " $direction " limit $6) m
               cross join lateral (select * from read_model.task f where f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id limit 1) f"]
             ["order by t.due_at " $direction " nulls last, t.task_id " $direction]
-            time $executor, $arguments dated undated_from
+            time $executor, $arguments, $arguments.bounds.dated, $arguments.bounds.undated_from
+        )
+    };
+}
+
+/// Picks out the tasks that match `q` and sorts them by how well ([`super::request::relevance_key`]).
+macro_rules! pick_relevant {
+    ($executor:expr, $arguments:ident) => {
+        page_of!(
+            ["with m as materialized (select w.key, w.task_id from (
+                select t.*, f.rank * 1000000000000000000::bigint
+                    + (300000000000000000 - (extract(epoch from t.created_at) * 1000000)::bigint) as key
+                from unnest($12::uuid[], $13::smallint[]) as f (task_id, rank)
+                join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = f.task_id
+              ) w where not w.deleted and $5::bigint is not null and (w.key, w.task_id) > ($3, $4) and "]
+            [") select m.key, f.* from (select * from m order by key, task_id limit $6) m
+              cross join lateral (select * from read_model.task f where f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id limit 1) f"]
+            ["order by t.key, t.task_id"]
+            relevance $executor, $arguments, $arguments.ranks
         )
     };
 }
@@ -227,7 +248,9 @@ struct Arguments<'a> {
     tags: Option<&'a [String]>,
     due_after: Option<Time>,
     due_before: Option<Time>,
-    words: Option<String>,
+    /// The tasks that match `q`, and how well.
+    found: Option<&'a [Uuid]>,
+    ranks: &'a [i16],
 }
 
 fn asked<T>(values: &[T]) -> Option<&[T]> {
@@ -235,7 +258,7 @@ fn asked<T>(values: &[T]) -> Option<&[T]> {
 }
 
 impl<'a> Arguments<'a> {
-    fn of(generation: i32, owner: Uuid, request: &'a ListRequest) -> Self {
+    fn of(generation: i32, owner: Uuid, request: &'a ListRequest, matches: Option<&'a Matches>) -> Self {
         let return_tasks_max = i64::from(request.limit) + 1;
         let filters = &request.filters;
         Self {
@@ -249,7 +272,8 @@ impl<'a> Arguments<'a> {
             tags: asked(&filters.tags),
             due_after: filters.due_after,
             due_before: filters.due_before,
-            words: search::tsquery(&filters.words),
+            found: matches.map(|matches| matches.ids.as_slice()),
+            ranks: matches.map(|matches| matches.ranks.as_slice()).unwrap_or_default(),
         }
     }
 }
@@ -261,10 +285,11 @@ pub(super) async fn walk(
     owner: Uuid,
     request: &ListRequest,
 ) -> Result<Page, ReadError> {
-    let arguments = Arguments::of(generation, owner, request);
+    let arguments = Arguments::of(generation, owner, request, None);
     let rows = match (request.sort.by, request.sort.descending) {
         (SortBy::CreatedAt, false) => walk!(executor, arguments, " created_at ", time, " > ", " asc ").await,
-        (SortBy::CreatedAt, true) => walk!(executor, arguments, " created_at ", time, " < ", " desc ").await,
+        // What `q` finds is not walked to.
+        (SortBy::CreatedAt, true) | (SortBy::Relevance, _) => walk!(executor, arguments, " created_at ", time, " < ", " desc ").await,
         (SortBy::UpdatedAt, false) => walk!(executor, arguments, " updated_at ", time, " > ", " asc ").await,
         (SortBy::UpdatedAt, true) => walk!(executor, arguments, " updated_at ", time, " < ", " desc ").await,
         (SortBy::Priority, false) => walk!(executor, arguments, " priority ", priority, " > ", " asc ").await,
@@ -278,7 +303,11 @@ pub(super) async fn walk(
 /// Finds all matches first, then sorts them: which index finds them is the planner's choice.
 pub(super) async fn pick(pool: &Pool, generation: i32, owner: Uuid, request: &ListRequest) -> Result<Page, ReadError> {
     let mut transaction = planned(pool).await?;
-    let arguments = Arguments::of(generation, owner, request);
+    let matches = match &request.filters.q {
+        Some(Search { query, .. }) => Some(search::matches(&mut transaction, generation, owner, query).await?),
+        None => None,
+    };
+    let arguments = Arguments::of(generation, owner, request, matches.as_ref());
     let rows = match (request.sort.by, request.sort.descending) {
         (SortBy::CreatedAt, false) => pick!(&mut *transaction, arguments, " created_at ", time, " > ", " asc ").await,
         (SortBy::CreatedAt, true) => pick!(&mut *transaction, arguments, " created_at ", time, " < ", " desc ").await,
@@ -288,6 +317,7 @@ pub(super) async fn pick(pool: &Pool, generation: i32, owner: Uuid, request: &Li
         (SortBy::Priority, true) => pick!(&mut *transaction, arguments, " priority ", priority, " < ", " desc ").await,
         (SortBy::DueAt, false) => pick_due!(&mut *transaction, arguments, " > ", " >= ", " asc ").await,
         (SortBy::DueAt, true) => pick_due!(&mut *transaction, arguments, " < ", " <= ", " desc ").await,
+        (SortBy::Relevance, _) => pick_relevant!(&mut *transaction, arguments).await,
     };
     let rows = rows?;
     transaction.commit().await?;

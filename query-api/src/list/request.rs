@@ -5,13 +5,14 @@ use access::token::Sealer;
 use chrono::DateTime;
 use domain::{OwnerId, Priority, Status, Tag, Time, format_time, parse_time};
 use http_api::page::{LIMIT_DEFAULT, Limit, encode_onto};
+use read_model::search::Rank;
 use serde::Deserialize;
 use unicode_normalization::{UnicodeNormalization, is_nfc, is_nfd};
 use uuid::Uuid;
 
 use crate::as_of::AsOf;
 use crate::error::ReadError;
-use crate::search;
+use crate::search::Search;
 
 /// What ends the key of a list as of a time that is now.
 const AS_OF_NOW: u8 = 5;
@@ -65,8 +66,8 @@ pub(crate) struct Filters {
     pub due_before: Option<Time>,
     /// Only what is pending or in progress and was due before now.
     pub overdue: bool,
-    /// All of them, the last as a prefix.
-    pub words: Vec<String>,
+    /// What must be found in the texts.
+    pub q: Option<Search>,
 }
 
 impl Filters {
@@ -104,10 +105,13 @@ pub(crate) enum SortBy {
     Priority,
     /// No due date: last in both directions.
     DueAt,
+    /// How well `q` is found, then the newest first; ascending alone.
+    Relevance,
 }
 
 impl SortBy {
-    pub const ALL: [Self; 4] = [Self::CreatedAt, Self::UpdatedAt, Self::Priority, Self::DueAt];
+    /// Those that an index has.
+    pub const INDEXED: [Self; 4] = [Self::CreatedAt, Self::UpdatedAt, Self::Priority, Self::DueAt];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -115,6 +119,7 @@ impl SortBy {
             Self::UpdatedAt => "updated_at",
             Self::Priority => "priority",
             Self::DueAt => "due_at",
+            Self::Relevance => "relevance",
         }
     }
 }
@@ -122,9 +127,16 @@ impl SortBy {
 /// A position in a sorted list: a task's sort key and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SortPosition {
-    /// Microseconds, or the priority's code; None: no due date.
+    /// Microseconds, the priority's code, or [`relevance_key`]; None: no due date.
     pub key: Option<i64>,
     pub id: Uuid,
+}
+
+/// The sort key of a task that is found with a rank: ascending, the better rank first, then the newest. [`super::query`]
+/// has it in SQL.
+pub(crate) fn relevance_key(rank: Rank, created_us: i64) -> i64 {
+    // Times of the API lie between -0.07 and 0.26 · 10^18 microseconds.
+    i64::from(rank.code()) * 1_000_000_000_000_000_000 + (300_000_000_000_000_000 - created_us)
 }
 
 impl SortPosition {
@@ -164,11 +176,11 @@ impl ListRequest {
             due_after: due_after.map(|value| time("due_after", &value)).transpose()?,
             due_before: due_before.map(|value| time("due_before", &value)).transpose()?,
             overdue: overdue.map(|value| only_true("overdue", &value)).transpose()?.is_some(),
-            words: q.map(|value| search::words(&value)).transpose()?.unwrap_or_default(),
+            q: q.filter(|value| !value.is_empty()).map(Search::parse).transpose()?,
         };
         let as_of = as_of.map(|value| AsOf::parse(&value, now)).transpose()?;
         let newest_first = Sort { by: SortBy::CreatedAt, descending: true };
-        let sort = sort.map_or(Ok(newest_first), |value| parse_sort(&value))?;
+        let sort = sort.map_or(Ok(newest_first), |value| parse_sort(&value, filters.q.is_some()))?;
         let binding = binding(&filters, as_of, sort);
         let after = match cursor {
             None => None,
@@ -221,7 +233,7 @@ impl ListRequest {
                 link.push('&');
             }
         };
-        let Filters { statuses, priorities, tags, due_after, due_before, overdue, words } = &self.filters;
+        let Filters { statuses, priorities, tags, due_after, due_before, overdue, q } = &self.filters;
         let named = |code: &i16, names: &[&str]| {
             usize::try_from(*code).ok().and_then(|at| names.get(at)).map(|n| (*n).to_owned())
         };
@@ -231,7 +243,7 @@ impl ListRequest {
         push("due_after", &mut due_after.iter().map(|time| format_time(*time)));
         push("due_before", &mut due_before.iter().map(|time| format_time(*time)));
         push("overdue", &mut overdue.then(|| "true".to_owned()).into_iter());
-        push("q", &mut (!words.is_empty()).then(|| words.join(" ")).into_iter());
+        push("q", &mut q.iter().map(|q| q.text.clone()));
         push("as_of", &mut self.as_of.iter().map(|as_of| format_time(as_of.at)));
         let sign = if self.sort.descending { "-" } else { "" };
         push("sort", &mut std::iter::once(format!("{sign}{}", self.sort.by.as_str())));
@@ -294,31 +306,36 @@ pub(crate) fn time(name: &str, value: &str) -> Result<Time, ReadError> {
     parse_time(value).map_err(|invalid| ReadError::parameter(name, invalid))
 }
 
-fn parse_sort(value: &str) -> Result<Sort, ReadError> {
+fn parse_sort(value: &str, by_q: bool) -> Result<Sort, ReadError> {
     let (descending, field) = value.strip_prefix('-').map_or((false, value), |field| (true, field));
-    let by = SortBy::ALL.into_iter().find(|by| by.as_str() == field);
+    if field == SortBy::Relevance.as_str() {
+        return match (by_q, descending) {
+            (true, false) => Ok(Sort { by: SortBy::Relevance, descending }),
+            (true, true) => Err(ReadError::parameter("sort", "by relevance has the best first; -relevance is none")),
+            (false, _) => Err(ReadError::parameter("sort", "by relevance needs a q")),
+        };
+    }
+    let by = SortBy::INDEXED.into_iter().find(|by| by.as_str() == field);
     let by = by.ok_or_else(|| {
         ReadError::parameter(
             "sort",
-            "must be one of created_at, due_at, priority, updated_at, with - before it for descending",
+            "must be one of created_at, due_at, priority, updated_at, with - before it for descending, or relevance",
         )
     })?;
     Ok(Sort { by, descending })
 }
 
 fn binding(filters: &Filters, as_of: Option<AsOf>, sort: Sort) -> Vec<u8> {
-    let Filters { statuses, priorities, tags, due_after, due_before, overdue, words } = filters;
+    let Filters { statuses, priorities, tags, due_after, due_before, overdue, q } = filters;
     let mask = |codes: &[i16]| codes.iter().fold(0_u8, |mask, code| mask | 1 << (code & 7));
     let mut bytes = vec![b'b', sort.by as u8, u8::from(sort.descending), mask(statuses), mask(priorities)];
     for time in [due_after, due_before] {
         bytes.extend_from_slice(&time.map_or(i64::MIN, |time| time.timestamp_micros()).to_be_bytes());
     }
-    // No tag has a control character, no word anything but letters and digits.
-    for (mark, texts) in [(1, tags), (2, words)] {
-        for text in texts {
-            bytes.push(mark);
-            bytes.extend_from_slice(text.as_bytes());
-        }
+    // No tag has a control character.
+    for tag in tags {
+        bytes.push(1);
+        bytes.extend_from_slice(tag.as_bytes());
     }
     if *overdue {
         bytes.push(3);
@@ -326,6 +343,11 @@ fn binding(filters: &Filters, as_of: Option<AsOf>, sort: Sort) -> Vec<u8> {
     if let Some(as_of) = as_of {
         bytes.push(4);
         bytes.extend_from_slice(&as_of.at.timestamp_micros().to_be_bytes());
+    }
+    if let Some(q) = q {
+        bytes.push(6);
+        bytes.extend_from_slice(&q.text.len().to_be_bytes());
+        bytes.extend_from_slice(q.text.as_bytes());
     }
     bytes
 }

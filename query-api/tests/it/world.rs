@@ -16,6 +16,7 @@ use ed25519_dalek::SigningKey;
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use query_api::{QueryApi, Sources};
+use read_model::search::Lexemes;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPoolCopyExt, PgPoolOptions};
@@ -452,11 +453,10 @@ async fn write_task(tx: &mut sqlx::PgConnection, owner: Uuid, position: i64, tas
         .execute(&mut *tx)
         .await
         .unwrap();
-    // The words as the projector would cut them are tested beside `search`; here a plain text will do.
     sqlx::query!(
         "insert into read_model.task (generation, owner_id, task_id, position, version, deleted, status, priority, title, description,
              tags, due_at, created_at, updated_at, started_at, completed_at, search)
-         values (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, array_to_tsvector(string_to_array(btrim($16), ' ')))",
+         values (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, '')",
         owner,
         task.id,
         position,
@@ -471,8 +471,21 @@ async fn write_task(tx: &mut sqlx::PgConnection, owner: Uuid, position: i64, tas
         task.created_at,
         task.updated_at,
         task.started_at,
-        task.completed_at,
-        format!("{} {}", task.title, task.description.as_deref().unwrap_or_default())
+        task.completed_at
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    sqlx::query!("delete from read_model.search where generation = 1 and owner_id = $1 and task_id = $2", owner, task.id)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    sqlx::query!(
+        "insert into read_model.search (generation, owner_id, task_id, lexemes)
+         values (1, $1, $2, array_to_tsvector(string_to_array($3, ' ')))",
+        owner,
+        task.id,
+        Lexemes::of(&task.title, &task.tags, task.description.as_deref()).joined()
     )
     .execute(&mut *tx)
     .await

@@ -213,6 +213,17 @@ impl Pool {
         Ok(PoolTransaction { connection, ended: false })
     }
 
+    /// A transaction that reads one snapshot in all of its statements, on a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`], or the database refuses.
+    pub async fn begin_snapshot(&self) -> Result<PoolTransaction, Error> {
+        let mut connection = self.acquire().await?;
+        let statement = SqlStr::from_static("begin transaction isolation level repeatable read, read only");
+        PgTransactionManager::begin(&mut connection, Some(statement)).await?;
+        Ok(PoolTransaction { connection, ended: false })
+    }
+
     /// Waits until all connections are back, and closes them. From now on there are no new ones.
     pub async fn close(&self) {
         self.0.closed.store(true, Ordering::Relaxed);

@@ -46,6 +46,12 @@ impl Rank {
     ];
     /// Any match has it or a better one.
     pub const WEAKEST: Self = Self(Place::Description, true);
+
+    /// Its index in [`Self::ALL`].
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self.0 as u8 * 2 + u8::from(self.1)
+    }
 }
 
 /// Fields whose text is answered, and so marked.

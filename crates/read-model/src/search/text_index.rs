@@ -74,7 +74,7 @@ impl Ranks {
     }
 
     fn improve(&mut self, task: usize, place: Place, by_prefix: bool) {
-        let code = place as u8 * 2 + u8::from(by_prefix);
+        let code = Rank(place, by_prefix).code();
         self.0[task] = self.0[task].min(code);
     }
 }
