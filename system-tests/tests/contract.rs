@@ -17,6 +17,7 @@ mod contract {
     mod operations;
     mod refusals;
     mod rules;
+    mod search;
     mod stats;
     mod stream;
     mod tasks;

@@ -16,6 +16,7 @@ mod contract {
     mod operations;
     mod refusals;
     mod rules;
+    mod search;
     mod stats;
     mod stream;
     mod tasks;
