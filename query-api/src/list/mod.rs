@@ -55,8 +55,7 @@ pub(crate) async fn list(
 }
 
 pub(crate) fn described() -> Operation {
-    let sorts =
-        SortBy::INDEXED.iter().flat_map(|by| [by.as_str().to_owned(), format!("-{}", by.as_str())]);
+    let sorts = SortBy::INDEXED.iter().flat_map(|by| [by.as_str().to_owned(), format!("-{}", by.as_str())]);
     let sorts: Vec<_> = sorts.chain([SortBy::Relevance.as_str().to_owned()]).collect();
     let page = json!({"items": [task_json::example()], "next_cursor": null, "revision": 3});
     read("listTasks", "List tasks")
@@ -196,7 +195,11 @@ impl ListQuery {
         for ids in ids.chunks(SEARCHED_TASKS) {
             let found = past::tasks(&mut snapshot.transaction, shown.generation, owner, ids, as_of).await?;
             // The texts of then are in no index.
-            tasks.extend(found.into_iter().filter(|task| search.is_none_or(|Search { query, .. }| query.rank(&texts(task)).is_some())));
+            tasks.extend(
+                found
+                    .into_iter()
+                    .filter(|task| search.is_none_or(|Search { query, .. }| query.rank(&texts(task)).is_some())),
+            );
             if tasks.len() > usize::from(request.limit) && !by_relevance {
                 break;
             }

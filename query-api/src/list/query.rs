@@ -289,7 +289,9 @@ pub(super) async fn walk(
     let rows = match (request.sort.by, request.sort.descending) {
         (SortBy::CreatedAt, false) => walk!(executor, arguments, " created_at ", time, " > ", " asc ").await,
         // What `q` finds is not walked to.
-        (SortBy::CreatedAt, true) | (SortBy::Relevance, _) => walk!(executor, arguments, " created_at ", time, " < ", " desc ").await,
+        (SortBy::CreatedAt, true) | (SortBy::Relevance, _) => {
+            walk!(executor, arguments, " created_at ", time, " < ", " desc ").await
+        }
         (SortBy::UpdatedAt, false) => walk!(executor, arguments, " updated_at ", time, " > ", " asc ").await,
         (SortBy::UpdatedAt, true) => walk!(executor, arguments, " updated_at ", time, " < ", " desc ").await,
         (SortBy::Priority, false) => walk!(executor, arguments, " priority ", priority, " > ", " asc ").await,

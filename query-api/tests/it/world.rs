@@ -476,10 +476,14 @@ async fn write_task(tx: &mut sqlx::PgConnection, owner: Uuid, position: i64, tas
     .execute(&mut *tx)
     .await
     .unwrap();
-    sqlx::query!("delete from read_model.search where generation = 1 and owner_id = $1 and task_id = $2", owner, task.id)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
+    sqlx::query!(
+        "delete from read_model.search where generation = 1 and owner_id = $1 and task_id = $2",
+        owner,
+        task.id
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
     sqlx::query!(
         "insert into read_model.search (generation, owner_id, task_id, lexemes)
          values (1, $1, $2, array_to_tsvector(string_to_array($3, ' ')))",

@@ -28,7 +28,17 @@ async fn what_was_not_found_before_is() {
     let account = api().await.account().await;
     create(
         &account,
-        &["Οδός", "Straße", "会議の準備をする", "Gesamt\u{ad}konzept", "Start 🚀", "ハン", "メロンパン", "Łódź", "İzmir"],
+        &[
+            "Οδός",
+            "Straße",
+            "会議の準備をする",
+            "Gesamt\u{ad}konzept",
+            "Start 🚀",
+            "ハン",
+            "メロンパン",
+            "Łódź",
+            "İzmir",
+        ],
     )
     .await;
     for (q, expected) in [
@@ -174,7 +184,10 @@ async fn matches_are_ranges_of_code_points() {
         ("cafe ", json!([{"field": "title", "from": 0, "to": 5}])),
         ("🚀", json!([{"field": "title", "from": 6, "to": 7}])),
         ("plan", json!([{"field": "title", "from": 8, "to": 12}, {"field": "description", "from": 0, "to": 8}])),
-        ("準備", json!([{"field": "description", "from": 13, "to": 15}, {"field": "description", "from": 16, "to": 18}])),
+        (
+            "準備",
+            json!([{"field": "description", "from": 13, "to": 15}, {"field": "description", "from": 16, "to": 18}]),
+        ),
         ("\"🚀 plan\"", json!([{"field": "title", "from": 6, "to": 7}, {"field": "title", "from": 8, "to": 12}])),
         ("tagged", json!([])),
         ("-other", json!([])),
