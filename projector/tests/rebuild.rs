@@ -215,10 +215,7 @@ async fn what_is_wrong_in_the_live_generation_is_named_and_mended(feed: Feed) {
             "task",
             "update read_model.task set priority = (priority + 1) % 4 where ctid = (select min(ctid) from read_model.task where not deleted)",
         ),
-        (
-            "task",
-            "update read_model.task set search = array_to_tsvector(array['x']) where ctid = (select min(ctid) from read_model.task)",
-        ),
+        ("task", "update read_model.task set description = 'x' where ctid = (select min(ctid) from read_model.task)"),
         ("task", "delete from read_model.task where ctid = (select max(ctid) from read_model.task)"),
         ("history", "update read_model.history set changes = '{}' where position = 7"),
         ("history", "delete from read_model.history where position = 8"),

@@ -1,14 +1,11 @@
 //! What projector and query-api share: the rows of `read_model` as types, the fold that makes a task of events, the text
-//! rule of search, and how Redis keeps an owner's version. The projector writes it, query-api reads it.
+//! rules of search, and how Redis keeps an owner's version. The projector writes it, query-api reads it.
 
 /// A task, its row, and the fold that makes it.
 mod task;
 
 /// What an event changes in a task, as the history keeps it.
 mod changes;
-
-/// The text rule of search as it was: words of title and description.
-mod text;
 
 /// The text rules of search.
 pub mod search;
@@ -22,7 +19,6 @@ use sqlx::migrate::{MigrateError, Migrator};
 pub use changes::{Change, Changes};
 pub use owner::{CachedOwnerVersion, OWNER_VERSION_MS_MAX, OwnerRow, ReadModelId, WRITE_OWNER_VERSIONS};
 pub use task::{FoldError, Task, TaskColumns, TaskRow, fold, priority, status, touches_text};
-pub use text::Words;
 
 /// Creates or upgrades the schema `read_model`.
 ///

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use domain::{OwnerId, StoredEvent, TaskId, Time, composed};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use read_model::{Task, TaskRow, Words, touches_text};
+use read_model::{Task, TaskRow, touches_text};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ impl Projection for Tasks {
         let mut rows = Rows::new();
         for change in &effect.tasks {
             let TaskRow { owner_id, position, deleted, task } = &change.after;
-            rows.row(17)
+            rows.row(16)
                 .int(generation)
                 .uuid(owner_id.0)
                 .uuid(task.id)
@@ -50,12 +50,10 @@ impl Projection for Tasks {
                 .time(task.created_at)
                 .time(task.updated_at)
                 .time_or_null(task.started_at)
-                .time_or_null(task.completed_at)
-                .words(&words(task).distinct());
+                .time_or_null(task.completed_at);
         }
         let statement = "copy read_model.task_building (generation, owner_id, task_id, position, version, deleted, \
-             status, priority, title, description, tags, due_at, created_at, updated_at, started_at, completed_at, \
-             search) from stdin (format binary)";
+             status, priority, title, description, tags, due_at, created_at, updated_at, started_at, completed_at) from stdin (format binary)";
         Some(CopyIn { statement, rows })
     }
 
@@ -141,13 +139,9 @@ columns!(Columns<'a> of change: &'a TaskChange {
     updated_at: Time = change.after.task.updated_at,
     started_at: Option<Time> = change.after.task.started_at,
     completed_at: Option<Time> = change.after.task.completed_at,
-    // Null: the text is as it was and is not written (a long one need not be compressed again).
-    words: Option<String> = change.text_changed.then(|| words(&change.after.task).joined()),
+    // A description that is as it was is not written: a long one need not be compressed again.
+    text_changed: bool = change.text_changed,
 });
-
-fn words(task: &Task) -> Words {
-    Words::of(&task.title, task.description.as_deref())
-}
 
 async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let (new, old): (Vec<_>, Vec<_>) = effect.tasks.iter().partition(|change| change.before.is_none());
@@ -164,15 +158,15 @@ async fn insert(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
     sqlx::query!(
         r#"
         insert into read_model.task (generation, owner_id, task_id, position, version, deleted, status, priority,
-            title, description, tags, due_at, created_at, updated_at, started_at, completed_at, search)
+            title, description, tags, due_at, created_at, updated_at, started_at, completed_at)
         select $1, t.owner_id, t.task_id, t.position, t.version, t.deleted, t.status, t.priority, t.title,
             t.description, string_to_array(t.tags, e'\x1f'), t.due_at, t.created_at, t.updated_at, t.started_at,
-            t.completed_at, array_to_tsvector(string_to_array(t.words, ' '))
+            t.completed_at
         from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::boolean[], $7::smallint[],
             $8::smallint[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
-            $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::text[])
+            $14::timestamptz[], $15::timestamptz[], $16::timestamptz[])
             as t (owner_id, task_id, position, version, deleted, status, priority, title, description, tags, due_at,
-                created_at, updated_at, started_at, completed_at, words)
+                created_at, updated_at, started_at, completed_at)
         "#,
         generation,
         &columns.owner_id,
@@ -190,7 +184,6 @@ async fn insert(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
         &columns.updated_at,
         &columns.started_at as &[Option<Time>],
         &columns.completed_at as &[Option<Time>],
-        &columns.words as &[Option<String>],
     )
     .execute(connection)
     .await?;
@@ -204,13 +197,12 @@ async fn update(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
         set position = n.position, version = n.version, deleted = n.deleted, status = n.status,
             priority = n.priority, title = n.title, tags = string_to_array(n.tags, e'\x1f'), due_at = n.due_at,
             updated_at = n.updated_at, started_at = n.started_at, completed_at = n.completed_at,
-            description = case when n.words is null then t.description else n.description end,
-            search = coalesce(array_to_tsvector(string_to_array(n.words, ' ')), t.search)
+            description = case when n.text_changed then n.description else t.description end
         from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::boolean[], $7::smallint[],
             $8::smallint[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
-            $14::timestamptz[], $15::timestamptz[], $16::text[])
+            $14::timestamptz[], $15::timestamptz[], $16::boolean[])
             as n (owner_id, task_id, position, version, deleted, status, priority, title, description, tags, due_at,
-                updated_at, started_at, completed_at, words)
+                updated_at, started_at, completed_at, text_changed)
         where t.generation = $1 and t.owner_id = n.owner_id and t.task_id = n.task_id
         "#,
         generation,
@@ -228,7 +220,7 @@ async fn update(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
         &columns.updated_at,
         &columns.started_at as &[Option<Time>],
         &columns.completed_at as &[Option<Time>],
-        &columns.words as &[Option<String>],
+        &columns.text_changed,
     )
     .execute(connection)
     .await?;
@@ -261,8 +253,7 @@ async fn compare(live: i32, new: i32, connection: &mut PgConnection) -> Result<D
                     case when a.created_at <> b.created_at then 'created_at' end,
                     case when a.updated_at <> b.updated_at then 'updated_at' end,
                     case when a.started_at is distinct from b.started_at then 'started_at' end,
-                    case when a.completed_at is distinct from b.completed_at then 'completed_at' end,
-                    case when a.search <> b.search then 'search' end], ', ')
+                    case when a.completed_at is distinct from b.completed_at then 'completed_at' end], ', ')
             end as "detail!",
             count(*) over () as "total!"
         from (select * from read_model.task where generation = $1) as a
@@ -271,10 +262,10 @@ async fn compare(live: i32, new: i32, connection: &mut PgConnection) -> Result<D
         where coalesce(a.position, 0) <= coalesce(bound.position, 0)
             and coalesce(b.position, 0) <= coalesce(bound.position, 0)
             and (a.version, a.position, a.deleted, a.status, a.priority, a.title, a.description, a.tags, a.due_at,
-                a.created_at, a.updated_at, a.started_at, a.completed_at, a.search)
+                a.created_at, a.updated_at, a.started_at, a.completed_at)
                 is distinct from
                 (b.version, b.position, b.deleted, b.status, b.priority, b.title, b.description, b.tags, b.due_at,
-                b.created_at, b.updated_at, b.started_at, b.completed_at, b.search)
+                b.created_at, b.updated_at, b.started_at, b.completed_at)
         order by 1, 2
         limit $3
         "#,

@@ -455,8 +455,8 @@ async fn write_task(tx: &mut sqlx::PgConnection, owner: Uuid, position: i64, tas
         .unwrap();
     sqlx::query!(
         "insert into read_model.task (generation, owner_id, task_id, position, version, deleted, status, priority, title, description,
-             tags, due_at, created_at, updated_at, started_at, completed_at, search)
-         values (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, '')",
+             tags, due_at, created_at, updated_at, started_at, completed_at)
+         values (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         owner,
         task.id,
         position,
