@@ -16,7 +16,7 @@ begin
 end $$;
 
 -- Generations below it were made before there was the table: they have rows of newer tasks alone, or none.
-alter table read_model.projected_table add column complete_from int not null default 0;
+alter table read_model.projected_table add column if not exists complete_from int not null default 0;
 
 select read_model.add_projected_table('search');
 update read_model.projected_table
