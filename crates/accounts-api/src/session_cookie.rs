@@ -21,7 +21,7 @@ pub(crate) struct PageOrigins(Arc<[String]>);
 
 impl PageOrigins {
     pub fn new(cors_origins: &[String]) -> Self {
-        Self(cors_origins.into())
+        Self(cors_origins.iter().filter(|origin| *origin != "*").cloned().collect())
     }
 }
 
