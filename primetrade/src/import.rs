@@ -212,7 +212,7 @@ impl Dealer {
         let mut reader = Reader::new(input, format, owner, history)?;
         let mut chunks: Vec<(Chunk, usize)> = self.senders.iter().map(|_| Default::default()).collect();
         while !self.ended.is_cancelled()
-            && let Some((number, line)) = reader.next()?
+            && let Some((number, line)) = reader.next_line()?
         {
             self.tally.lines.fetch_add(1, Ordering::Relaxed);
             match line {

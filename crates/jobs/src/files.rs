@@ -11,7 +11,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 use settings::{ConfigError, Source, invalid};
-use tokio::io::AsyncRead;
+use tokio::io::AsyncBufRead;
 use tokio_util::io::StreamReader;
 use uuid::Uuid;
 
@@ -77,7 +77,7 @@ impl Files {
     pub(crate) async fn reader(
         &self,
         file: FileOf,
-    ) -> Result<impl AsyncRead + tokio::io::AsyncBufRead + Unpin + Send + use<>, object_store::Error> {
+    ) -> Result<impl AsyncBufRead + Unpin + Send + use<>, object_store::Error> {
         let found = self.0.get(&file.path()).await?;
         Ok(StreamReader::new(found.into_stream().map_err(std::io::Error::other)))
     }

@@ -146,7 +146,7 @@ pub(crate) async fn read(
 
 fn deal(mut reader: Reader<impl BufRead>, sender: &mpsc::Sender<Lines>) -> Result<(), ReadError> {
     let mut lines = Lines::default();
-    while let Some((number, line)) = reader.next()? {
+    while let Some((number, line)) = reader.next_line()? {
         match line {
             Ok(line) => {
                 lines.bytes += line.bytes;

@@ -15,6 +15,7 @@ use jobs::{
     Added, Explain, Files, Job, Jobs, NewJob, QUEUED_EACH_MAX, RUNNING_EACH_MAX, Request, State, Upload, Worker,
 };
 use process::budget::Budget;
+use process::clock;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use task_files::Format;
@@ -58,7 +59,7 @@ impl World {
     }
 
     async fn add(&self, owner: OwnerId, file: &str) -> Added {
-        let id = Uuid::now_v7();
+        let id = clock::new_id();
         let body = stream::iter([Ok::<_, std::io::Error>(Bytes::copy_from_slice(file.as_bytes()))]);
         Upload { job_id: id, is_gzip: false }.store(&self.files, body).await.unwrap();
         let new = NewJob {

@@ -28,4 +28,4 @@ pub use export::{ExportError, Summary, export};
 pub use format::Format;
 pub use line_error::{LineError, RowError};
 pub use lines::CutError;
-pub use reader::{ParsedLine, ReadError, Reader, count_lines, made_command_id};
+pub use reader::{NumberedLine, ParsedLine, ReadError, Reader, count_lines, made_command_id};

@@ -51,6 +51,9 @@ pub struct ParsedLine {
     pub(crate) earlier_id: Option<CommandId>,
 }
 
+/// A line's number, from 1, and the command that it is or why it is none.
+pub type NumberedLine = (u64, Result<ParsedLine, LineError>);
+
 impl<R: BufRead> Reader<R> {
     /// Reads a file from its beginning, for this owner. `history`: what happened in the future is taken as it is.
     ///
@@ -77,7 +80,7 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     /// The stream cannot be read.
-    pub fn next(&mut self) -> Result<Option<(u64, Result<ParsedLine, LineError>)>, ReadError> {
+    pub fn next_line(&mut self) -> Result<Option<NumberedLine>, ReadError> {
         let line = self.line;
         let Some(piece) = self.pieces.next().map_err(|source| ReadError::Stream { line, source })? else {
             return Ok(None);
@@ -192,9 +195,9 @@ mod tests {
         let file = b"title\na\n\n\"b\nb\"\nc\n";
         let mut reader = Reader::new(&file[..], Format::Csv, OwnerId(Uuid::nil()), false).unwrap();
         reader.skip_to(4).unwrap();
-        let (number, line) = reader.next().unwrap().unwrap();
+        let (number, line) = reader.next_line().unwrap().unwrap();
         assert_eq!((number, line.unwrap().number), (6, 6));
-        assert!(reader.next().unwrap().is_none());
+        assert!(reader.next_line().unwrap().is_none());
         reader.skip_to(100).unwrap();
     }
 }

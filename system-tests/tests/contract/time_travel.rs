@@ -210,7 +210,8 @@ async fn a_list_as_of_a_time_is_the_fold_up_to_it() {
             }
             let due = |task: &Value| task["due_at"].as_str().map(|due| due.parse::<DateTime<Utc>>().unwrap());
             let open = |task: &Value| task["status"] == "pending" || task["status"] == "in_progress";
-            let filters: [(&str, &dyn Fn(&Value) -> bool); 5] = [
+            type Matches<'a> = &'a dyn Fn(&Value) -> bool;
+            let filters: [(&str, Matches<'_>); 5] = [
                 ("", &|_| true),
                 ("&status=pending,completed", &|task| task["status"] == "pending" || task["status"] == "completed"),
                 ("&tag=g0,g1", &|task| task["tags"].as_array().unwrap().iter().any(|tag| tag == "g0" || tag == "g1")),

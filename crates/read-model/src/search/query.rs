@@ -162,7 +162,7 @@ pub(super) fn is_similar(term: &str, form: &str, is_prefix: bool) -> Option<bool
         Some((term_rest, form_after)),
         Some((term_after, form_rest)),
         Some((term_after, form_after)),
-        is_swapped.then(|| (term.as_str(), form.as_str())),
+        is_swapped.then_some((term.as_str(), form.as_str())),
     ];
     let rests = || rests.into_iter().flatten();
     if rests().any(|(term, form)| term == form) {
