@@ -12,7 +12,7 @@ use super::disk::{bytes_in, free_bytes};
 const DISK_LOOKED_AT_EVERY_MS: u64 = 100;
 /// What events may not take, beside what the write-ahead log may still grow to: read models go on until they have
 /// caught up, people log in.
-const SPARE_BYTES: u64 = 96 << 20;
+const SPARE_BYTES: u64 = 256 << 20;
 /// So much more has to be free until events are taken again.
 const SPARE_AGAIN_BYTES: u64 = 16 << 20;
 /// While events are not taken, how often Postgres is asked for a checkpoint, which frees write-ahead log.

@@ -395,14 +395,14 @@ fn fill(port: u16, token: &str) -> usize {
 
 #[test]
 fn a_disk_that_fills_up_stops_writes_in_time_and_nothing_else() {
-    let Some(folder) = Folder::on_a_disk_of_mb(700) else { return };
+    let Some(folder) = Folder::on_a_disk_of_mb(1_000) else { return };
     folder.create_user("a@example.org");
     let server = Server::start(&folder);
     let postmaster = folder.postmaster();
     let token = log_in(server.port, "a@example.org", "long enough");
     let headers = format!("Authorization: Bearer {token}\r\n");
     // what the log may still grow to, what is spare, and something to fill
-    folder.take_all_but_mb(260);
+    folder.take_all_but_mb(520);
     let taken = fill(server.port, &token);
     assert!(taken > 1_000, "{taken} were taken");
     let ready = get(server.port, "/readyz").unwrap();

@@ -206,12 +206,15 @@ impl Folder {
         runtime.block_on(connection.execute("rollback")).expect("unlocked");
     }
 
-    /// Whether somebody waits for a lock.
-    pub fn somebody_waits(&self) -> bool {
+    /// Whether a statement with these words waits for a lock.
+    pub fn waits(&self, words: &str) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let mut connection: PgConnection = self.options().connect().await.expect("the managed PostgreSQL");
-            let waits = sqlx::query_scalar("select exists (select from pg_locks where not granted)");
+            let waits = sqlx::query_scalar(
+                "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and strpos(query, $1) > 0)",
+            )
+            .bind(words);
             waits.fetch_one(&mut connection).await.expect("an answer")
         })
     }
