@@ -219,7 +219,11 @@ async fn a_list_as_of_a_time_is_the_fold_up_to_it() {
                 ("&q=t1", &|task| task["title"] == "t1"),
             ];
             for (filter, matches) in filters {
-                let matching: Vec<Value> = tasks.iter().filter(|task| matches(task)).cloned().collect();
+                let mut matching: Vec<Value> = tasks.iter().filter(|task| matches(task)).cloned().collect();
+                if filter.contains("q=") {
+                    let title = json!([{"field": "title", "from": 0, "to": 2}]);
+                    matching.iter_mut().for_each(|task| task["matches"] = title.clone());
+                }
                 for (sort, descending) in
                     [("created_at", true), ("updated_at", false), ("due_at", true), ("priority", false)]
                 {
