@@ -96,8 +96,8 @@ pub(crate) fn schema() -> Value {
             "email": {"type": "string"},
             "password": value_schema::password(),
             "session": {
-                "type": ["string", "null"], "enum": ["token", "cookie", null], "default": "token",
-                "description": "Where the refresh token goes: into the body, or into the session cookie.",
+                "type": ["string", "null"], "enum": ["token", "cookie", null],
+                "description": "Where the refresh token goes: into the body (`token`, also without this member), or into the session cookie.",
             },
         },
     })
