@@ -402,7 +402,7 @@ fn a_disk_that_fills_up_stops_writes_in_time_and_nothing_else() {
     let token = log_in(server.port, "a@example.org", "long enough");
     let headers = format!("Authorization: Bearer {token}\r\n");
     // what the log may still grow to, what is spare, and something to fill
-    folder.take_all_but_mb(520);
+    folder.take_all_but_mb(450);
     let taken = fill(server.port, &token);
     assert!(taken > 1_000, "{taken} were taken");
     let ready = get(server.port, "/readyz").unwrap();

@@ -13,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 
 const POLL: Duration = Duration::from_millis(20);
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// Waits for a condition.
 pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
