@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use backends::database::Pool;
 use domain::{CommandId, OwnerId, TaskId};
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -36,28 +37,30 @@ impl EventStore {
     ///
     /// # Errors
     /// The database does not answer or was not migrated.
-    pub async fn start(pool: Pool) -> Result<(Self, JoinSet<()>), sqlx::Error> {
-        let reader = TailReader::new(pool.clone(), None);
-        let log_id = reader.log_id().await?;
-        let (wake_sender, wake) = watch::channel(0);
-        let wake_sender = Arc::new(wake_sender);
-        let mut tasks = JoinSet::new();
-        let mut appenders = HashMap::new();
-        let disk_space = DiskSpace::default();
-        for (shard, _) in reader.heads().await? {
-            let (queue, units) = AppendQueue::new(QUEUE_MAX);
-            tasks.spawn(appender::run(
-                shard,
-                appender::connection(&pool),
-                units,
-                disk_space.clone(),
-                wake_sender.clone(),
-            ));
-            appenders.insert(shard, queue);
-        }
-        let (lookups, requests) = LookupQueue::new(QUEUE_MAX);
-        tasks.spawn(lookup::run(DedicatedConnection::new(&pool), requests));
-        Ok((Self { pool, log_id, appenders: Arc::new(appenders), lookups, disk_space, wake }, tasks))
+    pub fn start(pool: Pool) -> BoxFuture<'static, Result<(Self, JoinSet<()>), sqlx::Error>> {
+        Box::pin(async move {
+            let reader = TailReader::new(pool.clone(), None);
+            let log_id = reader.log_id().await?;
+            let (wake_sender, wake) = watch::channel(0);
+            let wake_sender = Arc::new(wake_sender);
+            let mut tasks = JoinSet::new();
+            let mut appenders = HashMap::new();
+            let disk_space = DiskSpace::default();
+            for (shard, _) in reader.heads().await? {
+                let (queue, units) = AppendQueue::new(QUEUE_MAX);
+                tasks.spawn(appender::run(
+                    shard,
+                    appender::connection(&pool),
+                    units,
+                    disk_space.clone(),
+                    wake_sender.clone(),
+                ));
+                appenders.insert(shard, queue);
+            }
+            let (lookups, requests) = LookupQueue::new(QUEUE_MAX);
+            tasks.spawn(lookup::run(DedicatedConnection::new(&pool), requests));
+            Ok((Self { pool, log_id, appenders: Arc::new(appenders), lookups, disk_space, wake }, tasks))
+        })
     }
 
     /// Appends the events of one stream's commands and remembers the outcomes of those that have an id of their own.

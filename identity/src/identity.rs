@@ -6,6 +6,7 @@ use access::ended_sessions;
 use access::token::{RootSecret, Sealer};
 use backends::database::{Pool, in_time};
 use domain::OwnerId;
+use futures_util::future::BoxFuture;
 use process::health::Check;
 use process::periodic::Periodic;
 use tokio::task::JoinHandle;
@@ -49,33 +50,35 @@ impl Identity {
     ///
     /// # Errors
     /// When the database does not answer, or the keys are encrypted with another secret.
-    pub async fn start(
+    pub fn start(
         pool: Pool,
         secret: &RootSecret,
         log_id: Uuid,
         shards: Vec<i16>,
         shutdown: CancellationToken,
-    ) -> Result<(Self, JoinHandle<()>), StartError> {
-        let vault = Vault::new(secret);
-        keys::ensure(&pool, &vault).await?;
-        let keys = KeyRotation::new(pool.clone(), vault, secret, log_id);
-        let ended_sessions = EndedSessions::new(pool.clone());
-        let verifier = Verifier::new(keys.keys(), ended_sessions.revoked());
-        let identity = Self(Arc::new(Inner {
-            accounts: Accounts::new(pool, shards)?,
-            refresh_tokens: RefreshTokens::new(secret),
-            sealer: Sealer::new(secret),
-            keys,
-            ended_sessions,
-            verifier,
-        }));
-        identity.0.keys.look().await?;
-        if identity.signer().is_none() {
-            return Err(StartError::OtherSecret);
-        }
-        identity.0.ended_sessions.look_without_limit().await?;
-        let task = tokio::spawn(identity.clone().watch(shutdown));
-        Ok((identity, task))
+    ) -> BoxFuture<'_, Result<(Self, JoinHandle<()>), StartError>> {
+        Box::pin(async move {
+            let vault = Vault::new(secret);
+            keys::ensure(&pool, &vault).await?;
+            let keys = KeyRotation::new(pool.clone(), vault, secret, log_id);
+            let ended_sessions = EndedSessions::new(pool.clone());
+            let verifier = Verifier::new(keys.keys(), ended_sessions.revoked());
+            let identity = Self(Arc::new(Inner {
+                accounts: Accounts::new(pool, shards)?,
+                refresh_tokens: RefreshTokens::new(secret),
+                sealer: Sealer::new(secret),
+                keys,
+                ended_sessions,
+                verifier,
+            }));
+            identity.0.keys.look().await?;
+            if identity.signer().is_none() {
+                return Err(StartError::OtherSecret);
+            }
+            identity.0.ended_sessions.look_without_limit().await?;
+            let task = tokio::spawn(identity.clone().watch(shutdown));
+            Ok((identity, task))
+        })
     }
 
     /// For `server::edge`.
@@ -85,21 +88,13 @@ impl Identity {
     }
 
     /// Tells the services without this database which sessions have ended, by way of the read database, until `shutdown`.
-    pub fn publish_ended_sessions(
-        &self,
-        read_pool: Pool,
-        shutdown: CancellationToken,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        ended_sessions::publish(read_pool, self.0.ended_sessions.revoked(), TOLD_FOR, shutdown)
+    pub fn publish_ended_sessions(&self, read_pool: Pool, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(ended_sessions::publish(read_pool, self.0.ended_sessions.revoked(), TOLD_FOR, shutdown))
     }
 
     /// Fetches what admins did at the services without this database, by way of the read database, until `shutdown`.
-    pub fn collect_admin_acts(
-        &self,
-        read_pool: Pool,
-        shutdown: CancellationToken,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        audit::collect(self.pool().clone(), read_pool, shutdown)
+    pub fn collect_admin_acts(&self, read_pool: Pool, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(audit::collect(self.pool().clone(), read_pool, shutdown))
     }
 
     /// For `/readyz`: whether ended sessions are seen.

@@ -79,5 +79,5 @@ const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 async fn axum_serve(listener: tokio::net::TcpListener, router: Router) {
     let stop = tokio_util::sync::CancellationToken::new();
-    http_server::serve(listener, router, refuse, stop).await.expect("serves");
+    http_server::serve(listener.into(), router, refuse, stop).await.expect("serves");
 }

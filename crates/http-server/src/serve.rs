@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,15 +28,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// When the listener has no address. An error of one connection ends that connection only; a failing `accept` is tried
 /// again.
-pub async fn serve(
-    listener: impl Into<Listener>,
+pub fn serve(
+    mut listener: Listener,
     router: Router,
     refuse: Refuse,
     shutdown: CancellationToken,
-) -> io::Result<()> {
-    let (room, mut listener) = (Room::within(raise_open_files()), listener.into());
-    let limit = ConnectionLimit::new(room.address_connections_max, std::mem::take(&mut listener.proxies));
-    serve_within(room.connections_max, &limit, listener, router, refuse, shutdown).await
+) -> BoxFuture<'static, io::Result<()>> {
+    Box::pin(async move {
+        let room = Room::within(raise_open_files());
+        let limit = ConnectionLimit::new(room.address_connections_max, std::mem::take(&mut listener.proxies));
+        serve_within(room.connections_max, &limit, listener, router, refuse, shutdown).await
+    })
 }
 
 async fn serve_within(

@@ -123,7 +123,7 @@ impl Listeners {
                 return serve(listener, edge(api.merge(ops), settings), refuse, closing.clone()).await;
             };
             let api = serve(listener, edge(api, settings.clone()), refuse, closing.clone());
-            let ops = serve(ops_listener, edge(ops, settings), refuse, closing.clone());
+            let ops = serve(ops_listener.into(), edge(ops, settings), refuse, closing.clone());
             tokio::try_join!(api, ops).map(drop)
         };
         tokio::pin!(serving);

@@ -24,6 +24,7 @@ mod pauses;
 
 use backends::database::Pool;
 use event_store::TailReader;
+use futures_util::future::BoxFuture;
 use messaging::KafkaSettings;
 use process::health::Lag;
 use tokio::sync::{mpsc, watch};
@@ -65,9 +66,15 @@ impl Projector {
     ///
     /// # Errors
     /// The database does not answer, or was not migrated.
-    pub async fn start(read_pool: Pool, tail: TailReader, shutdown: CancellationToken) -> Result<Self, StartError> {
-        let (follower, starting) = prepare(read_pool, tail, Feed::Store).await?;
-        Ok(starting.run(follower.clone(), shutdown, move |stop, _, _| store::run(follower, stop)))
+    pub fn start(
+        read_pool: Pool,
+        tail: TailReader,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(async move {
+            let (follower, starting) = prepare(read_pool, tail, Feed::Store).await?;
+            Ok(starting.run(follower.clone(), shutdown, move |stop, _, _| store::run(follower, stop)))
+        })
     }
 
     /// Starts to follow the log in Kafka, sharing the topic's partitions with other copies. `owner_versions` is sent the

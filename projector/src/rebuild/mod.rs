@@ -15,6 +15,7 @@ mod switch;
 
 use backends::database::Pool;
 use event_store::TailReader;
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
@@ -123,100 +124,105 @@ enum Purpose {
     Verify,
 }
 
-async fn build(
-    pool: &Pool,
-    tail: &TailReader,
+fn build<'a>(
+    pool: &'a Pool,
+    tail: &'a TailReader,
     purpose: Purpose,
-    guard: &mut PgConnection,
-    report: &(dyn Fn(&Progress) + Send + Sync),
-) -> Result<RebuildReport, RebuildError> {
-    let started = Instant::now();
-    let mut connection = connection::for_rebuild(pool).await?;
-    let log_id = tail.log_id().await?;
-    let building = prepare(&mut connection, tail, log_id, matches!(purpose, Purpose::Verify)).await?;
-    let generation = building.generation;
-    let meter = Meter::new(generation, building.events_done, building.events_total, report);
+    guard: &'a mut PgConnection,
+    report: &'a (dyn Fn(&Progress) + Send + Sync),
+) -> BoxFuture<'a, Result<RebuildReport, RebuildError>> {
+    Box::pin(async move {
+        let started = Instant::now();
+        let mut connection = connection::for_rebuild(pool).await?;
+        let log_id = tail.log_id().await?;
+        let building = prepare(&mut connection, tail, log_id, matches!(purpose, Purpose::Verify)).await?;
+        let generation = building.generation;
+        let meter = Meter::new(generation, building.events_done, building.events_total, report);
 
-    let shards =
-        sqlx::query!("select shard from read_model.checkpoint where generation = $1 order by shard", generation)
-            .fetch_all(&mut connection)
-            .await?;
-    let fill_started = Instant::now();
-    let fills: Vec<_> = shards.iter().map(|row| fill(pool, tail, generation, row.shard, &meter)).collect();
-    stream::iter(fills).buffer_unordered(SHARDS_AT_ONCE).try_collect::<()>().await?;
-    let fill_seconds = fill_started.elapsed().as_secs_f64();
-    let events_filled = meter.filled();
+        let shards =
+            sqlx::query!("select shard from read_model.checkpoint where generation = $1 order by shard", generation)
+                .fetch_all(&mut connection)
+                .await?;
+        let fill_started = Instant::now();
+        let fills: Vec<_> = shards.iter().map(|row| fill(pool, tail, generation, row.shard, &meter)).collect();
+        stream::iter(fills).buffer_unordered(SHARDS_AT_ONCE).try_collect::<()>().await?;
+        let fill_seconds = fill_started.elapsed().as_secs_f64();
+        let events_filled = meter.filled();
 
-    meter.enter(Phase::Index);
-    let index_started = Instant::now();
-    if !building.attached {
-        if !building.indexed {
-            index(&mut connection, generation).await?;
+        meter.enter(Phase::Index);
+        let index_started = Instant::now();
+        if !building.attached {
+            if !building.indexed {
+                index(&mut connection, generation).await?;
+            }
+            attach(&mut connection, generation).await?;
         }
-        attach(&mut connection, generation).await?;
-    }
-    let index_seconds = index_started.elapsed().as_secs_f64();
+        let index_seconds = index_started.elapsed().as_secs_f64();
 
-    meter.enter(Phase::CatchUp);
-    let catch_up_started = Instant::now();
-    let mut batches = connection::for_batches(pool).await?;
-    let live =
-        sqlx::query!("select live_generation, log_id from read_model.projection").fetch_one(&mut connection).await?;
-    for row in &shards {
-        // One that no projector has run for yet is at 0.
-        checkpoint::create(&mut connection, live.live_generation, row.shard).await?;
-    }
-    catch_up_with_live(&mut batches, tail, generation).await?;
-    let catch_up_seconds = catch_up_started.elapsed().as_secs_f64();
-
-    meter.enter(Phase::Compare);
-    set_phase(&mut connection, generation, Phase::Compare).await?;
-    let compare_started = Instant::now();
-    let differences = compare(&mut connection, live.live_generation, generation).await?;
-    let compare_seconds = compare_started.elapsed().as_secs_f64();
-    for difference in &differences.examples {
-        info!(%difference, "the new generation differs");
-    }
-    let parked =
-        sqlx::query_scalar!(r#"select count(*) as "count!" from read_model.parked where generation = $1"#, generation,)
+        meter.enter(Phase::CatchUp);
+        let catch_up_started = Instant::now();
+        let mut batches = connection::for_batches(pool).await?;
+        let live = sqlx::query!("select live_generation, log_id from read_model.projection")
             .fetch_one(&mut connection)
             .await?;
+        for row in &shards {
+            // One that no projector has run for yet is at 0.
+            checkpoint::create(&mut connection, live.live_generation, row.shard).await?;
+        }
+        catch_up_with_live(&mut batches, tail, generation).await?;
+        let catch_up_seconds = catch_up_started.elapsed().as_secs_f64();
 
-    let switched = match purpose {
-        Purpose::Switch(Options { expect_same }) if !expect_same || differences.total == 0 => {
-            meter.enter(Phase::Switch);
-            // Its lock is held as long as it answers.
-            guard.ping().await?;
-            switch(&mut batches, tail, generation, log_id).await?;
-            drop_superfluous(&mut connection, live.live_generation).await?;
-            true
+        meter.enter(Phase::Compare);
+        set_phase(&mut connection, generation, Phase::Compare).await?;
+        let compare_started = Instant::now();
+        let differences = compare(&mut connection, live.live_generation, generation).await?;
+        let compare_seconds = compare_started.elapsed().as_secs_f64();
+        for difference in &differences.examples {
+            info!(%difference, "the new generation differs");
         }
-        Purpose::Switch(_) => {
-            drop_generation(&mut connection, generation).await?;
-            false
-        }
-        Purpose::Verify => {
-            if building.throwaway {
-                drop_generation(&mut connection, generation).await?;
+        let parked = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from read_model.parked where generation = $1"#,
+            generation,
+        )
+        .fetch_one(&mut connection)
+        .await?;
+
+        let switched = match purpose {
+            Purpose::Switch(Options { expect_same }) if !expect_same || differences.total == 0 => {
+                meter.enter(Phase::Switch);
+                // Its lock is held as long as it answers.
+                guard.ping().await?;
+                switch(&mut batches, tail, generation, log_id).await?;
+                drop_superfluous(&mut connection, live.live_generation).await?;
+                true
             }
-            false
-        }
-    };
-    #[expect(clippy::cast_precision_loss, reason = "a rate")]
-    let events_per_second = events_filled as f64 / fill_seconds.max(0.001);
-    Ok(RebuildReport {
-        generation,
-        switched,
-        resumed: building.resumed,
-        events: building.events_total,
-        events_filled,
-        events_per_second,
-        seconds: started.elapsed().as_secs_f64(),
-        fill_seconds,
-        index_seconds,
-        catch_up_seconds,
-        compare_seconds,
-        parked,
-        differences,
+            Purpose::Switch(_) => {
+                drop_generation(&mut connection, generation).await?;
+                false
+            }
+            Purpose::Verify => {
+                if building.throwaway {
+                    drop_generation(&mut connection, generation).await?;
+                }
+                false
+            }
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let events_per_second = events_filled as f64 / fill_seconds.max(0.001);
+        Ok(RebuildReport {
+            generation,
+            switched,
+            resumed: building.resumed,
+            events: building.events_total,
+            events_filled,
+            events_per_second,
+            seconds: started.elapsed().as_secs_f64(),
+            fill_seconds,
+            index_seconds,
+            catch_up_seconds,
+            compare_seconds,
+            parked,
+            differences,
+        })
     })
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Executor, Row};
@@ -195,23 +196,25 @@ impl Address {
     ///
     /// # Errors
     /// Of the last server that was tried.
-    pub async fn connect(&self) -> Result<PgConnection, ConnectError> {
-        let (count, first) = (self.servers.len(), self.next.load(Ordering::Relaxed));
-        let mut error = ConnectError::Database(sqlx::Error::Io(io::ErrorKind::AddrNotAvailable.into()));
-        for turn in 0..count {
-            let number = (first + turn) % count;
-            // Who gives up while this one is waited for begins with the next one.
-            self.next.store((number + 1) % count, Ordering::Relaxed);
-            let attempt = timeout(Duration::from_millis(HOST_MS_MAX), self.connect_to(&self.servers[number])).await;
-            match attempt.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into())) {
-                Ok(connection) => {
-                    self.next.store(number, Ordering::Relaxed);
-                    return Ok(connection);
+    pub fn connect(&self) -> BoxFuture<'_, Result<PgConnection, ConnectError>> {
+        Box::pin(async {
+            let (count, first) = (self.servers.len(), self.next.load(Ordering::Relaxed));
+            let mut error = ConnectError::Database(sqlx::Error::Io(io::ErrorKind::AddrNotAvailable.into()));
+            for turn in 0..count {
+                let number = (first + turn) % count;
+                // Who gives up while this one is waited for begins with the next one.
+                self.next.store((number + 1) % count, Ordering::Relaxed);
+                let attempt = timeout(Duration::from_millis(HOST_MS_MAX), self.connect_to(&self.servers[number])).await;
+                match attempt.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into())) {
+                    Ok(connection) => {
+                        self.next.store(number, Ordering::Relaxed);
+                        return Ok(connection);
+                    }
+                    Err(failed) => error = failed,
                 }
-                Err(failed) => error = failed,
             }
-        }
-        Err(error)
+            Err(error)
+        })
     }
 
     async fn connect_to(&self, server: &PgConnectOptions) -> Result<PgConnection, ConnectError> {

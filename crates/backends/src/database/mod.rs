@@ -11,6 +11,9 @@ mod address;
 /// Connections that are shared.
 mod pool;
 
+/// One statement on any of them.
+mod executor;
+
 /// Why a database cannot be used.
 mod error;
 

@@ -7,6 +7,9 @@
 //! - once one did not answer, all that are idle are asked before they are used;
 //! - none gets older than [`AGE_S_MAX`], so that a name that leads elsewhere is noticed;
 //! - one that turns out to be a standby, where somebody writes, is closed.
+//!
+//! What an async function does is compiled where it is awaited. Here the futures are boxed, so that connecting and the
+//! protocol are compiled once, and not again in each crate that has a query.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -14,12 +17,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use futures_util::stream::BoxStream;
-use futures_util::{FutureExt, TryStreamExt, stream};
 use metrics::gauge;
-use sqlx::postgres::{PgConnection, PgQueryResult, PgRow, PgStatement, PgTransactionManager, PgTypeInfo};
-use sqlx::{Connection, Either, Error, Execute, Executor, Postgres, SqlStr};
+use sqlx::postgres::{PgConnection, PgTransactionManager};
+use sqlx::{Connection, Error};
 use sqlx_core::transaction::TransactionManager;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -182,9 +184,11 @@ impl Pool {
     ///
     /// # Errors
     /// None in time, or none to be had.
-    pub async fn acquire(&self) -> Result<Pooled, Error> {
+    pub fn acquire(&self) -> BoxFuture<'_, Result<Pooled, Error>> {
         let wait = Duration::from_millis(self.0.size.wait_ms_max);
-        timeout(wait, self.acquire_by(Instant::now() + wait)).await.unwrap_or(Err(Error::PoolTimedOut))
+        Box::pin(async move {
+            timeout(wait, self.acquire_by(Instant::now() + wait)).await.unwrap_or(Err(Error::PoolTimedOut))
+        })
     }
 
     async fn acquire_by(&self, deadline: Instant) -> Result<Pooled, Error> {
@@ -207,10 +211,12 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Pool::acquire`], or the database refuses.
-    pub async fn begin(&self) -> Result<PoolTransaction, Error> {
-        let mut connection = self.acquire().await?;
-        PgTransactionManager::begin(&mut connection, None).await?;
-        Ok(PoolTransaction { connection, ended: false })
+    pub fn begin(&self) -> BoxFuture<'_, Result<PoolTransaction, Error>> {
+        Box::pin(async {
+            let mut connection = self.acquire().await?;
+            PgTransactionManager::begin(&mut connection, None).await?;
+            Ok(PoolTransaction { connection, ended: false })
+        })
     }
 
     /// A transaction that reads one snapshot in all of its statements, on a connection of its own.
@@ -410,7 +416,7 @@ impl fmt::Debug for Pooled {
 
 impl Pooled {
     /// Gives it up where the statement says that the server only reads, since a failover.
-    fn seen<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn seen<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &result
             && sql_state(error).as_deref() == Some("25006")
         {
@@ -472,20 +478,26 @@ impl PoolTransaction {
     ///
     /// # Errors
     /// The database refuses; or nobody knows whether it did.
-    pub async fn commit(mut self) -> Result<(), Error> {
-        let committed = PgTransactionManager::commit(&mut self.connection).await;
-        self.ended = committed.is_ok();
-        self.connection.seen(committed)
+    pub fn commit(self) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async {
+            let mut transaction = self;
+            let committed = PgTransactionManager::commit(&mut transaction.connection).await;
+            transaction.ended = committed.is_ok();
+            transaction.connection.seen(committed)
+        })
     }
 
     /// Rolls back and waits for that.
     ///
     /// # Errors
     /// The connection is gone.
-    pub async fn rollback(mut self) -> Result<(), Error> {
-        PgTransactionManager::rollback(&mut self.connection).await?;
-        self.ended = true;
-        Ok(())
+    pub fn rollback(self) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async {
+            let mut transaction = self;
+            PgTransactionManager::rollback(&mut transaction.connection).await?;
+            transaction.ended = true;
+            Ok(())
+        })
     }
 }
 
@@ -508,53 +520,5 @@ impl Drop for PoolTransaction {
         if !self.ended {
             PgTransactionManager::start_rollback(&mut self.connection);
         }
-    }
-}
-
-/// One statement on any connection. All its rows are taken before the first is given.
-impl<'p> Executor<'p> for &'_ Pool {
-    type Database = Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, Error>>
-    where
-        'p: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        let pool = self.clone();
-        let all = async move {
-            let mut connection = pool.acquire().await?;
-            let found: Result<Vec<_>, Error> = connection.fetch_many(query).try_collect().await;
-            connection.seen(found)
-        };
-        Box::pin(stream::once(all).map_ok(|found| stream::iter(found.into_iter().map(Ok))).try_flatten())
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
-    where
-        'p: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        let pool = self.clone();
-        Box::pin(async move {
-            let mut connection = pool.acquire().await?;
-            let found = connection.fetch_optional(query).await;
-            connection.seen(found)
-        })
-    }
-
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement, Error>>
-    where
-        'p: 'e,
-    {
-        let pool = self.clone();
-        Box::pin(async move { pool.acquire().await?.prepare_with(sql, parameters).await })
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<sqlx::Describe<Postgres>, Error>>
-    where
-        'p: 'e,
-    {
-        let pool = self.clone();
-        Box::pin(async move { pool.acquire().await?.describe(sql).await })
     }
 }
