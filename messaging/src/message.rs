@@ -1,13 +1,11 @@
 //! An event as a message: CloudEvents 1.0 in Kafka binary mode. The attributes are headers `ce_…`, the payload is the
 //! event's data, the key its owner. `docs/asyncapi.yaml` describes it to others.
 
+use std::borrow::Cow;
 use std::fmt::Display;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
 use domain::{OwnerId, StoredEvent, TaskId, Time, format_time, parse_time};
-use rdkafka::Message as KafkaMessage;
-use rdkafka::message::{Header, Headers, OwnedHeaders};
 use uuid::Uuid;
 
 const SPEC_VERSION: &str = "1.0";
@@ -63,56 +61,58 @@ impl Message {
         self.event.owner_id.to_string()
     }
 
-    /// What a message of it consists of, beside the key.
+    /// The message's headers. Its payload is the event's data.
     #[must_use]
-    pub fn headers_and_payload(&self) -> (OwnedHeaders, &str) {
+    pub fn headers(&self) -> Vec<(&'static str, Cow<'_, str>)> {
         let event = &self.event;
-        let headers = OwnedHeaders::new_with_capacity(20);
-        let add = |headers: OwnedHeaders, key, value: &str| headers.insert(Header { key, value: Some(value) });
-        let headers = add(headers, "content-type", CONTENT_TYPE);
-        let headers = add(headers, "ce_specversion", SPEC_VERSION);
-        let headers = add(headers, "ce_id", &event.event_id.to_string());
-        let headers = add(headers, "ce_source", &format!("/primetrade/{}/{}", self.log_id, event.shard));
-        let headers = add(headers, "ce_type", &event.event_type);
-        let headers = add(headers, "ce_subject", &event.task_id.to_string());
-        let headers = add(headers, "ce_time", &format_time(event.occurred_at));
-        let headers = add(headers, "ce_recordedtime", &format_time(event.recorded_at));
-        let headers = add(headers, "ce_schemaversion", &event.schema_version.to_string());
-        let headers = add(headers, "ce_owner", &event.owner_id.to_string());
-        let headers = add(headers, "ce_taskversion", &event.version.to_string());
-        let headers = add(headers, "ce_position", &event.position.to_string());
-        let headers = add(headers, "ce_previousposition", &self.previous_position.to_string());
-        let headers = add(headers, "ce_publication", &self.publication.to_string());
-        let headers = add(headers, "ce_actortype", &event.actor_type);
-        let headers = match event.actor_id {
-            Some(id) => add(headers, "ce_actorid", &id.to_string()),
-            None => headers,
-        };
-        let headers = add(headers, "ce_commandid", &event.command_id.to_string());
-        let headers = add(headers, "ce_correlationid", &event.correlation_id);
-        // by the name under which tracers look for it
-        let headers = add(headers, "traceparent", &event.traceparent);
-        (headers, &event.data)
+        let mut headers: Vec<(&'static str, Cow<'_, str>)> = vec![
+            ("content-type", CONTENT_TYPE.into()),
+            ("ce_specversion", SPEC_VERSION.into()),
+            ("ce_id", event.event_id.to_string().into()),
+            ("ce_source", format!("/primetrade/{}/{}", self.log_id, event.shard).into()),
+            ("ce_type", event.event_type.as_str().into()),
+            ("ce_subject", event.task_id.to_string().into()),
+            ("ce_time", format_time(event.occurred_at).into()),
+            ("ce_recordedtime", format_time(event.recorded_at).into()),
+            ("ce_schemaversion", event.schema_version.to_string().into()),
+            ("ce_owner", event.owner_id.to_string().into()),
+            ("ce_taskversion", event.version.to_string().into()),
+            ("ce_position", event.position.to_string().into()),
+            ("ce_previousposition", self.previous_position.to_string().into()),
+            ("ce_publication", self.publication.to_string().into()),
+            ("ce_actortype", event.actor_type.as_str().into()),
+            ("ce_commandid", event.command_id.to_string().into()),
+            ("ce_correlationid", event.correlation_id.as_str().into()),
+            // by the name under which tracers look for it
+            ("traceparent", event.traceparent.as_str().into()),
+        ];
+        headers.extend(event.actor_id.map(|id| ("ce_actorid", id.to_string().into())));
+        headers
     }
 
     /// Reads a message, strictly: every header once and in its form, the key the owner's. Headers that it does not
-    /// know are not looked at. Whether the data is what the type says, `StoredEvent::decode` tells.
+    /// know are not looked at. Whether the data is what the type says, `StoredEvent::decode` tells. `headers`: by name and
+    /// value; `None` where a name is not UTF-8.
     ///
     /// # Errors
     /// Anything else; with what could be read.
-    pub fn read(message: &impl KafkaMessage) -> Result<Self, Box<Unreadable>> {
-        let payload = message.payload().unwrap_or_default();
-        let key =
-            message.key().and_then(|key| std::str::from_utf8(key).ok()).and_then(|key| canonical::<Uuid>(key).ok());
-        let Some(found) = found(message.headers()) else {
-            return Err(Found(Vec::new()).unreadable("the name of a header is not UTF-8".into(), key, payload));
+    pub fn read(
+        key: Option<&[u8]>,
+        headers: Option<&[(&str, Option<&[u8]>)]>,
+        payload: Option<&[u8]>,
+    ) -> Result<Self, Box<Unreadable>> {
+        let key = key.and_then(|key| std::str::from_utf8(key).ok()).and_then(|key| canonical::<Uuid>(key).ok());
+        let found = Found(headers.unwrap_or_default());
+        let message = match headers {
+            Some(_) => found.message(key, payload),
+            None => Err("the name of a header is not UTF-8".to_owned()),
         };
-        found.message(key, message.payload()).map_err(|reason| found.unreadable(reason, key, payload))
+        message.map_err(|reason| found.unreadable(reason, key, payload.unwrap_or_default()))
     }
 }
 
 /// The headers of a message.
-struct Found<'a>(Vec<(&'a str, Option<&'a [u8]>)>);
+struct Found<'a>(&'a [(&'a str, Option<&'a [u8]>)]);
 
 impl<'a> Found<'a> {
     fn message(&self, key: Option<Uuid>, payload: Option<&[u8]>) -> Result<Message, String> {
@@ -214,12 +214,6 @@ impl<'a> Found<'a> {
     }
 }
 
-/// `None`: the library has panicked, as it does at a header whose name is not UTF-8.
-fn found<H: Headers>(headers: Option<&H>) -> Option<Found<'_>> {
-    let all = || headers.map(|headers| headers.iter().map(|header| (header.key, header.value)).collect());
-    catch_unwind(AssertUnwindSafe(all)).ok().map(|all| Found(all.unwrap_or_default()))
-}
-
 /// Postgres cannot store a NUL in a text, and none of ours has one.
 fn text<'a>(name: &str, value: Option<&'a [u8]>) -> Result<&'a str, String> {
     let value = value.ok_or_else(|| format!("{name} is empty"))?;
@@ -238,28 +232,4 @@ fn canonical<T: FromStr<Err: Display> + Display>(text: &str) -> Result<T, String
 
 fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As rdkafka's own headers do it at a name that is not UTF-8.
-    struct Panicking;
-
-    impl Headers for Panicking {
-        fn count(&self) -> usize {
-            1
-        }
-
-        fn try_get(&self, _: usize) -> Option<Header<'_, &[u8]>> {
-            panic!("the name of a header is not UTF-8")
-        }
-    }
-
-    #[test]
-    fn a_header_that_the_library_panics_at_is_an_error() {
-        assert!(found(Some(&Panicking)).is_none());
-        assert!(found::<Panicking>(None).is_some_and(|found| found.0.is_empty()));
-    }
 }

@@ -3,23 +3,18 @@
 use domain::{OwnerId, StoredEvent, TaskId, Time};
 use messaging::{Message, Unreadable};
 use proptest::prelude::*;
-use rdkafka::Timestamp;
-use rdkafka::message::{Header, Headers, OwnedHeaders, OwnedMessage};
 use uuid::Uuid;
 
 type Pairs = Vec<(String, Option<Vec<u8>>)>;
 
-fn kafka_message(key: Option<Vec<u8>>, headers: &Pairs, payload: Option<Vec<u8>>) -> OwnedMessage {
-    let headers = headers
-        .iter()
-        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
-    OwnedMessage::new(payload, key, "topic".into(), Timestamp::NotAvailable, 3, 14, Some(headers))
+fn read(key: Option<Vec<u8>>, headers: &Pairs, payload: Option<Vec<u8>>) -> Result<Message, Box<Unreadable>> {
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+    Message::read(key.as_deref(), Some(&headers), payload.as_deref())
 }
 
 fn parts(message: &Message) -> (Option<Vec<u8>>, Pairs, Option<Vec<u8>>) {
-    let (headers, payload) = message.headers_and_payload();
-    let headers = headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
-    (Some(message.key().into_bytes()), headers, Some(payload.as_bytes().to_vec()))
+    let headers = message.headers().into_iter().map(|(name, value)| (name.to_owned(), Some(value.as_bytes().to_vec())));
+    (Some(message.key().into_bytes()), headers.collect(), Some(message.event.data.clone().into_bytes()))
 }
 
 fn time() -> impl Strategy<Value = Time> {
@@ -91,7 +86,7 @@ proptest! {
     #[test]
     fn what_is_written_is_read(message in messages()) {
         let (key, headers, payload) = parts(&message);
-        prop_assert_eq!(Message::read(&kafka_message(key, &headers, payload)), Ok(message));
+        prop_assert_eq!(read(key, &headers, payload), Ok(message));
     }
 
     #[test]
@@ -102,7 +97,7 @@ proptest! {
     ) {
         let (_, headers, _) = parts(&example());
         let headers = headers.into_iter().zip(values).map(|((name, _), value)| (name, value)).collect();
-        let refused = Message::read(&kafka_message(key, &headers, payload)).expect_err("never one of ours");
+        let refused = read(key, &headers, payload).expect_err("never one of ours");
         prop_assert!(!refused.reason.contains('\0') && !refused.payload.contains('\0'));
     }
 
@@ -117,7 +112,7 @@ proptest! {
             2 => headers[at].1 = None,
             _ => headers[at].1 = Some(vec![0xff, 0xfe]),
         }
-        let read = Message::read(&kafka_message(key, &headers, payload));
+        let read = read(key, &headers, payload);
         if broken == 0 && name == "ce_actorid" {
             prop_assert_eq!(read.expect("the system has no id").event.actor_id, None);
             return Ok(());
@@ -149,7 +144,7 @@ fn refused_with(name: &str, value: &str) -> String {
     let (key, mut headers, payload) = parts(&example());
     let header = headers.iter_mut().find(|(key, _)| key == name).expect("there");
     header.1 = Some(value.as_bytes().to_vec());
-    Message::read(&kafka_message(key, &headers, payload)).expect_err("refused").reason
+    read(key, &headers, payload).expect_err("refused").reason
 }
 
 #[test]
@@ -184,10 +179,10 @@ fn of_the_spellings_of_a_value_only_ours_is_taken() {
 
 #[test]
 fn a_message_of_somebody_else_is_refused_with_what_it_has() {
-    let message = kafka_message(None, &Pairs::new(), Some(vec![b'h', b'i', 0, 0xff]));
-    let refused = Message::read(&message).expect_err("not ours");
+    let refused = read(None, &Pairs::new(), Some(vec![b'h', b'i', 0, 0xff])).expect_err("not ours");
     assert_eq!(refused.payload, "hi\u{fffd}\u{fffd}");
     assert_eq!((refused.position, refused.owner_id, refused.shard), (None, None, None));
-    let nothing = OwnedMessage::new(None, None, "topic".into(), Timestamp::NotAvailable, 0, 0, None);
-    assert_eq!(Message::read(&nothing).expect_err("not ours").payload, "");
+    assert_eq!(read(None, &Pairs::new(), None).expect_err("not ours").payload, "");
+    let unnamed = Message::read(None, None, Some(b"hi")).expect_err("not ours");
+    assert_eq!((unnamed.reason.as_str(), unnamed.payload.as_str()), ("the name of a header is not UTF-8", "hi"));
 }

@@ -371,10 +371,10 @@ async fn broken(database: &Database, without: &str, log_id: Option<Uuid>) -> (i3
         None => database.tail().log_id().await.unwrap(),
     };
     let message = Message { event, log_id, publication, previous_position: previous_position.unwrap_or(0) };
-    let (headers, payload) = message.headers_and_payload();
+    let headers = kafka::record::headers(&message);
     let kept = headers.iter().filter(|header| header.key != without);
     let kept = kept.fold(OwnedHeaders::new(), |kept, header| kept.insert(Header { ..header }));
-    (partition, message.key(), kept, payload.to_owned())
+    (partition, message.key(), kept, message.event.data)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -496,10 +496,10 @@ async fn owner_versions_are_sent_after_each_transaction() {
     let database = Database::create_for(Feed::Kafka).await;
     let (sender, mut owner_versions) = mpsc::channel(100);
     let stop = CancellationToken::new();
-    let settings = database.topic().settings.clone();
+    let subscription = kafka::subscription(database.topic().settings.clone());
     let pool = database.pool.clone();
     let projector =
-        Projector::start_from_kafka(pool, database.tail(), settings, Some(sender), stop.clone()).await.unwrap();
+        Projector::start_from_kafka(pool, database.tail(), subscription, Some(sender), stop.clone()).await.unwrap();
     let (one, two) = (owner_in(0, 5), owner_in(4, 5));
     database
         .append(&[

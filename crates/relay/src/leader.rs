@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use event_store::Publication;
 use event_store::publication::Lease;
-use messaging::producer::Producer;
-use messaging::{KafkaError, KafkaSettings};
+use kafka::producer::Producer;
+use kafka::{KafkaError, KafkaSettings};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};

@@ -1,6 +1,6 @@
 use event_store::publication::LeaseError;
-use messaging::KafkaError;
-use messaging::topic::TopicError;
+use kafka::KafkaError;
+use kafka::topic::TopicError;
 
 /// How long no message at all may be acknowledged, while some wait for it.
 pub(crate) const ACKNOWLEDGED_MS_MAX: u64 = 10_000;

@@ -12,7 +12,7 @@ use domain::{
 };
 use event_store::EventStore;
 use jsonschema::Validator;
-use messaging::KafkaSettings;
+use kafka::KafkaSettings;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use rdkafka::{Message, Offset, TopicPartitionList};

@@ -14,7 +14,8 @@ use domain::{
 };
 use event_store::{CommandOrigin, DecidedCommand, Effect, EventStore, NewEvent, Publication, StreamAppend};
 use futures_util::future::join_all;
-use messaging::{KafkaSettings, Message, partition_of};
+use kafka::{KafkaSettings, record};
+use messaging::{Message, partition_of};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -211,7 +212,7 @@ fn read_all(settings: &KafkaSettings) -> Vec<Vec<Message>> {
             let message = message.expect("a message");
             *missing.get_mut(&message.partition()).expect("assigned") -= 1;
             let partition = read.get_mut(&message.partition()).expect("assigned");
-            partition.push(Message::read(&message).expect("one of ours"));
+            partition.push(record::read(&message).expect("one of ours"));
         }
     }
     read.into_values().collect()

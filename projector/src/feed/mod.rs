@@ -25,7 +25,7 @@ mod pauses;
 use backends::database::Pool;
 use event_store::TailReader;
 use futures_util::future::BoxFuture;
-use messaging::KafkaSettings;
+use messaging::Subscription;
 use process::health::Lag;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -85,13 +85,13 @@ impl Projector {
     pub async fn start_from_kafka(
         read_pool: Pool,
         tail: TailReader,
-        settings: KafkaSettings,
+        subscription: Subscription,
         owner_versions: Option<mpsc::Sender<Applied>>,
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let (follower, starting) = prepare(read_pool, tail, Feed::Kafka).await?;
         Ok(starting.run(follower.clone(), shutdown, move |stop, partitions, foreign| {
-            kafka::Kafka::new(follower, settings, owner_versions, partitions, foreign, stop).run()
+            kafka::Kafka::new(follower, subscription, owner_versions, partitions, foreign, stop).run()
         }))
     }
 

@@ -158,7 +158,10 @@ impl Running {
         let pool = database.pool.clone();
         let started = match &database.topic {
             None => Projector::start(pool, tail, stop.clone()).await,
-            Some(topic) => Projector::start_from_kafka(pool, tail, topic.settings.clone(), None, stop.clone()).await,
+            Some(topic) => {
+                Projector::start_from_kafka(pool, tail, kafka::subscription(topic.settings.clone()), None, stop.clone())
+                    .await
+            }
         };
         Self { projector: started.unwrap(), stop }
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use backends::database::Pool;
 use domain::StoredEvent;
 use event_store::TailReader;
-use messaging::producer::Producer;
-use messaging::{KafkaSettings, Message, partition_of};
+use kafka::KafkaSettings;
+use kafka::producer::Producer;
+use messaging::{Message, partition_of};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::OwnedHeaders;
@@ -41,7 +42,7 @@ impl Topic {
             ("PRIMETRADE_KAFKA_PARTITIONS", &partitions),
         ]);
         let settings = KafkaSettings::read(&source).unwrap().unwrap();
-        messaging::topic::ensure(&settings).await.unwrap();
+        kafka::topic::ensure(&settings).await.unwrap();
         let producer = Arc::new(Mutex::new(Arc::new(Producer::new(&settings).unwrap())));
         Self { settings, producer }.shared_with(pool).await
     }
@@ -128,8 +129,7 @@ impl Topic {
         let admin: AdminClient<DefaultClientContext> = self.settings.client_config().create().unwrap();
         let gone = admin.delete_topics(&[&self.settings.topic], &AdminOptions::new()).await.unwrap();
         assert!(gone.iter().all(Result::is_ok), "{gone:?}");
-        super::until("the topic is there again", || async { messaging::topic::ensure(&self.settings).await.is_ok() })
-            .await;
+        super::until("the topic is there again", || async { kafka::topic::ensure(&self.settings).await.is_ok() }).await;
         *self.producer.lock().unwrap() = Arc::new(Producer::new(&self.settings).unwrap());
     }
 

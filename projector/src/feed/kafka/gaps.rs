@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use messaging::consumer::Consumer;
+use messaging::Consumer;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 use tracing::{error, info};

@@ -20,9 +20,7 @@ use std::time::Duration;
 
 use backends::database::{AGE_S_MAX, Pool};
 use domain::Time;
-use messaging::KafkaSettings;
-use messaging::consumer::{Consumer, Received, Session};
-use messaging::partition_of;
+use messaging::{Consumer, Received, Session, Subscription, partition_of};
 use process::clock;
 use read_model::{OwnerRow, ReadModelId};
 use sqlx::PgConnection;
@@ -58,7 +56,7 @@ const UNKNOWN_FENCE: i64 = 0;
 /// The feed of this copy.
 pub(super) struct Kafka {
     follower: Follower,
-    settings: KafkaSettings,
+    subscription: Subscription,
     stop: CancellationToken,
     owner_versions: Option<mpsc::Sender<Applied>>,
     foreign: watch::Sender<Foreign>,
@@ -93,16 +91,16 @@ enum End {
 impl Kafka {
     pub(super) fn new(
         follower: Follower,
-        settings: KafkaSettings,
+        subscription: Subscription,
         owner_versions: Option<mpsc::Sender<Applied>>,
         partitions: watch::Sender<Partitions>,
         foreign: watch::Sender<Foreign>,
         stop: CancellationToken,
     ) -> Self {
-        let topic: Arc<str> = settings.topic.as_str().into();
+        let topic: Arc<str> = subscription.topic().into();
         Self {
             follower,
-            settings,
+            subscription,
             stop,
             owner_versions,
             foreign,
@@ -124,7 +122,7 @@ impl Kafka {
         while !stop.is_cancelled() {
             let (started, session) = (Instant::now(), self.session);
             let group = group(&self.assignment.topic, self.follower.log_id);
-            let mut consumer = match Consumer::start(&self.settings, &group, session) {
+            let mut consumer = match self.subscription.start(&group, session) {
                 Ok(consumer) => consumer,
                 Err(error) => {
                     pause.after(&error, started, &stop).await;

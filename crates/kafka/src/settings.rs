@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn tls_and_sasl_are_handed_to_the_client_and_the_password_is_never_shown() {
-        let file = std::env::temp_dir().join(format!("messaging-{}", uuid::Uuid::new_v4()));
+        let file = std::env::temp_dir().join(format!("kafka-{}", uuid::Uuid::new_v4()));
         std::fs::write(&file, "a certificate").expect("writes");
         let path = file.to_str().expect("utf-8");
         let settings = read(&[
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn every_variable_is_one_of_the_contract() {
         let own = include_str!("settings.rs").split("#[cfg(test)]").next().unwrap_or_default();
-        let code = [own, include_str!("../../crates/settings/src/kafka.rs")].concat();
+        let code = [own, include_str!("../../settings/src/kafka.rs")].concat();
         let names: Vec<_> = code.split('"').filter(|text| text.starts_with("PRIMETRADE_KAFKA_")).collect();
         assert!(names.len() >= 12, "{names:?}");
         for name in names {

@@ -7,7 +7,7 @@ use access::installation::Log;
 use access::token::Sealer;
 use backends::database::{self, Use, await_schema};
 use event_store::TailReader;
-use messaging::KafkaSettings;
+use kafka::KafkaSettings;
 use process::health::Check;
 use projector::{AdminApi, Partitions, Projector};
 use service::{Built, DEPENDENCY_WAIT, StartError, Starting};
@@ -49,7 +49,8 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
                 });
                 owner_versions
             });
-            Projector::start_from_kafka(read.clone(), tail.clone(), settings, owner_versions, stop).await?
+            Projector::start_from_kafka(read.clone(), tail.clone(), kafka::subscription(settings), owner_versions, stop)
+                .await?
         }
         None => {
             tracing::warn!(

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use domain::{OwnerId, StoredEvent, TaskId};
 use futures_util::future::join_all;
-use messaging::producer::Producer;
-use messaging::topic::{self, TopicError};
-use messaging::{KafkaSettings, Message, partition_of};
+use kafka::producer::Producer;
+use kafka::topic::{self, TopicError};
+use kafka::{KafkaSettings, record};
+use messaging::{Message, partition_of};
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -74,7 +75,7 @@ fn consume(settings: &KafkaSettings, count: usize) -> Vec<(i32, Message)> {
         assert!(Instant::now() < deadline, "{} of {count} messages within {WAIT:?}", read.len());
         if let Some(message) = consumer.poll(Duration::from_millis(100)) {
             let message = message.expect("a message");
-            read.push((message.partition(), Message::read(&message).expect("one of ours")));
+            read.push((message.partition(), record::read(&message).expect("one of ours")));
         }
     }
     read

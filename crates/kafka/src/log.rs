@@ -34,7 +34,7 @@ pub(crate) fn tell_error(error: &KafkaError, reason: &str) {
 }
 
 /// What is no news: a setting that [`crate::producer::Producer`] knows to be called experimental, and a session too short
-/// for these brokers, after which [`crate::consumer::Session::Long`] is tried.
+/// for these brokers, after which [`messaging::Session::Long`] is tried.
 fn is_expected(kind: &str, message: &str) -> bool {
     kind == "CONFWARN" && message.contains("enable.gapless.guarantee") || kind.contains("InvalidSessionTimeout")
 }

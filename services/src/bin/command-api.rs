@@ -11,7 +11,7 @@ use http_api::documents;
 use http_api::edge::cors;
 use identity::Identity;
 use jobs::{Files, Jobs};
-use messaging::KafkaSettings;
+use kafka::KafkaSettings;
 use process::background::all_of;
 use process::health::{Health, Lag};
 use relay::{Relay, RelayLag};

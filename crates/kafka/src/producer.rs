@@ -3,12 +3,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use messaging::{Message, partition_of};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::future_producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use rdkafka::producer::{Producer as _, PurgeConfig};
 
 use crate::log::Thinned;
-use crate::{KafkaSettings, Message, partition_of};
+use crate::{KafkaSettings, record};
 
 /// How many messages may be on their way at once. Who sends keeps below it by waiting for deliveries.
 pub const IN_FLIGHT_MESSAGES_MAX: usize = 20_000;
@@ -64,12 +65,11 @@ impl Producer {
     /// The queue is full, or the producer is broken.
     pub fn send(&self, message: &Message) -> Result<Delivery, KafkaError> {
         let key = message.key();
-        let (headers, payload) = message.headers_and_payload();
         let record = FutureRecord::to(&self.topic)
             .partition(partition_of(message.event.owner_id, self.partitions))
             .key(&key)
-            .payload(payload)
-            .headers(headers);
+            .payload(&message.event.data)
+            .headers(record::headers(message));
         self.producer.send_result(record).map(Delivery).map_err(|(error, _)| error)
     }
 
