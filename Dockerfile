@@ -9,18 +9,18 @@ COPY . .
 # only what decides about dependencies: manifests, and an empty source where each expects one
 RUN mkdir /skeleton && cp --parents Cargo.toml Cargo.lock */Cargo.toml crates/*/Cargo.toml /skeleton \
     && cd /skeleton && for crate in */Cargo.toml crates/*/Cargo.toml; do mkdir -p "${crate%/*}/src" && touch "${crate%/*}/src/lib.rs"; done \
-    && for crate in primetrade command-api query-api projector; do echo 'fn main() {}' >"$crate/src/main.rs"; done
+    && echo 'fn main() {}' >primetrade/src/main.rs
 
 FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends libssl-dev pkg-config && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 ENV SQLX_OFFLINE=true
 COPY --from=sources /skeleton .
-RUN cargo build --profile dist --locked -p primetrade -p command-api -p query-api -p projector
+RUN cargo build --profile dist --locked -p primetrade -p services
 COPY . .
 # newer than the empty ones
 RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
-    && cargo build --profile dist --locked -p primetrade -p command-api -p query-api -p projector \
+    && cargo build --profile dist --locked -p primetrade -p services \
     && mkdir /programs && cp target/dist/primetrade target/dist/command-api target/dist/query-api target/dist/projector /programs
 
 FROM debian:bookworm-slim
