@@ -21,7 +21,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use metrics::gauge;
 use sqlx::postgres::{PgConnection, PgTransactionManager};
-use sqlx::{Connection, Error};
+use sqlx::{Connection, Error, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
