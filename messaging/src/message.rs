@@ -98,7 +98,7 @@ impl Message {
     /// Anything else; with what could be read.
     pub fn read(
         key: Option<&[u8]>,
-        headers: Option<&[(&str, Option<&[u8]>)]>,
+        headers: Option<&[Header<'_>]>,
         payload: Option<&[u8]>,
     ) -> Result<Self, Box<Unreadable>> {
         let key = key.and_then(|key| std::str::from_utf8(key).ok()).and_then(|key| canonical::<Uuid>(key).ok());
@@ -111,8 +111,11 @@ impl Message {
     }
 }
 
+/// A header: its name and its value, as they came.
+pub type Header<'a> = (&'a str, Option<&'a [u8]>);
+
 /// The headers of a message.
-struct Found<'a>(&'a [(&'a str, Option<&'a [u8]>)]);
+struct Found<'a>(&'a [Header<'a>]);
 
 impl<'a> Found<'a> {
     fn message(&self, key: Option<Uuid>, payload: Option<&[u8]>) -> Result<Message, String> {

@@ -23,7 +23,7 @@ pub fn read(record: &impl Record) -> Result<Message, Box<Unreadable>> {
 }
 
 /// `None`: the library has panicked, as it does at a header whose name is not UTF-8.
-fn found<H: Headers>(headers: Option<&H>) -> Option<Vec<(&str, Option<&[u8]>)>> {
+fn found<H: Headers>(headers: Option<&H>) -> Option<Vec<messaging::message::Header<'_>>> {
     let all = || headers.map(|headers| headers.iter().map(|header| (header.key, header.value)).collect());
     catch_unwind(AssertUnwindSafe(all)).ok().map(Option::unwrap_or_default)
 }
