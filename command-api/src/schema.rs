@@ -2,7 +2,7 @@
 //! by the answer.
 
 use commands::line::CommandType;
-use domain::{DESCRIPTION_CHARACTERS_MAX, Priority, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX};
+use domain::{DESCRIPTION_CHARACTERS_MAX, Priority, RANK_CHARACTERS_MAX, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX};
 use http_api::openapi::EXAMPLE_ID;
 use serde_json::{Value, json};
 
@@ -24,6 +24,7 @@ fn new_task_members() -> Value {
         "priority": priority_or_absent(),
         "due_at": due_at(),
         "tags": tags(),
+        "rank": rank(),
     });
     json!({"properties": members, "required": ["title"]})
 }
@@ -39,6 +40,7 @@ pub(crate) fn task_patch() -> Value {
             "priority": priority(),
             "due_at": due_at(),
             "tags": tags(),
+            "rank": rank(),
         },
     })
 }
@@ -73,6 +75,7 @@ fn own(kind: CommandType) -> Value {
         CommandType::Describe => one("description", description()),
         CommandType::Reprioritize => one("priority", priority()),
         CommandType::Schedule => one("due_at", due_at()),
+        CommandType::Rank => one("rank", rank()),
         CommandType::Tag | CommandType::Untag => tag_or_tags(),
         CommandType::Start
         | CommandType::Complete
@@ -136,6 +139,14 @@ fn due_at() -> Value {
     json!({
         "type": ["string", "null"], "format": "date-time",
         "description": "RFC 3339 with any offset, in the years 1 to 9999; kept to the microsecond.",
+    })
+}
+
+/// A place in the order that people give by hand. `null` is none.
+fn rank() -> Value {
+    json!({
+        "type": ["string", "null"], "minLength": 1, "maxLength": RANK_CHARACTERS_MAX, "pattern": "^[0-9A-Za-z]*[1-9A-Za-z]$",
+        "description": "Compared as bytes: between two ranks there is always another, a longer one.",
     })
 }
 

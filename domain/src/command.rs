@@ -1,8 +1,8 @@
 //! What a client may ask for. A command is addressed to one stream: (owner, task).
 
-use crate::values::{Description, Priority, Tags, Time, Title};
+use crate::values::{Description, Priority, Rank, Tags, Time, Title};
 
-/// A command to one task. Renaming, describing, reprioritizing and scheduling are patches of one field.
+/// A command to one task. Renaming, describing, reprioritizing, scheduling and ranking are patches of one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskCommand {
     /// Make it. Again with the content it was made with: the same task.
@@ -38,6 +38,8 @@ pub struct NewTask {
     pub due_at: Option<Time>,
     /// At most [`TAGS_MAX`](crate::TAGS_MAX), or it is refused.
     pub tags: Tags,
+    /// Its place in the order that people give by hand.
+    pub rank: Option<Rank>,
 }
 
 /// What to change; `None` leaves a field alone, `Some(None)` empties it.
@@ -53,4 +55,6 @@ pub struct TaskPatch {
     pub due_at: Option<Option<Time>>,
     /// The whole new set of tags.
     pub tags: Option<Tags>,
+    /// A new rank, or none any more.
+    pub rank: Option<Option<Rank>>,
 }

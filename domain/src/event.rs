@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::values::{Description, Priority, Tags, Time, Title};
+use crate::values::{Description, Priority, Rank, Tags, Time, Title};
 
 /// An event of a task's stream. Its serialised form is the `data` of the stored event: see [`crate::stored`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,6 +23,9 @@ pub enum TaskEvent {
         due_at: Option<Time>,
         /// Labels.
         tags: Tags,
+        /// Its place in the order that people give by hand.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rank: Option<Rank>,
     },
     /// It has another title.
     TaskRenamed {
@@ -54,6 +57,11 @@ pub enum TaskEvent {
         /// Those that it had.
         tags: Tags,
     },
+    /// It has another rank, or none any more.
+    TaskRanked {
+        /// The new one.
+        rank: Option<Rank>,
+    },
     /// Work on it began.
     TaskStarted {},
     /// It was done.
@@ -78,6 +86,7 @@ impl TaskEvent {
             Self::TaskScheduled { .. } => "TaskScheduled",
             Self::TaskTagged { .. } => "TaskTagged",
             Self::TaskUntagged { .. } => "TaskUntagged",
+            Self::TaskRanked { .. } => "TaskRanked",
             Self::TaskStarted {} => "TaskStarted",
             Self::TaskCompleted {} => "TaskCompleted",
             Self::TaskReopened {} => "TaskReopened",

@@ -27,5 +27,6 @@ pub use stored::{StoredEvent, Unreadable, encode};
 pub use task::{Refusal, State, decide, event_of, evolve, occurred_at};
 pub use values::{
     CommandId, DESCRIPTION_CHARACTERS_MAX, Description, OwnerId, Priority, Status, TAG_CHARACTERS_MAX, TAGS_MAX,
-    TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, composed, format_time, parse_time, parse_uuid,
+    RANK_CHARACTERS_MAX, Rank, TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, composed, format_time, parse_time,
+    parse_uuid,
 };

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::event::TaskEvent;
-use crate::values::{Description, OwnerId, Priority, Tags, TaskId, Time, Title};
+use crate::values::{Description, OwnerId, Priority, Rank, Tags, TaskId, Time, Title};
 
 /// An event with its envelope, as the store, Kafka and the projector carry it: `data` is not yet understood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,9 @@ pub enum Unreadable {
 pub fn encode(event: &TaskEvent) -> (&'static str, i16, String) {
     #[expect(clippy::expect_used, reason = "structs of strings, times and sets of strings always serialise")]
     let data = serde_json::to_string(event).expect("a task event serialises");
-    (event.event_type(), 1, data)
+    // The first form of a TaskCreated has no rank.
+    let schema_version = if matches!(event, TaskEvent::TaskCreated { rank: Some(_), .. }) { 2 } else { 1 };
+    (event.event_type(), schema_version, data)
 }
 
 #[derive(Deserialize)]
@@ -82,6 +84,24 @@ struct CreatedV1 {
     priority: Priority,
     due_at: Option<Time>,
     tags: Tags,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreatedV2 {
+    title: Title,
+    description: Option<Description>,
+    priority: Priority,
+    due_at: Option<Time>,
+    tags: Tags,
+    rank: Rank,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RankedV1 {
+    #[serde(deserialize_with = "present")]
+    rank: Option<Rank>,
 }
 
 #[derive(Deserialize)]
@@ -141,7 +161,11 @@ impl StoredEvent {
         Ok(match (self.event_type.as_str(), self.schema_version) {
             ("TaskCreated", 1) => {
                 let CreatedV1 { title, description, priority, due_at, tags } = read(self)?;
-                TaskEvent::TaskCreated { title, description, priority, due_at, tags }
+                TaskEvent::TaskCreated { title, description, priority, due_at, tags, rank: None }
+            }
+            ("TaskCreated", 2) => {
+                let CreatedV2 { title, description, priority, due_at, tags, rank } = read(self)?;
+                TaskEvent::TaskCreated { title, description, priority, due_at, tags, rank: Some(rank) }
             }
             ("TaskRenamed", 1) => TaskEvent::TaskRenamed { title: read::<RenamedV1>(self)?.title },
             ("TaskDescribed", 1) => TaskEvent::TaskDescribed { description: read::<DescribedV1>(self)?.description },
@@ -151,6 +175,7 @@ impl StoredEvent {
             ("TaskScheduled", 1) => TaskEvent::TaskScheduled { due_at: read::<ScheduledV1>(self)?.due_at },
             ("TaskTagged", 1) => TaskEvent::TaskTagged { tags: read::<TagsV1>(self)?.tags },
             ("TaskUntagged", 1) => TaskEvent::TaskUntagged { tags: read::<TagsV1>(self)?.tags },
+            ("TaskRanked", 1) => TaskEvent::TaskRanked { rank: read::<RankedV1>(self)?.rank },
             ("TaskStarted", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskStarted {})?,
             ("TaskCompleted", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskCompleted {})?,
             ("TaskReopened", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskReopened {})?,

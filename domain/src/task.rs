@@ -86,6 +86,7 @@ impl State {
         fn bytes(task: &NewTask) -> usize {
             task.title.as_str().len()
                 + task.description.as_ref().map_or(0, |text| text.as_str().len())
+                + task.rank.as_ref().map_or(0, |rank| rank.as_str().len())
                 + task.tags.iter().map(|tag| tag.as_str().len() + 32).sum::<usize>()
         }
         self.living().map_or(0, |(_, content)| {
@@ -114,21 +115,22 @@ pub fn occurred_at(asked: Option<Time>, now: Time, previous: Option<Time>) -> Re
 pub fn event_of(command: &TaskCommand) -> Option<TaskEvent> {
     Some(match command {
         TaskCommand::Create(new) => created(new),
-        TaskCommand::Patch(patch) => match patch.as_ref().clone() {
-            TaskPatch { title: Some(title), description: None, priority: None, due_at: None, tags: None } => {
-                TaskEvent::TaskRenamed { title }
+        TaskCommand::Patch(patch) => {
+            let TaskPatch { title, description, priority, due_at, tags, rank } = patch.as_ref().clone();
+            let mut events = [
+                title.map(|title| TaskEvent::TaskRenamed { title }),
+                description.map(|description| TaskEvent::TaskDescribed { description }),
+                priority.map(|priority| TaskEvent::TaskReprioritized { priority }),
+                due_at.map(|due_at| TaskEvent::TaskScheduled { due_at }),
+                rank.map(|rank| TaskEvent::TaskRanked { rank }),
+            ]
+            .into_iter()
+            .flatten();
+            match (events.next(), events.next(), tags) {
+                (Some(event), None, None) => event,
+                _ => return None,
             }
-            TaskPatch { title: None, description: Some(description), priority: None, due_at: None, tags: None } => {
-                TaskEvent::TaskDescribed { description }
-            }
-            TaskPatch { title: None, description: None, priority: Some(priority), due_at: None, tags: None } => {
-                TaskEvent::TaskReprioritized { priority }
-            }
-            TaskPatch { title: None, description: None, priority: None, due_at: Some(due_at), tags: None } => {
-                TaskEvent::TaskScheduled { due_at }
-            }
-            TaskPatch { .. } => return None,
-        },
+        }
         TaskCommand::Tag(tags) => TaskEvent::TaskTagged { tags: tags.clone() },
         TaskCommand::Untag(tags) => TaskEvent::TaskUntagged { tags: tags.clone() },
         TaskCommand::Start => TaskEvent::TaskStarted {},
@@ -193,12 +195,12 @@ fn decide_living(status: Status, content: &Content, command: &TaskCommand) -> Re
 }
 
 fn created(new: &NewTask) -> TaskEvent {
-    let NewTask { title, description, priority, due_at, tags } = new.clone();
-    TaskEvent::TaskCreated { title, description, priority, due_at, tags }
+    let NewTask { title, description, priority, due_at, tags, rank } = new.clone();
+    TaskEvent::TaskCreated { title, description, priority, due_at, tags, rank }
 }
 
 fn patched(current: &NewTask, patch: &TaskPatch) -> Result<Vec<TaskEvent>, Refusal> {
-    let TaskPatch { title, description, priority, due_at, tags } = patch.clone();
+    let TaskPatch { title, description, priority, due_at, tags, rank } = patch.clone();
     let mut events = Vec::new();
     if let Some(title) = title.filter(|title| *title != current.title) {
         events.push(TaskEvent::TaskRenamed { title });
@@ -211,6 +213,9 @@ fn patched(current: &NewTask, patch: &TaskPatch) -> Result<Vec<TaskEvent>, Refus
     }
     if let Some(due_at) = due_at.filter(|due_at| *due_at != current.due_at) {
         events.push(TaskEvent::TaskScheduled { due_at });
+    }
+    if let Some(rank) = rank.filter(|rank| *rank != current.rank) {
+        events.push(TaskEvent::TaskRanked { rank });
     }
     if let Some(tags) = tags {
         events.extend(retagged(&current.tags, tags)?);
@@ -239,13 +244,14 @@ fn retagged(current: &Tags, wanted: Tags) -> Result<Vec<TaskEvent>, Refusal> {
 #[must_use]
 pub fn evolve(state: State, event: &TaskEvent) -> State {
     match (event, state) {
-        (TaskEvent::TaskCreated { title, description, priority, due_at, tags }, State::Missing) => {
+        (TaskEvent::TaskCreated { title, description, priority, due_at, tags, rank }, State::Missing) => {
             let current = NewTask {
                 title: title.clone(),
                 description: description.clone(),
                 priority: *priority,
                 due_at: *due_at,
                 tags: tags.clone(),
+                rank: rank.clone(),
             };
             State::Pending(Content { current, original: None })
         }
@@ -269,6 +275,7 @@ fn evolve_living(stage: fn(Content) -> State, mut content: Content, event: &Task
         TaskEvent::TaskDescribed { description } => content.change().description = description.clone(),
         TaskEvent::TaskReprioritized { priority } => content.change().priority = *priority,
         TaskEvent::TaskScheduled { due_at } => content.change().due_at = *due_at,
+        TaskEvent::TaskRanked { rank } => content.change().rank.clone_from(rank),
         TaskEvent::TaskTagged { tags } => content.change().tags.extend(tags.iter().cloned()),
         TaskEvent::TaskUntagged { tags } => content.change().tags.retain(|tag| !tags.contains(tag)),
     }

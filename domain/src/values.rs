@@ -208,6 +208,40 @@ impl Tag {
     }
 }
 
+/// Of a rank, in characters.
+pub const RANK_CHARACTERS_MAX: usize = 64;
+
+/// A place in the order that people give by hand: 1 to 64 of `0-9A-Za-z`, not ending in `0`, compared as bytes. Between any
+/// two of them there is another, unless that would be too long.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Rank(Box<str>);
+
+impl Rank {
+    /// Checks; changes nothing.
+    ///
+    /// # Errors
+    /// Empty, over 64 characters, with another character, or ending in `0`.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.is_empty() || text.len() > RANK_CHARACTERS_MAX {
+            return Err(Invalid::because("must have 1 to 64 characters"));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(Invalid::because("must consist of 0-9, A-Z and a-z"));
+        }
+        if text.ends_with('0') {
+            return Err(Invalid::because("must not end in 0"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 macro_rules! parsed_from_string {
     ($($name:ident),+) => {$(
         /// What is read is parsed, so that no wrong value comes in by this way.
@@ -221,7 +255,7 @@ macro_rules! parsed_from_string {
     )+};
 }
 
-parsed_from_string!(Title, Description, Tag);
+parsed_from_string!(Title, Description, Tag, Rank);
 
 /// A task's tags: sorted, each once.
 pub type Tags = BTreeSet<Tag>;
@@ -351,6 +385,17 @@ mod tests {
         assert!(serde_json::from_str::<Title>("\" \"").is_err());
         assert!(serde_json::from_str::<Description>("\"a\\u0000\"").is_err());
         assert!(serde_json::from_str::<Tag>("\"a,b\"").is_err());
+    }
+
+    #[test]
+    fn ranks_leave_room_before_each_other() {
+        for rank in ["1", "a", "Zz", "0001", &"z".repeat(64)] {
+            assert_eq!(Rank::parse(rank).unwrap().as_str(), rank);
+        }
+        for wrong in ["", "0", "a0", " a", "a-b", "ä", &"z".repeat(65)] {
+            assert!(Rank::parse(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(Rank::parse("Z").unwrap() < Rank::parse("a").unwrap());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The Decider, in sentences: given what happened, when this is asked, then that happens.
 
 use domain::{
-    Description, NewTask, Priority, Refusal, State, Status, TAGS_MAX, Tag, Tags, TaskCommand, TaskEvent, TaskPatch,
+    Description, NewTask, Priority, Rank, Refusal, State, Status, TAGS_MAX, Tag, Tags, TaskCommand, TaskEvent, TaskPatch,
     Time, Title, decide, evolve, occurred_at, parse_time,
 };
 use sentences::*;
@@ -84,12 +84,14 @@ fn a_patch_yields_an_event_for_each_thing_that_changes() {
         priority: Some(Priority::Urgent),
         due_at: Some(Some(time("2026-01-01T00:00:00Z"))),
         tags: Some(tags(["x", "y"])),
+        rank: Some(Rank::parse("m").ok()),
     };
     let all_of_it = [
         renamed("b"),
         TaskEvent::TaskDescribed { description: Some(description("more")) },
         TaskEvent::TaskReprioritized { priority: Priority::Urgent },
         TaskEvent::TaskScheduled { due_at: Some(time("2026-01-01T00:00:00Z")) },
+        TaskEvent::TaskRanked { rank: Rank::parse("m").ok() },
         tagged(["x", "y"]),
     ];
     given([created("a")]).when(patch(whole.clone())).then(all_of_it.clone());
@@ -263,6 +265,7 @@ mod sentences {
             priority: Priority::Medium,
             due_at: None,
             tags: Tags::new(),
+            rank: None,
         }))
     }
 
@@ -273,6 +276,7 @@ mod sentences {
             priority: Priority::Medium,
             due_at: None,
             tags: Tags::new(),
+            rank: None,
         }
     }
 

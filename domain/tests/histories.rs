@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use domain::{
-    Description, NewTask, OwnerId, Priority, Refusal, State, Status, StoredEvent, TAGS_MAX, Tag, Tags, TaskCommand,
+    Description, NewTask, OwnerId, Priority, Rank, Refusal, State, Status, StoredEvent, TAGS_MAX, Tag, Tags, TaskCommand,
     TaskEvent, TaskId, TaskPatch, Time, Title, decide, encode, evolve, occurred_at, parse_time,
 };
 use proptest::collection::{btree_set, vec};
@@ -27,6 +27,10 @@ fn time() -> impl Strategy<Value = Time> {
     (0..3_i64).prop_map(|day| parse_time(&format!("2026-01-0{}T00:00:00Z", day + 1)).unwrap())
 }
 
+fn rank() -> impl Strategy<Value = Rank> {
+    prop_oneof![Just("a"), Just("b1")].prop_map(|text| Rank::parse(text).unwrap())
+}
+
 /// From a pool somewhat larger than a task may have, so that the limit is met.
 fn tags() -> impl Strategy<Value = Tags> {
     let few = btree_set(0..30, 0..4);
@@ -36,8 +40,9 @@ fn tags() -> impl Strategy<Value = Tags> {
 }
 
 fn new_task() -> impl Strategy<Value = NewTask> {
-    (title(), option::of(description()), priority(), option::of(time()), tags())
-        .prop_map(|(title, description, priority, due_at, tags)| NewTask { title, description, priority, due_at, tags })
+    (title(), option::of(description()), priority(), option::of(time()), tags(), option::of(rank())).prop_map(
+        |(title, description, priority, due_at, tags, rank)| NewTask { title, description, priority, due_at, tags, rank },
+    )
 }
 
 fn patch() -> impl Strategy<Value = TaskPatch> {
@@ -47,13 +52,15 @@ fn patch() -> impl Strategy<Value = TaskPatch> {
         option::of(priority()),
         option::of(option::of(time())),
         option::of(tags()),
+        option::of(option::of(rank())),
     )
-        .prop_map(|(title, description, priority, due_at, tags)| TaskPatch {
+        .prop_map(|(title, description, priority, due_at, tags, rank)| TaskPatch {
             title,
             description,
             priority,
             due_at,
             tags,
+            rank,
         })
 }
 
@@ -165,7 +172,7 @@ impl Stage {
             TaskCommand::Create(new) if **new == model.original => {}
             TaskCommand::Create(_) => return Err(Refusal::IdTaken),
             TaskCommand::Patch(patch) => {
-                let TaskPatch { title, description, priority, due_at, tags } = TaskPatch::clone(patch);
+                let TaskPatch { title, description, priority, due_at, tags, rank } = TaskPatch::clone(patch);
                 let old = model.now.clone();
                 model.now = NewTask {
                     title: title.unwrap_or(old.title),
@@ -173,6 +180,7 @@ impl Stage {
                     priority: priority.unwrap_or(old.priority),
                     due_at: due_at.unwrap_or(old.due_at),
                     tags: tags.unwrap_or(old.tags),
+                    rank: rank.unwrap_or(old.rank),
                 };
             }
             TaskCommand::Tag(tags) => model.now.tags.extend(tags.iter().cloned()),
@@ -192,13 +200,14 @@ fn assert_is(state: &State, stage: &Stage) {
         Stage::Gone => assert_eq!(*state, State::Deleted),
         Stage::Here(model) => {
             assert_eq!(state.status(), Some(model.status));
-            let NewTask { title, description, priority, due_at, tags } = model.now.clone();
+            let NewTask { title, description, priority, due_at, tags, rank } = model.now.clone();
             let same = TaskPatch {
                 title: Some(title),
                 description: Some(description),
                 priority: Some(priority),
                 due_at: Some(due_at),
                 tags: Some(tags),
+                rank: Some(rank),
             };
             assert_eq!(decide(state, &TaskCommand::Patch(Box::new(same))), Ok(vec![]), "content");
             let again = TaskCommand::Create(Box::new(model.original.clone()));
@@ -290,6 +299,7 @@ proptest! {
                 | TaskEvent::TaskDescribed { .. }
                 | TaskEvent::TaskReprioritized { .. }
                 | TaskEvent::TaskScheduled { .. }
+                | TaskEvent::TaskRanked { .. }
                 | TaskEvent::TaskStarted {}
                 | TaskEvent::TaskCompleted {}
                 | TaskEvent::TaskReopened {}

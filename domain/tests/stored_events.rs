@@ -2,7 +2,7 @@
 //! readable tomorrow: give the event a new schema version and upcast the old form instead.
 
 use domain::{
-    Description, OwnerId, Priority, State, StoredEvent, Tag, Tags, TaskCommand, TaskEvent, TaskId, Time, Title,
+    Description, OwnerId, Priority, Rank, State, StoredEvent, Tag, Tags, TaskCommand, TaskEvent, TaskId, Time, Title,
     Unreadable, decide, encode, evolve, parse_time,
 };
 use uuid::Uuid;
@@ -29,6 +29,7 @@ fn every_event() -> Vec<TaskEvent> {
             priority: Priority::High,
             due_at: Some(time()),
             tags: tags(),
+            rank: None,
         },
         TaskEvent::TaskCreated {
             title: title(),
@@ -36,6 +37,7 @@ fn every_event() -> Vec<TaskEvent> {
             priority: Priority::Medium,
             due_at: None,
             tags: Tags::new(),
+            rank: None,
         },
         TaskEvent::TaskRenamed { title: title() },
         TaskEvent::TaskDescribed { description },
@@ -50,6 +52,16 @@ fn every_event() -> Vec<TaskEvent> {
         TaskEvent::TaskReopened {},
         TaskEvent::TaskCancelled {},
         TaskEvent::TaskDeleted {},
+        TaskEvent::TaskCreated {
+            title: title(),
+            description: None,
+            priority: Priority::Medium,
+            due_at: None,
+            tags: Tags::new(),
+            rank: Rank::parse("a1").ok(),
+        },
+        TaskEvent::TaskRanked { rank: Rank::parse("Zz").ok() },
+        TaskEvent::TaskRanked { rank: None },
     ]
 }
 
@@ -134,9 +146,10 @@ fn no_event_is_missing_from_the_snapshot() {
         TaskEvent::TaskReopened {} => 9,
         TaskEvent::TaskCancelled {} => 10,
         TaskEvent::TaskDeleted {} => 11,
+        TaskEvent::TaskRanked { .. } => 12,
     };
     let seen: std::collections::BTreeSet<i32> = every_event().iter().map(known).collect();
-    assert_eq!(seen, (0..12).collect());
+    assert_eq!(seen, (0..13).collect());
 }
 
 #[test]
@@ -149,7 +162,7 @@ fn the_envelope_is_pinned() {
 #[test]
 fn what_is_unknown_is_not_guessed() {
     for (event_type, schema_version) in
-        [("TaskArchived", 1), ("TaskCreated", 2), ("TaskCreated", 0), ("taskcreated", 1), ("", 1)]
+        [("TaskArchived", 1), ("TaskCreated", 3), ("TaskCreated", 0), ("taskcreated", 1), ("", 1)]
     {
         let unknown = Unreadable::UnknownType { event_type: event_type.into(), schema_version };
         assert_eq!(stored(event_type, schema_version, "{}").decode(), Err(unknown));
@@ -166,6 +179,8 @@ fn broken_data_is_not_guessed() {
         ("TaskRenamed", r#"{"title":"a"} {}"#),
         ("TaskScheduled", r#"{"due_at":"tomorrow"}"#),
         ("TaskScheduled", "{}"),
+        ("TaskRanked", "{}"),
+        ("TaskRanked", r#"{"rank":"a0"}"#),
         ("TaskDescribed", "{}"),
         ("TaskTagged", r#"{"tags":"a"}"#),
         ("TaskStarted", r#"{"by":"me"}"#),

@@ -36,6 +36,7 @@ fn created() -> TaskEvent {
         priority: Priority::Medium,
         due_at: None,
         tags: Tags::new(),
+        rank: None,
     };
     decide(&domain::State::Missing, &TaskCommand::Create(Box::new(new))).expect("a new task").remove(0)
 }

@@ -48,9 +48,10 @@ fn step() -> impl Strategy<Value = Step> {
         prop::collection::btree_set("[a-dé]", 0..3)
             .prop_map(|tags| tags.iter().map(|tag| Tag::parse(tag).unwrap()).collect::<Tags>())
     };
-    let create = (title(), description(), priority(), due_at(), tags()).prop_map(
-        |(title, description, priority, due_at, tags)| {
-            TaskCommand::Create(Box::new(NewTask { title, description, priority, due_at, tags }))
+    let rank = || prop::option::of("[a-d]".prop_map(|rank| domain::Rank::parse(&rank).unwrap()));
+    let create = (title(), description(), priority(), due_at(), tags(), rank()).prop_map(
+        |(title, description, priority, due_at, tags, rank)| {
+            TaskCommand::Create(Box::new(NewTask { title, description, priority, due_at, tags, rank }))
         },
     );
     let patch = (
@@ -59,9 +60,10 @@ fn step() -> impl Strategy<Value = Step> {
         prop::option::of(priority()),
         prop::option::of(due_at()),
         prop::option::of(tags()),
+        prop::option::of(rank()),
     )
-        .prop_map(|(title, description, priority, due_at, tags)| {
-            TaskCommand::Patch(Box::new(TaskPatch { title, description, priority, due_at, tags }))
+        .prop_map(|(title, description, priority, due_at, tags, rank)| {
+            TaskCommand::Patch(Box::new(TaskPatch { title, description, priority, due_at, tags, rank }))
         });
     let command = prop_oneof![
         4 => create,

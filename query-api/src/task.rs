@@ -101,7 +101,7 @@ pub(crate) async fn load(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
                t.version as "version?", t.title as "title?", t.description, t.status as "status?", t.priority as "priority?",
-               t.due_at, t.tags as "tags?", t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at, t.completed_at
+               t.due_at, t.tags as "tags?", t.rank, t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at, t.completed_at
            from read_model.projection p
            left join read_model.owner o on o.generation = $1 and o.owner_id = $2
            left join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = $3 and not t.deleted"#,

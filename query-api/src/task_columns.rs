@@ -12,6 +12,7 @@ macro_rules! task_in {
             priority: $row.priority,
             due_at: $row.due_at,
             tags: $row.tags,
+            rank: $row.rank,
             created_at: $row.created_at,
             updated_at: $row.updated_at,
             started_at: $row.started_at,

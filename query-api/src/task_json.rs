@@ -1,7 +1,7 @@
 //! A task in JSON, as the API shows it.
 
 use domain::{
-    DESCRIPTION_CHARACTERS_MAX, Priority, Status, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX, Time, format_time,
+    DESCRIPTION_CHARACTERS_MAX, Priority, RANK_CHARACTERS_MAX, Status, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX, Time, format_time,
 };
 use http_api::openapi::{EXAMPLE_ID, EXAMPLE_TIME, time, whole};
 use read_model::Task;
@@ -23,6 +23,7 @@ pub(crate) fn schema() -> Value {
             "type": "array", "maxItems": TAGS_MAX, "uniqueItems": true,
             "items": {"type": "string", "minLength": 1, "maxLength": TAG_CHARACTERS_MAX},
         },
+        "rank": {"type": ["string", "null"], "minLength": 1, "maxLength": RANK_CHARACTERS_MAX},
         "version": {"type": "integer", "minimum": 1},
         "created_at": time(),
         "updated_at": time(),
@@ -34,7 +35,7 @@ pub(crate) fn schema() -> Value {
 pub(crate) fn example() -> Value {
     json!({
         "id": EXAMPLE_ID, "title": "Ring Zoë", "description": null, "status": "pending", "priority": "high",
-        "due_at": "2027-01-31T12:00:00Z", "tags": ["home"], "version": 1, "created_at": EXAMPLE_TIME,
+        "due_at": "2027-01-31T12:00:00Z", "tags": ["home"], "rank": "m", "version": 1, "created_at": EXAMPLE_TIME,
         "updated_at": EXAMPLE_TIME, "started_at": null, "completed_at": null,
     })
 }
@@ -63,7 +64,12 @@ pub(crate) fn write(out: &mut Vec<u8>, task: &Task) {
         }
         write_text(out, tag);
     }
-    out.extend_from_slice(b"],\"version\":");
+    out.extend_from_slice(b"],\"rank\":");
+    match &task.rank {
+        Some(rank) => write_text(out, rank),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(b",\"version\":");
     write_number(out, task.version);
     out.extend_from_slice(b",\"created_at\":");
     write_time(out, Some(task.created_at));
@@ -138,6 +144,7 @@ mod tests {
             "priority",
             "due_at",
             "tags",
+            "rank",
             "version",
             "created_at",
             "updated_at",

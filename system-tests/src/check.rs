@@ -166,6 +166,7 @@ struct Live {
     status: i16,
     tags: BTreeSet<String>,
     due_at: Option<DateTime<Utc>>,
+    rank: Option<String>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
@@ -219,6 +220,7 @@ fn apply(live: &mut Option<Live>, event: &Event) {
         "TaskDescribed" => task.description = text(data, "description"),
         "TaskReprioritized" => task.priority = priority(data),
         "TaskScheduled" => task.due_at = when(data, "due_at"),
+        "TaskRanked" => task.rank = text(data, "rank"),
         "TaskTagged" => task.tags.extend(tags(data)),
         "TaskUntagged" => task.tags = &task.tags - &tags(data),
         "TaskStarted" => (task.status, task.started_at) = (1, Some(at)),
@@ -237,6 +239,7 @@ fn created(event: &Event) -> Live {
         status: 0,
         tags: tags(&event.data),
         due_at: when(&event.data, "due_at"),
+        rank: text(&event.data, "rank"),
         created_at: event.occurred_at,
         updated_at: event.occurred_at,
         started_at: None,
@@ -303,7 +306,7 @@ fn history(events: &[Event]) -> BTreeSet<(Uuid, Uuid, i64, i64, String)> {
 async fn stored_tasks(pool: &PgPool, generation: i32) -> Tasks {
     let rows = sqlx::query(
         "select owner_id, task_id, version, position, deleted, title, description, priority, status, tags, \
-         due_at, created_at, updated_at, started_at, completed_at from read_model.task where generation = $1",
+         due_at, created_at, updated_at, started_at, completed_at, rank from read_model.task where generation = $1",
     )
     .bind(generation)
     .fetch_all(pool)
@@ -320,6 +323,7 @@ async fn stored_tasks(pool: &PgPool, generation: i32) -> Tasks {
         updated_at: row.get(12),
         started_at: row.get(13),
         completed_at: row.get(14),
+        rank: row.get(15),
     };
     let task = |row: &sqlx::postgres::PgRow| Task {
         version: row.get(2),

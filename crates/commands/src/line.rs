@@ -43,6 +43,8 @@ pub enum CommandType {
     Reprioritize,
     /// Another due date, or none.
     Schedule,
+    /// Another rank, or none.
+    Rank,
     /// More tags.
     Tag,
     /// Fewer tags.
@@ -61,12 +63,13 @@ pub enum CommandType {
 
 impl CommandType {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Create,
         Self::Rename,
         Self::Describe,
         Self::Reprioritize,
         Self::Schedule,
+        Self::Rank,
         Self::Tag,
         Self::Untag,
         Self::Start,
@@ -85,6 +88,7 @@ impl CommandType {
             Self::Describe => "DescribeTask",
             Self::Reprioritize => "ReprioritizeTask",
             Self::Schedule => "ScheduleTask",
+            Self::Rank => "RankTask",
             Self::Tag => "TagTask",
             Self::Untag => "UntagTask",
             Self::Start => "StartTask",
@@ -107,6 +111,7 @@ impl CommandType {
             Self::Describe => Some("description"),
             Self::Reprioritize => Some("priority"),
             Self::Schedule => Some("due_at"),
+            Self::Rank => Some("rank"),
             Self::Create
             | Self::Tag
             | Self::Untag
@@ -267,7 +272,11 @@ impl Content {
         }
         Some(match kind {
             CommandType::Create => return self.draft.finish(invalid),
-            CommandType::Rename | CommandType::Describe | CommandType::Reprioritize | CommandType::Schedule => {
+            CommandType::Rename
+            | CommandType::Describe
+            | CommandType::Reprioritize
+            | CommandType::Schedule
+            | CommandType::Rank => {
                 TaskCommand::Patch(Box::new(self.patch))
             }
             CommandType::Tag => TaskCommand::Tag(self.tag_or_tags(invalid)?),

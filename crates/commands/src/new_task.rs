@@ -1,5 +1,5 @@
 use domain::{
-    Description, InvalidFields, NewTask, Priority, Tags, TaskCommand, TaskId, Time, Title, parse_time, parse_uuid,
+    Description, InvalidFields, NewTask, Priority, Rank, Tags, TaskCommand, TaskId, Time, Title, parse_time, parse_uuid,
 };
 
 use crate::fields;
@@ -14,6 +14,7 @@ pub(crate) struct Draft {
     priority: Option<Priority>,
     due_at: Option<Time>,
     tags: Option<Tags>,
+    rank: Option<Rank>,
 }
 
 impl Draft {
@@ -21,12 +22,13 @@ impl Draft {
     pub(crate) fn take(&mut self, invalid: &mut InvalidFields, name: &str, json: &Json<'_>) -> bool {
         let absent = matches!(json, Json::Null);
         match name {
-            "title" | "description" | "priority" | "due_at" | "tags" if absent => {}
+            "title" | "description" | "priority" | "due_at" | "tags" | "rank" if absent => {}
             "title" => self.title = Some(fields::value(invalid, "/title", json, Title::parse)),
             "description" => self.description = fields::value(invalid, "/description", json, Description::parse),
             "priority" => self.priority = fields::value(invalid, "/priority", json, Priority::parse),
             "due_at" => self.due_at = fields::value(invalid, "/due_at", json, parse_time),
             "tags" => self.tags = fields::tags(invalid, "/tags", json),
+            "rank" => self.rank = fields::value(invalid, "/rank", json, Rank::parse),
             _ => return false,
         }
         true
@@ -34,7 +36,7 @@ impl Draft {
 
     /// The command, if the title is there. Whether anything else was wrong is in `invalid`.
     pub(crate) fn finish(self, invalid: &mut InvalidFields) -> Option<TaskCommand> {
-        let Self { title, description, priority, due_at, tags } = self;
+        let Self { title, description, priority, due_at, tags, rank } = self;
         if title.is_none() {
             invalid.missing("/title");
         }
@@ -46,6 +48,7 @@ impl Draft {
             priority,
             due_at,
             tags: tags.unwrap_or_default(),
+            rank,
         })))
     }
 }

@@ -1,4 +1,4 @@
-use domain::{Description, InvalidFields, Priority, Tags, TaskCommand, TaskPatch, Title, parse_time};
+use domain::{Description, InvalidFields, Priority, Rank, Tags, TaskCommand, TaskPatch, Title, parse_time};
 
 use crate::fields;
 use crate::json::Json;
@@ -16,6 +16,8 @@ pub(crate) fn take(patch: &mut TaskPatch, invalid: &mut InvalidFields, name: &st
         ("due_at", json) => patch.due_at = fields::value(invalid, "/due_at", json, parse_time).map(Some),
         ("tags", Json::Null) => patch.tags = Some(Tags::new()),
         ("tags", json) => patch.tags = fields::tags(invalid, "/tags", json),
+        ("rank", Json::Null) => patch.rank = Some(None),
+        ("rank", json) => patch.rank = fields::value(invalid, "/rank", json, Rank::parse).map(Some),
         (_, _) => return false,
     }
     true

@@ -52,6 +52,7 @@ fn create(text: &str) -> TaskCommand {
         priority: Priority::Medium,
         due_at: None,
         tags: Tags::new(),
+        rank: None,
     }))
 }
 

@@ -55,6 +55,9 @@ pub struct Changes {
     /// All of them, sorted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<Change<Vec<String>>>,
+    /// Null: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<Change<Option<String>>>,
     /// Null: not yet, or no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Change<Option<Time>>>,

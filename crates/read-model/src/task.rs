@@ -25,6 +25,8 @@ pub struct Task {
     pub due_at: Option<Time>,
     /// Sorted, each once.
     pub tags: Vec<String>,
+    /// Its place in the order that people give by hand.
+    pub rank: Option<String>,
     /// When the first event happened.
     pub created_at: Time,
     /// When the last event happened.
@@ -48,6 +50,7 @@ impl Task {
             priority: Priority::Medium,
             due_at: None,
             tags: Vec::new(),
+            rank: None,
             created_at,
             updated_at: created_at,
             started_at: None,
@@ -65,6 +68,7 @@ impl Task {
         set(&mut self.priority, changes.priority.as_ref());
         set(&mut self.due_at, changes.due_at.as_ref());
         set(&mut self.tags, changes.tags.as_ref());
+        set(&mut self.rank, changes.rank.as_ref());
         set(&mut self.started_at, changes.started_at.as_ref());
         set(&mut self.completed_at, changes.completed_at.as_ref());
     }
@@ -88,6 +92,7 @@ pub struct TaskColumns {
     pub priority: Option<i16>,
     pub due_at: Option<Time>,
     pub tags: Option<Vec<String>>,
+    pub rank: Option<String>,
     pub created_at: Option<Time>,
     pub updated_at: Option<Time>,
     pub started_at: Option<Time>,
@@ -110,6 +115,7 @@ impl Task {
             priority: priority(given(columns.priority)?)?,
             due_at: columns.due_at,
             tags: given(columns.tags)?,
+            rank: columns.rank,
             created_at: given(columns.created_at)?,
             updated_at: given(columns.updated_at)?,
             started_at: columns.started_at,
@@ -234,6 +240,7 @@ pub fn fold(row: &mut Option<TaskRow>, stored: &StoredEvent) -> Result<Option<Ch
         row.task.description = None;
         row.task.tags = Vec::new();
         row.task.due_at = None;
+        row.task.rank = None;
     }
     Ok(Some(changes))
 }
@@ -241,13 +248,14 @@ pub fn fold(row: &mut Option<TaskRow>, stored: &StoredEvent) -> Result<Option<Ch
 /// What an event changes in its task. (That of a deletion shows nothing: the task is gone.)
 fn changes_of(event: TaskEvent, at: Time, task: &Task) -> Changes {
     match event {
-        TaskEvent::TaskCreated { title, description, priority, due_at, tags } => Changes {
+        TaskEvent::TaskCreated { title, description, priority, due_at, tags, rank } => Changes {
             title: Change::first(title.as_str().to_owned()),
             description: Change::between(None, description.map(|text| text.as_str().to_owned())),
             status: Change::first(Status::Pending),
             priority: Change::first(priority),
             due_at: Change::between(None, due_at),
             tags: Change::between(Vec::new(), tags.iter().map(|tag| tag.as_str().to_owned()).collect()),
+            rank: Change::between(None, rank.map(|rank| rank.as_str().to_owned())),
             ..Changes::default()
         },
         TaskEvent::TaskRenamed { title } => {
@@ -263,6 +271,10 @@ fn changes_of(event: TaskEvent, at: Time, task: &Task) -> Changes {
         TaskEvent::TaskScheduled { due_at } => {
             Changes { due_at: Change::between(task.due_at, due_at), ..Changes::default() }
         }
+        TaskEvent::TaskRanked { rank } => Changes {
+            rank: Change::between(task.rank.clone(), rank.map(|rank| rank.as_str().to_owned())),
+            ..Changes::default()
+        },
         TaskEvent::TaskTagged { tags } => {
             let mut to = task.tags.clone();
             to.extend(tags.iter().map(|tag| tag.as_str().to_owned()));
@@ -401,20 +413,22 @@ mod tests {
     fn command() -> impl Strategy<Value = TaskCommand> {
         let due = prop::option::of((0_i64..5).prop_map(|day| Time::UNIX_EPOCH + chrono::TimeDelta::days(day)));
         let description = || prop::option::of(text().prop_map(|text| domain::Description::parse(&text).unwrap()));
+        let rank = || prop::option::of("[a-c]{1,2}".prop_map(|rank| domain::Rank::parse(&rank).unwrap()));
         let patch = (
             prop::option::of(text().prop_map(|text| Title::parse(&text).unwrap())),
             prop::option::of(description()),
             prop::option::of(priority()),
             prop::option::of(due.clone()),
             prop::option::of(tags()),
+            prop::option::of(rank()),
         )
-            .prop_map(|(title, description, priority, due_at, tags)| {
-                TaskCommand::Patch(Box::new(TaskPatch { title, description, priority, due_at, tags }))
+            .prop_map(|(title, description, priority, due_at, tags, rank)| {
+                TaskCommand::Patch(Box::new(TaskPatch { title, description, priority, due_at, tags, rank }))
             });
-        let create = (text(), description(), priority(), due, tags()).prop_map(
-            |(title, description, priority, due_at, tags)| {
+        let create = (text(), description(), priority(), due, tags(), rank()).prop_map(
+            |(title, description, priority, due_at, tags, rank)| {
                 let title = Title::parse(&title).unwrap();
-                TaskCommand::Create(Box::new(NewTask { title, description, priority, due_at, tags }))
+                TaskCommand::Create(Box::new(NewTask { title, description, priority, due_at, tags, rank }))
             },
         );
         prop_oneof![
@@ -455,6 +469,7 @@ mod tests {
             "priority": row.priority.as_str(),
             "due_at": row.due_at.map(format_time),
             "tags": row.tags,
+            "rank": row.rank,
             "started_at": row.started_at.map(format_time),
             "completed_at": row.completed_at.map(format_time),
         })
@@ -481,6 +496,7 @@ mod tests {
                         priority: Some(row.priority),
                         due_at: Some(row.due_at),
                         tags: Some(row.tags.iter().map(|tag| Tag::parse(tag).unwrap()).collect()),
+                        rank: Some(row.rank.as_deref().map(|rank| domain::Rank::parse(rank).unwrap())),
                     };
                     prop_assert_eq!(decide(&state, &TaskCommand::Patch(Box::new(patch))), Ok(Vec::new()));
                 }

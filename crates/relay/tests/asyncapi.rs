@@ -61,6 +61,7 @@ fn commands() -> Vec<TaskCommand> {
         priority: Priority::High,
         due_at: Some(due),
         tags: tags.clone(),
+        rank: domain::Rank::parse("m").ok(),
     };
     let emptied = TaskPatch {
         title: Some(Title::parse("Ring Zoë").expect("a title")),
@@ -68,6 +69,7 @@ fn commands() -> Vec<TaskCommand> {
         priority: Some(Priority::Urgent),
         due_at: Some(None),
         tags: None,
+        rank: Some(None),
     };
     let described = Description::parse("one line").expect("a description");
     let again = TaskPatch { description: Some(Some(described)), due_at: Some(Some(due)), ..TaskPatch::default() };

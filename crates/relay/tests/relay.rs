@@ -164,6 +164,7 @@ fn three_events(owner: OwnerId) -> StreamAppend {
         priority: Priority::Medium,
         due_at: None,
         tags: Tags::new(),
+        rank: None,
     };
     let rename = TaskPatch { title: Some(Title::parse("water all plants").expect("a title")), ..TaskPatch::default() };
     let now = domain::parse_time("2026-01-01T00:00:00Z").expect("a time");

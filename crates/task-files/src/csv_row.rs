@@ -16,7 +16,7 @@ use crate::line_error::{LineError, RowError};
 use crate::lines::{CutError, cells};
 
 /// A task's fields, in the order of the API.
-pub const FIELDS: [&str; 12] = [
+pub const FIELDS: [&str; 13] = [
     "id",
     "title",
     "description",
@@ -24,6 +24,7 @@ pub const FIELDS: [&str; 12] = [
     "priority",
     "due_at",
     "tags",
+    "rank",
     "version",
     "created_at",
     "updated_at",
@@ -119,6 +120,7 @@ fn member(field: &str, text: &str) -> Option<(&'static str, Value)> {
         "description" => Some(("description", Value::from(text))),
         "priority" => Some(("priority", Value::from(text))),
         "due_at" => Some(("due_at", Value::from(text))),
+        "rank" => Some(("rank", Value::from(text))),
         "created_at" => Some(("occurred_at", Value::from(text))),
         "tags" => Some(("tags", text.split(',').filter(|tag| !tag.trim().is_empty()).map(Value::from).collect())),
         _ => None,
@@ -127,7 +129,7 @@ fn member(field: &str, text: &str) -> Option<(&'static str, Value)> {
 
 /// The cells of a task.
 #[must_use]
-pub fn row(task: &Task) -> [String; 12] {
+pub fn row(task: &Task) -> [String; 13] {
     let time = |time: Option<domain::Time>| time.map(format_time).unwrap_or_default();
     [
         task.id.to_string(),
@@ -137,6 +139,7 @@ pub fn row(task: &Task) -> [String; 12] {
         task.priority.as_str().to_owned(),
         time(task.due_at),
         task.tags.join(","),
+        task.rank.clone().unwrap_or_default(),
         task.version.to_string(),
         format_time(task.created_at),
         format_time(task.updated_at),
@@ -176,6 +179,7 @@ mod tests {
             title: title.to_owned(),
             description,
             tags,
+            rank: Some("a1".to_owned()),
             due_at: domain::parse_time("2030-01-02T03:04:05.5Z").ok(),
             created_at: Time::UNIX_EPOCH,
             updated_at: Time::UNIX_EPOCH,
@@ -251,6 +255,7 @@ mod tests {
             prop_assert_eq!(new.description.map(|text| text.as_str().to_owned()), description);
             prop_assert_eq!(new.priority, row.priority);
             prop_assert_eq!(new.due_at, row.due_at);
+            prop_assert_eq!(new.rank.map(|rank| rank.as_str().to_owned()), row.rank);
             prop_assert_eq!(new.tags.iter().map(|tag| tag.as_str().to_owned()).collect::<Vec<_>>(), tags);
         }
     }

@@ -266,6 +266,7 @@ fn command_of(event: &TaskEvent) -> &'static str {
         TaskEvent::TaskDescribed { .. } => "DescribeTask",
         TaskEvent::TaskReprioritized { .. } => "ReprioritizeTask",
         TaskEvent::TaskScheduled { .. } => "ScheduleTask",
+        TaskEvent::TaskRanked { .. } => "RankTask",
         TaskEvent::TaskTagged { .. } => "TagTask",
         TaskEvent::TaskUntagged { .. } => "UntagTask",
         TaskEvent::TaskStarted {} => "StartTask",
@@ -317,11 +318,13 @@ mod tests {
                 priority: Priority::Low,
                 due_at,
                 tags: tags(&["x", "y}"]),
+                rank: domain::Rank::parse("m").ok(),
             },
             TaskEvent::TaskRenamed { title: Title::parse("{b}").unwrap() },
             TaskEvent::TaskDescribed { description: None },
             TaskEvent::TaskReprioritized { priority: Priority::Urgent },
             TaskEvent::TaskScheduled { due_at: None },
+            TaskEvent::TaskRanked { rank: None },
             TaskEvent::TaskUntagged { tags: tags(&["y}"]) },
             TaskEvent::TaskTagged { tags: tags(&["z}", "ä"]) },
             TaskEvent::TaskStarted {},
@@ -380,6 +383,7 @@ mod tests {
             priority: Priority::Medium,
             due_at: None,
             tags: BTreeSet::new(),
+            rank: None,
         };
         let events = decide(&State::default(), &TaskCommand::Create(Box::new(new.clone()))).unwrap();
         let mut line = Vec::new();

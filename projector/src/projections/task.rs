@@ -34,7 +34,7 @@ impl Projection for Tasks {
         let mut rows = Rows::new();
         for change in &effect.tasks {
             let TaskRow { owner_id, position, deleted, task } = &change.after;
-            rows.row(16)
+            rows.row(17)
                 .int(generation)
                 .uuid(owner_id.0)
                 .uuid(task.id)
@@ -46,6 +46,7 @@ impl Projection for Tasks {
                 .text(&task.title)
                 .text_or_null(task.description.as_deref())
                 .texts(&task.tags)
+                .text_or_null(task.rank.as_deref())
                 .time_or_null(task.due_at)
                 .time(task.created_at)
                 .time(task.updated_at)
@@ -53,7 +54,8 @@ impl Projection for Tasks {
                 .time_or_null(task.completed_at);
         }
         let statement = "copy read_model.task_building (generation, owner_id, task_id, position, version, deleted, \
-             status, priority, title, description, tags, due_at, created_at, updated_at, started_at, completed_at) from stdin (format binary)";
+             status, priority, title, description, tags, rank, due_at, created_at, updated_at, started_at, completed_at) \
+             from stdin (format binary)";
         Some(CopyIn { statement, rows })
     }
 
@@ -86,7 +88,7 @@ pub(crate) async fn load(
     let found = sqlx::query!(
         r#"
         select t.owner_id, t.task_id, t.position, t.version, t.deleted, t.status, t.priority, t.title,
-            case when k.needs_text then t.description end as description, t.tags, t.due_at as "due_at: Time",
+            case when k.needs_text then t.description end as description, t.tags, t.rank, t.due_at as "due_at: Time",
             t.created_at as "created_at: Time", t.updated_at as "updated_at: Time",
             t.started_at as "started_at: Time", t.completed_at as "completed_at: Time"
         from unnest($2::uuid[], $3::uuid[], $4::boolean[]) as k (owner_id, task_id, needs_text)
@@ -112,6 +114,7 @@ pub(crate) async fn load(
             due_at: row.due_at,
             // Rows that an older program wrote hold tags as they were typed.
             tags: row.tags.iter().map(|tag| composed(tag).into_owned()).collect(),
+            rank: row.rank,
             created_at: row.created_at,
             updated_at: row.updated_at,
             started_at: row.started_at,
@@ -139,6 +142,7 @@ columns!(Columns<'a> of change: &'a TaskChange {
     updated_at: Time = change.after.task.updated_at,
     started_at: Option<Time> = change.after.task.started_at,
     completed_at: Option<Time> = change.after.task.completed_at,
+    rank: Option<&'a str> = change.after.task.rank.as_deref(),
     // A description that is as it was is not written: a long one need not be compressed again.
     text_changed: bool = change.text_changed,
 });
@@ -158,15 +162,15 @@ async fn insert(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
     sqlx::query!(
         r#"
         insert into read_model.task (generation, owner_id, task_id, position, version, deleted, status, priority,
-            title, description, tags, due_at, created_at, updated_at, started_at, completed_at)
+            title, description, tags, due_at, created_at, updated_at, started_at, completed_at, rank)
         select $1, t.owner_id, t.task_id, t.position, t.version, t.deleted, t.status, t.priority, t.title,
             t.description, string_to_array(t.tags, e'\x1f'), t.due_at, t.created_at, t.updated_at, t.started_at,
-            t.completed_at
+            t.completed_at, t.rank
         from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::boolean[], $7::smallint[],
             $8::smallint[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
-            $14::timestamptz[], $15::timestamptz[], $16::timestamptz[])
+            $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::text[])
             as t (owner_id, task_id, position, version, deleted, status, priority, title, description, tags, due_at,
-                created_at, updated_at, started_at, completed_at)
+                created_at, updated_at, started_at, completed_at, rank)
         "#,
         generation,
         &columns.owner_id,
@@ -184,6 +188,7 @@ async fn insert(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
         &columns.updated_at,
         &columns.started_at as &[Option<Time>],
         &columns.completed_at as &[Option<Time>],
+        &columns.rank as &[Option<&str>],
     )
     .execute(connection)
     .await?;
@@ -196,13 +201,13 @@ async fn update(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
         update read_model.task as t
         set position = n.position, version = n.version, deleted = n.deleted, status = n.status,
             priority = n.priority, title = n.title, tags = string_to_array(n.tags, e'\x1f'), due_at = n.due_at,
-            updated_at = n.updated_at, started_at = n.started_at, completed_at = n.completed_at,
+            rank = n.rank, updated_at = n.updated_at, started_at = n.started_at, completed_at = n.completed_at,
             description = case when n.text_changed then n.description else t.description end
         from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::boolean[], $7::smallint[],
             $8::smallint[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
-            $14::timestamptz[], $15::timestamptz[], $16::boolean[])
+            $14::timestamptz[], $15::timestamptz[], $16::boolean[], $17::text[])
             as n (owner_id, task_id, position, version, deleted, status, priority, title, description, tags, due_at,
-                updated_at, started_at, completed_at, text_changed)
+                updated_at, started_at, completed_at, text_changed, rank)
         where t.generation = $1 and t.owner_id = n.owner_id and t.task_id = n.task_id
         "#,
         generation,
@@ -221,6 +226,7 @@ async fn update(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
         &columns.started_at as &[Option<Time>],
         &columns.completed_at as &[Option<Time>],
         &columns.text_changed,
+        &columns.rank as &[Option<&str>],
     )
     .execute(connection)
     .await?;
@@ -250,6 +256,7 @@ async fn compare(live: i32, new: i32, connection: &mut PgConnection) -> Result<D
                     case when a.description is distinct from b.description then 'description' end,
                     case when a.tags <> b.tags then 'tags' end,
                     case when a.due_at is distinct from b.due_at then 'due_at' end,
+                    case when a.rank is distinct from b.rank then 'rank' end,
                     case when a.created_at <> b.created_at then 'created_at' end,
                     case when a.updated_at <> b.updated_at then 'updated_at' end,
                     case when a.started_at is distinct from b.started_at then 'started_at' end,
@@ -262,10 +269,10 @@ async fn compare(live: i32, new: i32, connection: &mut PgConnection) -> Result<D
         where coalesce(a.position, 0) <= coalesce(bound.position, 0)
             and coalesce(b.position, 0) <= coalesce(bound.position, 0)
             and (a.version, a.position, a.deleted, a.status, a.priority, a.title, a.description, a.tags, a.due_at,
-                a.created_at, a.updated_at, a.started_at, a.completed_at)
+                a.created_at, a.updated_at, a.started_at, a.completed_at, a.rank)
                 is distinct from
                 (b.version, b.position, b.deleted, b.status, b.priority, b.title, b.description, b.tags, b.due_at,
-                b.created_at, b.updated_at, b.started_at, b.completed_at)
+                b.created_at, b.updated_at, b.started_at, b.completed_at, b.rank)
         order by 1, 2
         limit $3
         "#,

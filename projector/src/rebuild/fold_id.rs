@@ -9,7 +9,7 @@ use crate::projections::{self, AppliedEvent, Effect, TaskChange};
 
 /// A stream with every type of event.
 fn samples() -> Vec<StoredEvent> {
-    const SAMPLES: [(&str, &str); 13] = [
+    const SAMPLES: [(&str, &str); 14] = [
         (
             "TaskCreated",
             r#"{"title":"Ä b","description":"C","priority":"high","due_at":"2026-01-02T03:04:05Z","tags":["x"]}"#,
@@ -18,6 +18,7 @@ fn samples() -> Vec<StoredEvent> {
         ("TaskDescribed", r#"{"description":"Déjà"}"#),
         ("TaskReprioritized", r#"{"priority":"low"}"#),
         ("TaskScheduled", r#"{"due_at":null}"#),
+        ("TaskRanked", r#"{"rank":"m"}"#),
         ("TaskTagged", r#"{"tags":["y","z"]}"#),
         ("TaskUntagged", r#"{"tags":["x"]}"#),
         ("TaskStarted", "{}"),
@@ -85,7 +86,7 @@ mod tests {
             assert!(matches!(fold(&mut row, event), Ok(Some(_))), "{}", event.event_type);
         }
         let types: std::collections::BTreeSet<_> = samples.iter().map(|event| &*event.event_type).collect();
-        assert_eq!(types.len(), 12, "each type of event is among them");
+        assert_eq!(types.len(), 13, "each type of event is among them");
     }
 
     #[test]

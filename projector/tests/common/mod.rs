@@ -302,6 +302,10 @@ impl Histories {
         (days > 9).then(|| self.clock + TimeDelta::days(days))
     }
 
+    fn rank(&mut self) -> Option<domain::Rank> {
+        domain::Rank::parse(["", "1", "aZ", "zz1"][usize::try_from(self.below(4)).unwrap()]).ok()
+    }
+
     fn command(&mut self) -> TaskCommand {
         match self.below(12) {
             0 | 1 => TaskCommand::Start,
@@ -319,6 +323,7 @@ impl Histories {
                     priority: (self.below(3) == 0).then(|| self.priority()),
                     due_at: (self.below(3) == 0).then(|| self.due()),
                     tags: (self.below(5) == 0).then(|| self.tags()),
+                    rank: (self.below(5) == 0).then(|| self.rank()),
                 };
                 TaskCommand::Patch(Box::new(patch))
             }
@@ -341,6 +346,7 @@ impl Histories {
                     priority: self.priority(),
                     due_at: self.due(),
                     tags: self.tags(),
+                    rank: self.rank(),
                 };
                 self.streams.push(((owner, task), State::default()));
                 (self.streams.len() - 1, TaskCommand::Create(Box::new(new)))

@@ -38,6 +38,7 @@ struct Row {
     priority: Option<i16>,
     due_at: Option<Time>,
     tags: Option<Vec<String>>,
+    rank: Option<String>,
     created_at: Option<Time>,
     updated_at: Option<Time>,
     started_at: Option<Time>,
@@ -128,7 +129,7 @@ macro_rules! page_of {
                    o.change_counter as "change_counter?", o.parked_position as "parked_position?",
                    (select sum(c.count)::bigint from read_model.task_count c where c.generation = $1 and c.owner_id = $2) as total,
                    t.task_id as "task_id?", t.version as "version?", t.title as "title?", t.description as "description?",
-                   t.status as "status?", t.priority as "priority?", t.due_at as "due_at?", t.tags as "tags?",
+                   t.status as "status?", t.priority as "priority?", t.due_at as "due_at?", t.tags as "tags?", t.rank as "rank?",
                    t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at as "started_at?",
                    t.completed_at as "completed_at?"
                from read_model.projection p
@@ -339,7 +340,7 @@ pub(super) async fn by_ids(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?", null::bigint as total,
                t.task_id as "task_id?", t.version as "version?", t.title as "title?", t.description as "description?",
-               t.status as "status?", t.priority as "priority?", t.due_at as "due_at?", t.tags as "tags?",
+               t.status as "status?", t.priority as "priority?", t.due_at as "due_at?", t.tags as "tags?", t.rank as "rank?",
                t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at as "started_at?",
                t.completed_at as "completed_at?"
            from read_model.projection p

@@ -100,7 +100,7 @@ impl Page {
                    o.change_counter as "change_counter?", o.parked_position as "parked_position?",
                    h.position as "position?", h.task_id as "task_id?", h.version as "version?", h.type as "event_type?",
                    t.title as "title?", t.description, t.status as "status?", t.priority as "priority?", t.due_at,
-                   t.tags as "tags?", t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at, t.completed_at
+                   t.tags as "tags?", t.rank, t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at, t.completed_at
                from read_model.projection p
                left join read_model.owner o on o.generation = $1 and o.owner_id = $2
                left join lateral (
