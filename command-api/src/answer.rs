@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use commands::{Accepted, Effect};
 use domain::{OwnerId, TaskId};
-use http_api::headers::{CONSISTENCY_TOKEN, IDEMPOTENT_REPLAYED, version_etag};
+use http_api::headers::{CHANGE_ID, CONSISTENCY_TOKEN, IDEMPOTENT_REPLAYED, version_etag};
 use http_api::openapi::{EXAMPLE_ID, whole};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -54,6 +54,7 @@ impl Answer<'_> {
         *response.status_mut() = status(accepted.effect);
         let headers = response.headers_mut();
         headers.reserve(12);
+        set_change(headers, accepted.change_id);
         headers.insert(ETAG, version_etag(accepted.version));
         self.set_token(headers, accepted.revision);
         if accepted.replayed {
@@ -63,9 +64,16 @@ impl Answer<'_> {
     }
 
     /// To a batch: its results, and the token of the last revision among them.
-    pub(crate) fn batch(&self, results: String, revision: Option<i64>, replayed: bool) -> Response {
+    pub(crate) fn batch(
+        &self,
+        results: String,
+        revision: Option<i64>,
+        change_id: Option<Uuid>,
+        replayed: bool,
+    ) -> Response {
         let mut response = Response::new(Body::from(results));
         let headers = response.headers_mut();
+        set_change(headers, change_id);
         headers.insert(CONTENT_TYPE, JSON);
         if let Some(revision) = revision {
             self.set_token(headers, revision);
@@ -85,6 +93,15 @@ impl Answer<'_> {
     }
 }
 
+/// The change that was made; none where nothing happened.
+fn set_change(headers: &mut HeaderMap, change_id: Option<Uuid>) {
+    if let Some(change_id) = change_id
+        && let Ok(value) = HeaderValue::try_from(change_id.to_string())
+    {
+        headers.insert(CHANGE_ID, value);
+    }
+}
+
 /// The status that a single request gets.
 pub(crate) fn status(effect: Effect) -> StatusCode {
     match effect {
@@ -101,7 +118,7 @@ pub(crate) fn members(body: &mut Vec<u8>, task_id: TaskId, version: i64, revisio
 }
 
 /// What answers to writes have.
-pub(crate) const HEADERS: [&str; 3] = ["ETag", "Consistency-Token", "Idempotent-Replayed"];
+pub(crate) const HEADERS: [&str; 4] = ["ETag", "Consistency-Token", "Change-Id", "Idempotent-Replayed"];
 
 pub(crate) fn schema() -> Value {
     whole(json!({

@@ -15,7 +15,9 @@ use http_api::body::{BODY_BYTES_MAX, read_body, require_media_type};
 use http_api::headers::{IdempotencyKey, IfMatch};
 use http_api::problem::Problem;
 use http_api::query::NoQuery;
+use process::clock;
 use process::context::RequestContext;
+use uuid::Uuid;
 
 use crate::refusal;
 
@@ -26,6 +28,8 @@ pub(crate) struct Attempt {
     context: RequestContext,
     method: Method,
     uri: Uri,
+    /// The change that its events will be of.
+    change_id: Uuid,
     pub(crate) key: Option<IdempotencyKey>,
     pub(crate) expected: Option<IfMatch>,
 }
@@ -49,6 +53,7 @@ impl Attempt {
             context: RequestContext::current(),
             method: parts.method.clone(),
             uri: parts.uri.clone(),
+            change_id: clock::new_id(),
             key: IdempotencyKey::from_headers(&parts.headers)?,
             expected: IfMatch::from_headers(&parts.headers)?,
         })
@@ -70,6 +75,7 @@ impl Attempt {
             actor: Actor { actor_type: ActorType::User, id: Some(self.principal.owner.0) },
             correlation_id: Arc::from(self.context.request_id()),
             traceparent: Arc::from(self.context.traceparent()),
+            change_id: self.change_id,
             history: false,
         }
     }

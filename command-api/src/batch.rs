@@ -1,7 +1,7 @@
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use commands::ExecuteError;
+use commands::{Caller, ExecuteError};
 use commands::batch::{Batch, CommandError};
 use commands::identity::{CommandIdentity, IdentityFrom, command_id_of_key};
 use commands::keyed_batch::KeyedBatch;
@@ -12,6 +12,7 @@ use http_api::problem::{Problem, ProblemCode};
 use metrics::histogram;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::api::{self, CommandApi};
 use crate::attempt::Attempt;
@@ -56,19 +57,18 @@ pub(crate) async fn batch(
     body: BatchText,
 ) -> Result<Response, Problem> {
     attempt.refuse_condition("If-Match is for one task; a command of a batch has expected_version")?;
-    let caller = attempt.caller();
+    let mut caller = attempt.caller();
     let permit = api.batch_permit(caller.owner).await?;
     let batch = body.parse().await?;
     let Some(key) = &attempt.key else {
-        let results = carry_out(&api, &attempt, batch).await;
-        return Ok(api.answer(&attempt).batch(results.body, results.revision, false));
+        return Ok(answer(&api, &attempt, carry_out(&api, &caller, None, batch).await));
     };
     let identity = CommandIdentity { command_id: command_id_of_key(key.as_str()), fingerprint: batch.fingerprint() };
-    let keyed = KeyedBatch::new(api.executor().store(), caller.owner, identity);
+    let mut keyed = KeyedBatch::new(api.executor().store(), &caller, identity);
     if let Some(kept) = keyed.answer().await.map_err(problem)? {
         return replay(&api, &attempt, kept);
     }
-    keyed.bind(&caller).await.map_err(problem)?;
+    caller.change_id = keyed.bind(&caller).await.map_err(problem)?;
     // An equal one may be under way: who waits for it holds no permit, and keeps no more than what was sent.
     drop((permit, batch));
     if let Some(kept) = keyed.lease_or_answer().await.map_err(problem)? {
@@ -76,18 +76,18 @@ pub(crate) async fn batch(
     }
     let carried_out = async {
         let _permit = api.batch_permit(caller.owner).await?;
-        Ok(carry_out(&api, &attempt, body.parse().await?).await)
+        Ok(carry_out(&api, &caller, Some(key.as_str()), body.parse().await?).await)
     };
     let results = match keyed.renewed_during(carried_out).await {
         Ok(results) if !results.unfinished => results,
         // The same request again replays what succeeded and decides the rest.
         unfinished => {
             keyed.release().await;
-            return unfinished.map(|results| api.answer(&attempt).batch(results.body, results.revision, false));
+            return unfinished.map(|results| answer(&api, &attempt, results));
         }
     };
     match keyed.keep(&results.body).await.map_err(problem)? {
-        None => Ok(api.answer(&attempt).batch(results.body, results.revision, false)),
+        None => Ok(answer(&api, &attempt, results)),
         Some(other) => replay(&api, &attempt, other),
     }
 }
@@ -96,21 +96,26 @@ fn problem(error: ExecuteError) -> Problem {
     refusal::problem(error, IdentityFrom::IdempotencyKey)
 }
 
+fn answer(api: &CommandApi, attempt: &Attempt, results: Results) -> Response {
+    let Results { body, revision, change_id, .. } = results;
+    api.answer(attempt).batch(body, revision, change_id, false)
+}
+
 /// The answer that was kept.
 fn replay(api: &CommandApi, attempt: &Attempt, body: String) -> Result<Response, Problem> {
     #[derive(Deserialize)]
-    struct Revision {
+    struct Kept {
         revision: Option<i64>,
+        change_id: Option<Uuid>,
     }
-    let Revision { revision } = serde_json::from_str(&body).map_err(|error| Problem::internal(&error))?;
-    Ok(api.answer(attempt).batch(body, revision, true))
+    let Kept { revision, change_id } = serde_json::from_str(&body).map_err(|error| Problem::internal(&error))?;
+    Ok(api.answer(attempt).batch(body, revision, change_id, true))
 }
 
-async fn carry_out(api: &CommandApi, attempt: &Attempt, batch: Batch) -> Results {
+async fn carry_out(api: &CommandApi, caller: &Caller, key: Option<&str>, batch: Batch) -> Results {
     histogram!("batch_commands").record(batch.command_count() as f64);
-    let mut writer = Writer::with_capacity(batch.command_count());
-    let key = attempt.key.as_ref().map(|key| key.as_str());
-    for outcome in batch.execute(api.executor(), &attempt.caller(), key).await {
+    let mut writer = Writer::new(batch.command_count(), caller.change_id);
+    for outcome in batch.execute(api.executor(), caller, key).await {
         match outcome {
             Ok(accepted) => {
                 api::count(&accepted);
@@ -151,7 +156,7 @@ pub(crate) fn described() -> Operation {
         .json(
             200,
             "What came of each.",
-            &["Consistency-Token", "Idempotent-Replayed"],
+            &["Consistency-Token", "Change-Id", "Idempotent-Replayed"],
             &reference("BatchAnswer"),
             &answer,
         )

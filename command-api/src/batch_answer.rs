@@ -6,6 +6,7 @@ use http_api::openapi::{count, reference, whole};
 use http_api::problem::{Problem, ProblemCode};
 use metrics::counter;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::answer;
 
@@ -14,6 +15,8 @@ pub(crate) struct Results {
     pub(crate) body: String,
     /// The last revision of those that succeeded.
     pub(crate) revision: Option<i64>,
+    /// The change that it made; where all was done before and by one, that one.
+    pub(crate) change_id: Option<Uuid>,
     /// Whether a command was neither done nor refused (5xx, or an equal one under way).
     pub(crate) unfinished: bool,
 }
@@ -24,14 +27,18 @@ pub(crate) struct Writer {
     succeeded: usize,
     failed: usize,
     revision: Option<i64>,
+    /// What the request makes.
+    own_change: Uuid,
+    /// The changes of its results: its own, and one or two of others.
+    changes: Vec<Uuid>,
     unfinished: bool,
 }
 
 impl Writer {
-    pub(crate) fn with_capacity(results: usize) -> Self {
+    pub(crate) fn new(results: usize, own_change: Uuid) -> Self {
         let mut body = Vec::with_capacity(128 * results + 64);
         body.extend_from_slice(br#"{"results":["#);
-        Self { body, succeeded: 0, failed: 0, revision: None, unfinished: false }
+        Self { body, succeeded: 0, failed: 0, revision: None, own_change, changes: Vec::new(), unfinished: false }
     }
 
     pub(crate) fn succeeded(&mut self, accepted: &Accepted) {
@@ -44,6 +51,12 @@ impl Writer {
         self.body.push(b'}');
         self.succeeded += 1;
         self.revision = self.revision.max(Some(accepted.revision));
+        if let Some(change_id) = accepted.change_id
+            && !self.changes.contains(&change_id)
+            && (self.changes.len() < 2 || change_id == self.own_change)
+        {
+            self.changes.push(change_id);
+        }
     }
 
     pub(crate) fn failed(&mut self, problem: &Problem) {
@@ -64,7 +77,17 @@ impl Writer {
 
     pub(crate) fn finish(mut self) -> Results {
         let Self { succeeded, failed, revision, unfinished, .. } = self;
-        let _ = write!(self.body, r#"],"succeeded":{succeeded},"failed":{failed},"revision":"#);
+        let change_id = match self.changes.as_slice() {
+            changes if changes.contains(&self.own_change) => Some(self.own_change),
+            [change_id] => Some(*change_id),
+            _ => None,
+        };
+        let _ = write!(self.body, r#"],"succeeded":{succeeded},"failed":{failed},"change_id":"#);
+        let _ = match change_id {
+            Some(change_id) => write!(self.body, r#""{change_id}""#),
+            None => write!(self.body, "null"),
+        };
+        let _ = write!(self.body, r#","revision":"#);
         let _ = match revision {
             Some(revision) => write!(self.body, "{revision}}}"),
             None => write!(self.body, "null}}"),
@@ -72,7 +95,7 @@ impl Writer {
         counter!("batch_commands_failed_total").increment(failed as u64);
         // Made of strings.
         let body = String::from_utf8(self.body).unwrap_or_default();
-        Results { body, revision, unfinished }
+        Results { body, revision, change_id, unfinished }
     }
 }
 
@@ -81,6 +104,7 @@ pub(crate) fn schema() -> Value {
         "results": {"type": "array", "items": reference("BatchResult")},
         "succeeded": count(),
         "failed": count(),
+        "change_id": {"type": ["string", "null"], "format": "uuid", "description": "As the header `Change-Id`."},
         "revision": {"type": ["integer", "null"], "description": "The last one among the results."},
     }))
 }
@@ -121,23 +145,30 @@ mod tests {
     use commands::identity::IdentityFrom;
     use commands::{Effect, ExecuteError};
     use domain::TaskId;
-    use uuid::Uuid;
 
     use super::*;
     use crate::refusal;
 
     #[test]
     fn the_answer_is_as_the_contract_has_it() {
-        let mut writer = Writer::with_capacity(3);
+        let mut writer = Writer::new(3, Uuid::nil());
         let task_id = TaskId(Uuid::nil());
-        let accepted =
-            Accepted { effect: Effect::Created, task_id, version: 1, revision: 7, replayed: false, events: 1 };
+        let (own, earlier) = (Some(Uuid::nil()), Some(Uuid::max()));
+        let accepted = Accepted {
+            effect: Effect::Created,
+            task_id,
+            version: 1,
+            revision: 7,
+            replayed: false,
+            change_id: own,
+            events: 1,
+        };
         writer.succeeded(&accepted);
         writer.failed(&Problem::field("/title", "is \"missing\""));
-        writer.succeeded(&Accepted { effect: Effect::Changed, revision: 5, replayed: true, ..accepted });
+        writer.succeeded(&Accepted { effect: Effect::Changed, revision: 5, replayed: true, change_id: earlier, ..accepted });
         let results = writer.finish();
         assert!(!results.unfinished);
-        assert_eq!(results.revision, Some(7));
+        assert_eq!((results.revision, results.change_id), (Some(7), own));
         let body: Value = serde_json::from_str(&results.body).unwrap();
         assert_eq!(
             body["results"][0],
@@ -152,6 +183,31 @@ mod tests {
             json!({"index": 2, "status": 200, "id": Uuid::nil(), "version": 1, "revision": 5, "replayed": true})
         );
         assert_eq!((&body["succeeded"], &body["failed"], &body["revision"]), (&json!(2), &json!(1), &json!(7)));
+        assert_eq!(body["change_id"], json!(Uuid::nil()));
+    }
+
+    #[test]
+    fn a_batch_that_repeats_one_change_names_it() {
+        let change = |ids: &[u128]| {
+            let mut writer = Writer::new(ids.len(), Uuid::from_u128(1));
+            for id in ids {
+                writer.succeeded(&Accepted {
+                    effect: Effect::Changed,
+                    task_id: TaskId(Uuid::nil()),
+                    version: 1,
+                    revision: 1,
+                    replayed: true,
+                    change_id: (*id > 0).then(|| Uuid::from_u128(*id)),
+                    events: 0,
+                });
+            }
+            writer.finish().change_id.map(|id| id.as_u128())
+        };
+        assert_eq!(change(&[]), None);
+        assert_eq!(change(&[0, 0]), None, "no event");
+        assert_eq!(change(&[2, 0, 2]), Some(2));
+        assert_eq!(change(&[2, 3, 4]), None, "of several changes none is the batch's");
+        assert_eq!(change(&[2, 3, 1]), Some(1));
     }
 
     #[test]
@@ -164,11 +220,11 @@ mod tests {
             (ExecuteError::Overloaded, true),
             (ExecuteError::DiskFull, true),
         ] {
-            let mut writer = Writer::with_capacity(1);
+            let mut writer = Writer::new(1, Uuid::nil());
             writer.failed(&refusal::problem(error.clone(), IdentityFrom::CommandId));
             let results = writer.finish();
             assert_eq!(results.unfinished, unfinished, "{error:?}");
-            assert!(results.body.ends_with(r#""succeeded":0,"failed":1,"revision":null}"#), "{}", results.body);
+            assert!(results.body.ends_with(r#""succeeded":0,"failed":1,"change_id":null,"revision":null}"#), "{}", results.body);
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn create(
 
 pub(crate) fn described() -> Operation {
     let example = json!({"title": "Ring Zoë", "priority": "high", "due_at": "2027-01-31T12:00:00Z", "tags": ["home"]});
-    let headers = ["ETag", "Location", "Consistency-Token", "Idempotent-Replayed"];
+    let headers = ["ETag", "Location", "Consistency-Token", "Change-Id", "Idempotent-Replayed"];
     write("createTask", "Create a task")
         .says(
             "An `id` may be chosen, so that a client can create tasks while it is offline: ids are the account's own. The same \

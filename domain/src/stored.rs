@@ -41,6 +41,12 @@ pub struct StoredEvent {
     pub correlation_id: String,
     /// W3C trace context of that request.
     pub traceparent: String,
+    /// The change that it is of: see [`Self::change`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_id: Option<Uuid>,
+    /// The change that it undoes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<Uuid>,
     /// JSON object.
     pub data: String,
 }
@@ -146,6 +152,12 @@ struct TagsV1 {
 struct NothingV1 {}
 
 impl StoredEvent {
+    /// The change that it is of: what one request did. Of events from before changes had ids it is the command.
+    #[must_use]
+    pub fn change(&self) -> Uuid {
+        self.change_id.unwrap_or(self.command_id)
+    }
+
     /// The event, brought to its current form.
     ///
     /// # Errors

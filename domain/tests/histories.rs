@@ -123,6 +123,8 @@ fn stored(event: &TaskEvent, version: usize) -> StoredEvent {
         command_id: Uuid::nil(),
         correlation_id: String::new(),
         traceparent: String::new(),
+        change_id: None,
+        undoes: None,
         data,
     }
 }

@@ -82,6 +82,8 @@ fn stored(event_type: &str, schema_version: i16, data: &str) -> StoredEvent {
         command_id: Uuid::from_u128(4),
         correlation_id: "request-1".into(),
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(),
+        change_id: Some(Uuid::from_u128(5)),
+        undoes: Some(Uuid::from_u128(6)),
         data: data.into(),
     }
 }

@@ -26,6 +26,10 @@ pub struct CommandOrigin {
     pub correlation_id: Arc<str>,
     /// W3C trace context of the request.
     pub traceparent: Arc<str>,
+    /// The change that the events are of: what the request did.
+    pub change_id: Uuid,
+    /// The change that they undo.
+    pub undoes: Option<Uuid>,
 }
 
 /// A command that was decided, with its events, if it has any.
@@ -37,6 +41,8 @@ pub struct DecidedCommand {
     pub fingerprint: Option<Uuid>,
     /// What it did, remembered with the outcome.
     pub effect: Effect,
+    /// The change that its events are of, remembered with the outcome; none where it has none.
+    pub change_id: Option<Uuid>,
     /// In order; none where the task was already as it was asked to be.
     pub events: Vec<NewEvent>,
 }

@@ -42,7 +42,7 @@ impl EventStore {
         .await
     }
 
-    /// Takes the lease on a batch for `holder`, who has not had it before: false while somebody else has it. It ends
+    /// Takes the lease on a batch, which makes this change, for `holder`, who has not had it before: false while somebody else has it. It ends
     /// [`LEASE_MS`] after it was taken or renewed.
     ///
     /// # Errors
@@ -52,19 +52,22 @@ impl EventStore {
         owner_id: OwnerId,
         command_id: CommandId,
         holder: Uuid,
+        change_id: Uuid,
     ) -> Result<bool, sqlx::Error> {
         let leased = in_time(
             sqlx::query!(
                 r#"
-            insert into event_store.batch_lease as l (owner_id, command_id, holder, expires_at)
-            values ($1, $2, $3, now() + $4 * interval '1 ms')
-            on conflict (owner_id, command_id) do update set holder = excluded.holder, expires_at = excluded.expires_at
+            insert into event_store.batch_lease as l (owner_id, command_id, holder, expires_at, change_id)
+            values ($1, $2, $3, now() + $4 * interval '1 ms', $5)
+            on conflict (owner_id, command_id) do update
+            set holder = excluded.holder, expires_at = excluded.expires_at, change_id = excluded.change_id
             where l.expires_at < now()
             "#,
                 owner_id.0,
                 command_id.0,
                 holder,
                 LEASE_MS as f64,
+                change_id,
             )
             .execute(&self.pool),
         )

@@ -20,6 +20,8 @@ pub(crate) struct Columns<'a> {
     pub(crate) correlation_id: Vec<&'a str>,
     pub(crate) traceparent: Vec<&'a str>,
     pub(crate) data: Vec<String>,
+    pub(crate) change_id: Vec<Uuid>,
+    pub(crate) undoes: Vec<Option<Uuid>>,
 
     pub(crate) u_owner_id: Vec<Uuid>,
     pub(crate) u_task_id: Vec<Uuid>,
@@ -37,6 +39,7 @@ pub(crate) struct Columns<'a> {
     pub(crate) c_revision: Vec<i64>,
     pub(crate) c_fingerprint: Vec<Uuid>,
     pub(crate) c_status: Vec<i16>,
+    pub(crate) c_change_id: Vec<Option<Uuid>>,
 }
 
 impl<'a> Columns<'a> {
@@ -70,6 +73,7 @@ impl<'a> Columns<'a> {
                 self.c_revision.push(unit.expected_revision);
                 self.c_fingerprint.push(fingerprint);
                 self.c_status.push(command.effect.stored());
+                self.c_change_id.push(command.change_id);
             }
         }
     }
@@ -97,5 +101,7 @@ impl<'a> Columns<'a> {
         self.correlation_id.push(&unit.origin.correlation_id);
         self.traceparent.push(&unit.origin.traceparent);
         self.data.push(data);
+        self.change_id.push(unit.origin.change_id);
+        self.undoes.push(unit.origin.undoes);
     }
 }

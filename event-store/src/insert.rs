@@ -52,20 +52,24 @@ pub(crate) async fn insert(
             returning position - $3 as base, ctid
         ), stored as (
             insert into event_store.event (shard, recorded_at, position, owner_id, task_id, version, event_id, type,
-                schema_version, occurred_at, actor_type, actor_id, command_id, correlation_id, traceparent, data)
+                schema_version, occurred_at, actor_type, actor_id, command_id, correlation_id, traceparent, data,
+                change_id, undoes)
             select $1, now(), generate_series(base + 1, base + $3), unnest($4::uuid[]), unnest($5::uuid[]),
                 unnest($6::bigint[]), unnest($7::uuid[]), unnest($8::text[]), unnest($9::smallint[]),
                 unnest($10::timestamptz[]), unnest($11::text[]), unnest($12::uuid[]), unnest($13::uuid[]),
-                unnest($14::text[]), unnest($15::text[]), unnest($16::text[])
+                unnest($14::text[]), unnest($15::text[]), unnest($16::text[]), unnest($28::uuid[]),
+                unnest($29::uuid[])
             from head
         ), remembered as (
-            insert into event_store.command (owner_id, command_id, task_id, version, revision, recorded_at, fingerprint, status)
+            insert into event_store.command (owner_id, command_id, task_id, version, revision, recorded_at, fingerprint, status,
+                change_id)
             select owner_id, command_id, task_id, version, case when event > 0 then base + event else revision end, now(),
-                fingerprint, status
+                fingerprint, status, change_id
             from (
                 select base, unnest($17::uuid[]) as owner_id, unnest($18::uuid[]) as command_id,
                     unnest($19::uuid[]) as task_id, unnest($20::bigint[]) as version, unnest($21::bigint[]) as event,
-                    unnest($22::bigint[]) as revision, unnest($23::uuid[]) as fingerprint, unnest($24::smallint[]) as status
+                    unnest($22::bigint[]) as revision, unnest($23::uuid[]) as fingerprint, unnest($24::smallint[]) as status,
+                    unnest($30::uuid[]) as change_id
                 from head
             ) c
         )
@@ -98,6 +102,9 @@ pub(crate) async fn insert(
         &columns.u_owner_id,
         &columns.u_task_id,
         &columns.u_expected,
+        &columns.change_id,
+        &columns.undoes as _,
+        &columns.c_change_id as _,
     )
     .fetch_one(connection)
     .await?;
@@ -126,7 +133,7 @@ pub(crate) async fn insert_checked(
         r#"
         select base as "base!", outcomes as "outcomes!", positions as "positions!: Vec<Option<i64>>"
         from event_store.append_checked($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-            $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)
+            $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)
         "#,
         shard,
         &columns.u_owner_id,
@@ -147,6 +154,8 @@ pub(crate) async fn insert_checked(
         &columns.correlation_id as _,
         &columns.traceparent as _,
         &columns.data,
+        &columns.change_id,
+        &columns.undoes as _,
         &columns.c_unit,
         &columns.c_owner_id,
         &columns.c_command_id,
@@ -156,6 +165,7 @@ pub(crate) async fn insert_checked(
         &columns.c_revision,
         &columns.c_fingerprint,
         &columns.c_status,
+        &columns.c_change_id as _,
     )
     .fetch_one(connection)
     .await

@@ -41,6 +41,8 @@ pub struct Outcome {
     pub fingerprint: Uuid,
     /// What it did.
     pub effect: Effect,
+    /// The change that its events are of; none where it made none.
+    pub change_id: Option<Uuid>,
 }
 
 /// What a lookup found.
@@ -159,7 +161,7 @@ async fn stream_events(
             e.schema_version as "schema_version!", e.occurred_at as "occurred_at!: Time",
             e.recorded_at as "recorded_at!: Time", e.actor_type as "actor_type!", e.actor_id as "actor_id?",
             e.command_id as "command_id!", e.correlation_id as "correlation_id!", e.traceparent as "traceparent!",
-            e.data as "data!"
+            e.data as "data!", e.change_id, e.undoes
         from unnest($1::uuid[], $2::uuid[], $3::bigint[]) with ordinality as q (owner_id, task_id, after, n)
         cross join lateral (
             select * from event_store.event e
@@ -213,7 +215,8 @@ async fn command_outcomes(
     let rows = sqlx::query!(
         r#"
         select q.number as "number!", k.command_id as "command_id!", k.task_id as "task_id!", k.version as "version!",
-            k.revision as "revision!", k.fingerprint as "fingerprint!", k.status as "status!"
+            k.revision as "revision!", k.fingerprint as "fingerprint!", k.status as "status!",
+            k.change_id
         from unnest($1::bigint[], $2::uuid[], $3::uuid[]) as q (number, owner_id, command_id)
         cross join lateral (
             select * from event_store.command k
@@ -236,6 +239,7 @@ async fn command_outcomes(
                 revision: row.revision,
                 fingerprint: row.fingerprint,
                 effect: Effect::from_stored(row.status),
+                change_id: row.change_id,
             };
             (row.number as usize, CommandId(row.command_id), outcome)
         })

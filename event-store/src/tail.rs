@@ -57,6 +57,8 @@ macro_rules! stored_event {
             command_id: row.command_id,
             correlation_id: row.correlation_id,
             traceparent: row.traceparent,
+            change_id: row.change_id,
+            undoes: row.undoes,
             data: row.data,
         }
     }};
@@ -147,7 +149,7 @@ impl TailReader {
             r#"
             select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
                 occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
-                command_id, correlation_id, traceparent, data
+                command_id, correlation_id, traceparent, data, change_id, undoes
             from event_store.event
             where shard = $1 and position > $2
             order by position
@@ -170,7 +172,7 @@ impl TailReader {
             r#"
             select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
                 occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
-                command_id, correlation_id, traceparent, data
+                command_id, correlation_id, traceparent, data, change_id, undoes
             from event_store.event
             where shard = $1 and position = any ($2)
             order by position
@@ -199,7 +201,7 @@ impl TailReader {
             r#"
             select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
                 occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
-                command_id, correlation_id, traceparent, data
+                command_id, correlation_id, traceparent, data, change_id, undoes
             from event_store.event
             where (owner_id, task_id, version) > ($2, $3, $4) and shard = $1 and position <= $5
             order by owner_id, task_id, version
@@ -234,7 +236,7 @@ impl TailReader {
             r#"
             select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
                 occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
-                command_id, correlation_id, traceparent, data
+                command_id, correlation_id, traceparent, data, change_id, undoes
             from event_store.event
             where owner_id = $1 and (task_id, version) > ($2, $3) and position <= $4
             order by owner_id, task_id, version

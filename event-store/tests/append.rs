@@ -51,6 +51,7 @@ fn command(events: Vec<TaskEvent>) -> DecidedCommand {
         command_id: CommandId(Uuid::new_v4()),
         fingerprint: Some(Uuid::from_u128(1)),
         effect: Effect::Changed,
+        change_id: Some(Uuid::from_u128(3)),
         events: events.into_iter().map(new_event).collect(),
     }
 }
@@ -65,6 +66,8 @@ fn unit(owner: Uuid, task: Uuid, expected_version: i64, commands: Vec<DecidedCom
             actor: Actor { actor_type: ActorType::User, id: Some(owner) },
             correlation_id: "test".into(),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+            change_id: Uuid::from_u128(3),
+            undoes: None,
         },
         commands,
     }
@@ -305,7 +308,7 @@ async fn only_who_holds_the_lease_keeps_an_answer(pool: PgPool) {
     let fingerprint = Uuid::from_u128(7);
     let answer = |body: &str| BatchAnswer { fingerprint, body: body.to_owned() };
     let [first, second, third] = [1, 2, 3].map(Uuid::from_u128);
-    let lease = async |holder| store.lease_batch(owner, key, holder).await.expect("answers");
+    let lease = async |holder| store.lease_batch(owner, key, holder, Uuid::nil()).await.expect("answers");
     let keep =
         async |holder, body| store.keep_batch_answer(owner, key, holder, fingerprint, body).await.expect("answers");
     let run = async |sql: &'static str| sqlx::query(sql).execute(&pool).await.expect("runs").rows_affected();

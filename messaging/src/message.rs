@@ -87,6 +87,8 @@ impl Message {
             ("traceparent", event.traceparent.as_str().into()),
         ];
         headers.extend(event.actor_id.map(|id| ("ce_actorid", id.to_string().into())));
+        headers.extend(event.change_id.map(|id| ("ce_changeid", id.to_string().into())));
+        headers.extend(event.undoes.map(|id| ("ce_undoes", id.to_string().into())));
         headers
     }
 
@@ -143,10 +145,12 @@ impl<'a> Found<'a> {
                 occurred_at: self.time("ce_time")?,
                 recorded_at: self.time("ce_recordedtime")?,
                 actor_type: self.text("ce_actortype")?.to_owned(),
-                actor_id: if self.has("ce_actorid") { Some(self.parsed("ce_actorid")?) } else { None },
+                actor_id: self.parsed_if_there("ce_actorid")?,
                 command_id: self.parsed("ce_commandid")?,
                 correlation_id: self.text("ce_correlationid")?.to_owned(),
                 traceparent: self.text("traceparent")?.to_owned(),
+                change_id: self.parsed_if_there("ce_changeid")?,
+                undoes: self.parsed_if_there("ce_undoes")?,
                 data: text("the payload", payload)?.to_owned(),
             },
             log_id,
@@ -187,8 +191,8 @@ impl<'a> Found<'a> {
         })
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(key, _)| *key == name)
+    fn parsed_if_there<T: FromStr<Err: Display> + Display>(&self, name: &str) -> Result<Option<T>, String> {
+        self.0.iter().any(|(key, _)| *key == name).then(|| self.parsed(name)).transpose()
     }
 
     fn text(&self, name: &str) -> Result<&'a str, String> {

@@ -37,7 +37,7 @@ prop_compose! {
         (shard, position, back, version, publication) in
             (any::<i16>(), 1..=i64::MAX, any::<u32>(), 1..=i64::MAX, 1..=i64::MAX),
         (owner, task, event_id, command_id, log_id) in (id(), id(), id(), id(), id()),
-        actor_id in proptest::option::of(id()),
+        (actor_id, change_id, undoes) in (proptest::option::of(id()), proptest::option::of(id()), proptest::option::of(id())),
         (event_type, actor_type, correlation_id, traceparent, data) in (text(), text(), text(), text(), text()),
         (occurred_at, recorded_at, schema_version) in (time(), time(), any::<i16>()),
     ) -> Message {
@@ -45,7 +45,7 @@ prop_compose! {
             event: StoredEvent {
                 shard, position, owner_id: OwnerId(owner), task_id: TaskId(task), version, event_id, event_type,
                 schema_version, occurred_at, recorded_at, actor_type, actor_id, command_id, correlation_id, traceparent,
-                data,
+                change_id, undoes, data,
             },
             log_id,
             publication,
@@ -74,6 +74,8 @@ fn example() -> Message {
             command_id: id(5),
             correlation_id: "a request".into(),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+            change_id: Some(id(7)),
+            undoes: None,
             data: r#"{"title":"Water the plants"}"#.into(),
         },
         log_id: id(6),

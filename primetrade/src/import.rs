@@ -150,6 +150,7 @@ impl Import {
                 actor: Actor { actor_type: ActorType::System, id: None },
                 correlation_id: format!("import-{}", context.request_id()).into(),
                 traceparent: context.traceparent().into(),
+                change_id: process::clock::new_id(),
                 history: self.history,
             };
             for _ in 0..WORKERS {

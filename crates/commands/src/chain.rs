@@ -88,7 +88,7 @@ impl<'a> Chain<'a> {
         }
         let mut decisions = 0;
         while !self.is_done() {
-            let plan = Plan::of(self.task_id, &self.stream, &self.requests, &self.outcomes, self.caller.history).await;
+            let plan = Plan::of(self.task_id, &self.stream, &self.requests, &self.outcomes, self.caller).await;
             if plan.has_outcome_without_event() && !self.is_confirmed {
                 self.look_up().await?;
                 continue;
@@ -120,6 +120,8 @@ impl<'a> Chain<'a> {
                     actor: self.caller.actor,
                     correlation_id: self.caller.correlation_id.clone(),
                     traceparent: self.caller.traceparent.clone(),
+                    change_id: self.caller.change_id,
+                    undoes: None,
                 },
                 commands: to_append,
             };
@@ -214,18 +216,18 @@ impl<'a> Chain<'a> {
 }
 
 fn outcome(identity: CommandIdentity, accepted: &Accepted) -> Outcome {
-    let Accepted { task_id, version, revision, effect, .. } = *accepted;
-    Outcome { task_id, version, revision, fingerprint: identity.fingerprint, effect }
+    let Accepted { task_id, version, revision, effect, change_id, .. } = *accepted;
+    Outcome { task_id, version, revision, fingerprint: identity.fingerprint, effect, change_id }
 }
 
 /// The answer to a command whose id has an outcome: the same, if it is the same command.
 fn replay(identity: CommandIdentity, outcome: Outcome) -> Result<Accepted, ExecuteError> {
-    let Outcome { task_id, version, revision, fingerprint, effect } = outcome;
+    let Outcome { task_id, version, revision, fingerprint, effect, change_id } = outcome;
     if identity.fingerprint != fingerprint {
         return Err(ExecuteError::IdentityReused);
     }
     counter!("commands_replayed_total").increment(1);
-    Ok(Accepted { effect, task_id, version, revision, replayed: true, events: 0 })
+    Ok(Accepted { effect, task_id, version, revision, replayed: true, change_id, events: 0 })
 }
 
 fn unzip3<A, B, C>(items: Vec<(A, B, C)>) -> (Vec<A>, Vec<B>, Vec<C>) {

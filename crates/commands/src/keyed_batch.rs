@@ -34,13 +34,15 @@ pub struct KeyedBatch<'a> {
     identity: CommandIdentity,
     /// This request.
     holder: Uuid,
+    /// What it makes: the change of the first request under this key.
+    change_id: Uuid,
 }
 
 impl<'a> KeyedBatch<'a> {
     /// `identity`: of the key, and of the whole batch.
     #[must_use]
-    pub fn new(store: &'a EventStore, owner: OwnerId, identity: CommandIdentity) -> Self {
-        Self { store, owner, identity, holder: new_id() }
+    pub fn new(store: &'a EventStore, caller: &Caller, identity: CommandIdentity) -> Self {
+        Self { store, owner: caller.owner, identity, holder: new_id(), change_id: caller.change_id }
     }
 
     /// The answer of an equal batch, where it is kept.
@@ -57,30 +59,39 @@ impl<'a> KeyedBatch<'a> {
 
     /// Binds the key to this batch before anything is done: an outcome that is no command's. So the key cannot be used for
     /// another request from now on, nor for this one if it was used before, by a single request or by another batch.
+    /// Returns the change that its events are of: who goes on after a crash goes on with the same one.
     ///
     /// # Errors
     /// The key was used for another request, or the store does not answer.
-    pub async fn bind(&self, caller: &Caller) -> Result<(), ExecuteError> {
+    pub async fn bind(&mut self, caller: &Caller) -> Result<Uuid, ExecuteError> {
         const NO_TASK: TaskId = TaskId(Uuid::nil());
-        let Caller { shard, actor, correlation_id, traceparent, .. } = caller.clone();
+        let Caller { shard, actor, correlation_id, traceparent, change_id, .. } = caller.clone();
         let CommandIdentity { command_id, fingerprint } = self.identity;
-        let bound =
-            DecidedCommand { command_id, fingerprint: Some(fingerprint), effect: Effect::Changed, events: Vec::new() };
+        let bound = DecidedCommand {
+            command_id,
+            fingerprint: Some(fingerprint),
+            effect: Effect::Changed,
+            change_id: Some(change_id),
+            events: Vec::new(),
+        };
         let append = StreamAppend {
             owner_id: self.owner,
             task_id: NO_TASK,
             expected_version: 0,
             expected_revision: 0,
-            origin: CommandOrigin { actor, correlation_id, traceparent },
+            origin: CommandOrigin { actor, correlation_id, traceparent, change_id, undoes: None },
             commands: vec![bound],
         };
         match self.store.append(shard, append).await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(self.change_id),
             Err(AppendError::CommandKnown) => {
                 let looked = self.store.look_up(self.owner, NO_TASK, i64::MAX, vec![command_id]).await?;
                 match looked.outcomes.first() {
                     // An earlier attempt at the same: what it did is replayed.
-                    Some((_, known)) if known.fingerprint == fingerprint => Ok(()),
+                    Some((_, known)) if known.fingerprint == fingerprint => {
+                        self.change_id = known.change_id.unwrap_or(change_id);
+                        Ok(self.change_id)
+                    }
                     Some(_) => Err(ExecuteError::IdentityReused),
                     None => Err(ExecuteError::Unavailable),
                 }
@@ -102,7 +113,7 @@ impl<'a> KeyedBatch<'a> {
         let (owner, command_id) = (self.owner, self.identity.command_id);
         loop {
             let leased =
-                may_lease && self.store.lease_batch(owner, command_id, self.holder).await.map_err(unavailable)?;
+                may_lease && self.store.lease_batch(owner, command_id, self.holder, self.change_id).await.map_err(unavailable)?;
             // After the lease: until then somebody else may have answered.
             let answer = self.answer().await;
             if leased && !matches!(answer, Ok(None)) {

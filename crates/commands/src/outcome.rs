@@ -1,5 +1,6 @@
 use domain::{Refusal, TaskId};
 use event_store::{AppendError, Effect, Unavailable};
+use uuid::Uuid;
 
 /// A command that took effect, or found nothing to do, or was replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Accepted {
     pub revision: i64,
     /// Whether this is the answer of an earlier, equal request.
     pub replayed: bool,
+    /// The change that its events are of: of a replay, that of the earlier request. None: it made no event.
+    pub change_id: Option<Uuid>,
     /// How many events were appended now.
     pub events: u32,
 }

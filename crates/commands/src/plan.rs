@@ -6,7 +6,7 @@ use process::clock::{self, new_id};
 use tokio::task::yield_now;
 
 use crate::outcome::{Accepted, ExecuteError};
-use crate::request::CommandRequest;
+use crate::request::{Caller, CommandRequest};
 use crate::stream::Stream;
 
 /// After so many commands decided in one go, other tasks of the runtime run.
@@ -25,13 +25,13 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Decides, in order, those `requests` that have no outcome yet, on the stream as it was read. One that fails leaves
-    /// its id free for those after it. `history`: what happened in the future is taken as it is.
+    /// its id free for those after it.
     pub(crate) async fn of(
         task_id: TaskId,
         stream: &Stream,
         requests: &[CommandRequest],
         outcomes: &[Option<Result<Accepted, ExecuteError>>],
-        history: bool,
+        caller: &Caller,
     ) -> Self {
         let now = clock::now();
         let mut plan = Self { succeed: Vec::new(), fail: Vec::new(), repeat: Vec::new(), after: stream.clone() };
@@ -45,18 +45,20 @@ impl Plan {
                 continue;
             }
             // As late as it says that it happened, if that is to be believed.
-            let now = request.occurred_at.filter(|_| history).map_or(now, |asked| now.max(asked));
+            let now = request.occurred_at.filter(|_| caller.history).map_or(now, |asked| now.max(asked));
             match decide_request(&plan.after, request, now) {
                 Ok((effect, events)) => {
                     for event in &events {
                         plan.after.apply(&event.event, event.occurred_at);
                     }
+                    let change_id = (!events.is_empty()).then_some(caller.change_id);
                     let accepted = Accepted {
                         effect,
                         task_id,
                         version: plan.after.version,
                         revision: stream.revision,
                         replayed: false,
+                        change_id,
                         events: events.len() as u32,
                     };
                     let identity = request.identity;
@@ -64,6 +66,7 @@ impl Plan {
                         command_id: identity.map_or_else(|| CommandId(new_id()), |identity| identity.command_id),
                         fingerprint: identity.map(|identity| identity.fingerprint),
                         effect,
+                        change_id,
                         events,
                     };
                     if requests.len() > 1

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use domain::{Actor, OwnerId, TaskCommand, TaskId, Time};
+use uuid::Uuid;
 
 use crate::identity::CommandIdentity;
 
@@ -17,6 +18,8 @@ pub struct Caller {
     pub correlation_id: Arc<str>,
     /// The W3C trace context, carried into the events.
     pub traceparent: Arc<str>,
+    /// The change that all its events are of: what the request, import or job does.
+    pub change_id: Uuid,
     /// Whether what happened in the future is taken as it is: an operator's, for what a wrong clock wrote.
     pub history: bool,
 }

@@ -33,6 +33,7 @@ fn caller() -> Caller {
         actor: Actor { actor_type: ActorType::User, id: Some(owner) },
         correlation_id: "test".into(),
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+        change_id: Uuid::new_v4(),
         history: false,
     }
 }

@@ -18,6 +18,8 @@ use crate::problem::Problem;
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// `Idempotent-Replayed`
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// `Change-Id`
+pub const CHANGE_ID: HeaderName = HeaderName::from_static("change-id");
 /// `Consistency-Token`
 pub const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
 

@@ -54,6 +54,8 @@ fn message(position: i64) -> Message {
             command_id: Uuid::new_v4(),
             correlation_id: "test".into(),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+            change_id: None,
+            undoes: None,
             data: "{}".into(),
         },
         log_id: Uuid::nil(),

@@ -166,7 +166,8 @@ impl TaskRow {
     /// The row with nothing but its title and description left out.
     #[must_use]
     pub fn without_texts(&self) -> Self {
-        let task = Task { title: String::new(), description: None, tags: self.task.tags.clone(), ..self.task };
+        let (tags, rank) = (self.task.tags.clone(), self.task.rank.clone());
+        let task = Task { title: String::new(), description: None, tags, rank, ..self.task };
         Self { task, ..*self }
     }
 }
@@ -332,6 +333,8 @@ mod tests {
             command_id: Uuid::nil(),
             correlation_id: String::new(),
             traceparent: String::new(),
+            change_id: None,
+            undoes: None,
             data: data.to_owned(),
         }
     }

@@ -126,6 +126,7 @@ async fn what_is_sent_is_what_the_document_says(pool: PgPool) {
             actor: Actor { actor_type, id },
             correlation_id: "a request of the test".into(),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+            change_id: Uuid::new_v4(),
             history: false,
         };
         let (executor, task_id) = (Executor::new(store.clone()), TaskId(process::clock::new_id()));

@@ -185,11 +185,14 @@ fn three_events(owner: OwnerId) -> StreamAppend {
             actor: Actor { actor_type: ActorType::User, id: Some(owner.0) },
             correlation_id: "test".into(),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+            change_id: Uuid::from_u128(3),
+            undoes: None,
         },
         commands: vec![DecidedCommand {
             command_id: CommandId(Uuid::new_v4()),
             fingerprint: None,
             effect: Effect::Created,
+            change_id: None,
             events,
         }],
     }

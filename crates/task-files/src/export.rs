@@ -303,6 +303,8 @@ mod tests {
             command_id: Uuid::nil(),
             correlation_id: String::new(),
             traceparent: String::new(),
+            change_id: None,
+            undoes: None,
             data,
         }
     }

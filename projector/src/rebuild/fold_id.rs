@@ -70,6 +70,8 @@ fn sample(version: i64, event_type: &str, data: &str) -> StoredEvent {
         command_id: Uuid::nil(),
         correlation_id: String::new(),
         traceparent: String::new(),
+        change_id: None,
+        undoes: None,
         data: data.to_owned(),
     }
 }
