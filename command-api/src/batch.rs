@@ -1,11 +1,11 @@
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use commands::{Caller, ExecuteError};
 use commands::batch::{Batch, CommandError};
 use commands::identity::{CommandIdentity, IdentityFrom, command_id_of_key};
 use commands::keyed_batch::KeyedBatch;
 use commands::parse_error::COMMANDS_MAX;
+use commands::{Caller, ExecuteError};
 use http_api::body::{BATCH_BYTES_MAX, read_body, require_media_type};
 use http_api::openapi::{EXAMPLE_ID, Operation, reference};
 use http_api::problem::{Problem, ProblemCode};
@@ -139,7 +139,7 @@ pub(crate) fn described() -> Operation {
             {"index": 0, "status": 201, "id": EXAMPLE_ID, "version": 1, "revision": 1},
             {"index": 1, "status": 200, "id": EXAMPLE_ID, "version": 2, "revision": 2},
         ],
-        "succeeded": 2, "failed": 0, "revision": 2,
+        "succeeded": 2, "failed": 0, "change_id": EXAMPLE_ID, "revision": 2,
     });
     write("sendCommands", "Send many commands in one request")
         .says(

@@ -165,7 +165,13 @@ mod tests {
         };
         writer.succeeded(&accepted);
         writer.failed(&Problem::field("/title", "is \"missing\""));
-        writer.succeeded(&Accepted { effect: Effect::Changed, revision: 5, replayed: true, change_id: earlier, ..accepted });
+        writer.succeeded(&Accepted {
+            effect: Effect::Changed,
+            revision: 5,
+            replayed: true,
+            change_id: earlier,
+            ..accepted
+        });
         let results = writer.finish();
         assert!(!results.unfinished);
         assert_eq!((results.revision, results.change_id), (Some(7), own));
@@ -224,7 +230,11 @@ mod tests {
             writer.failed(&refusal::problem(error.clone(), IdentityFrom::CommandId));
             let results = writer.finish();
             assert_eq!(results.unfinished, unfinished, "{error:?}");
-            assert!(results.body.ends_with(r#""succeeded":0,"failed":1,"change_id":null,"revision":null}"#), "{}", results.body);
+            assert!(
+                results.body.ends_with(r#""succeeded":0,"failed":1,"change_id":null,"revision":null}"#),
+                "{}",
+                results.body
+            );
         }
     }
 }

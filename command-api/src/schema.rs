@@ -2,7 +2,9 @@
 //! by the answer.
 
 use commands::line::CommandType;
-use domain::{DESCRIPTION_CHARACTERS_MAX, Priority, RANK_CHARACTERS_MAX, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX};
+use domain::{
+    DESCRIPTION_CHARACTERS_MAX, Priority, RANK_CHARACTERS_MAX, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX,
+};
 use http_api::openapi::EXAMPLE_ID;
 use serde_json::{Value, json};
 

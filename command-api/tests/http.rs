@@ -73,7 +73,7 @@ impl Answer {
 
     /// What a replay must repeat.
     fn essence(&self) -> (u16, Value, Vec<Option<String>>) {
-        let headers = ["etag", "location", "consistency-token", "content-type"];
+        let headers = ["etag", "location", "consistency-token", "change-id", "content-type"];
         (self.status, self.body.clone(), headers.map(|name| self.named(name).map(str::to_owned)).to_vec())
     }
 }
@@ -430,6 +430,32 @@ async fn the_same_key_gives_the_same_answer(pool: PgPool) {
     let headers = [JSON, ("idempotency-key", "k1")];
     let strangers = stranger.send(Method::POST, "/api/v1/tasks", &headers, r#"{"title":"z"}"#).await;
     assert_eq!((strangers.status, strangers.named("idempotent-replayed")), (201, None));
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_a_request_did_is_a_change(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    let created = client.create(json!({"title": "a"})).await;
+    let task = created.body["id"].as_str().unwrap().to_owned();
+    let first: Uuid = created.named("change-id").unwrap().parse().unwrap();
+    assert_eq!(client.verb(&task, "reopen").await.named("change-id"), None, "nothing happened");
+    let rank = json!({"type": "RankTask", "task_id": task, "rank": "m"});
+    let batch = client.batch(json!([rank, {"type": "StartTask", "task_id": task}, {"type": "TagTask"}])).await;
+    let second: Uuid = batch.named("change-id").unwrap().parse().unwrap();
+    assert_eq!(batch.body["change_id"], json!(second));
+    assert_eq!(client.batch(json!([rank])).await.named("change-id"), None);
+    let stored = "select type, coalesce(change_id, command_id) from event_store.event order by position";
+    let stored: Vec<(String, Uuid)> = sqlx::query_as(stored).fetch_all(&pool).await.unwrap();
+    let expected = [("TaskCreated", first), ("TaskRanked", second), ("TaskStarted", second)];
+    assert_eq!(stored, expected.map(|(name, change)| (name.to_owned(), change)));
+
+    let command_id = Uuid::new_v4();
+    let tag = json!({"type": "TagTask", "task_id": task, "tag": "x", "command_id": command_id});
+    let tagged = client.batch(json!([tag])).await;
+    assert!(tagged.named("change-id").is_some());
+    assert_eq!(client.batch(json!([tag])).await.named("change-id"), tagged.named("change-id"), "a replay");
+    let both = client.batch(json!([tag, {"type": "CompleteTask", "task_id": task}])).await;
+    assert!(both.named("change-id").is_some() && both.named("change-id") != tagged.named("change-id"));
 }
 
 #[sqlx::test(migrations = false)]

@@ -26,7 +26,7 @@ pub use invalid::{FieldError, Invalid, InvalidFields};
 pub use stored::{StoredEvent, Unreadable, encode};
 pub use task::{Refusal, State, decide, event_of, evolve, occurred_at};
 pub use values::{
-    CommandId, DESCRIPTION_CHARACTERS_MAX, Description, OwnerId, Priority, Status, TAG_CHARACTERS_MAX, TAGS_MAX,
-    RANK_CHARACTERS_MAX, Rank, TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, composed, format_time, parse_time,
-    parse_uuid,
+    CommandId, DESCRIPTION_CHARACTERS_MAX, Description, OwnerId, Priority, RANK_CHARACTERS_MAX, Rank, Status,
+    TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, composed, format_time,
+    parse_time, parse_uuid,
 };

@@ -1,8 +1,8 @@
 //! The Decider, in sentences: given what happened, when this is asked, then that happens.
 
 use domain::{
-    Description, NewTask, Priority, Rank, Refusal, State, Status, TAGS_MAX, Tag, Tags, TaskCommand, TaskEvent, TaskPatch,
-    Time, Title, decide, evolve, occurred_at, parse_time,
+    Description, NewTask, Priority, Rank, Refusal, State, Status, TAGS_MAX, Tag, Tags, TaskCommand, TaskEvent,
+    TaskPatch, Time, Title, decide, evolve, occurred_at, parse_time,
 };
 use sentences::*;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use domain::{
-    Description, NewTask, OwnerId, Priority, Rank, Refusal, State, Status, StoredEvent, TAGS_MAX, Tag, Tags, TaskCommand,
-    TaskEvent, TaskId, TaskPatch, Time, Title, decide, encode, evolve, occurred_at, parse_time,
+    Description, NewTask, OwnerId, Priority, Rank, Refusal, State, Status, StoredEvent, TAGS_MAX, Tag, Tags,
+    TaskCommand, TaskEvent, TaskId, TaskPatch, Time, Title, decide, encode, evolve, occurred_at, parse_time,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -41,7 +41,14 @@ fn tags() -> impl Strategy<Value = Tags> {
 
 fn new_task() -> impl Strategy<Value = NewTask> {
     (title(), option::of(description()), priority(), option::of(time()), tags(), option::of(rank())).prop_map(
-        |(title, description, priority, due_at, tags, rank)| NewTask { title, description, priority, due_at, tags, rank },
+        |(title, description, priority, due_at, tags, rank)| NewTask {
+            title,
+            description,
+            priority,
+            due_at,
+            tags,
+            rank,
+        },
     )
 }
 

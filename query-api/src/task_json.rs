@@ -1,7 +1,8 @@
 //! A task in JSON, as the API shows it.
 
 use domain::{
-    DESCRIPTION_CHARACTERS_MAX, Priority, RANK_CHARACTERS_MAX, Status, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX, Time, format_time,
+    DESCRIPTION_CHARACTERS_MAX, Priority, RANK_CHARACTERS_MAX, Status, TAG_CHARACTERS_MAX, TAGS_MAX,
+    TITLE_CHARACTERS_MAX, Time, format_time,
 };
 use http_api::openapi::{EXAMPLE_ID, EXAMPLE_TIME, time, whole};
 use read_model::Task;

@@ -112,8 +112,8 @@ impl<'a> KeyedBatch<'a> {
         let deadline = Instant::now() + Duration::from_millis(EQUAL_WAIT_MS_MAX);
         let (owner, command_id) = (self.owner, self.identity.command_id);
         loop {
-            let leased =
-                may_lease && self.store.lease_batch(owner, command_id, self.holder, self.change_id).await.map_err(unavailable)?;
+            let leased = may_lease
+                && self.store.lease_batch(owner, command_id, self.holder, self.change_id).await.map_err(unavailable)?;
             // After the lease: until then somebody else may have answered.
             let answer = self.answer().await;
             if leased && !matches!(answer, Ok(None)) {

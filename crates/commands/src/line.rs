@@ -276,9 +276,7 @@ impl Content {
             | CommandType::Describe
             | CommandType::Reprioritize
             | CommandType::Schedule
-            | CommandType::Rank => {
-                TaskCommand::Patch(Box::new(self.patch))
-            }
+            | CommandType::Rank => TaskCommand::Patch(Box::new(self.patch)),
             CommandType::Tag => TaskCommand::Tag(self.tag_or_tags(invalid)?),
             CommandType::Untag => TaskCommand::Untag(self.tag_or_tags(invalid)?),
             CommandType::Start => TaskCommand::Start,

@@ -86,6 +86,12 @@ pub(super) fn headers() -> Value {
             json!("EUVUpEm1Q7uiuYULn7xy6AAAAAAAAAAAAAFW44a0lI2I1D0HSzXYr7Bd"),
         ),
         header(
+            "Change-Id",
+            "The change that was made: all that this request did. Missing where nothing happened.",
+            json!({"type": "string", "format": "uuid"}),
+            json!(EXAMPLE_ID),
+        ),
+        header(
             "Location",
             "Where the task or job is.",
             json!({"type": "string", "format": "uri-reference"}),
