@@ -23,6 +23,7 @@ struct Row {
     /// What the event changed that gave the task its title, and that which changed its description.
     title: String,
     description: Option<String>,
+    rank: Option<String>,
 }
 
 /// The tasks of these ids as they were then, in the order of the ids; without those that were not there.
@@ -38,7 +39,8 @@ pub(crate) async fn tasks(
     let rows = sqlx::query_as!(
         Row,
         r#"select v.task_id as id, v.version, v.status as "status!", v.priority, v.due_at, v.tags, v.created_at,
-               v.held_from as updated_at, v.started_at, v.completed_at, title.changes as title, description.changes as "description?"
+               v.held_from as updated_at, v.started_at, v.completed_at, title.changes as title, description.changes as "description?",
+               rank.changes as "rank?"
            from unnest($3::uuid[]) with ordinality as w (task_id, n)
            cross join lateral (
                select * from read_model.task t where t.generation = $1 and t.owner_id = $2 and t.task_id = w.task_id limit 1
@@ -61,6 +63,12 @@ pub(crate) async fn tasks(
                    and h.changes like any (array['{"description":%', '%,"description":%'])
                order by h.version desc limit 1
            ) description on true
+           left join lateral (
+               select h.changes from read_model.history h
+               where h.generation = $1 and h.owner_id = $2 and h.task_id = w.task_id and h.version <= v.version
+                   and h.changes like any (array['{"rank":%', '%,"rank":%'])
+               order by h.version desc limit 1
+           ) rank on true
            where v.status is not null
            order by w.n"#,
         generation,
@@ -78,6 +86,7 @@ impl Row {
     fn into_task(self) -> Result<Task, ReadError> {
         let title = changes(self.id, &self.title)?.title;
         let description = self.description.as_deref().map(|text| changes(self.id, text)).transpose()?;
+        let rank = self.rank.as_deref().map(|text| changes(self.id, text)).transpose()?;
         Ok(Task {
             id: self.id,
             version: self.version,
@@ -87,6 +96,7 @@ impl Row {
             priority: read_model::priority(self.priority)?,
             due_at: self.due_at,
             tags: self.tags,
+            rank: rank.and_then(|changes| changes.rank?.to),
             created_at: self.created_at,
             updated_at: self.updated_at,
             started_at: self.started_at,
