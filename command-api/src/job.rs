@@ -61,7 +61,7 @@ impl CommandApi {
                 return Ok(Added::TooMany);
             }
             // From now on no command can use the key, nor a job one that a command has used.
-            let keyed = KeyedBatch::new(self.executor().store(), caller.owner, identity);
+            let mut keyed = KeyedBatch::new(self.executor().store(), &caller, identity);
             let bound = keyed.bind(&caller).await;
             bound.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
         }

@@ -76,13 +76,15 @@ impl Progress {
 
     /// On whose behalf its commands run.
     pub fn caller(&self) -> Caller {
-        let Lease { owner, shard, correlation_id, traceparent, .. } = &self.lease;
+        let Lease { id, owner, shard, correlation_id, traceparent, .. } = &self.lease;
         Caller {
             owner: *owner,
             shard: *shard,
             actor: Actor { actor_type: ActorType::User, id: Some(owner.0) },
             correlation_id: correlation_id.as_str().into(),
             traceparent: traceparent.as_str().into(),
+            // All that it does is one change, whoever goes on with it.
+            change_id: *id,
             history: false,
         }
     }

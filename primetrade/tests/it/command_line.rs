@@ -94,9 +94,9 @@ fn what_is_exported_and_imported_are_the_same_tasks() {
     let rows = export(&folder, "a@example.org", "csv");
     assert_eq!(export(&folder, "b@example.org", "csv"), rows);
 
-    let expected = "id,title,description,status,priority,due_at,tags,version,created_at,updated_at,started_at,completed_at\n\
-        00000000-0000-4000-8000-000000000001,''one,,completed,low,,\"'-b,c,d\",9,2020-01-01T00:00:00.000001Z,2020-01-09T00:00:00.000001Z,2020-01-02T00:00:00.000001Z,2020-01-03T00:00:00.000001Z\n\
-        00000000-0000-4000-8000-000000000002,two,,pending,medium,,,3,2020-01-01T00:00:00.000001Z,2020-01-03T00:00:00.000001Z,,\n";
+    let expected = "id,title,description,status,priority,due_at,tags,rank,version,created_at,updated_at,started_at,completed_at\n\
+        00000000-0000-4000-8000-000000000001,''one,,completed,low,,\"'-b,c,d\",,9,2020-01-01T00:00:00.000001Z,2020-01-09T00:00:00.000001Z,2020-01-02T00:00:00.000001Z,2020-01-03T00:00:00.000001Z\n\
+        00000000-0000-4000-8000-000000000002,two,,pending,medium,,,,3,2020-01-01T00:00:00.000001Z,2020-01-03T00:00:00.000001Z,,\n";
     assert_eq!(rows, expected);
     folder.run(&["doctor"]).expect(0);
     assert_eq!(server.stop(), Some(0));
@@ -116,7 +116,7 @@ fn rows_become_tasks() {
     let again = import(&folder, file.to_str().unwrap(), "a@example.org", &["--format", "csv"]).expect(1);
     assert_eq!(again.json()["events"], 0, "rows without an id are the same tasks again");
     let rows = export(&folder, "a@example.org", "csv");
-    assert!(rows.contains(",'=SUM(A1),,pending,medium,,\"x,y\",1,2020-01-01T00:00:00Z,"), "{rows}");
+    assert!(rows.contains(",'=SUM(A1),,pending,medium,,\"x,y\",,1,2020-01-01T00:00:00Z,"), "{rows}");
     assert_eq!(rows.lines().count(), 4);
 }
 

@@ -481,7 +481,7 @@ async fn a_task_shows_all_its_fields() {
     let expected = serde_json::json!({
         "id": task.id, "title": "Title", "description": "say \"hi\"\n", "status": "completed", "priority": "urgent",
         "due_at": rfc(task.due_at.unwrap()), "tags": ["a", "b \\"], "version": 3, "created_at": rfc(at(0)),
-        "updated_at": rfc(at(2)), "started_at": rfc(at(1)), "completed_at": rfc(at(2)),
+        "rank": null, "updated_at": rfc(at(2)), "started_at": rfc(at(1)), "completed_at": rfc(at(2)),
     });
     assert_eq!(world.get(owner, "/api/v1/tasks").await.ok().json()["items"], serde_json::json!([expected]));
     assert_eq!(world.get(owner, &format!("/api/v1/tasks/{}", task.id)).await.ok().json(), expected);

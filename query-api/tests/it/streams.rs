@@ -82,7 +82,7 @@ async fn some_events(world: &World, owner: Uuid) -> Vec<Event> {
         json!({
             "id": task.id, "title": task.title, "description": null, "status": "pending", "priority": "medium",
             "due_at": task.due_at.map(rfc), "tags": [], "version": task.version, "created_at": rfc(task.created_at),
-            "updated_at": rfc(task.updated_at), "started_at": null, "completed_at": null,
+            "rank": null, "updated_at": rfc(task.updated_at), "started_at": null, "completed_at": null,
         })
     };
     let event = |id, name: &str, data| Event { id, event: Some(name.to_owned()), data };

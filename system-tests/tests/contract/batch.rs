@@ -61,7 +61,7 @@ async fn every_type_in_order() {
     let task = account.task(id).await;
     let expected = json!({"id": id, "title": "renamed", "description": "d", "status": "cancelled", "priority": "high",
         "due_at": null, "tags": ["b", "d"], "version": 13, "created_at": task["created_at"],
-        "updated_at": task["updated_at"], "started_at": null, "completed_at": null});
+        "rank": null, "updated_at": task["updated_at"], "started_at": null, "completed_at": null});
     assert_eq!(task, expected);
     let delete = [json!({"type": "DeleteTask", "task_id": id}), json!({"type": "StartTask", "task_id": id})];
     let body = account.batch(&delete).await.expect(200).json();
