@@ -6,9 +6,10 @@ alter table event_store.event
     add column undoes uuid;
 -- null: the command made no event
 alter table event_store.command add column change_id uuid;
--- The events of a change. Ids are made in the order of time, so new entries come at the index's end.
-create index event_change on event_store.event ((coalesce(change_id, command_id)));
-create index event_undoes on event_store.event (undoes) where undoes is not null;
+-- The events of a change: of one with an id, and of an older one. Ids are made in the order of time, so new entries come at
+-- the index's end; none comes to the second index any more.
+create index event_change on event_store.event (change_id) where change_id is not null;
+create index event_command on event_store.event (command_id) where change_id is null;
 -- Whether a change is still being made.
 alter table event_store.batch_lease add column change_id uuid;
 
