@@ -168,7 +168,7 @@ async fn what_is_sent_is_what_the_document_says(pool: PgPool) {
         seen.entry(name).or_default().extend(payload.as_object().expect("an object").keys().cloned());
     }
     assert!(seen.keys().copied().eq(messages.keys().map(String::as_str)), "a message of each type: {:?}", seen.keys());
-    assert_eq!(seen["TaskCreated"].len(), 5, "with all its members");
+    assert_eq!(seen["TaskCreated"].len(), 6, "with all its members");
     let without_actor = sent.iter().filter(|message| !message.headers.contains_key("ce_actorid")).count();
     assert_eq!(without_actor * 2, count, "the system's own have no account");
 }

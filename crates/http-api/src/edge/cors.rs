@@ -12,8 +12,8 @@ use settings::{ConfigError, Source, invalid};
 const METHODS: &str = "GET, POST, PATCH, DELETE";
 const HEADERS: &str = "authorization, content-type, if-match, if-none-match, idempotency-key, consistency-token, \
                        x-request-id, traceparent, last-event-id";
-const EXPOSED: &str = "etag, location, link, consistency-token, idempotent-replayed, retry-after, x-request-id, \
-                       ratelimit, ratelimit-policy";
+const EXPOSED: &str = "etag, location, link, consistency-token, change-id, idempotent-replayed, retry-after, \
+    x-request-id, ratelimit, ratelimit-policy";
 
 /// `PRIMETRADE_CORS_ORIGINS`: origins as a browser sends them, `scheme://host` or `scheme://host:port`, or `*`.
 ///
