@@ -9,6 +9,7 @@ mod here {
 mod contract {
     mod accounts;
     mod batch;
+    mod changes;
     mod commands;
     mod conventions;
     mod idempotency;

@@ -455,8 +455,9 @@ mod tests {
             for command in commands {
                 for event in decide(&state, &command).unwrap_or_default() {
                     state = evolve(state, &event);
-                    let (event_type, _, data) = encode(&event);
-                    events.push(stored(i64::try_from(events.len()).unwrap() + 1, event_type, &data));
+                    let (event_type, schema_version, data) = encode(&event);
+                    let version = i64::try_from(events.len()).unwrap() + 1;
+                    events.push(StoredEvent { schema_version, ..stored(version, event_type, &data) });
                 }
             }
             events
