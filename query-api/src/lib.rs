@@ -16,6 +16,12 @@ mod task;
 /// `GET /api/v1/tasks/{id}/history`.
 mod history;
 
+/// `GET /api/v1/tasks/facets`.
+mod facets;
+
+/// `GET /api/v1/tasks/suggest`.
+mod suggest;
+
 /// `GET /api/v1/stats`.
 mod stats;
 
@@ -169,6 +175,8 @@ pub fn described() -> Described {
 fn routes() -> Routes<QueryApi> {
     Routes::new()
         .get("/api/v1/tasks", list::list, list::described)
+        .get("/api/v1/tasks/facets", facets::facets, facets::described)
+        .get("/api/v1/tasks/suggest", suggest::suggest, suggest::described)
         .get("/api/v1/tasks/{id}", task::task, task::described)
         .get("/api/v1/tasks/{id}/history", history::history, history::described)
         .get("/api/v1/stats", stats::stats, stats::described)
@@ -179,6 +187,8 @@ fn routes() -> Routes<QueryApi> {
         .schema("TaskPage", list::schema)
         .schema("HistoryItem", history::item_schema)
         .schema("HistoryPage", history::schema)
+        .schema("Facets", facets::schema)
+        .schema("Suggestions", suggest::schema)
         .schema("Stats", stats::schema)
         .schema("Flow", flow::schema)
 }

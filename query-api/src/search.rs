@@ -1,6 +1,7 @@
 //! `q`: which tasks of an owner match it.
 
 use futures_util::TryStreamExt;
+use read_model::Task;
 use read_model::search::{Field, Mark, Query, Rank, Texts};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -24,6 +25,8 @@ pub(crate) struct Matches {
     pub ids: Vec<Uuid>,
     /// By their [codes](Rank::code).
     pub ranks: Vec<i16>,
+    /// How many tasks the owner has.
+    pub of_tasks: i64,
 }
 
 impl Search {
@@ -54,16 +57,20 @@ pub(crate) async fn matches(
     if query.is_empty() {
         return Ok(Matches::default());
     }
-    let has_lexemes = sqlx::query_scalar!(
-        r#"select complete_from <= $1 as "is!" from read_model.projected_table where name = 'search'"#,
-        generation
+    let kept = sqlx::query!(
+        r#"select complete_from <= $1 as "has_lexemes!",
+               (select sum(count)::bigint from read_model.task_count where generation = $1 and owner_id = $2) as tasks
+           from read_model.projected_table where name = 'search'"#,
+        generation,
+        owner
     )
     .fetch_one(&mut *connection)
     .await?;
-    match query.tsquery(Rank::WEAKEST).filter(|_| has_lexemes) {
-        Some(tsquery) if query.is_exact() => by_lexemes(connection, generation, owner, query, &tsquery).await,
-        tsquery => by_texts(connection, generation, owner, query, tsquery).await,
-    }
+    let found = match query.tsquery(Rank::WEAKEST).filter(|_| kept.has_lexemes) {
+        Some(tsquery) if query.is_exact() => by_lexemes(connection, generation, owner, query, &tsquery).await?,
+        tsquery => by_texts(connection, generation, owner, query, tsquery).await?,
+    };
+    Ok(Matches { of_tasks: kept.tasks.unwrap_or(0), ..found })
 }
 
 async fn by_lexemes(
@@ -92,7 +99,7 @@ async fn by_lexemes(
     )
     .fetch_one(connection)
     .await?;
-    Ok(Matches { ids: found.ids.unwrap_or_default(), ranks: found.ranks.unwrap_or_default() })
+    Ok(Matches { ids: found.ids.unwrap_or_default(), ranks: found.ranks.unwrap_or_default(), of_tasks: 0 })
 }
 
 /// Holds all tasks against their texts, or those that can match by their lexemes.
@@ -141,6 +148,11 @@ async fn by_texts(
         }
     }
     Ok(matches)
+}
+
+/// The texts of a task, to be searched.
+pub(crate) fn texts(task: &Task) -> Texts {
+    Texts::of(&task.title, task.tags.iter().map(String::as_str), task.description.as_deref())
 }
 
 /// What `matches` of an item is, in JSON.

@@ -1,5 +1,7 @@
 //! A task in JSON, as the API shows it.
 
+use std::io::Write;
+
 use domain::{
     DESCRIPTION_CHARACTERS_MAX, Priority, RANK_CHARACTERS_MAX, Status, TAG_CHARACTERS_MAX, TAGS_MAX,
     TITLE_CHARACTERS_MAX, Time, format_time,
@@ -119,6 +121,21 @@ pub(crate) fn write_number(out: &mut Vec<u8>, number: i64) {
     use std::io::Write;
     // Nor can this.
     let _ = write!(out, "{number}");
+}
+
+/// Counts by name.
+pub(crate) fn write_counts(out: &mut Vec<u8>, counts: impl Iterator<Item = (&'static str, i64)>) {
+    for (n, (name, count)) in counts.enumerate() {
+        let _ = write!(out, "{}\"{name}\":{count}", if n > 0 { "," } else { "{" });
+    }
+    out.push(b'}');
+}
+
+/// Appends a tag and how many tasks have it, in JSON.
+pub(crate) fn write_tag_count(out: &mut Vec<u8>, tag: &str, count: i64) {
+    out.extend_from_slice(b"{\"tag\":");
+    write_text(out, tag);
+    let _ = write!(out, ",\"count\":{count}}}");
 }
 
 #[cfg(test)]

@@ -1,22 +1,25 @@
 //! The columns ([`super::columns`]) of owners with many tasks.
 //!
-//! They are loaded when a list was not found by walking, brought up to date by what the history has beyond their revision,
-//! and dropped when that does not do (another generation, a mended event, a database that was set back).
+//! They are loaded when a list was not found by walking, with the tasks' texts when one was searched for, brought up to date by
+//! what the history has beyond their revision, and dropped when that does not do (another generation, a mended event, a database
+//! that was set back).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use backends::database::Pool;
-use tokio::sync::Mutex as AsyncMutex;
+use process::context;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use uuid::Uuid;
 
 use super::columns::{BYTES_MAX, Columns, Outcome, TASKS_MAX};
 use super::query::{self, Page};
-use super::request::ListRequest;
 use crate::error::ReadError;
 use crate::owner_version::VersionRow;
 use crate::reads::{ReadSource, Reads};
+use crate::search::{self, Search};
+use crate::sources::planned;
 
 /// Owners with fewer tasks do without: whatever Postgres does is quick enough.
 const TASKS_MIN: i64 = 2_000;
@@ -24,6 +27,8 @@ const TASKS_MIN: i64 = 2_000;
 const TOO_LARGE_S: u64 = 600;
 /// How long loading them may take. The database ends a statement before that, if it lives.
 const LOADING_MS_MAX: u64 = 20_000;
+/// How long a read waits for them.
+const WAIT_MS_MAX: u64 = 5_000;
 /// Tries while the owner's tasks change under way.
 const TRIES_MAX: u32 = 4;
 
@@ -33,12 +38,22 @@ pub(crate) struct ColumnCache(Arc<Inner>);
 
 struct Inner {
     pool: Pool,
-    entries: Mutex<HashMap<Uuid, Entry>>,
+    entries: Mutex<HashMap<Key, Entry>>,
+}
+
+/// Whose columns, and whether with texts: those do for whatever the others do for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key {
+    owner: Uuid,
+    with_texts: bool,
 }
 
 enum Entry {
-    /// Being loaded.
-    Loading,
+    /// Being loaded, until the sender is dropped.
+    Loading {
+        tasks: i64,
+        loaded: watch::Receiver<()>,
+    },
     /// They take too many bytes.
     TooLarge {
         since: Instant,
@@ -55,22 +70,26 @@ impl ColumnCache {
         Self(Arc::new(Inner { pool, entries: Mutex::default() }))
     }
 
-    /// The page, if the owner has columns that can be brought up to date.
-    pub(super) async fn page(
+    /// The tasks whose ids `look` finds in the owner's columns, in that order, and what else it finds. `None`: they have none, or
+    /// none that can be brought up to date.
+    pub(crate) async fn page<T>(
         &self,
         shown: &VersionRow,
         owner: Uuid,
-        request: &ListRequest,
-    ) -> Result<Option<Page>, ReadError> {
+        with_texts: bool,
+        look: impl Fn(&Columns) -> (Vec<Uuid>, T),
+    ) -> Result<Option<(Page, T)>, ReadError> {
         let generation = shown.generation;
         let mut newest = *shown;
         for _ in 0..TRIES_MAX {
-            let found = self.with_columns(&newest, owner, |columns| (columns.version, columns.find(request))).await?;
-            let Some((version, ids)) = found else { return Ok(None) };
+            let look = |columns: &Columns| (columns.version, look(columns));
+            let Some((version, (ids, found))) = self.with_columns(&newest, owner, with_texts, look).await? else {
+                return Ok(None);
+            };
             let page = query::by_ids(&self.0.pool, generation, owner, &ids).await?;
             newest = page.row;
             if newest == version {
-                return Ok(Some(page));
+                return Ok(Some((page, found)));
             }
         }
         Ok(None)
@@ -82,32 +101,35 @@ impl ColumnCache {
         &self,
         newest: &VersionRow,
         owner: Uuid,
+        with_texts: bool,
         look: impl FnOnce(&Columns) -> T,
     ) -> Result<Option<T>, ReadError> {
-        let Some(columns) = self.get(owner) else { return Ok(None) };
+        let Some((key, columns)) = self.get(owner, with_texts) else { return Ok(None) };
         let mut columns = columns.lock().await;
         if *newest != columns.version && !columns.catch_up(&self.0.pool, newest.generation, owner).await? {
             drop(columns);
-            self.entries().remove(&owner);
+            self.entries().remove(&key);
             return Ok(None);
         }
-        self.set_bytes(owner, columns.bytes());
+        self.set_bytes(key, columns.bytes());
         Ok(Some(look(&columns)))
     }
 
-    /// Shows all tasks of the owner to `count`, at once or in parts: from their columns, or where they have none from the
-    /// database, which takes a millisecond for 500 tasks. Returns what is live, and the snapshot's version.
+    /// Shows all tasks of the owner to `count`, at once or in parts, or those that match `q`; columns with texts show all, for
+    /// these to be told by a [matcher](Columns::matcher). From their columns, or where they have none from the database, which takes a
+    /// millisecond for 500 tasks. Returns what is live, and the snapshot's version.
     pub(crate) async fn count(
         &self,
         reads: &Reads,
         source: ReadSource,
         shown: &VersionRow,
         owner: Uuid,
+        q: Option<&Search>,
         mut count: impl FnMut(&Columns) + Send,
     ) -> Result<(i32, VersionRow), ReadError> {
         let generation = shown.generation;
         if reads.is_nearest(source) {
-            let version = self.with_columns(shown, owner, |columns| {
+            let version = self.with_columns(shown, owner, q.is_some(), |columns| {
                 count(columns);
                 columns.version
             });
@@ -116,77 +138,125 @@ impl ColumnCache {
             }
         }
         let mut tasks = 0;
-        let read = Columns::read_in_parts(reads.pool(source), generation, owner, |part| {
+        let mut transaction = planned(reads.pool(source)).await?;
+        let matches = match q {
+            Some(Search { query, .. }) => Some(search::matches(&mut transaction, generation, owner, query).await?),
+            None => None,
+        };
+        let found = matches.as_ref().map(|matches| matches.ids.as_slice());
+        let read = Columns::read_in_parts(&mut transaction, generation, owner, found, |part| {
             tasks += part.len();
             count(part);
         });
         let (live_generation, version) = read.await?;
+        transaction.commit().await?;
         if reads.is_nearest(source) {
-            self.request(generation, owner, i64::try_from(tasks).unwrap_or(i64::MAX));
+            let tasks = matches.map_or_else(|| i64::try_from(tasks).unwrap_or(i64::MAX), |matches| matches.of_tasks);
+            self.request(generation, owner, tasks, q.is_some());
         }
         Ok((live_generation, version))
     }
 
-    /// Has columns loaded for an owner with this many tasks, in the background.
-    pub(super) fn request(&self, generation: i32, owner: Uuid, tasks: i64) {
-        if !(TASKS_MIN..=TASKS_MAX).contains(&tasks) {
+    /// Has columns loaded for an owner with this many tasks, in the background, if these are many.
+    pub(super) fn request(&self, generation: i32, owner: Uuid, tasks: i64, with_texts: bool) {
+        if tasks >= TASKS_MIN {
+            self.load(generation, Key { owner, with_texts }, tasks);
+        }
+    }
+
+    /// Has columns with texts loaded for an owner with this many tasks, and waits for them. False: they are not there yet.
+    pub(crate) async fn texts(&self, generation: i32, owner: Uuid, tasks: i64) -> bool {
+        let key = Key { owner, with_texts: true };
+        self.request_texts(generation, owner, tasks);
+        let loading = match self.entries().get(&key) {
+            Some(Entry::Loading { loaded, .. }) => Some(loaded.clone()),
+            _ => None,
+        };
+        if let Some(mut loaded) = loading {
+            let limit = Duration::from_millis(WAIT_MS_MAX);
+            // Nothing is sent: it ends with an error.
+            let _loaded = context::without_permit(tokio::time::timeout(limit, loaded.changed())).await;
+        }
+        tasks > TASKS_MAX || matches!(self.entries().get(&key), Some(Entry::Loaded { .. } | Entry::TooLarge { .. }))
+    }
+
+    /// Has columns with texts loaded for an owner with this many tasks, in the background.
+    pub(crate) fn request_texts(&self, generation: i32, owner: Uuid, tasks: i64) {
+        self.load(generation, Key { owner, with_texts: true }, tasks);
+    }
+
+    fn load(&self, generation: i32, key: Key, tasks: i64) {
+        if tasks > TASKS_MAX {
             return;
         }
+        let (done, loaded) = watch::channel(());
         {
             let mut entries = self.entries();
             entries.retain(|_, entry| !entry.may_be_forgotten());
-            // One at a time: it is a long statement.
-            if entries.contains_key(&owner) || entries.values().any(|entry| matches!(entry, Entry::Loading)) {
+            // One at a time of those that take long.
+            let is_long = |tasks: i64| tasks >= TASKS_MIN;
+            let loads_long = |entry: &Entry| matches!(entry, Entry::Loading { tasks, .. } if is_long(*tasks));
+            if entries.contains_key(&key) || is_long(tasks) && entries.values().any(loads_long) {
                 return;
             }
-            entries.insert(owner, Entry::Loading);
+            let has_texts = Key { with_texts: true, ..key };
+            if matches!(entries.get(&has_texts), Some(Entry::Loaded { .. })) {
+                return;
+            }
+            entries.insert(key, Entry::Loading { tasks, loaded });
         }
         let cache = self.clone();
         tokio::spawn(async move {
-            let loading = Columns::load(&cache.0.pool, generation, owner);
+            let loading = Columns::load(&cache.0.pool, generation, key.owner, key.with_texts);
             let loaded = tokio::time::timeout(Duration::from_millis(LOADING_MS_MAX), loading).await;
-            cache.insert(owner, loaded.unwrap_or(Err(sqlx::Error::PoolTimedOut)));
+            cache.insert(key, loaded.unwrap_or(Err(sqlx::Error::PoolTimedOut)));
+            drop(done);
         });
     }
 
-    fn insert(&self, owner: Uuid, loaded: Result<Outcome, sqlx::Error>) {
+    fn insert(&self, key: Key, loaded: Result<Outcome, sqlx::Error>) {
         let mut entries = self.entries();
-        entries.remove(&owner);
+        entries.remove(&key);
         match loaded {
             Ok(Outcome::Columns(columns)) => {
                 let bytes = columns.bytes();
                 let columns = Arc::new(AsyncMutex::new(columns));
-                entries.insert(owner, Entry::Loaded { columns, bytes, used_at: Instant::now() });
+                entries.insert(key, Entry::Loaded { columns, bytes, used_at: Instant::now() });
+                if key.with_texts {
+                    entries.remove(&Key { with_texts: false, ..key });
+                }
                 make_room(&mut entries);
             }
             Ok(Outcome::TooLarge) => {
-                entries.insert(owner, Entry::TooLarge { since: Instant::now() });
+                entries.insert(key, Entry::TooLarge { since: Instant::now() });
             }
             Ok(Outcome::Nothing) => {}
             Err(error) => tracing::error!(%error, "loading the columns of an owner's tasks"),
         }
     }
 
-    fn set_bytes(&self, owner: Uuid, bytes_now: usize) {
+    fn set_bytes(&self, key: Key, bytes_now: usize) {
         let mut entries = self.entries();
-        let Some(Entry::Loaded { bytes, .. }) = entries.get_mut(&owner) else { return };
+        let Some(Entry::Loaded { bytes, .. }) = entries.get_mut(&key) else { return };
         if *bytes != bytes_now {
             *bytes = bytes_now;
             make_room(&mut entries);
         }
     }
 
-    fn get(&self, owner: Uuid) -> Option<Arc<AsyncMutex<Columns>>> {
-        match self.entries().get_mut(&owner)? {
-            Entry::Loading | Entry::TooLarge { .. } => None,
+    fn get(&self, owner: Uuid, with_texts: bool) -> Option<(Key, Arc<AsyncMutex<Columns>>)> {
+        let keys = [true, false].into_iter().filter(|has_texts| *has_texts || !with_texts);
+        let mut entries = self.entries();
+        keys.map(|with_texts| Key { owner, with_texts }).find_map(|key| match entries.get_mut(&key)? {
+            Entry::Loading { .. } | Entry::TooLarge { .. } => None,
             Entry::Loaded { columns, used_at, .. } => {
                 *used_at = Instant::now();
-                Some(columns.clone())
+                Some((key, columns.clone()))
             }
-        }
+        })
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -198,12 +268,12 @@ impl Entry {
 }
 
 /// Drops what was not used for longest.
-fn make_room(entries: &mut HashMap<Uuid, Entry>) {
+fn make_room(entries: &mut HashMap<Key, Entry>) {
     loop {
         let loaded = || {
-            entries.iter().filter_map(|(owner, entry)| match entry {
-                Entry::Loading | Entry::TooLarge { .. } => None,
-                Entry::Loaded { bytes, used_at, .. } => Some((*used_at, *owner, *bytes)),
+            entries.iter().filter_map(|(key, entry)| match entry {
+                Entry::Loading { .. } | Entry::TooLarge { .. } => None,
+                Entry::Loaded { bytes, used_at, .. } => Some((*used_at, *key, *bytes)),
             })
         };
         if loaded().map(|(_, _, bytes)| bytes).sum::<usize>() <= BYTES_MAX {
@@ -222,21 +292,29 @@ mod tests {
     use super::super::columns::tests::{add, columns};
     use super::*;
 
+    fn key(owner: u128) -> Key {
+        Key { owner: Uuid::from_u128(owner), with_texts: false }
+    }
+
+    fn get(cache: &ColumnCache, Key { owner, with_texts }: Key) -> Option<Arc<AsyncMutex<Columns>>> {
+        cache.get(owner, with_texts).map(|(_, columns)| columns)
+    }
+
     #[tokio::test]
     async fn columns_that_grow_make_room_for_themselves() {
         let cache = ColumnCache::new(crate::connect::connect(PgConnectOptions::new(), 1));
-        let (old, growing, gone) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+        let (old, growing, gone) = (key(1), key(2), key(3));
         let third = BYTES_MAX / TASK_BYTES / 3;
-        for owner in [old, growing] {
-            cache.insert(owner, Ok(Outcome::Columns(columns(third))));
+        for key in [old, growing] {
+            cache.insert(key, Ok(Outcome::Columns(columns(third))));
         }
-        assert!(cache.get(old).is_some(), "both fit");
-        let taken = cache.get(growing).unwrap();
+        assert!(get(&cache, old).is_some(), "both fit");
+        let taken = get(&cache, growing).unwrap();
         let mut grown = taken.lock().await;
         add(&mut grown, third / 2);
         cache.set_bytes(growing, grown.bytes());
-        assert!(cache.get(old).is_none(), "not used for longest");
-        assert!(cache.get(growing).is_some());
+        assert!(get(&cache, old).is_none(), "not used for longest");
+        assert!(get(&cache, growing).is_some());
         cache.set_bytes(gone, BYTES_MAX);
         cache.set_bytes(growing, BYTES_MAX + 1);
         assert!(cache.entries().is_empty(), "more than all may take");
@@ -245,10 +323,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_large_is_not_made_again_and_again() {
         let cache = ColumnCache::new(crate::connect::connect(PgConnectOptions::new(), 1));
-        let owner = Uuid::from_u128(1);
-        cache.insert(owner, Ok(Outcome::TooLarge));
-        assert!(cache.get(owner).is_none());
-        cache.request(1, owner, TASKS_MIN);
-        assert!(matches!(cache.entries().get(&owner), Some(Entry::TooLarge { .. })), "it is not being made");
+        let key = key(1);
+        cache.insert(key, Ok(Outcome::TooLarge));
+        assert!(get(&cache, key).is_none());
+        cache.request(1, key.owner, TASKS_MIN, false);
+        assert!(matches!(cache.entries().get(&key), Some(Entry::TooLarge { .. })), "it is not being made");
     }
 }

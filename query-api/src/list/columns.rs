@@ -6,26 +6,26 @@
 //! read from the table, and the page counts only if the owner's change counter is the one that the columns are at:
 //! they are a faster way to find the same page, never a source of truth.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use backends::database::Pool;
-use domain::Time;
-use futures_util::TryStreamExt;
+use read_model::search::{Query, Texts};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::request::{Filters, ListRequest, Sort, SortBy, SortPosition};
-use crate::owner_version::{VersionRow, version_row};
+use super::column_rows::{Changes, Task, TaskWithTexts, changes_since, read};
+use super::indexed_texts::IndexedTexts;
+use super::matcher::{Filterable, Matcher, Misses, UNDATED};
+use super::request::{Filters, ListRequest, Sort, SortBy, SortPosition, relevance_key};
+use super::tag_sets::TagSets;
+use crate::owner_version::VersionRow;
 
 /// Owners with more would take too much memory.
 pub(super) const TASKS_MAX: i64 = 500_000;
-/// Bytes of all columns together, and so of each.
-pub(super) const BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Events to catch up with; beyond that, columns are loaded anew.
-const CATCH_UP_EVENTS_MAX: i64 = 5_000;
-/// A task without due date, or not completed.
-const UNDATED: i64 = i64::MAX;
+/// Bytes of all columns together, their texts among them, and so of each.
+pub(super) const BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Bytes of a task in all columns.
 pub(crate) const TASK_BYTES: usize = 16 + 4 * 8 + 1 + 4;
 
@@ -39,20 +39,6 @@ pub(crate) fn leads_to(row: &VersionRow, later: &VersionRow) -> bool {
         && row.counter() >> 32 == later.counter() >> 32
         && row.counter() <= later.counter()
         && row.revision <= later.revision
-}
-
-/// A task as far as lists and counts ask.
-#[derive(Debug, Clone)]
-pub(crate) struct Task {
-    pub id: Uuid,
-    /// None: it is deleted.
-    pub status: Option<i16>,
-    pub priority: i16,
-    pub created_at: Time,
-    pub updated_at: Time,
-    pub completed_at: Option<Time>,
-    pub due_at: Option<Time>,
-    pub tags: Vec<String>,
 }
 
 /// What is counted of a task.
@@ -83,50 +69,16 @@ pub(crate) struct Columns {
     ids: Vec<Uuid>,
     created_us: Vec<i64>,
     updated_us: Vec<i64>,
+    /// [`UNDATED`] where it is not completed.
     completed_us: Vec<i64>,
     due_us: Vec<i64>,
-    /// Bits 0 to 3: status, none where it is deleted; bits 4 to 7: priority; one set of each.
+    /// As [`Filterable::stage`].
     stages: Vec<u8>,
     /// Which set of tags.
     tag_sets: Vec<u32>,
     sets: Arc<TagSets>,
-}
-
-/// Tags and sets of tags, each once.
-#[derive(Default, Clone)]
-struct TagSets {
-    tags: Vec<Arc<str>>,
-    tag_numbers: HashMap<Arc<str>, u32>,
-    sets: Vec<Arc<[u32]>>,
-    numbers: HashMap<Arc<[u32]>, u32>,
-    bytes: usize,
-}
-
-impl TagSets {
-    fn number(&mut self, tags: Vec<String>) -> u32 {
-        let set: Vec<u32> = tags.into_iter().map(|tag| self.tag_number(tag)).collect();
-        if let Some(number) = self.numbers.get(set.as_slice()) {
-            return *number;
-        }
-        self.bytes += 100 + 4 * set.len();
-        let number = u32::try_from(self.sets.len()).unwrap_or(u32::MAX);
-        let set: Arc<[u32]> = set.into();
-        self.sets.push(set.clone());
-        self.numbers.insert(set, number);
-        number
-    }
-
-    fn tag_number(&mut self, tag: String) -> u32 {
-        if let Some(number) = self.tag_numbers.get(tag.as_str()) {
-            return *number;
-        }
-        self.bytes += 100 + tag.len();
-        let number = u32::try_from(self.tags.len()).unwrap_or(u32::MAX);
-        let tag: Arc<str> = tag.into();
-        self.tags.push(tag.clone());
-        self.tag_numbers.insert(tag, number);
-        number
-    }
+    /// Where they are kept.
+    texts: Option<IndexedTexts>,
 }
 
 /// A task's place in a sort, such that a smaller one comes first in either direction.
@@ -151,11 +103,13 @@ impl Columns {
             stages: Vec::new(),
             tag_sets: Vec::new(),
             sets: Arc::default(),
+            texts: None,
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.ids.capacity() * TASK_BYTES + self.sets.bytes
+        let texts = self.texts.as_ref().map_or(0, IndexedTexts::bytes);
+        self.ids.capacity() * TASK_BYTES + self.sets.bytes + texts
     }
 
     /// Whether they take no more than columns may.
@@ -164,12 +118,19 @@ impl Columns {
     }
 
     /// All tasks of the owner.
-    pub(super) async fn load(pool: &Pool, generation: i32, owner: Uuid) -> Result<Outcome, sqlx::Error> {
+    pub(super) async fn load(
+        pool: &Pool,
+        generation: i32,
+        owner: Uuid,
+        with_texts: bool,
+    ) -> Result<Outcome, sqlx::Error> {
         let mut columns = None;
         let mut fit = true;
-        let live_generation = read(pool, generation, owner, |version, task| {
-            let columns = columns.get_or_insert_with(|| Self::empty(version));
-            task.into_iter().for_each(|task| columns.push(task));
+        let mut connection = pool.acquire().await?;
+        let live_generation = read(&mut connection, generation, owner, None, with_texts, |version, task| {
+            let texts = || with_texts.then(IndexedTexts::default);
+            let columns = columns.get_or_insert_with(|| Self { texts: texts(), ..Self::empty(version) });
+            task.into_iter().for_each(|task| columns.push_with_texts(task));
             fit = columns.fit();
             if fit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
@@ -182,17 +143,18 @@ impl Columns {
         })
     }
 
-    /// Shows all tasks of the owner to `each`, in parts. Returns what is live, and the snapshot's version.
-    pub(super) async fn read_in_parts(
-        pool: &Pool,
+    /// Shows all tasks of the owner, or those that were found, to `each`, in parts. Returns what is live, and the snapshot's version.
+    pub(crate) async fn read_in_parts(
+        connection: &mut PgConnection,
         generation: i32,
         owner: Uuid,
+        found: Option<&[Uuid]>,
         mut each: impl FnMut(&Self),
     ) -> Result<(i32, VersionRow), sqlx::Error> {
         let mut part = None;
-        let live_generation = read(pool, generation, owner, |version, task| {
+        let live_generation = read(connection, generation, owner, found, false, |version, task| {
             let columns = part.get_or_insert_with(|| Self::empty(version));
-            task.into_iter().for_each(|task| columns.push(task));
+            task.into_iter().for_each(|task| columns.push(task.task));
             if columns.ids.len() == PART_TASKS_MAX {
                 each(columns);
                 part = Some(Self::empty(version));
@@ -207,6 +169,55 @@ impl Columns {
 
     pub(crate) fn len(&self) -> usize {
         self.ids.len()
+    }
+
+    /// Which set of tags it has, in the order of [`Self::tag_sets`].
+    pub(crate) fn tag_set(&self, at: usize) -> usize {
+        self.tag_sets[at] as usize
+    }
+
+    /// How many different sets of tags there are.
+    pub(crate) fn tag_sets(&self) -> usize {
+        self.sets.sets.len()
+    }
+
+    /// Each tag, and how many tasks of these sets have it. (The counts are by set of tags.)
+    pub(crate) fn count_tags(&self, by_set: &[i64]) -> impl Iterator<Item = (&str, i64)> {
+        let mut counts = vec![0; self.sets.tags.len()];
+        for (set, count) in self.sets.sets.iter().zip(by_set) {
+            set.iter().for_each(|tag| counts[*tag as usize] += count);
+        }
+        self.sets.tags.iter().map(AsRef::as_ref).zip(counts)
+    }
+
+    /// Whether each tag, in the order of [`Self::count_tags`], matches `q`.
+    pub(crate) fn matching_tags(&self, query: &Query) -> Vec<bool> {
+        match &self.texts {
+            Some(texts) => texts.matching_tags(query),
+            None => self.sets.tags.iter().map(|tag| query.rank(&Texts::of(tag, [], None)).is_some()).collect(),
+        }
+    }
+
+    /// `q` with the mistakes that it may have ([`TextIndex::tolerating`](read_model::search::TextIndex::tolerating)).
+    pub(crate) fn tolerating(&self, query: &Query) -> Query {
+        self.texts.as_ref().map_or_else(|| query.clone(), |texts| texts.tolerating(query))
+    }
+
+    /// The filters, worked out for these tasks. `q` is looked for where texts are kept; otherwise only tasks that match it
+    /// are here.
+    pub(crate) fn matcher(&self, filters: &Filters) -> Matcher {
+        let ranks = filters.q.as_ref().zip(self.texts.as_ref()).map(|(q, texts)| texts.ranks(&q.query));
+        Matcher::of(filters, &self.sets, ranks)
+    }
+
+    /// Which filters the task does not match.
+    pub(crate) fn misses(&self, matcher: &Matcher, at: usize) -> Misses {
+        matcher.misses(self.filterable(at))
+    }
+
+    fn filterable(&self, at: usize) -> Filterable {
+        let text = self.texts.as_ref().map_or(0, |texts| texts.number(at));
+        Filterable { stage: self.stages[at], due_us: self.due_us[at], tag_set: self.tag_sets[at], text }
     }
 
     /// What is counted of each task.
@@ -233,6 +244,17 @@ impl Columns {
         self.due_us.push(task.due_at.map_or(UNDATED, |due| due.timestamp_micros()));
         self.stages.push(stage(task.status, task.priority));
         self.tag_sets.push(Arc::make_mut(&mut self.sets).number(task.tags));
+    }
+
+    fn push_with_texts(&mut self, TaskWithTexts { task, title, description }: TaskWithTexts) {
+        let tags = self.sets.tags.len();
+        if let Some(texts) = &mut self.texts {
+            texts.push(&title.unwrap_or_default(), &task.tags, description.as_deref());
+        }
+        self.push(task);
+        if let Some(texts) = &mut self.texts {
+            self.sets.tags[tags..].iter().for_each(|tag| texts.push_tag(tag));
+        }
     }
 
     /// Without tasks, for some of these.
@@ -273,69 +295,25 @@ impl Columns {
         self.due_us.swap_remove(at);
         self.stages.swap_remove(at);
         self.tag_sets.swap_remove(at);
+        if let Some(texts) = &mut self.texts {
+            texts.swap_remove(at);
+        }
     }
 
     /// Takes in what has happened since. False: that cannot be done.
     pub(super) async fn catch_up(&mut self, pool: &Pool, generation: i32, owner: Uuid) -> Result<bool, sqlx::Error> {
-        let rows = sqlx::query!(
-            r#"with events as materialized (
-                   select distinct task_id from (
-                       select h.task_id from read_model.history h
-                       where h.generation = $1 and h.owner_id = $2 and h.position > $3 order by h.position limit $4) h
-               )
-               select p.log_id, p.live_generation, o.shard, o.revision, o.change_counter, o.parked_position,
-                   t.task_id as "task_id?", t.deleted as "deleted?", t.status as "status?", t.priority as "priority?",
-                   t.created_at as "created_at?", t.updated_at as "updated_at?", t.completed_at, t.due_at, t.tags as "tags?",
-                   (select count(*) from (select 1 from read_model.history h
-                       where h.generation = $1 and h.owner_id = $2 and h.position > $3 limit $4) n) as "events!"
-               from read_model.projection p
-               join read_model.owner o on o.generation = $1 and o.owner_id = $2
-               left join events e on true
-               left join lateral (
-                   select * from read_model.task t where t.generation = $1 and t.owner_id = $2 and t.task_id = e.task_id limit 1
-               ) t on true"#,
-            generation,
-            owner,
-            self.version.revision.unwrap_or(0),
-            CATCH_UP_EVENTS_MAX
-        )
-        .fetch_all(pool)
-        .await?;
-        let Some(first) = rows.first() else { return Ok(false) };
-        let later = VersionRow {
-            log_id: first.log_id,
-            generation,
-            shard: Some(first.shard),
-            revision: Some(first.revision),
-            change_counter: Some(first.change_counter),
-            parked_position: first.parked_position,
-        };
-        let caught_up = first.live_generation == generation && first.events < CATCH_UP_EVENTS_MAX;
-        if !caught_up || !leads_to(&self.version, &later) {
+        let changes = changes_since(pool, generation, owner, &self.version, self.texts.is_some()).await?;
+        let Some(Changes { version, touched, tasks }) =
+            changes.filter(|changes| leads_to(&self.version, &changes.version))
+        else {
             return Ok(false);
-        }
-        let touched: HashSet<Uuid> = rows.iter().filter_map(|row| row.task_id).collect();
+        };
         self.forget(&touched);
-        for row in rows {
-            let task = || {
-                Some(Task {
-                    id: row.task_id?,
-                    status: Some(row.status?),
-                    priority: row.priority?,
-                    created_at: row.created_at?,
-                    updated_at: row.updated_at?,
-                    completed_at: row.completed_at,
-                    due_at: row.due_at,
-                    tags: row.tags?,
-                })
-            };
-            if let (Some(false), Some(task)) = (row.deleted, task()) {
-                self.push(task);
-            }
-        }
-        self.version = later;
-        // Sets that no task has any more are not looked for; they only must not grow for ever.
-        Ok(self.fit() && self.sets.sets.len() <= self.ids.len() + 10_000)
+        tasks.into_iter().for_each(|task| self.push_with_texts(task));
+        self.version = version;
+        // What no task has any more is not looked for; it only must not grow for ever.
+        let kept = self.texts.as_ref().map_or(0, IndexedTexts::len).max(self.sets.sets.len());
+        Ok(self.fit() && kept <= 2 * self.ids.len() + 10_000)
     }
 
     fn forget(&mut self, tasks: &HashSet<Uuid>) {
@@ -356,7 +334,7 @@ impl Columns {
     }
 
     /// The ids of the page's tasks in order, and of one more if there is.
-    pub(super) fn find(&self, request: &ListRequest) -> Vec<Uuid> {
+    pub(crate) fn find(&self, request: &ListRequest) -> Vec<Uuid> {
         self.first(request, usize::from(request.limit) + 1)
     }
 
@@ -364,14 +342,19 @@ impl Columns {
     pub(super) fn first(&self, request: &ListRequest, wanted: usize) -> Vec<Uuid> {
         let sort = request.sort;
         let after = request.after.map(|SortPosition { key, id }| sort.rank(key, id));
-        let matcher = Matcher::of(&request.filters, &self.sets);
+        let matcher = self.matcher(&request.filters);
         let mut found: Vec<Rank> = Vec::with_capacity((8 * wanted).min(self.ids.len()));
         let mut worst: Option<Rank> = None;
         for at in 0..self.ids.len() {
-            if !matcher.matches(self, at) {
+            let task = self.filterable(at);
+            if !matcher.matches(task) {
                 continue;
             }
-            let rank = sort.rank(self.key(at, sort.by), self.ids[at]);
+            let key = match sort.by {
+                SortBy::Relevance => matcher.rank(task).map(|rank| relevance_key(rank, self.created_us[at])),
+                by => self.key(at, by),
+            };
+            let rank = sort.rank(key, self.ids[at]);
             if after.is_some_and(|after| rank <= after) || worst.is_some_and(|worst| rank >= worst) {
                 continue;
             }
@@ -399,98 +382,14 @@ impl Columns {
     }
 }
 
-/// Shows the tasks of the owner to `each`, one after the other, from one snapshot; no task where there is none. Returns what
-/// is live.
-async fn read(
-    pool: &Pool,
-    generation: i32,
-    owner: Uuid,
-    mut each: impl FnMut(VersionRow, Option<Task>) -> ControlFlow<()>,
-) -> Result<i32, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    let mut rows = sqlx::query!(
-        r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
-               o.change_counter as "change_counter?", o.parked_position as "parked_position?",
-               t.task_id as "task_id?", t.status as "status?", t.priority as "priority?", t.created_at as "created_at?",
-               t.updated_at as "updated_at?", t.completed_at, t.due_at, t.tags as "tags?"
-           from read_model.projection p
-           left join read_model.owner o on o.generation = $1 and o.owner_id = $2
-           left join read_model.task t on t.generation = $1 and t.owner_id = $2 and not t.deleted"#,
-        generation,
-        owner
-    )
-    .fetch(&mut *connection);
-    let mut live_generation = generation;
-    while let Some(row) = rows.try_next().await? {
-        live_generation = row.live_generation;
-        let version = version_row!(row, generation: generation);
-        let task = || {
-            Some(Task {
-                id: row.task_id?,
-                status: Some(row.status?),
-                priority: row.priority?,
-                created_at: row.created_at?,
-                updated_at: row.updated_at?,
-                completed_at: row.completed_at,
-                due_at: row.due_at,
-                tags: row.tags?,
-            })
-        };
-        if each(version, task()).is_break() {
-            break;
-        }
-    }
-    Ok(live_generation)
-}
-
 fn stage(status: Option<i16>, priority: i16) -> u8 {
     status.map_or(0, |status| 1 << (status & 3)) | 16 << (priority & 3)
 }
 
-/// Filters, worked out for one owner's columns.
-struct Matcher {
-    statuses: u8,
-    priorities: u8,
-    /// From, and earlier than.
-    due_us: Option<(i64, i64)>,
-    /// By number of the set.
-    tag_sets: Option<Vec<bool>>,
-}
-
-impl Matcher {
-    fn of(filters: &Filters, sets: &TagSets) -> Self {
-        let mask = |codes: &[i16], shift: u32| match codes {
-            [] => 15 << shift,
-            codes => codes.iter().fold(0_u8, |mask, code| mask | 1 << (u32::from(code.unsigned_abs() & 3) + shift)),
-        };
-        let dated = filters.due_after.is_some() || filters.due_before.is_some();
-        let wanted: Vec<u32> =
-            filters.tags.iter().filter_map(|tag| sets.tag_numbers.get(tag.as_str()).copied()).collect();
-        let has = |set: &Arc<[u32]>| set.iter().any(|tag| wanted.contains(tag));
-        Self {
-            statuses: mask(&filters.statuses, 0),
-            priorities: mask(&filters.priorities, 4),
-            // A task without due date is later than any end.
-            due_us: dated.then(|| {
-                let us = |time: Time| time.timestamp_micros();
-                (filters.due_after.map_or(i64::MIN, us), filters.due_before.map_or(UNDATED, us))
-            }),
-            tag_sets: (!filters.tags.is_empty()).then(|| sets.sets.iter().map(has).collect()),
-        }
-    }
-
-    fn matches(&self, columns: &Columns, at: usize) -> bool {
-        let (stage, due_us) = (columns.stages[at], columns.due_us[at]);
-        let has_tag = |sets: &Vec<bool>| sets.get(columns.tag_sets[at] as usize).copied().unwrap_or(false);
-        stage & self.statuses != 0
-            && stage & self.priorities != 0
-            && self.due_us.is_none_or(|(from, until)| from <= due_us && due_us < until)
-            && self.tag_sets.as_ref().is_none_or(has_tag)
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
+    use domain::Time;
+
     use super::*;
 
     pub(in crate::list) fn columns(tasks: usize) -> Columns {
@@ -531,8 +430,8 @@ pub(super) mod tests {
         add(&mut columns, 1);
         assert!(!columns.fit(), "tasks");
         columns.remove(tasks_max);
-        let tags = |n: usize| (0..20).map(|tag| format!("{n:025}{tag:025}")).collect();
-        for n in 0..BYTES_MAX / 1_500 {
+        let tags = |n: usize| (0..20).map(|tag| format!("{n:0250}{tag:0250}")).collect();
+        for n in 0..BYTES_MAX / 12_000 {
             let _ = Arc::make_mut(&mut columns.sets).number(tags(n));
         }
         assert!(!columns.fit(), "tags");

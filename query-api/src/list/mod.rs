@@ -1,9 +1,13 @@
 //! `GET /api/v1/tasks`: filters, sorts, pages.
 
 mod column_cache;
+pub(crate) mod column_rows;
 pub(crate) mod columns;
-mod query;
+mod indexed_texts;
+mod matcher;
+pub(crate) mod query;
 pub(crate) mod request;
+mod tag_sets;
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +21,7 @@ use http_api::problem::ProblemCode;
 use http_api::query::StrictQuery;
 use process::clock;
 use read_model::Task;
-use read_model::search::{CHARACTERS_MAX, Texts};
+use read_model::search::CHARACTERS_MAX;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -30,13 +34,15 @@ use crate::asked::Asked;
 use crate::described::{ANSWERED_PAGE, read};
 use crate::error::ReadError;
 use crate::owner_version::VersionRow;
-use crate::past::{self, Held, Past, Snapshot};
+use crate::past::{self, Held, Past, SEARCH_MS_MAX, SEARCHED_TASKS, Snapshot};
 use crate::reads::{Query, ReadSource, Reads};
 use crate::search::{self, Search};
+use crate::sources::planned;
 use crate::task_json::{self, write_number, write_text};
 
 pub(crate) use self::column_cache::ColumnCache;
 pub(crate) use self::columns::{Columns, Facts};
+pub(crate) use self::matcher::Misses;
 
 pub(crate) async fn list(
     State(reads): State<Reads>,
@@ -58,9 +64,21 @@ pub(crate) fn described() -> Operation {
     let sorts = SortBy::INDEXED.iter().flat_map(|by| [by.as_str().to_owned(), format!("-{}", by.as_str())]);
     let sorts: Vec<_> = sorts.chain([SortBy::Relevance.as_str().to_owned()]).collect();
     let page = json!({"items": [task_json::example()], "next_cursor": null, "revision": 3});
-    read("listTasks", "List tasks")
-        .says("A walk by `next_cursor` shows every task that matches and keeps its place throughout exactly once.")
-        .query("status", "Any of these.", one_of(&Status::ALL.iter().map(|status| status.as_str()).collect::<Vec<_>>()))
+    let read = read("listTasks", "List tasks")
+        .says("A walk by `next_cursor` shows every task that matches and keeps its place throughout exactly once.");
+    described_filters(read)
+        .query(
+            "sort",
+            "`-` is descending; ties by id. No due date is last in both directions. `relevance` only with `q`.",
+            json!({"type": "string", "enum": sorts, "default": "-created_at"}),
+        )
+        .pages()
+        .json(200, "A page of tasks.", &ANSWERED_PAGE, &reference("TaskPage"), &page)
+}
+
+/// The parameters that say which tasks are meant.
+pub(crate) fn described_filters(read: Operation) -> Operation {
+    read.query("status", "Any of these.", one_of(&Status::ALL.iter().map(|status| status.as_str()).collect::<Vec<_>>()))
         .query(
             "priority",
             "Any of these.",
@@ -79,18 +97,7 @@ pub(crate) fn described() -> Operation {
             "Terms that must all occur in title, description or tags, the last one as a prefix; `\"two words\"` is a phrase, `-word` must not occur. At most 16 terms.",
             json!({"type": "string", "maxLength": CHARACTERS_MAX}),
         )
-        .query(
-            "sort",
-            "`-` is descending; ties by id. No due date is last in both directions. `relevance` only with `q`.",
-            json!({"type": "string", "enum": sorts, "default": "-created_at"}),
-        )
-        .query(
-            "as_of",
-            "The list as it was then, that instant included; not in the future by more than a minute.",
-            time(),
-        )
-        .pages()
-        .json(200, "A page of tasks.", &ANSWERED_PAGE, &reference("TaskPage"), &page)
+        .query("as_of", "As it was then, that instant included; not in the future by more than a minute.", time())
         .refuses(&[ProblemCode::SearchTooSlow])
 }
 
@@ -101,11 +108,6 @@ pub(crate) fn schema() -> Value {
     page["required"] = json!(["items", "next_cursor", "revision"]);
     page
 }
-
-/// Tasks whose texts of then are read at once.
-const SEARCHED_TASKS: usize = 500;
-/// How long texts of then may be searched.
-const SEARCH_MS_MAX: u64 = 2_000;
 
 /// A task, with `q` also where it was found.
 pub(crate) fn item_schema() -> Value {
@@ -186,20 +188,14 @@ impl ListQuery {
             }
             _ => Vec::new(),
         };
-        let etag = match held.and_then(|held| held.ahead_until) {
-            Some(until) => Etag::OwnerVersionUntil(until.min(as_of.is_now_until())),
-            None => Etag::OwnerVersion,
-        };
+        let etag = held.map_or(Etag::OwnerVersion, |held| held.etag(as_of));
         let began = Instant::now();
         let mut tasks = Vec::new();
         for ids in ids.chunks(SEARCHED_TASKS) {
             let found = past::tasks(&mut snapshot.transaction, shown.generation, owner, ids, as_of).await?;
             // The texts of then are in no index.
-            tasks.extend(
-                found
-                    .into_iter()
-                    .filter(|task| search.is_none_or(|Search { query, .. }| query.rank(&texts(task)).is_some())),
-            );
+            let finds = |task: &Task| search.is_none_or(|q| q.query.rank(&search::texts(task)).is_some());
+            tasks.extend(found.into_iter().filter(finds));
             if tasks.len() > usize::from(request.limit) && !by_relevance {
                 break;
             }
@@ -235,22 +231,29 @@ impl ListQuery {
             return query::by_ids(pool, shown.generation, owner, &[]).await;
         };
         let request = &ListRequest { filters, ..request.clone() };
-        if request.filters.q.is_some() {
-            return query::pick(pool, shown.generation, owner, request).await;
-        }
+        let by_q = request.filters.q.is_some();
         // Columns are of the nearest source.
         let by_columns = !request.filters.is_empty() && reads.is_nearest(source);
-        if by_columns && let Some(page) = columns.page(shown, owner, request).await? {
+        let find = |columns: &Columns| (columns.find(request), ());
+        if by_columns && let Some((page, ())) = columns.page(shown, owner, by_q, find).await? {
             return Ok(page);
         }
-        let page = query::walk(pool, shown.generation, owner, request).await?;
-        if is_whole(&page, request) {
-            return Ok(page);
+        if !by_q {
+            let page = query::walk(pool, shown.generation, owner, request).await?;
+            if is_whole(&page, request) {
+                return Ok(page);
+            }
+            if by_columns {
+                columns.request(shown.generation, owner, page.total, false);
+            }
         }
-        if by_columns {
-            columns.request(shown.generation, owner, page.total);
+        let mut transaction = planned(pool).await?;
+        let page = query::pick(&mut transaction, shown.generation, owner, request).await?;
+        transaction.commit().await?;
+        if by_q && by_columns {
+            columns.request(shown.generation, owner, page.total, true);
         }
-        query::pick(pool, shown.generation, owner, request).await
+        Ok(page)
     }
 }
 
@@ -284,7 +287,7 @@ fn content(mut page: Page, etag: Etag, owner: Uuid, request: &ListRequest, seale
         if let Some(Search { query, .. }) = &request.filters.q {
             body.pop();
             body.extend_from_slice(b",\"matches\":");
-            search::write_marks(&mut body, query.marks(&texts(task)));
+            search::write_marks(&mut body, query.marks(&search::texts(task)));
             body.push(b'}');
         }
     }
@@ -299,10 +302,6 @@ fn content(mut page: Page, etag: Etag, owner: Uuid, request: &ListRequest, seale
     Content { body: body.into(), etag, link: next.map(|cursor| request.link(&cursor)) }
 }
 
-fn texts(task: &Task) -> Texts {
-    Texts::of(&task.title, task.tags.iter().map(String::as_str), task.description.as_deref())
-}
-
 fn key(task: &Task, request: &ListRequest) -> Option<i64> {
     match request.sort.by {
         SortBy::CreatedAt => Some(task.created_at.timestamp_micros()),
@@ -310,7 +309,7 @@ fn key(task: &Task, request: &ListRequest) -> Option<i64> {
         SortBy::Priority => Some(i64::from(task.priority.code())),
         SortBy::DueAt => task.due_at.map(|time| time.timestamp_micros()),
         SortBy::Relevance => {
-            let rank = request.filters.q.as_ref()?.query.rank(&texts(task))?;
+            let rank = request.filters.q.as_ref()?.query.rank(&search::texts(task))?;
             Some(relevance_key(rank, task.created_at.timestamp_micros()))
         }
     }

@@ -8,14 +8,13 @@ use backends::database::Pool;
 use chrono::{DateTime, Utc};
 use domain::Time;
 use read_model::Task;
-use sqlx::PgExecutor;
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::request::{ListRequest, SortBy, SortPosition};
 use crate::error::ReadError;
 use crate::owner_version::{VersionRow, version_row};
 use crate::search::{self, Matches, Search};
-use crate::sources::planned;
 use crate::task_columns::task_in;
 
 /// How many tasks a walk looks at for a page.
@@ -52,7 +51,7 @@ impl Row {
 }
 
 /// Tasks of a page, and the snapshot that they are from.
-pub(super) struct Page {
+pub(crate) struct Page {
     pub live_generation: i32,
     pub row: VersionRow,
     /// Tasks of the owner, not deleted.
@@ -303,28 +302,31 @@ pub(super) async fn walk(
     Page::of(rows?, generation)
 }
 
-/// Finds all matches first, then sorts them: which index finds them is the planner's choice.
-pub(super) async fn pick(pool: &Pool, generation: i32, owner: Uuid, request: &ListRequest) -> Result<Page, ReadError> {
-    let mut transaction = planned(pool).await?;
+/// Finds all matches first, then sorts them: which index finds them is the planner's choice, so the transaction must let it
+/// choose ([`planned`](crate::sources::planned)).
+pub(crate) async fn pick(
+    connection: &mut PgConnection,
+    generation: i32,
+    owner: Uuid,
+    request: &ListRequest,
+) -> Result<Page, ReadError> {
     let matches = match &request.filters.q {
-        Some(Search { query, .. }) => Some(search::matches(&mut transaction, generation, owner, query).await?),
+        Some(Search { query, .. }) => Some(search::matches(connection, generation, owner, query).await?),
         None => None,
     };
     let arguments = Arguments::of(generation, owner, request, matches.as_ref());
     let rows = match (request.sort.by, request.sort.descending) {
-        (SortBy::CreatedAt, false) => pick!(&mut *transaction, arguments, " created_at ", time, " > ", " asc ").await,
-        (SortBy::CreatedAt, true) => pick!(&mut *transaction, arguments, " created_at ", time, " < ", " desc ").await,
-        (SortBy::UpdatedAt, false) => pick!(&mut *transaction, arguments, " updated_at ", time, " > ", " asc ").await,
-        (SortBy::UpdatedAt, true) => pick!(&mut *transaction, arguments, " updated_at ", time, " < ", " desc ").await,
-        (SortBy::Priority, false) => pick!(&mut *transaction, arguments, " priority ", priority, " > ", " asc ").await,
-        (SortBy::Priority, true) => pick!(&mut *transaction, arguments, " priority ", priority, " < ", " desc ").await,
-        (SortBy::DueAt, false) => pick_due!(&mut *transaction, arguments, " > ", " >= ", " asc ").await,
-        (SortBy::DueAt, true) => pick_due!(&mut *transaction, arguments, " < ", " <= ", " desc ").await,
-        (SortBy::Relevance, _) => pick_relevant!(&mut *transaction, arguments).await,
+        (SortBy::CreatedAt, false) => pick!(&mut *connection, arguments, " created_at ", time, " > ", " asc ").await,
+        (SortBy::CreatedAt, true) => pick!(&mut *connection, arguments, " created_at ", time, " < ", " desc ").await,
+        (SortBy::UpdatedAt, false) => pick!(&mut *connection, arguments, " updated_at ", time, " > ", " asc ").await,
+        (SortBy::UpdatedAt, true) => pick!(&mut *connection, arguments, " updated_at ", time, " < ", " desc ").await,
+        (SortBy::Priority, false) => pick!(&mut *connection, arguments, " priority ", priority, " > ", " asc ").await,
+        (SortBy::Priority, true) => pick!(&mut *connection, arguments, " priority ", priority, " < ", " desc ").await,
+        (SortBy::DueAt, false) => pick_due!(&mut *connection, arguments, " > ", " >= ", " asc ").await,
+        (SortBy::DueAt, true) => pick_due!(&mut *connection, arguments, " < ", " <= ", " desc ").await,
+        (SortBy::Relevance, _) => pick_relevant!(&mut *connection, arguments).await,
     };
-    let rows = rows?;
-    transaction.commit().await?;
-    Page::of(rows, generation)
+    Page::of(rows?, generation)
 }
 
 /// Reads the tasks that were found elsewhere, in that order; whether they are still the page is for the caller to see

@@ -20,21 +20,21 @@ const AS_OF_NOW: u8 = 5;
 const TAGS_MAX: usize = 50;
 
 /// The query string of a list.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Parameters {
-    status: Option<String>,
-    priority: Option<String>,
-    tag: Option<String>,
-    due_after: Option<String>,
-    due_before: Option<String>,
-    overdue: Option<String>,
-    q: Option<String>,
-    as_of: Option<String>,
-    sort: Option<String>,
+    pub status: Option<String>,
+    pub priority: Option<String>,
+    pub tag: Option<String>,
+    pub due_after: Option<String>,
+    pub due_before: Option<String>,
+    pub overdue: Option<String>,
+    pub q: Option<String>,
+    pub as_of: Option<String>,
+    pub sort: Option<String>,
     #[serde(default)]
-    limit: Limit,
-    cursor: Option<String>,
+    pub limit: Limit,
+    pub cursor: Option<String>,
 }
 
 /// A list's filters, sort and page.
@@ -197,6 +197,13 @@ impl ListRequest {
     pub fn first_page(sort: Sort) -> Self {
         let filters = Filters::default();
         Self { binding: binding(&filters, None, sort), filters, as_of: None, sort, limit: LIMIT_DEFAULT, after: None }
+    }
+
+    /// The tasks that match `q` best.
+    pub fn most_relevant(q: Search, limit: u16) -> Self {
+        let filters = Filters { q: Some(q), ..Filters::default() };
+        let sort = Sort { by: SortBy::Relevance, descending: false };
+        Self { binding: binding(&filters, None, sort), filters, as_of: None, sort, limit, after: None }
     }
 
     /// The whole request in bytes, the same for equal ones.

@@ -14,5 +14,5 @@ mod tasks;
 
 pub(crate) use self::cache::{Past, Snapshot};
 pub(crate) use self::moments::MomentCounts;
-pub(crate) use self::tasks::tasks;
+pub(crate) use self::tasks::{SEARCH_MS_MAX, SEARCHED_TASKS, search, tasks};
 pub(crate) use self::versions::Held;

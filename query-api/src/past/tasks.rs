@@ -1,12 +1,23 @@
 //! Tasks as of a time, with their texts.
 
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
 use domain::Time;
+use read_model::search::Query;
 use read_model::{Changes, Task};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::as_of::AsOf;
 use crate::error::ReadError;
+use crate::list::columns::Columns;
+use crate::search;
+
+/// Tasks whose texts of then are read at once.
+pub(crate) const SEARCHED_TASKS: usize = 500;
+/// How long texts of then may be searched.
+pub(crate) const SEARCH_MS_MAX: u64 = 2_000;
 
 /// What the statement returns.
 struct Row {
@@ -80,6 +91,33 @@ pub(crate) async fn tasks(
     .fetch_all(connection)
     .await?;
     rows.into_iter().map(Row::into_task).collect()
+}
+
+/// Those of the tasks in whose texts of then it is found.
+pub(crate) async fn search(
+    connection: &mut PgConnection,
+    generation: i32,
+    owner: Uuid,
+    held: &Columns,
+    as_of: AsOf,
+    query: &Query,
+) -> Result<Columns, ReadError> {
+    let began = Instant::now();
+    let mut found = held.with_the_same_sets();
+    let places: Vec<usize> = (0..held.len()).collect();
+    for places in places.chunks(SEARCHED_TASKS) {
+        let ids: Vec<Uuid> = places.iter().map(|at| held.id(*at)).collect();
+        let tasks = tasks(connection, generation, owner, &ids, as_of).await?;
+        let matching: HashSet<Uuid> =
+            tasks.iter().filter(|task| query.rank(&search::texts(task)).is_some()).map(|task| task.id).collect();
+        for at in places.iter().filter(|at| matching.contains(&held.id(**at))) {
+            found.copy(held, *at);
+        }
+        if began.elapsed() > Duration::from_millis(SEARCH_MS_MAX) {
+            return Err(ReadError::SearchTooSlow);
+        }
+    }
+    Ok(found)
 }
 
 impl Row {

@@ -14,8 +14,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::moments::MomentCounts;
+use crate::answer::Etag;
 use crate::as_of::AsOf;
-use crate::list::columns::{Columns, TASK_BYTES, Task, leads_to};
+use crate::list::column_rows::Task;
+use crate::list::columns::{Columns, TASK_BYTES, leads_to};
 use crate::owner_version::VersionRow;
 
 /// Events to catch up with; beyond that, all rows are loaded anew.
@@ -32,6 +34,13 @@ pub(crate) struct Held {
     /// When the first of those events will have happened that a clock has written which ran ahead; where there are some, and
     /// they count as having happened.
     pub ahead_until: Option<Time>,
+}
+
+impl Held {
+    /// The ETag of what is made from them: of a past that is over, it does not hang on the clock.
+    pub fn etag(&self, as_of: AsOf) -> Etag {
+        self.ahead_until.map_or(Etag::OwnerVersion, |until| Etag::OwnerVersionUntil(until.min(as_of.is_now_until())))
+    }
 }
 
 /// The versions of one owner's tasks.

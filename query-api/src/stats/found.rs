@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 use domain::{Priority, Status, Time};
 
 use crate::days::Period;
-use crate::task_json::write_number;
+use crate::task_json::{write_counts, write_number};
 
 pub(super) struct Found {
     /// (status, priority, tasks)
@@ -27,10 +27,10 @@ impl Found {
         let mut out = Vec::with_capacity(400 + self.days.len() * 80);
         out.extend_from_slice(b"{\"by_status\":");
         let by_status = Status::ALL.iter().map(|s| (s.as_str(), self.sum(|status, _| status == s.code())));
-        write_object(&mut out, by_status);
+        write_counts(&mut out, by_status);
         out.extend_from_slice(b",\"by_priority\":");
         let by_priority = Priority::ALL.iter().map(|p| (p.as_str(), self.sum(|_, priority| priority == p.code())));
-        write_object(&mut out, by_priority);
+        write_counts(&mut out, by_priority);
         out.extend_from_slice(b",\"overdue\":");
         write_number(&mut out, self.overdue);
         out.extend_from_slice(b",\"created_per_day\":");
@@ -66,13 +66,6 @@ impl Found {
         }
         out.push(b']');
     }
-}
-
-fn write_object(out: &mut Vec<u8>, counts: impl Iterator<Item = (&'static str, i64)>) {
-    for (n, (name, count)) in counts.enumerate() {
-        let _ = write!(out, "{}\"{name}\":{count}", if n > 0 { "," } else { "{" });
-    }
-    out.push(b'}');
 }
 
 /// Seconds with as many digits as it needs, exactly.

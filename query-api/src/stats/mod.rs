@@ -125,7 +125,7 @@ impl Query for StatsQuery {
         } else {
             let mut tally = Tally::new(self.days.zone, Period { to: last_day, ..period }, now);
             let (live_generation, row) =
-                self.columns.count(reads, source, shown, owner, |columns| tally.add(columns)).await?;
+                self.columns.count(reads, source, shown, owner, None, |columns| tally.add(columns)).await?;
             Counted { live_generation, row, found: tally.finish() }
         };
         let Counted { live_generation, row, found } = counted;

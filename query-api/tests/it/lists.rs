@@ -195,6 +195,9 @@ async fn lists_of_many_tasks_keep_up_with_events() {
     // Found by no walk: has the columns made.
     world.get(owner, "/api/v1/tasks?status=cancelled&priority=low&tag=b&due_before=2026-05-28T20:43:20Z").await.ok();
     tokio::time::sleep(Duration::from_millis(500)).await;
+    // And with texts.
+    world.get(owner, "/api/v1/tasks?q=pear").await.ok();
+    tokio::time::sleep(Duration::from_millis(700)).await;
     let step = (random_write(), 0..FILTERS.len(), 0_usize..4, any::<bool>(), 0_u8..10);
     for round in 0..150 {
         let (write, filter, sort, descending, special) = step.new_tree(&mut runner).unwrap().current();
@@ -204,7 +207,9 @@ async fn lists_of_many_tasks_keep_up_with_events() {
         let mut task = match write {
             Write::Insert(task) => task,
             Write::Change(n) => {
-                Task { status: (pick(n).status + 1) % 4, tags: vec![format!("new{}", n % 3), "b".into()], ..pick(n) }
+                let title = if n % 2 == 0 { "red apple" } else { "green pear" }.to_owned();
+                let tags = vec![format!("new{}", n % 3), "b".into()];
+                Task { status: (pick(n).status + 1) % 4, tags, title, ..pick(n) }
             }
             Write::Move(n, key) => {
                 Task { due_at: (key > 0).then(|| at(key * 1000)), priority: i16::try_from(key).unwrap(), ..pick(n) }

@@ -87,6 +87,11 @@ async fn lists_as_of_each_time_are_what_the_versions_were() {
         let overdue = |task: &Task| task.status < 2 && task.due_at.is_some_and(|due| due < time);
         let filters = now_apart.map(|(query, filter)| (query, Box::new(filter) as Box<dyn Fn(&Task) -> bool>));
         for (query, filter) in filters.chain([("&overdue=true", Box::new(overdue) as _)]) {
+            let path = format!("/api/v1/tasks/facets?as_of={}{query}", rfc(time));
+            let facets = world.get(owner, &path).await.ok().json();
+            let matching = tasks.values().filter(|task| filter(task));
+            assert_eq!(facets["total"], matching.clone().count(), "{path}");
+            assert_eq!(facets["by_priority"]["urgent"], matching.filter(|task| task.priority == 3).count(), "{path}");
             for sort in SORTS {
                 for (sign, descending) in [("", false), ("-", true)] {
                     let query = format!("as_of={}&sort={sign}{sort}&limit=7{query}", rfc(time));

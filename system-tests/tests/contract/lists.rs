@@ -159,3 +159,45 @@ async fn pages() {
     forged[middle] = if forged[middle] == b'A' { b'B' } else { b'A' };
     account.read(&format!("{TASKS}?cursor={}", String::from_utf8(forged).unwrap())).await.problem(400);
 }
+
+#[tokio::test]
+async fn facets() {
+    let account = api().await.account().await;
+    some(&account).await;
+    let facets = async |query: &str| account.read(&format!("{TASKS}/facets?{query}")).await.expect(200).json();
+    let tag = |tag: &str, count: u32| json!({"tag": tag, "count": count});
+    let all = facets("").await;
+    assert_eq!(all["total"], 6);
+    assert_eq!(all["by_status"], json!({"pending": 3, "in_progress": 1, "completed": 1, "cancelled": 1}));
+    assert_eq!(all["by_priority"], json!({"low": 2, "medium": 1, "high": 2, "urgent": 1}));
+    assert_eq!(all["by_tag"], json!([tag("red", 3), tag("blue", 2), tag("green", 1)]));
+    assert_eq!(all["by_due"], json!({"overdue": 3, "next_24_hours": 0, "later": 0, "none": 1}));
+    assert!(all["revision"].as_u64().unwrap() > 0);
+    // each under all filters but its own
+    let some = facets("status=pending&priority=low,medium&tag=red&overdue=true").await;
+    assert_eq!(some["total"], 1);
+    assert_eq!(some["by_status"], json!({"pending": 1, "in_progress": 1, "completed": 0, "cancelled": 0}));
+    assert_eq!(some["by_priority"], json!({"low": 1, "medium": 0, "high": 0, "urgent": 0}));
+    assert_eq!(some["by_tag"], json!([tag("red", 1)]));
+    assert_eq!(some["by_due"], json!({"overdue": 1, "next_24_hours": 0, "later": 0, "none": 0}));
+    let found = facets("q=three").await;
+    assert_eq!((&found["total"], &found["by_tag"]), (&json!(1), &json!([tag("blue", 1)])));
+    let soon = chrono::Utc::now() + chrono::Duration::hours(23);
+    account.create(json!({"title": "soon", "due_at": soon.to_rfc3339()})).await;
+    account.create(json!({"title": "later", "due_at": (soon + chrono::Duration::hours(2)).to_rfc3339()})).await;
+    let by_due = facets("q=soon").await["by_due"].clone();
+    assert_eq!(by_due, json!({"overdue": 0, "next_24_hours": 1, "later": 0, "none": 0}));
+    assert_eq!(facets("").await["by_due"], json!({"overdue": 3, "next_24_hours": 1, "later": 1, "none": 1}));
+
+    let answer = account.read(&format!("{TASKS}/facets")).await.expect(200);
+    let etag = answer.must("ETag");
+    assert!(etag.starts_with("W/"), "{etag}");
+    account.request("GET", &format!("{TASKS}/facets")).header("If-None-Match", etag).send().await.expect(304);
+    for bad in ["limit=1", "sort=due_at", "cursor=x", "overdue=no", "status=none"] {
+        account.read(&format!("{TASKS}/facets?{bad}")).await.problem(400);
+    }
+    let post = account.request("POST", &format!("{TASKS}/facets")).send().await;
+    assert_eq!((post.status, post.must("Allow")), (405, "GET,HEAD"));
+    let nobody = account.api.account().await;
+    assert_eq!(nobody.read(&format!("{TASKS}/facets")).await.expect(200).json()["total"], 0);
+}

@@ -227,3 +227,66 @@ async fn a_cursor_is_bound_to_q() {
     assert_eq!(account.read(&next("plan")).await.expect(200).json()["items"][0]["title"], "plan one");
     account.read(&next("two")).await.problem(400);
 }
+
+#[tokio::test]
+async fn suggestions() {
+    let account = api().await.account().await;
+    for (title, tags) in [
+        ("Quarterly report", json!(["reports", "work"])),
+        ("Report the leak", json!(["reports", "report card"])),
+        ("Kitchens", json!(["home"])),
+        ("東京2020年の会議", json!([])),
+    ] {
+        account.create(json!({"title": title, "tags": tags})).await;
+    }
+    let suggest = async |query: &str| account.read(&format!("{TASKS}/suggest?{query}")).await.expect(200).json();
+    let titles = |found: &Value| {
+        let tasks = found["tasks"].as_array().unwrap().iter();
+        tasks.map(|task| task["title"].as_str().unwrap()).collect::<Vec<_>>().join("|")
+    };
+
+    let found = suggest("q=report").await;
+    assert_eq!(titles(&found), "Report the leak|Quarterly report");
+    assert_eq!(found["tasks"][0]["status"], "pending");
+    assert_eq!(found["tasks"][0]["matches"], json!([{"field": "title", "from": 0, "to": 6}]));
+    assert_eq!(found["tags"], json!([{"tag": "reports", "count": 2}, {"tag": "report card", "count": 1}]));
+    assert!(found["revision"].as_u64().unwrap() > 0);
+    let one = suggest("q=report&limit=1").await;
+    assert_eq!((titles(&one).as_str(), one["tags"].as_array().unwrap().len()), ("Report the leak", 1));
+    // the weakest term decides, and ties are by age
+    assert_eq!(titles(&suggest("q=leak%20report").await), "Report the leak");
+    assert_eq!(titles(&suggest(&format!("q={}", encoded("会議"))).await), "東京2020年の会議");
+
+    // one mistake, in a long term that no task has
+    for (q, expected) in [
+        ("reprot ", "Report the leak|Quarterly report"),
+        ("quartrly", "Quarterly report"),
+        ("quartterly", "Quarterly report"),
+        ("quarterly rexort", "Quarterly report"),
+        ("kitcehn", "Kitchens"),
+        // two mistakes; a word that begins like this; a short one
+        ("qartrly", ""),
+        ("kitchen ", ""),
+        ("laek", ""),
+    ] {
+        assert_eq!(titles(&suggest(&format!("q={}", encoded(q))).await), expected, "{q}");
+    }
+    let found = suggest("q=reprot").await;
+    assert_eq!(found["tasks"][0]["matches"], json!([{"field": "title", "from": 0, "to": 6}]));
+    assert_eq!(found["tags"], json!([]), "in tasks only");
+
+    for nothing in [" ", "-", "?!", "nowhere"] {
+        let found = suggest(&format!("q={}", encoded(nothing))).await;
+        assert_eq!((&found["tasks"], &found["tags"]), (&json!([]), &json!([])), "{nothing}");
+    }
+    let (long, many) = (format!("q={}", "a".repeat(201)), format!("q={}", "a+".repeat(17)));
+    for bad in ["", "q=", "limit=1", "q=a&limit=0", "q=a&limit=21", "q=a&sort=relevance", "q=a&q=b", &long, &many] {
+        account.read(&format!("{TASKS}/suggest?{bad}")).await.problem(400);
+    }
+    let answer = account.read(&format!("{TASKS}/suggest?q=report")).await.expect(200);
+    let etag = answer.must("ETag");
+    assert!(etag.starts_with("W/"), "{etag}");
+    account.request("GET", &format!("{TASKS}/suggest?q=report")).header("If-None-Match", etag).send().await.expect(304);
+    let nobody = account.api.account().await;
+    assert_eq!(nobody.read(&format!("{TASKS}/suggest?q=report")).await.expect(200).json()["tasks"], json!([]));
+}

@@ -88,6 +88,12 @@ impl Query {
     pub fn is_empty(&self) -> bool {
         self.required.is_empty() && self.excluded.is_empty()
     }
+
+    /// Whether a term is long enough to have a typing mistake.
+    #[must_use]
+    pub fn may_have_mistakes(&self) -> bool {
+        self.required.iter().any(|term| term.long_word().is_some())
+    }
 }
 
 /// What stands in quotes, or up to the next space or quote.
@@ -142,11 +148,22 @@ impl Term {
         };
         Self { parts: tokens.iter().map(part).collect() }
     }
-}
 
-/// Whether a term is long enough to have a typing mistake.
-pub(super) fn may_be_similar(term: &str) -> bool {
-    term.chars().filter(|c| c.is_alphabetic()).count() >= SIMILAR_LETTERS_MIN
+    /// The word that it is alone, if that is long enough to have a typing mistake.
+    pub fn long_word(&self) -> Option<&str> {
+        let [Part::Word { folded, .. }] = self.parts.as_slice() else { return None };
+        let letters = folded.chars().filter(|c| c.is_alphabetic()).count();
+        (letters >= SIMILAR_LETTERS_MIN).then_some(folded)
+    }
+
+    /// From now on it may have a mistake.
+    pub fn tolerate(&mut self) {
+        for part in &mut self.parts {
+            if let Part::Word { is_similar, .. } = part {
+                *is_similar = true;
+            }
+        }
+    }
 }
 
 /// Whether the form differs from the term by one letter that is missing, more or other, or by two neighbours that are

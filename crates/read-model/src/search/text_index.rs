@@ -228,8 +228,8 @@ impl TextIndex {
     pub fn tolerating(&self, query: &Query) -> Query {
         let mut query = query.clone();
         for term in &mut query.required {
-            if let [Part::Word { folded, is_similar: similar @ false, .. }] = term.parts.as_mut_slice() {
-                *similar = super::query::may_be_similar(folded) && !self.has(folded);
+            if term.long_word().is_some_and(|word| !self.has(word)) {
+                term.tolerate();
             }
         }
         query

@@ -74,7 +74,7 @@ impl Plan {
 }
 
 const USAGE: &str = "bench [--quick] [--growth] [--json FILE] [--only PART,PART…]
-parts: append bulk projector lists visible snapshot overload streams services gateway";
+parts: append bulk projector lists search visible snapshot overload streams services gateway";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,6 +1,7 @@
 //! What is measured, in order.
 
 mod overload;
+mod search;
 mod services;
 mod streams;
 
@@ -63,6 +64,9 @@ pub async fn all(plan: &Plan) -> bool {
     }
     if plan.has("projector") || plan.has("lists") || plan.has("visible") {
         bench.live().await;
+    }
+    if plan.has("search") {
+        bench.search().await;
     }
     if plan.has("overload") {
         bench.overload().await;
