@@ -229,19 +229,21 @@ async fn frozen_copies_are_taken_out(stack: &Stack) {
     let who = || account.request("GET", "/api/v1/auth/me");
     let keyed =
         || account.request("POST", TASKS).key(&Uuid::new_v4().to_string()).json(&json!({"title": "while frozen"}));
+    let unkeyed = || account.request("POST", TASKS).json(&json!({"title": "while frozen, no key"}));
     for copy in ["command-api-2", "query-api-2"] {
         stack.signal(copy, Signal::STOP);
     }
     let frozen = Instant::now();
-    let (reads, others, writes) = tokio::join!(
+    let (reads, others, writes, commands) = tokio::join!(
         timed("a read", &read, 200, frozen),
         timed("a read of an account", &who, 200, frozen),
-        timed("a write with a key", &keyed, 201, frozen)
+        timed("a write with a key", &keyed, 201, frozen),
+        timed("a command without a key", &unkeyed, 201, frozen)
     );
     for copy in ["command-api-2", "query-api-2"] {
         stack.signal(copy, Signal::CONT);
     }
-    for (what, times, probes_max) in [("reads", reads, 1), ("writes", [writes, others].concat(), 1)] {
+    for (what, times, probes_max) in [("reads", reads, 1), ("writes", [writes, others, commands].concat(), 1)] {
         let slowest = times.iter().map(|(began, answered)| *answered - *began).max().unwrap_or_default();
         println!("{what} while copies are frozen: {}, the slowest {slowest:?}", times.len());
         assert!(slowest < TAKEN_OUT + SLOW_MACHINE, "{what} wait for a frozen copy: {slowest:?}");
