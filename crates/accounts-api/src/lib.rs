@@ -102,7 +102,7 @@ pub fn described() -> Described {
 
 fn routes() -> Routes<Shared> {
     Routes::new()
-        .kind(RouteKind::ForTokens)
+        .kind(RouteKind::Authentication)
         .post("/api/v1/auth/register", register::register, register::described)
         .post("/api/v1/auth/login", login::login, login::described)
         .post("/api/v1/auth/refresh", refresh::refresh, refresh::described)

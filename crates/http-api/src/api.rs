@@ -13,7 +13,7 @@ pub enum RouteKind {
     /// Answered to anybody at any time, from memory: operations, and the keys that services fetch.
     Always,
     /// Where tokens are to be had: a limit of its own. Passwords have a bounded queue of their own too.
-    ForTokens,
+    Authentication,
     /// The current password is looked at: the same queue.
     OwnPassword,
     /// A file comes as the body, which may be compressed.

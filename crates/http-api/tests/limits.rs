@@ -13,7 +13,7 @@ use axum::response::Response;
 use backends::redis::Redis;
 use http_api::RouteKind;
 use http_api::edge::{self, Edge};
-use http_api::limits::{ADDRESS, AUTH, Asking, RateLimits};
+use http_api::limits::{ADDRESS, AUTH, RateLimits, RequestClass};
 use http_api::openapi::{Operation, Routes, Tag};
 use http_server::client_address::TrustedProxies;
 use rustix::process::Signal;
@@ -34,7 +34,7 @@ fn edge(limits: RateLimits) -> Router {
     let routes = Routes::new()
         .get("/api/v1/tasks", || async { "tasks" }, described)
         .get("/slow/{ms}", slow, described)
-        .kind(RouteKind::ForTokens)
+        .kind(RouteKind::Authentication)
         .post("/api/v1/auth/login", || async { "tokens" }, described)
         .kind(RouteKind::Always)
         .get("/livez", || async { "lives" }, described);
@@ -174,7 +174,7 @@ async fn copy_with(server: &Server, secret: &str) -> (RateLimits, Redis, Cancell
 /// How many are let in at once; a few more than the quota where some come back meanwhile.
 fn admitted(limits: &RateLimits, from: IpAddr) -> u32 {
     let mut admitted = 0;
-    while admitted < 3 * AUTH.quota && limits.admit(Asking::ForTokens(from)).is_ok() {
+    while admitted < 3 * AUTH.quota && limits.admit(RequestClass::Authentication(from)).is_ok() {
         admitted += 1;
     }
     admitted
@@ -188,7 +188,7 @@ async fn count_together(one: &RateLimits, two: &RateLimits, addresses: std::ops:
         assert!(admitted(one, address(n)) >= AUTH.quota);
         for _ in 0..AUTH.quota / 3 {
             tick.tick().await;
-            if two.admit(Asking::ForTokens(address(n))).is_err() {
+            if two.admit(RequestClass::Authentication(address(n))).is_err() {
                 return;
             }
         }
@@ -202,14 +202,14 @@ async fn copies_count_together() {
     let (one, ..) = copy(&server).await;
     let (two, ..) = copy(&server).await;
     count_together(&one, &two, 1..10).await;
-    two.admit(Asking::ForTokens(address(100))).expect("another address");
+    two.admit(RequestClass::Authentication(address(100))).expect("another address");
     // what one installation lets in is none of another's affair, though it has the same Redis
     let (another, ..) = copy_with(&server, "the secret of another installation, as long as that").await;
     assert!(admitted(&another, address(200)) >= AUTH.quota);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..4 {
         tick.tick().await;
-        one.admit(Asking::ForTokens(address(200))).expect("of the other installation");
+        one.admit(RequestClass::Authentication(address(200))).expect("of the other installation");
     }
 }
 
@@ -221,7 +221,7 @@ async fn what_was_too_much_is_paid_back() {
     let (two, ..) = copy(&server).await;
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     let pays_back = |copy: &RateLimits, from| {
-        let refused = copy.admit(Asking::ForTokens(from)).err();
+        let refused = copy.admit(RequestClass::Authentication(from)).err();
         refused.is_some_and(|refused| refused.retry_after_s() > AUTH.window_s / 2)
     };
     // a call that Redis does not answer in time is not made again: then with another address

@@ -94,7 +94,7 @@ impl Service<Request> for EdgeService {
             allowed_origin: self.rules.cors.allowed_origin(headers),
             route: self.route(&request),
             client,
-            standing: None,
+            rate_limit: None,
             permit: None,
         };
         let is_preflight = exchange.allowed_origin.is_some()

@@ -24,7 +24,7 @@ use crate::account::known;
 use crate::api::RouteKind;
 use crate::compression::{compress, is_compressible};
 use crate::headers::single;
-use crate::limits::{Asking, RateLimits, Standing};
+use crate::limits::{RateLimitStatus, RateLimits, RequestClass};
 use crate::problem::{Problem, ProblemCode};
 
 /// Path and query together, in bytes.
@@ -53,7 +53,7 @@ pub(super) struct Exchange {
     pub route: Arc<KnownRoute>,
     pub client: Peer,
     /// What is left of the client's limits, where any applies.
-    pub standing: Option<Standing>,
+    pub rate_limit: Option<RateLimitStatus>,
     /// Held until the request is answered.
     pub permit: Option<Permit>,
 }
@@ -89,23 +89,23 @@ impl Rules {
         }
         let address = exchange.client.address;
         let principal = match &self.verifier {
-            Some(verifier) if exchange.route.kind != RouteKind::ForTokens => known(verifier, request.headers()),
+            Some(verifier) if exchange.route.kind != RouteKind::Authentication => known(verifier, request.headers()),
             Some(_) | None => None,
         };
-        let asking = match &principal {
-            Some(principal) if is_read(request.method()) => Asking::Reading(principal.owner),
-            Some(principal) => Asking::Writing(principal.owner),
-            None if exchange.route.kind == RouteKind::ForTokens => Asking::ForTokens(address),
-            None => Asking::Anonymous(address),
+        let class = match &principal {
+            Some(principal) if is_read(request.method()) => RequestClass::Read(principal.owner),
+            Some(principal) => RequestClass::Write(principal.owner),
+            None if exchange.route.kind == RouteKind::Authentication => RequestClass::Authentication(address),
+            None => RequestClass::Anonymous(address),
         };
-        match self.limits.admit(asking) {
-            Ok(standing) => exchange.standing = standing,
+        match self.limits.admit(class) {
+            Ok(status) => exchange.rate_limit = status,
             Err(exceeded) => {
-                exchange.standing = Some(exceeded.standing());
+                exchange.rate_limit = Some(exceeded.status());
                 return Err(exceeded.problem());
             }
         }
-        if matches!(exchange.route.kind, RouteKind::ForTokens | RouteKind::OwnPassword) {
+        if matches!(exchange.route.kind, RouteKind::Authentication | RouteKind::OwnPassword) {
             request.extensions_mut().insert(self.limits.clone());
         }
         Ok(principal)
@@ -144,8 +144,8 @@ impl Rules {
         if self.draining.is_set() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if let Some(standing) = exchange.standing {
-            standing.tell(headers);
+        if let Some(status) = exchange.rate_limit {
+            status.append_to(headers);
         }
         self.cors.tell(exchange.allowed_origin, headers);
         if is_compressible(&response) {

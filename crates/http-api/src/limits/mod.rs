@@ -3,7 +3,7 @@
 //! ```text
 //! let limits = RateLimits::on(secret);                       // or RateLimits::off()
 //! background.spawn("…", limits.share(redis, &installation, stop)); // where several copies are to count together
-//! match limits.admit(&asked) { Ok(standing) => …, Err(refused) => … }
+//! match limits.admit(&asked) { Ok(status) => …, Err(refused) => … }
 //! ```
 //!
 //! A decision is one look into this process's memory. Copies that share a Redis tell each other ten times a second what
@@ -17,7 +17,7 @@ mod rate_limits;
 mod policy;
 
 /// What is left to a client, and the headers that say so.
-mod standing;
+mod status;
 
 /// Whom a limit counts.
 mod key;
@@ -30,5 +30,5 @@ mod shared;
 
 pub(crate) use key::Key;
 pub use policy::{ACCOUNT, ADDRESS, AUTH, Policy, WRITES, WRONG_PASSWORDS};
-pub use rate_limits::{Asking, Attempt, RateLimits};
-pub use standing::{Exceeded, Standing};
+pub use rate_limits::{Attempt, RateLimits, RequestClass};
+pub use status::{Exceeded, RateLimitStatus};

@@ -15,20 +15,20 @@ use sha2::Sha256;
 use super::buckets::{Buckets, Open, Ticks};
 use super::key::Key;
 use super::policy::{ACCOUNT, ADDRESS, AUTH, Policy, WRITES, WRONG_PASSWORDS};
-use super::standing::{Exceeded, Left, Standing};
+use super::status::{Exceeded, PolicyStatus, RateLimitStatus};
 use crate::problem::Problem;
 
 /// What a request counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asking {
-    /// Nobody that is known, from an address.
+pub enum RequestClass {
+    /// Without a good token, from an address.
     Anonymous(IpAddr),
-    /// For an account's tokens, from an address.
-    ForTokens(IpAddr),
+    /// Registering, logging in or refreshing, from an address.
+    Authentication(IpAddr),
     /// An account that reads.
-    Reading(OwnerId),
+    Read(OwnerId),
     /// An account that may change something.
-    Writing(OwnerId),
+    Write(OwnerId),
 }
 
 /// The limits of a process, or none. Cheap to clone.
@@ -88,13 +88,13 @@ impl RateLimits {
     ///
     /// # Errors
     /// It is one too many, and does not count.
-    pub fn admit(&self, asking: Asking) -> Result<Option<Standing>, Exceeded> {
+    pub fn admit(&self, class: RequestClass) -> Result<Option<RateLimitStatus>, Exceeded> {
         let Some(limits) = &self.0 else { return Ok(None) };
-        match asking {
-            Asking::Anonymous(address) => limits.address.one(Key::of_address(address)),
-            Asking::ForTokens(address) => limits.auth.one(Key::of_address(address)),
-            Asking::Reading(owner) => limits.account.one(Key::of_account(owner)),
-            Asking::Writing(owner) => limits.write(Key::of_account(owner)),
+        match class {
+            RequestClass::Anonymous(address) => limits.address.spend_alone(Key::of_address(address)),
+            RequestClass::Authentication(address) => limits.auth.spend_alone(Key::of_address(address)),
+            RequestClass::Read(owner) => limits.account.spend_alone(Key::of_account(owner)),
+            RequestClass::Write(owner) => limits.write(Key::of_account(owner)),
         }
         .map(Some)
     }
@@ -112,35 +112,39 @@ impl RateLimits {
         let pair = limits.pair(address, account);
         let open = limits.wrong_passwords.buckets.open(&pair);
         match limits.wrong_passwords.spend(pair) {
-            Ok(_) => Ok(Attempt(Some(Looking { limits: limits.clone(), pair, _open: open }))),
-            Err(one) => Err(Standing::of(one.left).refusal(if open.beside_others { 1 } else { one.retry_after_s })),
+            Ok(_) => Ok(Attempt(Some(PendingAttempt { limits: limits.clone(), pair, _open: open }))),
+            Err(exceeded) => {
+                let retry_after_s = if open.beside_others { 1 } else { exceeded.retry_after_s };
+                Err(RateLimitStatus::of(exceeded.status).refusal(retry_after_s))
+            }
         }
     }
 }
 
-impl From<OneTooMany> for Exceeded {
-    fn from(one: OneTooMany) -> Self {
-        Self { standing: Standing::of(one.left), retry_after_s: one.retry_after_s }
+impl From<PolicyExceeded> for Exceeded {
+    fn from(exceeded: PolicyExceeded) -> Self {
+        Self { status: RateLimitStatus::of(exceeded.status), retry_after_s: exceeded.retry_after_s }
     }
 }
 
 impl Limits {
     /// An account's write counts twice: among the writes, and among all its requests.
-    fn write(&self, account: Key) -> Result<Standing, Exceeded> {
-        let writes = self.writes.spend(account).map_err(|one| self.also(one, account))?;
+    fn write(&self, account: Key) -> Result<RateLimitStatus, Exceeded> {
+        let writes = self.writes.spend(account).map_err(|writes| self.write_exceeded(writes, account))?;
         match self.account.spend(account) {
-            Ok(all) => Ok(Standing { first: all, second: Some(writes) }),
-            Err(one) => {
+            Ok(all) => Ok(RateLimitStatus { first: all, second: Some(writes) }),
+            Err(exceeded) => {
                 self.writes.buckets.give_back(&account);
-                Err(one.into())
+                Err(exceeded.into())
             }
         }
     }
 
     /// A write that was refused as a write: the account may have something left to read with.
-    fn also(&self, one: OneTooMany, account: Key) -> Exceeded {
-        let all = Left::new(self.account.policy, self.account.buckets.remaining(&account));
-        Exceeded { standing: Standing { first: all, second: Some(one.left) }, retry_after_s: one.retry_after_s }
+    fn write_exceeded(&self, writes: PolicyExceeded, account: Key) -> Exceeded {
+        let all = PolicyStatus::new(self.account.policy, self.account.buckets.remaining(&account));
+        let status = RateLimitStatus { first: all, second: Some(writes.status) };
+        Exceeded { status, retry_after_s: writes.retry_after_s }
     }
 
     fn pair(&self, address: IpAddr, account: &[u8]) -> Key {
@@ -158,26 +162,26 @@ impl Limits {
     }
 }
 
-/// One policy's no.
-struct OneTooMany {
-    left: Left,
+/// One policy is used up.
+struct PolicyExceeded {
+    status: PolicyStatus,
     retry_after_s: u32,
 }
 
 impl Limit {
     /// Where no other limit applies.
-    fn one(&self, key: Key) -> Result<Standing, Exceeded> {
-        Ok(Standing::of(self.spend(key)?))
+    fn spend_alone(&self, key: Key) -> Result<RateLimitStatus, Exceeded> {
+        Ok(RateLimitStatus::of(self.spend(key)?))
     }
 
-    fn spend(&self, key: Key) -> Result<Left, OneTooMany> {
+    fn spend(&self, key: Key) -> Result<PolicyStatus, PolicyExceeded> {
         match self.buckets.spend(&key) {
-            Ok(remaining) => Ok(Left::new(self.policy, remaining)),
+            Ok(remaining) => Ok(PolicyStatus::new(self.policy, remaining)),
             Err(wait) => {
                 self.limited.increment(1);
                 // rounded up, so that who waits that long is let in
                 let retry_after_s = u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1);
-                Err(OneTooMany { left: Left::new(self.policy, 0), retry_after_s })
+                Err(PolicyExceeded { status: PolicyStatus::new(self.policy, 0), retry_after_s })
             }
         }
     }
@@ -185,9 +189,9 @@ impl Limit {
 
 /// A password that is being looked at; dropped without another word it was wrong.
 #[must_use = "it counts as a wrong password until was_not_wrong is told"]
-pub struct Attempt(Option<Looking>);
+pub struct Attempt(Option<PendingAttempt>);
 
-struct Looking {
+struct PendingAttempt {
     limits: Arc<Limits>,
     pair: Key,
     _open: Open,
@@ -221,7 +225,7 @@ impl std::fmt::Debug for RateLimits {
 mod tests {
     use axum::http::HeaderMap;
 
-    use super::super::standing::{RATELIMIT, RATELIMIT_POLICY};
+    use super::super::status::{RATELIMIT, RATELIMIT_POLICY};
     use super::*;
     use crate::problem::ProblemCode;
 
@@ -233,9 +237,9 @@ mod tests {
         IpAddr::from([192, 0, 2, n])
     }
 
-    fn headers(standing: Standing) -> (String, String) {
+    fn headers(status: RateLimitStatus) -> (String, String) {
         let mut headers = HeaderMap::new();
-        standing.tell(&mut headers);
+        status.append_to(&mut headers);
         let text = |name| headers[name].to_str().expect("ASCII").to_owned();
         (text(RATELIMIT_POLICY), text(RATELIMIT))
     }
@@ -243,7 +247,7 @@ mod tests {
     #[test]
     fn so_many_and_no_more_for_each_client() {
         let limits = limits();
-        let ask = |n| limits.admit(Asking::Anonymous(address(n)));
+        let ask = |n| limits.admit(RequestClass::Anonymous(address(n)));
         for n in 1..=ADDRESS.quota {
             let standing = ask(1).expect("within the limit").expect("a limit");
             // some may have come back meanwhile
@@ -252,19 +256,19 @@ mod tests {
         // what comes back in the time of this loop is let in too
         let refused = (0..ADDRESS.quota).find_map(|_| ask(1).err()).expect("refused");
         assert!((1..=ADDRESS.window_s).contains(&refused.retry_after_s), "{refused:?}");
-        let (policy, left) = headers(refused.standing());
+        let (policy, left) = headers(refused.status());
         assert_eq!(policy, "\"address\";q=100;w=60");
         assert_eq!(left, "\"address\";r=0;t=60");
         // another address, the same one's tokens, an account: each by itself
         ask(2).expect("another address");
-        limits.admit(Asking::ForTokens(address(1))).expect("another policy");
-        limits.admit(Asking::Reading(OwnerId(uuid::Uuid::from_u128(1)))).expect("an account");
+        limits.admit(RequestClass::Authentication(address(1))).expect("another policy");
+        limits.admit(RequestClass::Read(OwnerId(uuid::Uuid::from_u128(1)))).expect("an account");
     }
 
     #[test]
     fn addresses_of_one_ipv6_network_count_together() {
         let limits = limits();
-        let ask = |text: &str| limits.admit(Asking::ForTokens(text.parse().expect("an address")));
+        let ask = |text: &str| limits.admit(RequestClass::Authentication(text.parse().expect("an address")));
         for n in 0..AUTH.quota {
             ask(&format!("2001:db8:0:1::{n:x}")).expect("within the limit");
         }
@@ -277,13 +281,13 @@ mod tests {
         let limits = limits();
         let owner = OwnerId(uuid::Uuid::from_u128(7));
         for _ in 0..WRITES.quota {
-            limits.admit(Asking::Writing(owner)).expect("within the limit");
+            limits.admit(RequestClass::Write(owner)).expect("within the limit");
         }
-        let refused = (0..WRITES.quota).find_map(|_| limits.admit(Asking::Writing(owner)).err()).expect("refused");
-        let (policy, left) = headers(refused.standing());
+        let refused = (0..WRITES.quota).find_map(|_| limits.admit(RequestClass::Write(owner)).err()).expect("refused");
+        let (policy, left) = headers(refused.status());
         assert_eq!(policy, "\"account\";q=1200;w=60, \"writes\";q=600;w=60");
         assert!(left.starts_with("\"account\";r=") && left.ends_with(", \"writes\";r=0;t=60"), "{left}");
-        let read = limits.admit(Asking::Reading(owner)).expect("reads go on").expect("a limit");
+        let read = limits.admit(RequestClass::Read(owner)).expect("reads go on").expect("a limit");
         assert!(read.first.remaining >= ACCOUNT.quota - WRITES.quota - 1, "{read:?}");
     }
 
@@ -291,7 +295,7 @@ mod tests {
     fn off_means_that_nothing_is_counted() {
         let limits = RateLimits::off();
         for _ in 0..10_000 {
-            assert_eq!(limits.admit(Asking::Anonymous(address(1))), Ok(None));
+            assert_eq!(limits.admit(RequestClass::Anonymous(address(1))), Ok(None));
         }
     }
 

@@ -13,7 +13,7 @@ const ACCOUNT_AND_WRITES: HeaderValue = HeaderValue::from_static("\"account\";q=
 
 /// How much of a policy is left, after the request that it came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Left {
+pub(super) struct PolicyStatus {
     pub policy: Policy,
     pub remaining: u32,
     /// Until all of the quota is there again.
@@ -22,19 +22,19 @@ pub(super) struct Left {
 
 /// What is left to a client: the headers of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    pub(super) first: Left,
-    pub(super) second: Option<Left>,
+pub struct RateLimitStatus {
+    pub(super) first: PolicyStatus,
+    pub(super) second: Option<PolicyStatus>,
 }
 
 /// Too much was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exceeded {
-    pub(super) standing: Standing,
+    pub(super) status: RateLimitStatus,
     pub(super) retry_after_s: u32,
 }
 
-impl Left {
+impl PolicyStatus {
     pub fn new(policy: Policy, remaining: u32) -> Self {
         let spent = u64::from(policy.quota.saturating_sub(remaining));
         let reset_s = (spent * u64::from(policy.window_s)).div_ceil(u64::from(policy.quota));
@@ -45,8 +45,8 @@ impl Left {
 impl Exceeded {
     /// What is left, which is nothing of one policy.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.standing
+    pub fn status(&self) -> RateLimitStatus {
+        self.status
     }
 
     /// When the next one is let in, in seconds.
@@ -55,15 +55,15 @@ impl Exceeded {
         self.retry_after_s
     }
 
-    /// The answer, without the headers of [`Standing::tell`].
+    /// The answer, without the headers of [`RateLimitStatus::append_to`].
     #[must_use]
     pub fn problem(&self) -> Problem {
         Problem::new(ProblemCode::RateLimited).retry_after_s(self.retry_after_s)
     }
 }
 
-impl Standing {
-    pub(super) fn of(left: Left) -> Self {
+impl RateLimitStatus {
+    pub(super) fn of(left: PolicyStatus) -> Self {
         Self { first: left, second: None }
     }
 
@@ -75,7 +75,7 @@ impl Standing {
     }
 
     /// `RateLimit-Policy` and `RateLimit`, beside those that a handler has set.
-    pub fn tell(self, headers: &mut HeaderMap) {
+    pub fn append_to(self, headers: &mut HeaderMap) {
         let (policy, left) = self.headers();
         headers.append(RATELIMIT_POLICY, policy);
         headers.append(RATELIMIT, left);
@@ -86,10 +86,10 @@ impl Standing {
         // longer than two members can be
         let mut text = [0_u8; 128];
         let mut rest = &mut text[..];
-        let Left { policy, remaining, reset_s } = self.first;
+        let PolicyStatus { policy, remaining, reset_s } = self.first;
         let mut written = write!(rest, "\"{}\";r={remaining};t={reset_s}", policy.name);
         let mut policies = HeaderValue::from_static(policy.member);
-        if let Some(Left { policy, remaining, reset_s }) = self.second {
+        if let Some(PolicyStatus { policy, remaining, reset_s }) = self.second {
             written = written.and_then(|()| write!(rest, ", \"{}\";r={remaining};t={reset_s}", policy.name));
             policies = ACCOUNT_AND_WRITES;
         }
