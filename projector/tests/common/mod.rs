@@ -201,6 +201,7 @@ pub struct Event {
     pub owner: OwnerId,
     pub task: TaskId,
     pub event_type: String,
+    pub schema_version: i16,
     pub data: String,
     pub occurred_at: Time,
 }
@@ -226,7 +227,7 @@ pub async fn append(pool: &Pool, events: &[Event]) {
         }
     }
     let (mut owners, mut tasks, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut times, mut types, mut data) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut times, mut types, mut forms, mut data) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for event in events {
         let version = versions.get_mut(&(event.owner, event.task)).unwrap();
         *version += 1;
@@ -235,15 +236,16 @@ pub async fn append(pool: &Pool, events: &[Event]) {
         numbers.push(*version);
         times.push(event.occurred_at);
         types.push(event.event_type.clone());
+        forms.push(event.schema_version);
         data.push(event.data.clone());
     }
     sqlx::query(
         "insert into event_store.event (position, version, occurred_at, recorded_at, owner_id, task_id, event_id,
             command_id, actor_id, shard, schema_version, type, actor_type, correlation_id, traceparent, data)
         select $1 + n, version, occurred_at, now(), owner_id, task_id, gen_random_uuid(), gen_random_uuid(), owner_id,
-            0, 1, type, 'user', 'test', '', data
-        from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[], $6::text[], $7::text[])
-            with ordinality as e (owner_id, task_id, version, occurred_at, type, data, n)",
+            0, schema_version, type, 'user', 'test', '', data
+        from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[], $6::text[], $7::smallint[], $8::text[])
+            with ordinality as e (owner_id, task_id, version, occurred_at, type, schema_version, data, n)",
     )
     .bind(head)
     .bind(&owners)
@@ -251,6 +253,7 @@ pub async fn append(pool: &Pool, events: &[Event]) {
     .bind(&numbers)
     .bind(&times)
     .bind(&types)
+    .bind(&forms)
     .bind(&data)
     .execute(&mut *transaction)
     .await
@@ -366,8 +369,8 @@ impl Histories {
 }
 
 pub fn event_of(owner: OwnerId, task: TaskId, event: &TaskEvent, occurred_at: Time) -> Event {
-    let (event_type, _, data) = encode(event);
-    Event { owner, task, event_type: event_type.to_owned(), data, occurred_at }
+    let (event_type, schema_version, data) = encode(event);
+    Event { owner, task, event_type: event_type.to_owned(), schema_version, data, occurred_at }
 }
 
 /// An event by type and data, of owner and task by number.
@@ -376,6 +379,7 @@ pub fn event(owner: u128, task: u128, event_type: &str, data: &str) -> Event {
         owner: OwnerId(Uuid::from_u128(owner)),
         task: TaskId(Uuid::from_u128(task)),
         event_type: event_type.to_owned(),
+        schema_version: 1,
         data: data.to_owned(),
         occurred_at: Utc.with_ymd_and_hms(2026, 3, 1, 12, 0, 0).unwrap(),
     }
