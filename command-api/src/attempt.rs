@@ -80,12 +80,17 @@ impl Attempt {
         }
     }
 
-    /// Its one command, with its conditions.
-    pub(crate) fn request(&self, task_id: TaskId, command: TaskCommand, body: Option<&Json<'_>>) -> CommandRequest {
-        let identity = self.key.as_ref().map(|key| CommandIdentity {
+    /// Of its key and content; none without a key.
+    pub(crate) fn identity(&self, body: Option<&Json<'_>>) -> Option<CommandIdentity> {
+        self.key.as_ref().map(|key| CommandIdentity {
             command_id: command_id_of_key(key.as_str()),
             fingerprint: fingerprint(self.method.as_str(), self.uri.path(), body),
-        });
+        })
+    }
+
+    /// Its one command, with its conditions.
+    pub(crate) fn request(&self, task_id: TaskId, command: TaskCommand, body: Option<&Json<'_>>) -> CommandRequest {
+        let identity = self.identity(body);
         let expected = match &self.expected {
             None => ExpectedVersion::Any,
             Some(IfMatch::Any) => ExpectedVersion::Exists,

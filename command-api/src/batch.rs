@@ -1,24 +1,22 @@
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
+use commands::Caller;
 use commands::batch::{Batch, CommandError};
-use commands::identity::{CommandIdentity, IdentityFrom, command_id_of_key};
+use commands::identity::{CommandIdentity, command_id_of_key};
 use commands::keyed_batch::KeyedBatch;
 use commands::parse_error::COMMANDS_MAX;
-use commands::{Caller, ExecuteError};
 use http_api::body::{BATCH_BYTES_MAX, read_body, require_media_type};
 use http_api::openapi::{EXAMPLE_ID, Operation, reference};
 use http_api::problem::{Problem, ProblemCode};
 use metrics::histogram;
-use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::api::{self, CommandApi};
 use crate::attempt::Attempt;
 use crate::batch_answer::{Results, Writer};
 use crate::operation::write;
-use crate::refusal;
+use crate::{keyed, refusal};
 
 /// The body of a batch in one of its two forms.
 #[derive(Debug)]
@@ -57,59 +55,24 @@ pub(crate) async fn batch(
     body: BatchText,
 ) -> Result<Response, Problem> {
     attempt.refuse_condition("If-Match is for one task; a command of a batch has expected_version")?;
-    let mut caller = attempt.caller();
+    let caller = attempt.caller();
     let permit = api.batch_permit(caller.owner).await?;
     let batch = body.parse().await?;
     let Some(key) = &attempt.key else {
-        return Ok(answer(&api, &attempt, carry_out(&api, &caller, None, batch).await));
+        return Ok(keyed::answer(&api, &attempt, carry_out(&api, &caller, None, batch).await));
     };
     let identity = CommandIdentity { command_id: command_id_of_key(key.as_str()), fingerprint: batch.fingerprint() };
-    let mut keyed = KeyedBatch::new(api.executor().store(), &caller, identity);
-    if let Some(kept) = keyed.answer().await.map_err(problem)? {
-        return replay(&api, &attempt, kept);
+    let keyed = KeyedBatch::new(api.executor().store(), &caller, identity);
+    if let Some(kept) = keyed.answer().await.map_err(keyed::problem)? {
+        return keyed::replay(&api, &attempt, kept);
     }
-    caller.change_id = keyed.bind(&caller).await.map_err(problem)?;
-    // An equal one may be under way: who waits for it holds no permit, and keeps no more than what was sent.
+    // While it waits for an equal one it keeps no more than what was sent.
     drop((permit, batch));
-    if let Some(kept) = keyed.lease_or_answer().await.map_err(problem)? {
-        return replay(&api, &attempt, kept);
-    }
-    let carried_out = async {
+    let work = async |caller: &Caller| {
         let _permit = api.batch_permit(caller.owner).await?;
-        Ok(carry_out(&api, &caller, Some(key.as_str()), body.parse().await?).await)
+        Ok(carry_out(&api, caller, Some(key.as_str()), body.parse().await?).await)
     };
-    let results = match keyed.renewed_during(carried_out).await {
-        Ok(results) if !results.unfinished => results,
-        // The same request again replays what succeeded and decides the rest.
-        unfinished => {
-            keyed.release().await;
-            return unfinished.map(|results| answer(&api, &attempt, results));
-        }
-    };
-    match keyed.keep(&results.body).await.map_err(problem)? {
-        None => Ok(answer(&api, &attempt, results)),
-        Some(other) => replay(&api, &attempt, other),
-    }
-}
-
-fn problem(error: ExecuteError) -> Problem {
-    refusal::problem(error, IdentityFrom::IdempotencyKey)
-}
-
-fn answer(api: &CommandApi, attempt: &Attempt, results: Results) -> Response {
-    let Results { body, revision, change_id, .. } = results;
-    api.answer(attempt).batch(body, revision, change_id, false)
-}
-
-/// The answer that was kept.
-fn replay(api: &CommandApi, attempt: &Attempt, body: String) -> Result<Response, Problem> {
-    #[derive(Deserialize)]
-    struct Kept {
-        revision: Option<i64>,
-        change_id: Option<Uuid>,
-    }
-    let Kept { revision, change_id } = serde_json::from_str(&body).map_err(|error| Problem::internal(&error))?;
-    Ok(api.answer(attempt).batch(body, revision, change_id, true))
+    keyed::carry_out(&api, &attempt, keyed, work).await
 }
 
 async fn carry_out(api: &CommandApi, caller: &Caller, key: Option<&str>, batch: Batch) -> Results {

@@ -2,6 +2,7 @@ use std::io::Write as _;
 
 use axum::http::StatusCode;
 use commands::Accepted;
+use domain::TaskId;
 use http_api::openapi::{count, reference, whole};
 use http_api::problem::{Problem, ProblemCode};
 use metrics::counter;
@@ -59,8 +60,19 @@ impl Writer {
         }
     }
 
+    /// Of a task that is not named by what was asked for.
+    pub(crate) fn failed_for(&mut self, task_id: TaskId, problem: &Problem) {
+        self.begin(problem.status());
+        let _ = write!(self.body, r#","id":"{task_id}""#);
+        self.end_failed(problem);
+    }
+
     pub(crate) fn failed(&mut self, problem: &Problem) {
         self.begin(problem.status());
+        self.end_failed(problem);
+    }
+
+    fn end_failed(&mut self, problem: &Problem) {
         self.body.extend_from_slice(br#","problem":"#);
         // Strings and numbers, into a vector: neither fails.
         let _ = serde_json::to_writer(&mut self.body, problem);
@@ -133,6 +145,7 @@ pub(crate) fn result_schema() -> Value {
                 "properties": {
                     "index": count(),
                     "status": {"type": "integer", "minimum": 400, "maximum": 599},
+                    "id": {"type": "string", "format": "uuid", "description": "The task, where the request does not name it."},
                     "problem": reference("Problem"),
                 },
             },
@@ -144,7 +157,6 @@ pub(crate) fn result_schema() -> Value {
 mod tests {
     use commands::identity::IdentityFrom;
     use commands::{Effect, ExecuteError};
-    use domain::TaskId;
 
     use super::*;
     use crate::refusal;

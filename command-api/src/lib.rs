@@ -28,6 +28,12 @@ mod delete;
 /// `POST /api/v1/commands`
 mod batch;
 
+/// `POST /api/v1/changes/{id}/undo`
+mod undo;
+
+/// What has many results, under a key.
+mod keyed;
+
 /// The answer to a batch, result by result.
 mod batch_answer;
 
@@ -83,7 +89,9 @@ fn routes() -> Routes<CommandApi> {
         .post("/api/v1/tasks/{id}/complete", transitions::complete, transitions::complete_described)
         .post("/api/v1/tasks/{id}/reopen", transitions::reopen, transitions::reopen_described)
         .post("/api/v1/tasks/{id}/cancel", transitions::cancel, transitions::cancel_described)
+        .post("/api/v1/tasks/{id}/restore", transitions::restore, transitions::restore_described)
         .post("/api/v1/commands", batch::batch, batch::described)
+        .post("/api/v1/changes/{id}/undo", undo::undo, undo::described)
         .get("/api/v1/jobs", jobs::list, jobs::list_described)
         .get("/api/v1/jobs/{id}", jobs::get, jobs::get_described)
         .delete("/api/v1/jobs/{id}", jobs::delete, jobs::delete_described)

@@ -90,6 +90,8 @@ fn rules(refusal: &Refusal) -> Problem {
         Refusal::IdTaken => Problem::new(ProblemCode::TaskExists).detail(detail),
         Refusal::NotFrom { .. } => Problem::new(ProblemCode::TransitionRefused).detail(detail),
         Refusal::TooManyTags => Problem::new(ProblemCode::TooManyTags).detail(detail),
+        Refusal::ChangedSince => Problem::new(ProblemCode::ChangedSince).detail(detail),
+        Refusal::UndoneAlready => Problem::new(ProblemCode::UndoneAlready).detail(detail),
         Refusal::OccursInFuture => Problem::new(ProblemCode::OccurredAtRefused)
             .detail(detail)
             .error("/occurred_at", "must not lie in the future"),
@@ -116,6 +118,8 @@ mod tests {
             (rules(Refusal::IdTaken), 409, "task-exists"),
             (rules(Refusal::NotFrom { from: Status::Completed, asked: "started" }), 409, "transition-refused"),
             (rules(Refusal::TooManyTags), 409, "too-many-tags"),
+            (rules(Refusal::ChangedSince), 409, "changed-since"),
+            (rules(Refusal::UndoneAlready), 409, "undone-already"),
             (rules(Refusal::OccursInFuture), 422, "occurred-at-refused"),
             (rules(Refusal::OccursBeforePrevious { previous: Time::UNIX_EPOCH }), 422, "occurred-at-refused"),
             (ExecuteError::IdentityReused, 422, "key-reused"),

@@ -3,7 +3,8 @@
 
 use commands::line::CommandType;
 use domain::{
-    DESCRIPTION_CHARACTERS_MAX, Priority, RANK_CHARACTERS_MAX, TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX,
+    DESCRIPTION_CHARACTERS_MAX, Priority, RANK_CHARACTERS_MAX, Status, TAG_CHARACTERS_MAX, TAGS_MAX,
+    TITLE_CHARACTERS_MAX,
 };
 use http_api::openapi::EXAMPLE_ID;
 use serde_json::{Value, json};
@@ -79,12 +80,29 @@ fn own(kind: CommandType) -> Value {
         CommandType::Schedule => one("due_at", due_at()),
         CommandType::Rank => one("rank", rank()),
         CommandType::Tag | CommandType::Untag => tag_or_tags(),
+        CommandType::RevertStage => reverted_stage(),
         CommandType::Start
         | CommandType::Complete
         | CommandType::Reopen
         | CommandType::Cancel
-        | CommandType::Delete => json!({}),
+        | CommandType::Delete
+        | CommandType::Restore => json!({}),
     }
+}
+
+fn reverted_stage() -> Value {
+    let status = json!({"type": "string", "enum": Status::ALL.map(Status::as_str)});
+    let time = |says: &str| json!({"type": ["string", "null"], "format": "date-time", "description": says});
+    json!({
+        "properties": {
+            "from": status,
+            "to": status,
+            "started_at": time("There where `to` is `in_progress`, null where it is `pending`."),
+            "completed_at": time("There exactly where `to` is `completed`."),
+        },
+        "required": ["from", "to"],
+        "description": "What an undo of a stage is exported as: back to it, with the times that it had.",
+    })
 }
 
 /// The members that a command of any type has.

@@ -51,6 +51,16 @@ pub(crate) async fn cancel(
     transition(&api, &attempt, TaskId(id), TaskCommand::Cancel).await
 }
 
+/// Out of the trash.
+pub(crate) async fn restore(
+    State(api): State<CommandApi>,
+    attempt: Attempt,
+    PathId(id): PathId,
+    _: EmptyBody,
+) -> Result<Response, Problem> {
+    transition(&api, &attempt, TaskId(id), TaskCommand::Restore).await
+}
+
 pub(crate) fn start_described() -> Operation {
     transition_described("startTask", "Start a task", "From pending.")
 }
@@ -65,6 +75,16 @@ pub(crate) fn reopen_described() -> Operation {
 
 pub(crate) fn cancel_described() -> Operation {
     transition_described("cancelTask", "Cancel a task", "From pending or in progress.")
+}
+
+pub(crate) fn restore_described() -> Operation {
+    change("restoreTask", "Restore a deleted task")
+        .says(
+            "As it was before its deletion. `If-Match` names the version that it was deleted at. A task that is not deleted \
+             stays as it is; one that was deleted more than 30 days ago is not found.",
+        )
+        .empty_body()
+        .json(200, "It is there, now or before.", &answer::HEADERS, &reference("Accepted"), &answer::example())
 }
 
 fn transition_described(id: &'static str, summary: &'static str, from: &'static str) -> Operation {

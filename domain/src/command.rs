@@ -1,6 +1,6 @@
 //! What a client may ask for. A command is addressed to one stream: (owner, task).
 
-use crate::values::{Description, Priority, Rank, Tags, Time, Title};
+use crate::values::{Description, Priority, Rank, Status, Tags, Time, Title};
 
 /// A command to one task. Renaming, describing, reprioritizing, scheduling and ranking are patches of one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,21 @@ pub enum TaskCommand {
     Reopen,
     /// pending or in_progress → cancelled.
     Cancel,
-    /// From anywhere, for good.
+    /// Where a change of the stage is undone: it was led back from there, with the times that it had before.
+    RevertStage {
+        /// Where it is.
+        from: Status,
+        /// Where it was before.
+        to: Status,
+        /// When work on it had begun then.
+        started_at: Option<Time>,
+        /// When it had been done then.
+        completed_at: Option<Time>,
+    },
+    /// From anywhere, into the trash.
     Delete,
+    /// Out of the trash, as it was before.
+    Restore,
 }
 
 /// The content a task is created with.

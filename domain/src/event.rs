@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::values::{Description, Priority, Rank, Tags, Time, Title};
+use crate::values::{Description, Priority, Rank, Status, Tags, Time, Title};
 
 /// An event of a task's stream. Its serialised form is the `data` of the stored event: see [`crate::stored`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,8 +70,21 @@ pub enum TaskEvent {
     TaskReopened {},
     /// It was given up.
     TaskCancelled {},
-    /// It is gone for good.
+    /// What changed its stage is undone: it is where it was before.
+    TaskStageReverted {
+        /// Where it was led back from.
+        from: Status,
+        /// Where it was before, and is again.
+        to: Status,
+        /// When work on it had begun then.
+        started_at: Option<Time>,
+        /// When it had been done then.
+        completed_at: Option<Time>,
+    },
+    /// It is in the trash.
     TaskDeleted {},
+    /// It is as it was before it was deleted.
+    TaskRestored {},
 }
 
 impl TaskEvent {
@@ -91,7 +104,9 @@ impl TaskEvent {
             Self::TaskCompleted {} => "TaskCompleted",
             Self::TaskReopened {} => "TaskReopened",
             Self::TaskCancelled {} => "TaskCancelled",
+            Self::TaskStageReverted { .. } => "TaskStageReverted",
             Self::TaskDeleted {} => "TaskDeleted",
+            Self::TaskRestored {} => "TaskRestored",
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::event::TaskEvent;
-use crate::values::{Description, OwnerId, Priority, Rank, Tags, TaskId, Time, Title};
+use crate::values::{Description, OwnerId, Priority, Rank, Status, Tags, TaskId, Time, Title};
 
 /// An event with its envelope, as the store, Kafka and the projector carry it: `data` is not yet understood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +149,17 @@ struct TagsV1 {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct StageRevertedV1 {
+    from: Status,
+    to: Status,
+    #[serde(deserialize_with = "present")]
+    started_at: Option<Time>,
+    #[serde(deserialize_with = "present")]
+    completed_at: Option<Time>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NothingV1 {}
 
 impl StoredEvent {
@@ -192,7 +203,12 @@ impl StoredEvent {
             ("TaskCompleted", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskCompleted {})?,
             ("TaskReopened", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskReopened {})?,
             ("TaskCancelled", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskCancelled {})?,
+            ("TaskStageReverted", 1) => {
+                let StageRevertedV1 { from, to, started_at, completed_at } = read(self)?;
+                TaskEvent::TaskStageReverted { from, to, started_at, completed_at }
+            }
             ("TaskDeleted", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskDeleted {})?,
+            ("TaskRestored", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskRestored {})?,
             _ => {
                 return Err(Unreadable::UnknownType {
                     event_type: self.event_type.clone(),

@@ -20,8 +20,8 @@ pub enum State {
     Completed(Content),
     /// Cancelled.
     Cancelled(Content),
-    /// Gone for good.
-    Deleted,
+    /// Deleted, and what it was until then.
+    Deleted(Box<Self>),
 }
 
 /// What a living task holds.
@@ -52,6 +52,12 @@ pub enum Refusal {
     /// More than [`TAGS_MAX`] tags.
     #[error("A task has at most 20 tags.")]
     TooManyTags,
+    /// A later change that stands has changed the same.
+    #[error("A later change has changed the same, or the task is deleted.")]
+    ChangedSince,
+    /// The change is undone, as far as it touched this task.
+    #[error("The change is undone already.")]
+    UndoneAlready,
     /// `occurred_at` lies in the future by more than a minute.
     #[error("occurred_at lies in the future.")]
     OccursInFuture,
@@ -66,7 +72,7 @@ pub enum Refusal {
 impl State {
     fn living(&self) -> Option<(Status, &Content)> {
         match self {
-            Self::Missing | Self::Deleted => None,
+            Self::Missing | Self::Deleted(_) => None,
             Self::Pending(content) => Some((Status::Pending, content)),
             Self::InProgress(content) => Some((Status::InProgress, content)),
             Self::Completed(content) => Some((Status::Completed, content)),
@@ -88,6 +94,9 @@ impl State {
                 + task.description.as_ref().map_or(0, |text| text.as_str().len())
                 + task.rank.as_ref().map_or(0, |rank| rank.as_str().len())
                 + task.tags.iter().map(|tag| tag.as_str().len() + 32).sum::<usize>()
+        }
+        if let Self::Deleted(before) = self {
+            return size_of::<Self>() + before.heap_bytes();
         }
         self.living().map_or(0, |(_, content)| {
             bytes(&content.current)
@@ -137,7 +146,11 @@ pub fn event_of(command: &TaskCommand) -> Option<TaskEvent> {
         TaskCommand::Complete => TaskEvent::TaskCompleted {},
         TaskCommand::Reopen => TaskEvent::TaskReopened {},
         TaskCommand::Cancel => TaskEvent::TaskCancelled {},
+        TaskCommand::RevertStage { from, to, started_at, completed_at } => {
+            TaskEvent::TaskStageReverted { from: *from, to: *to, started_at: *started_at, completed_at: *completed_at }
+        }
         TaskCommand::Delete => TaskEvent::TaskDeleted {},
+        TaskCommand::Restore => TaskEvent::TaskRestored {},
     })
 }
 
@@ -149,8 +162,9 @@ pub fn decide(state: &State, command: &TaskCommand) -> Result<Vec<TaskEvent>, Re
     match (command, state) {
         (TaskCommand::Create(new), State::Missing) if new.tags.len() > TAGS_MAX => Err(Refusal::TooManyTags),
         (TaskCommand::Create(new), State::Missing) => Ok(vec![created(new)]),
-        (TaskCommand::Create(_), State::Deleted) => Err(Refusal::IdTaken),
-        (TaskCommand::Delete, State::Deleted) => Ok(vec![]),
+        (TaskCommand::Create(_), State::Deleted(_)) => Err(Refusal::IdTaken),
+        (TaskCommand::Delete, State::Deleted(_)) => Ok(vec![]),
+        (TaskCommand::Restore, State::Deleted(_)) => Ok(vec![TaskEvent::TaskRestored {}]),
         (command, state) => {
             let (status, content) = state.living().ok_or(Refusal::NotFound)?;
             decide_living(status, content, command)
@@ -190,7 +204,18 @@ fn decide_living(status: Status, content: &Content, command: &TaskCommand) -> Re
             Pending => Ok(vec![]),
             InProgress => refuse("reopened"),
         },
+        TaskCommand::RevertStage { from, to, started_at, completed_at } => match status {
+            status if status == *from => step(TaskEvent::TaskStageReverted {
+                from: *from,
+                to: *to,
+                started_at: *started_at,
+                completed_at: *completed_at,
+            }),
+            status if status == *to => Ok(vec![]),
+            Pending | InProgress | Completed | Cancelled => refuse("led back"),
+        },
         TaskCommand::Delete => step(TaskEvent::TaskDeleted {}),
+        TaskCommand::Restore => Ok(vec![]),
     }
 }
 
@@ -255,8 +280,9 @@ pub fn evolve(state: State, event: &TaskEvent) -> State {
             };
             State::Pending(Content { current, original: None })
         }
-        (TaskEvent::TaskDeleted {}, _) => State::Deleted,
-        (_, state @ (State::Missing | State::Deleted)) => state,
+        (TaskEvent::TaskRestored {}, State::Deleted(before)) => *before,
+        (_, state @ (State::Missing | State::Deleted(_))) => state,
+        (TaskEvent::TaskDeleted {}, state) => State::Deleted(Box::new(state)),
         (event, State::Pending(content)) => evolve_living(State::Pending, content, event),
         (event, State::InProgress(content)) => evolve_living(State::InProgress, content, event),
         (event, State::Completed(content)) => evolve_living(State::Completed, content, event),
@@ -266,11 +292,19 @@ pub fn evolve(state: State, event: &TaskEvent) -> State {
 
 fn evolve_living(stage: fn(Content) -> State, mut content: Content, event: &TaskEvent) -> State {
     match event {
-        TaskEvent::TaskCreated { .. } | TaskEvent::TaskDeleted {} => {}
+        TaskEvent::TaskCreated { .. } | TaskEvent::TaskDeleted {} | TaskEvent::TaskRestored {} => {}
         TaskEvent::TaskStarted {} => return State::InProgress(content),
         TaskEvent::TaskCompleted {} => return State::Completed(content),
         TaskEvent::TaskReopened {} => return State::Pending(content),
         TaskEvent::TaskCancelled {} => return State::Cancelled(content),
+        TaskEvent::TaskStageReverted { to, .. } => {
+            return match to {
+                Status::Pending => State::Pending(content),
+                Status::InProgress => State::InProgress(content),
+                Status::Completed => State::Completed(content),
+                Status::Cancelled => State::Cancelled(content),
+            };
+        }
         TaskEvent::TaskRenamed { title } => content.change().title = title.clone(),
         TaskEvent::TaskDescribed { description } => content.change().description = description.clone(),
         TaskEvent::TaskReprioritized { priority } => content.change().priority = *priority,

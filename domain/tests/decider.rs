@@ -68,7 +68,29 @@ fn reopen_goes_from_completed_and_cancelled_to_pending() {
 }
 
 #[test]
-fn delete_goes_from_anywhere_and_for_good() {
+fn what_was_deleted_is_restored_as_it_was() {
+    given([created("a"), STARTED, DELETED]).when(RESTORE).then([RESTORED]);
+    given([created("a"), STARTED, DELETED, RESTORED]).when(COMPLETE).then([COMPLETED]);
+    given([created("a"), renamed("b"), DELETED, RESTORED]).when(rename("b")).then_nothing();
+    given([created("a"), renamed("b"), DELETED, RESTORED]).when(create("a")).then_nothing();
+    given([created("a")]).when(RESTORE).then_nothing();
+    given([]).when(RESTORE).then_refused(Refusal::NotFound);
+}
+
+#[test]
+fn a_stage_is_led_back_from_where_it_was_led_to() {
+    let reverted = |from, to| TaskEvent::TaskStageReverted { from, to, started_at: None, completed_at: None };
+    let revert = |from, to| TaskCommand::RevertStage { from, to, started_at: None, completed_at: None };
+    let (back, is_back) = (revert(Status::Completed, Status::Pending), reverted(Status::Completed, Status::Pending));
+    given([created("a"), COMPLETED]).when(back.clone()).then([is_back.clone()]);
+    given([created("a"), COMPLETED, is_back.clone()]).when(back.clone()).then_nothing();
+    given([created("a"), COMPLETED, is_back]).when(START).then([STARTED]);
+    given([created("a"), STARTED]).when(back.clone()).then_refused(not("led back", Status::InProgress));
+    given([created("a"), DELETED]).when(back).then_refused(Refusal::NotFound);
+}
+
+#[test]
+fn delete_goes_from_anywhere() {
     for stage in [vec![], vec![STARTED], vec![COMPLETED], vec![CANCELLED], vec![COMPLETED, REOPENED]] {
         let events: Vec<_> = [created("a")].into_iter().chain(stage).collect();
         given(events).when(DELETE).then([DELETED]);
@@ -162,12 +184,14 @@ fn a_task_has_at_most_twenty_tags() {
 
 #[test]
 fn what_is_stored_has_happened_even_where_it_could_not() {
-    // evolve never fails and never brings a task back, whatever a log holds.
+    // evolve never fails, and brings a task back only where it was restored, whatever a log holds.
+    let deleted = || evolve(evolve(State::Missing, &created("a")), &DELETED);
     for event in [STARTED, COMPLETED, REOPENED, CANCELLED, renamed("a"), tagged(["x"])] {
         assert_eq!(evolve(State::Missing, &event), State::Missing);
-        assert_eq!(evolve(State::Deleted, &event), State::Deleted);
+        assert_eq!(evolve(deleted(), &event), deleted());
     }
-    assert_eq!(evolve(State::Deleted, &created("a")), State::Deleted);
+    assert_eq!(evolve(deleted(), &created("a")), deleted());
+    assert_eq!(evolve(State::Missing, &RESTORED), State::Missing);
     given([created("a"), created("b")]).when(rename("a")).then_nothing();
 }
 
@@ -206,11 +230,13 @@ mod sentences {
     pub const REOPENED: TaskEvent = TaskEvent::TaskReopened {};
     pub const CANCELLED: TaskEvent = TaskEvent::TaskCancelled {};
     pub const DELETED: TaskEvent = TaskEvent::TaskDeleted {};
+    pub const RESTORED: TaskEvent = TaskEvent::TaskRestored {};
     pub const START: TaskCommand = TaskCommand::Start;
     pub const COMPLETE: TaskCommand = TaskCommand::Complete;
     pub const REOPEN: TaskCommand = TaskCommand::Reopen;
     pub const CANCEL: TaskCommand = TaskCommand::Cancel;
     pub const DELETE: TaskCommand = TaskCommand::Delete;
+    pub const RESTORE: TaskCommand = TaskCommand::Restore;
 
     pub struct Given(State);
     pub struct When(Result<Vec<TaskEvent>, Refusal>);

@@ -82,7 +82,16 @@ fn command() -> impl Strategy<Value = TaskCommand> {
         2 => Just(TaskCommand::Reopen),
         2 => Just(TaskCommand::Cancel),
         1 => Just(TaskCommand::Delete),
+        1 => Just(TaskCommand::Restore),
+        1 => revert_stage(),
     ]
+}
+
+fn revert_stage() -> impl Strategy<Value = TaskCommand> {
+    let stages = prop::sample::subsequence(Status::ALL, 2).prop_shuffle();
+    (stages, option::of(time()), option::of(time())).prop_map(|(stages, started_at, completed_at)| {
+        TaskCommand::RevertStage { from: stages[0], to: stages[1], started_at, completed_at }
+    })
 }
 
 /// Begins with a creation most of the time, else nothing much would happen.
@@ -148,7 +157,7 @@ struct Model {
 enum Stage {
     Nowhere,
     Here(Model),
-    Gone,
+    Gone(Model),
 }
 
 impl Stage {
@@ -159,9 +168,10 @@ impl Stage {
                 let (original, now) = (NewTask::clone(new), NewTask::clone(new));
                 return Ok(Self::Here(Model { status: Status::Pending, original, now }));
             }
-            (Self::Gone, TaskCommand::Create(_)) => return Err(Refusal::IdTaken),
-            (Self::Gone, TaskCommand::Delete) => return Ok(Self::Gone),
-            (Self::Nowhere | Self::Gone, _) => return Err(Refusal::NotFound),
+            (Self::Gone(_), TaskCommand::Create(_)) => return Err(Refusal::IdTaken),
+            (Self::Gone(_), TaskCommand::Delete) => return Ok(self.clone()),
+            (Self::Gone(model), TaskCommand::Restore) => return Ok(Self::Here(model.clone())),
+            (Self::Nowhere | Self::Gone(_), _) => return Err(Refusal::NotFound),
             (Self::Here(model), _) => model.clone(),
         };
         let mut go = |from: &[Status], to: Status, asked: &'static str| {
@@ -177,7 +187,9 @@ impl Stage {
             TaskCommand::Complete => go(&[Status::Pending, Status::InProgress], Status::Completed, "completed")?,
             TaskCommand::Cancel => go(&[Status::Pending, Status::InProgress], Status::Cancelled, "cancelled")?,
             TaskCommand::Reopen => go(&[Status::Completed, Status::Cancelled], Status::Pending, "reopened")?,
-            TaskCommand::Delete => return Ok(Self::Gone),
+            TaskCommand::RevertStage { from, to, .. } => go(&[*from], *to, "led back")?,
+            TaskCommand::Delete => return Ok(Self::Gone(model)),
+            TaskCommand::Restore => {}
             TaskCommand::Create(new) if **new == model.original => {}
             TaskCommand::Create(_) => return Err(Refusal::IdTaken),
             TaskCommand::Patch(patch) => {
@@ -206,7 +218,11 @@ impl Stage {
 fn assert_is(state: &State, stage: &Stage) {
     match stage {
         Stage::Nowhere => assert_eq!(*state, State::Missing),
-        Stage::Gone => assert_eq!(*state, State::Deleted),
+        Stage::Gone(model) => {
+            let restored = evolve(state.clone(), &TaskEvent::TaskRestored {});
+            assert!(state.status().is_none() && restored != *state);
+            assert_is(&restored, &Stage::Here(model.clone()));
+        }
         Stage::Here(model) => {
             assert_eq!(state.status(), Some(model.status));
             let NewTask { title, description, priority, due_at, tags, rank } = model.now.clone();
@@ -256,14 +272,15 @@ proptest! {
     }
 
     #[test]
-    fn no_event_is_without_effect_and_none_comes_after_the_end(commands in history()) {
+    fn no_event_is_without_effect_and_only_a_restoration_comes_after_a_deletion(commands in history()) {
         let stream = stream(&commands);
         let mut state = State::default();
         for (index, event) in stream.iter().enumerate() {
             let creation = matches!(event, TaskEvent::TaskCreated { .. });
             prop_assert_eq!(creation, index == 0, "a stream begins with its creation, and only there is one");
             if matches!(event, TaskEvent::TaskDeleted {}) {
-                prop_assert_eq!(index, stream.len() - 1);
+                let restored = stream.get(index + 1).is_none_or(|next| *next == TaskEvent::TaskRestored {});
+                prop_assert!(restored);
             }
             // So the version is raised by each thing that happened, and by nothing else.
             let after = evolve(state.clone(), event);
@@ -313,7 +330,9 @@ proptest! {
                 | TaskEvent::TaskCompleted {}
                 | TaskEvent::TaskReopened {}
                 | TaskEvent::TaskCancelled {}
-                | TaskEvent::TaskDeleted {} => {}
+                | TaskEvent::TaskStageReverted { .. }
+                | TaskEvent::TaskDeleted {}
+                | TaskEvent::TaskRestored {} => {}
             }
             prop_assert!(tags.len() <= TAGS_MAX);
         }

@@ -2,8 +2,8 @@
 //! readable tomorrow: give the event a new schema version and upcast the old form instead.
 
 use domain::{
-    Description, OwnerId, Priority, Rank, State, StoredEvent, Tag, Tags, TaskCommand, TaskEvent, TaskId, Time, Title,
-    Unreadable, decide, encode, evolve, parse_time,
+    Description, OwnerId, Priority, Rank, State, Status, StoredEvent, Tag, Tags, TaskCommand, TaskEvent, TaskId, Time,
+    Title, Unreadable, decide, encode, evolve, parse_time,
 };
 use uuid::Uuid;
 
@@ -62,6 +62,13 @@ fn every_event() -> Vec<TaskEvent> {
         },
         TaskEvent::TaskRanked { rank: Rank::parse("Zz").ok() },
         TaskEvent::TaskRanked { rank: None },
+        TaskEvent::TaskStageReverted {
+            from: Status::Pending,
+            to: Status::Completed,
+            started_at: None,
+            completed_at: Some(time()),
+        },
+        TaskEvent::TaskRestored {},
     ]
 }
 
@@ -149,9 +156,11 @@ fn no_event_is_missing_from_the_snapshot() {
         TaskEvent::TaskCancelled {} => 10,
         TaskEvent::TaskDeleted {} => 11,
         TaskEvent::TaskRanked { .. } => 12,
+        TaskEvent::TaskStageReverted { .. } => 13,
+        TaskEvent::TaskRestored {} => 14,
     };
     let seen: std::collections::BTreeSet<i32> = every_event().iter().map(known).collect();
-    assert_eq!(seen, (0..13).collect());
+    assert_eq!(seen, (0..15).collect());
 }
 
 #[test]
@@ -182,6 +191,7 @@ fn broken_data_is_not_guessed() {
         ("TaskScheduled", r#"{"due_at":"tomorrow"}"#),
         ("TaskScheduled", "{}"),
         ("TaskRanked", "{}"),
+        ("TaskStageReverted", r#"{"from":"pending","to":"completed","started_at":null}"#),
         ("TaskRanked", r#"{"rank":"a0"}"#),
         ("TaskDescribed", "{}"),
         ("TaskTagged", r#"{"tags":"a"}"#),

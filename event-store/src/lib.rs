@@ -33,6 +33,9 @@ pub mod publication;
 /// Whole answers of batches that were sent under an Idempotency-Key.
 pub mod batch_answer;
 
+/// What a change touched, and whether it is still being made.
+pub mod change;
+
 /// Whether the disk has room for more events.
 pub mod disk_space;
 

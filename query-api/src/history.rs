@@ -94,7 +94,7 @@ pub(crate) fn item_schema() -> Value {
     let change = whole(json!({"from": {}, "to": {}}));
     whole(json!({
         "version": {"type": "integer", "minimum": 1},
-        "type": {"type": "string", "pattern": "^Task[A-Z][a-z]+$", "description": "`TaskCreated`, `TaskRenamed`, …"},
+        "type": {"type": "string", "pattern": "^Task([A-Z][a-z]+)+$", "description": "`TaskCreated`, `TaskRenamed`, …"},
         "occurred_at": time(),
         "recorded_at": time(),
         "actor": whole(json!({

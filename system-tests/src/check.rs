@@ -195,22 +195,27 @@ pub async fn read_model_is_the_fold(pool: &PgPool, events: &[Event]) {
 
 fn fold(events: &[Event]) -> Tasks {
     let mut tasks = Tasks::new();
+    let mut trash: BTreeMap<(Uuid, Uuid), Option<Live>> = BTreeMap::new();
     for event in events {
         let task = tasks.entry((event.owner, event.task)).or_insert(Task { version: 0, position: 0, live: None });
         (task.version, task.position) = (event.version, event.position);
-        apply(&mut task.live, event);
+        apply(&mut task.live, trash.entry((event.owner, event.task)).or_default(), event);
     }
     tasks
 }
 
-fn apply(live: &mut Option<Live>, event: &Event) {
-    if event.kind == "TaskCreated" {
-        *live = Some(created(event));
-        return;
-    }
-    if event.kind == "TaskDeleted" {
-        *live = None;
-        return;
+fn apply(live: &mut Option<Live>, trash: &mut Option<Live>, event: &Event) {
+    match event.kind.as_str() {
+        "TaskCreated" => {
+            *live = Some(created(event));
+            return;
+        }
+        "TaskDeleted" => {
+            *trash = live.take();
+            return;
+        }
+        "TaskRestored" => *live = trash.take(),
+        _ => {}
     }
     let task = live.as_mut().expect("an event of a task that exists");
     let (at, data) = (event.occurred_at, &event.data);
@@ -227,6 +232,11 @@ fn apply(live: &mut Option<Live>, event: &Event) {
         "TaskCompleted" => (task.status, task.completed_at) = (2, Some(at)),
         "TaskReopened" => (task.status, task.started_at, task.completed_at) = (0, None, None),
         "TaskCancelled" => task.status = 3,
+        "TaskStageReverted" => {
+            task.status = status(data);
+            (task.started_at, task.completed_at) = (when(data, "started_at"), when(data, "completed_at"));
+        }
+        "TaskRestored" => {}
         unknown => panic!("event type {unknown}"),
     }
 }
@@ -267,6 +277,16 @@ fn priority(data: &Value) -> i16 {
         "high" => 2,
         "urgent" => 3,
         unknown => panic!("priority {unknown}"),
+    }
+}
+
+fn status(data: &Value) -> i16 {
+    match data["to"].as_str().expect("status") {
+        "pending" => 0,
+        "in_progress" => 1,
+        "completed" => 2,
+        "cancelled" => 3,
+        unknown => panic!("status {unknown}"),
     }
 }
 

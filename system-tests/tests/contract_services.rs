@@ -22,5 +22,6 @@ mod contract {
     mod stream;
     mod tasks;
     mod time_travel;
+    mod undo;
     mod values;
 }

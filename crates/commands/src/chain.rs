@@ -13,7 +13,7 @@ use crate::request::{Caller, CommandRequest};
 use crate::stream::{Stream, StreamWeight};
 
 /// How often commands are decided again after somebody else changed their task in between.
-const DECISIONS_MAX: usize = 20;
+pub(crate) const DECISIONS_MAX: usize = 20;
 /// How much memory the cached streams take at most, in bytes.
 const STREAMS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// How many outcomes of commands with an id are cached.
@@ -23,6 +23,13 @@ const OUTCOMES_MAX: usize = 65_536;
 pub(crate) struct Caches {
     streams: Cache<(OwnerId, TaskId), Arc<Stream>, StreamWeight>,
     outcomes: Cache<(OwnerId, CommandId), Outcome>,
+}
+
+impl Caches {
+    /// Drops a stream that has moved on.
+    pub(crate) fn forget_stream(&self, owner: OwnerId, task_id: TaskId) {
+        self.streams.remove(&(owner, task_id));
+    }
 }
 
 impl Default for Caches {
@@ -221,7 +228,7 @@ fn outcome(identity: CommandIdentity, accepted: &Accepted) -> Outcome {
 }
 
 /// The answer to a command whose id has an outcome: the same, if it is the same command.
-fn replay(identity: CommandIdentity, outcome: Outcome) -> Result<Accepted, ExecuteError> {
+pub(crate) fn replay(identity: CommandIdentity, outcome: Outcome) -> Result<Accepted, ExecuteError> {
     let Outcome { task_id, version, revision, fingerprint, effect, change_id } = outcome;
     if identity.fingerprint != fingerprint {
         return Err(ExecuteError::IdentityReused);

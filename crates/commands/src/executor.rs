@@ -8,9 +8,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use domain::TaskId;
+use domain::{OwnerId, TaskId};
 use event_store::EventStore;
 use futures_util::StreamExt;
+use tokio::sync::MutexGuard;
 
 use crate::chain::{Caches, Chain};
 use crate::keyed_locks::{Busy, KeyedLocks};
@@ -51,6 +52,20 @@ impl Executor {
     #[must_use]
     pub fn store(&self) -> &EventStore {
         &self.inner.store
+    }
+
+    /// Nobody else of this process changes the task until the lock is dropped.
+    pub(crate) async fn lock_stream(
+        &self,
+        owner: OwnerId,
+        task_id: TaskId,
+    ) -> Result<Vec<MutexGuard<'_, ()>>, ExecuteError> {
+        self.inner.stream_locks.lock([(owner, task_id)].into_iter()).await.map_err(|_| ExecuteError::Contended)
+    }
+
+    /// What is cached of a stream is out of date.
+    pub(crate) fn forget_stream(&self, owner: OwnerId, task_id: TaskId) {
+        self.inner.caches.forget_stream(owner, task_id);
     }
 
     /// Executes one command.

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use domain::{OwnerId, TaskId};
-use event_store::{AppendError, CommandOrigin, DecidedCommand, Effect, EventStore, StreamAppend};
+use event_store::{AppendError, CommandOrigin, DecidedCommand, Effect, EventStore, Outcome, StreamAppend};
 use process::clock::new_id;
 use process::context::without_permit;
 use tokio::time::{Instant, interval, sleep};
@@ -26,6 +26,9 @@ const EQUAL_LOOK_MS: u64 = 100;
 const RENEWAL_MS: u64 = 500;
 /// How many old answers are forgotten with each that is kept: more than one, so that they run out.
 const FORGOTTEN_WITH_EACH: i64 = 4;
+
+/// What a key stands for that is bound to a batch.
+const NO_TASK: TaskId = TaskId(Uuid::nil());
 
 /// A batch under an Idempotency-Key.
 pub struct KeyedBatch<'a> {
@@ -57,6 +60,23 @@ impl<'a> KeyedBatch<'a> {
         }
     }
 
+    /// Whether the key is bound to this batch: somebody has begun it.
+    ///
+    /// # Errors
+    /// The key was used for another request, or the store does not answer.
+    pub async fn is_bound(&self) -> Result<bool, ExecuteError> {
+        Ok(self.bound().await?.is_some())
+    }
+
+    async fn bound(&self) -> Result<Option<Outcome>, ExecuteError> {
+        let CommandIdentity { command_id, fingerprint } = self.identity;
+        let looked = self.store.look_up(self.owner, NO_TASK, i64::MAX, vec![command_id]).await?;
+        match looked.outcomes.first() {
+            Some((_, known)) if known.fingerprint != fingerprint => Err(ExecuteError::IdentityReused),
+            known => Ok(known.map(|(_, known)| *known)),
+        }
+    }
+
     /// Binds the key to this batch before anything is done: an outcome that is no command's. So the key cannot be used for
     /// another request from now on, nor for this one if it was used before, by a single request or by another batch.
     /// Returns the change that its events are of: who goes on after a crash goes on with the same one.
@@ -64,7 +84,6 @@ impl<'a> KeyedBatch<'a> {
     /// # Errors
     /// The key was used for another request, or the store does not answer.
     pub async fn bind(&mut self, caller: &Caller) -> Result<Uuid, ExecuteError> {
-        const NO_TASK: TaskId = TaskId(Uuid::nil());
         let Caller { shard, actor, correlation_id, traceparent, change_id, .. } = caller.clone();
         let CommandIdentity { command_id, fingerprint } = self.identity;
         let bound = DecidedCommand {
@@ -85,16 +104,10 @@ impl<'a> KeyedBatch<'a> {
         match self.store.append(shard, append).await {
             Ok(_) => Ok(self.change_id),
             Err(AppendError::CommandKnown) => {
-                let looked = self.store.look_up(self.owner, NO_TASK, i64::MAX, vec![command_id]).await?;
-                match looked.outcomes.first() {
-                    // An earlier attempt at the same: what it did is replayed.
-                    Some((_, known)) if known.fingerprint == fingerprint => {
-                        self.change_id = known.change_id.unwrap_or(change_id);
-                        Ok(self.change_id)
-                    }
-                    Some(_) => Err(ExecuteError::IdentityReused),
-                    None => Err(ExecuteError::Unavailable),
-                }
+                // An earlier attempt at the same: what it did is replayed.
+                let known = self.bound().await?.ok_or(ExecuteError::Unavailable)?;
+                self.change_id = known.change_id.unwrap_or(change_id);
+                Ok(self.change_id)
             }
             Err(error) => Err(error.into()),
         }

@@ -31,6 +31,9 @@ pub mod batch;
 /// A batch under an Idempotency-Key: carried out once.
 pub mod keyed_batch;
 
+/// Undoes a change, task by task.
+mod undo;
+
 /// What the log holds already, for imports.
 mod recognise;
 
@@ -45,6 +48,9 @@ pub mod new_task;
 
 /// A change of a task's fields, from JSON.
 pub mod patch;
+
+/// A stage that is led back, from JSON.
+mod stage_reversion;
 
 /// Why a text is no command.
 pub mod parse_error;
@@ -66,6 +72,7 @@ pub use outcome::{Accepted, ExecuteError};
 pub use parse_error::ParseError;
 pub use request::{Caller, CommandRequest, ExpectedVersion};
 pub use simulation::Simulation;
+pub use undo::{Touched, Undone};
 
 pub use event_store::Effect;
 pub use identity::CommandIdentity;

@@ -11,7 +11,7 @@ use crate::json::{self, Json};
 use crate::new_task::Draft;
 use crate::parse_error::{COMMAND_BYTES_MAX, ParseError};
 use crate::request::CommandRequest;
-use crate::{fields, patch};
+use crate::{fields, patch, stage_reversion};
 
 /// A command that is right in itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,13 +57,17 @@ pub enum CommandType {
     Reopen,
     /// From pending or in progress.
     Cancel,
-    /// For good.
+    /// Back to an earlier stage, with its times.
+    RevertStage,
+    /// Into the trash.
     Delete,
+    /// Out of it.
+    Restore,
 }
 
 impl CommandType {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Create,
         Self::Rename,
         Self::Describe,
@@ -76,7 +80,9 @@ impl CommandType {
         Self::Complete,
         Self::Reopen,
         Self::Cancel,
+        Self::RevertStage,
         Self::Delete,
+        Self::Restore,
     ];
 
     /// As it stands in a line.
@@ -95,7 +101,9 @@ impl CommandType {
             Self::Complete => "CompleteTask",
             Self::Reopen => "ReopenTask",
             Self::Cancel => "CancelTask",
+            Self::RevertStage => "RevertStage",
             Self::Delete => "DeleteTask",
+            Self::Restore => "RestoreTask",
         }
     }
 
@@ -119,7 +127,9 @@ impl CommandType {
             | Self::Complete
             | Self::Reopen
             | Self::Cancel
-            | Self::Delete => None,
+            | Self::RevertStage
+            | Self::Delete
+            | Self::Restore => None,
         }
     }
 }
@@ -216,6 +226,7 @@ struct Content {
     /// Inner `None`: given, but wrong.
     tag: Option<Option<Tags>>,
     tags: Option<Option<Tags>>,
+    reversion: stage_reversion::Draft,
     changed: bool,
 }
 
@@ -242,6 +253,7 @@ impl Content {
                 self.tags = Some(fields::tags(invalid, "/tags", json));
                 true
             }
+            (CommandType::RevertStage, name) => self.reversion.take(invalid, name, json),
             (_, _) => false,
         }
     }
@@ -283,7 +295,9 @@ impl Content {
             CommandType::Complete => TaskCommand::Complete,
             CommandType::Reopen => TaskCommand::Reopen,
             CommandType::Cancel => TaskCommand::Cancel,
+            CommandType::RevertStage => return self.reversion.finish(invalid),
             CommandType::Delete => TaskCommand::Delete,
+            CommandType::Restore => TaskCommand::Restore,
         })
     }
 
@@ -369,6 +383,7 @@ mod tests {
             ("ReopenTask", TaskCommand::Reopen),
             ("CancelTask", TaskCommand::Cancel),
             ("DeleteTask", TaskCommand::Delete),
+            ("RestoreTask", TaskCommand::Restore),
         ] {
             assert_eq!(read(&line(kind, "")).command, command);
         }
@@ -378,6 +393,24 @@ mod tests {
         assert!(
             matches!(read(&line("UntagTask", r#""tags":[]"#)).command, TaskCommand::Untag(tags) if tags.is_empty())
         );
+    }
+
+    #[test]
+    fn a_stage_is_led_back_with_the_times_that_it_had() {
+        let reverted = r#""from":"completed","to":"in_progress","started_at":"2026-01-01T00:00:00Z","completed_at":null"#;
+        let command = read(&line("RevertStage", reverted)).command;
+        let TaskCommand::RevertStage { from, to, started_at, completed_at } = command else { panic!("{command:?}") };
+        assert_eq!((from, to), (domain::Status::Completed, domain::Status::InProgress));
+        assert!(started_at.is_some() && completed_at.is_none());
+        for (members, pointers) in [
+            ("", &["/from", "/to"][..]),
+            (r#""from":"pending","to":"completed""#, &["/completed_at"]),
+            (r#""from":"pending","to":"in_progress""#, &["/started_at"]),
+            (r#""from":"completed","to":"pending","started_at":"2026-01-01T00:00:00Z""#, &["/started_at"]),
+            (r#""from":"completed","to":"gone""#, &["/to"]),
+        ] {
+            assert_eq!(refused(&line("RevertStage", members)).1, pointers, "{members}");
+        }
     }
 
     #[test]

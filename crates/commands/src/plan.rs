@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use domain::{CommandId, State, TaskCommand, TaskId, Time, decide, occurred_at};
+use domain::{CommandId, State, TaskCommand, TaskId, Time, decide, is_restorable, occurred_at};
 use event_store::{DecidedCommand, Effect, NewEvent};
 use process::clock::{self, new_id};
 use tokio::task::yield_now;
@@ -94,11 +94,18 @@ pub(crate) fn decide_request(
     request: &CommandRequest,
     now: Time,
 ) -> Result<(Effect, Vec<NewEvent>), ExecuteError> {
-    let creates = matches!(request.command, TaskCommand::Create(_));
-    let deleted_again = matches!((&request.command, &stream.state), (TaskCommand::Delete, State::Deleted));
-    if stream.state.status().is_none() && !creates && !deleted_again {
+    let is_there = match (&request.command, &stream.state) {
+        (TaskCommand::Create(_), _) | (TaskCommand::Delete, State::Deleted(_)) => true,
+        // Its last event deleted it.
+        (TaskCommand::Restore, State::Deleted(_)) => stream
+            .last_occurred_at
+            .is_some_and(|deleted_at| is_restorable(deleted_at, request.occurred_at.unwrap_or(now))),
+        (_, state) => state.status().is_some(),
+    };
+    if !is_there {
         return Err(ExecuteError::NotFound);
     }
+    let deleted_again = matches!((&request.command, &stream.state), (TaskCommand::Delete, State::Deleted(_)));
     if !request.expected.is_met_by(stream.version) && !deleted_again {
         return Err(ExecuteError::StaleVersion { version: stream.version });
     }

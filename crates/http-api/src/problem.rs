@@ -124,6 +124,12 @@ problem_codes! {
         "`detail` names the status the task is in. Read it and decide again.";
     TooManyTags = "too-many-tags", 409, "A task has at most 20 tags",
         "Remove a tag first.";
+    ChangedSince = "changed-since", 409, "The task was changed since",
+        "A later change that stands has changed the same fields, or the task is deleted. Undo that one first, or change the task as it should be.";
+    UndoneAlready = "undone-already", 409, "The change is undone already",
+        "Nothing of it is left to undo. What undid it is a change itself: undo that one to have it again.";
+    ChangeInProgress = "change-in-progress", 409, "The change is still being made",
+        "The batch or job that makes it is not through. Wait until it has ended, or cancel it first.";
     TaskExists = "task-exists", 409, "A task with this id exists with other content",
         "The same id with the content it was created with would be the same task. Use another id, or patch the task.";
     RequestInFlight = "request-in-flight", 409, "A request with the same key is still being answered",

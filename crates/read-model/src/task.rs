@@ -156,7 +156,7 @@ pub struct TaskRow {
     pub owner_id: OwnerId,
     /// Position of the last event folded into it.
     pub position: i64,
-    /// A tombstone: of the task only id and version count.
+    /// In the trash: it is in no list and counts nowhere.
     pub deleted: bool,
     /// The task.
     pub task: Task,
@@ -195,15 +195,18 @@ pub enum FoldError {
     /// A second `TaskCreated`.
     #[error("the task is created a second time")]
     CreatedTwice,
-    /// Something happened to a deleted task.
+    /// Something but a restoration happened to a deleted task.
     #[error("the task was deleted before this event")]
     AfterDeletion,
+    /// A deleted task that an older program has blanked is restored.
+    #[error("what the task was before it was deleted is not there: rebuild the read models")]
+    Blanked,
 }
 
 /// Whether the fold of this event needs the description and the words of a row that exists.
 #[must_use]
 pub fn touches_text(event_type: &str) -> bool {
-    matches!(event_type, "TaskRenamed" | "TaskDescribed" | "TaskDeleted")
+    matches!(event_type, "TaskRenamed" | "TaskDescribed" | "TaskDeleted" | "TaskRestored")
 }
 
 /// Folds an event into the row of its task, and says what it has changed. `None`: the row had seen it already.
@@ -220,6 +223,10 @@ pub fn fold(row: &mut Option<TaskRow>, stored: &StoredEvent) -> Result<Option<Ch
     }
     let event = stored.decode()?;
     let row = match (row, &event) {
+        (Some(TaskRow { deleted: true, task, .. }), TaskEvent::TaskRestored {}) if task.title.is_empty() => {
+            return Err(FoldError::Blanked);
+        }
+        (Some(row @ TaskRow { deleted: true, .. }), TaskEvent::TaskRestored {}) => row,
         (Some(TaskRow { deleted: true, .. }), _) => return Err(FoldError::AfterDeletion),
         (Some(_), TaskEvent::TaskCreated { .. }) => return Err(FoldError::CreatedTwice),
         (Some(row), _) => row,
@@ -231,22 +238,18 @@ pub fn fold(row: &mut Option<TaskRow>, stored: &StoredEvent) -> Result<Option<Ch
         }),
         (None, event) => return Err(FoldError::NotCreated { event_type: event.event_type().to_owned() }),
     };
-    let deletes = matches!(event, TaskEvent::TaskDeleted {});
+    match event {
+        TaskEvent::TaskDeleted {} => row.deleted = true,
+        TaskEvent::TaskRestored {} => row.deleted = false,
+        _ => {}
+    }
     let changes = changes_of(event, stored.occurred_at, &row.task);
     row.position = stored.position;
     row.task.apply(stored.version, stored.occurred_at, &changes);
-    if deletes {
-        row.deleted = true;
-        row.task.title = String::new();
-        row.task.description = None;
-        row.task.tags = Vec::new();
-        row.task.due_at = None;
-        row.task.rank = None;
-    }
     Ok(Some(changes))
 }
 
-/// What an event changes in its task. (That of a deletion shows nothing: the task is gone.)
+/// What an event changes in its task. (A deletion changes nothing that is shown, nor does a restoration.)
 fn changes_of(event: TaskEvent, at: Time, task: &Task) -> Changes {
     match event {
         TaskEvent::TaskCreated { title, description, priority, due_at, tags, rank } => Changes {
@@ -292,7 +295,10 @@ fn changes_of(event: TaskEvent, at: Time, task: &Task) -> Changes {
         TaskEvent::TaskCompleted {} => to_stage(task, Status::Completed, task.started_at, Some(at)),
         TaskEvent::TaskReopened {} => to_stage(task, Status::Pending, None, None),
         TaskEvent::TaskCancelled {} => to_stage(task, Status::Cancelled, task.started_at, None),
-        TaskEvent::TaskDeleted {} => Changes::default(),
+        TaskEvent::TaskStageReverted { to, started_at, completed_at, .. } => {
+            to_stage(task, to, started_at, completed_at)
+        }
+        TaskEvent::TaskDeleted {} | TaskEvent::TaskRestored {} => Changes::default(),
     }
 }
 
@@ -367,6 +373,9 @@ mod tests {
         assert_eq!(refused(&[created(1)], &created(2)), FoldError::CreatedTwice);
         let deleted = [created(1), stored(2, "TaskDeleted", "{}")];
         assert_eq!(refused(&deleted, &stored(3, "TaskStarted", "{}")), FoldError::AfterDeletion);
+        let mut blanked = folded(&deleted);
+        blanked.as_mut().unwrap().task.title.clear();
+        assert_eq!(fold(&mut blanked, &stored(3, "TaskRestored", "{}")), Err(FoldError::Blanked));
         assert!(matches!(refused(&[created(1)], &stored(2, "TaskPainted", "{}")), FoldError::Unreadable(_)));
         assert!(matches!(refused(&[created(1)], &stored(2, "TaskRenamed", "{}")), FoldError::Unreadable(_)));
         let nul = stored(2, "TaskRenamed", r#"{"title":"a\u0000b"}"#);
@@ -374,16 +383,41 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_task_is_an_empty_tombstone() {
-        let row = folded(&[
+    fn a_deleted_task_keeps_what_it_was() {
+        let events = [
             stored(1, "TaskCreated", r#"{"title":"t","description":"d","priority":"high","tags":["x"]}"#),
             stored(2, "TaskCompleted", "{}"),
             stored(3, "TaskDeleted", "{}"),
-        ])
-        .unwrap();
-        let task = &row.task;
-        assert!(row.deleted && task.title.is_empty() && task.description.is_none() && task.tags.is_empty());
-        assert_eq!((task.version, row.position), (3, 30));
+            stored(4, "TaskRestored", "{}"),
+        ];
+        let (before, deleted) = (folded(&events[..2]).unwrap(), folded(&events[..3]).unwrap());
+        let moved = |version: i64, deleted| {
+            let updated_at = events[version as usize - 1].occurred_at;
+            let task = Task { version, updated_at, ..before.task.clone() };
+            TaskRow { position: version * 10, deleted, task, ..before.clone() }
+        };
+        assert_eq!(deleted, moved(3, true));
+        assert_eq!(folded(&events).unwrap(), moved(4, false));
+    }
+
+    #[test]
+    fn a_stage_is_led_back_with_its_times() {
+        let row = folded(&[
+            created(1),
+            stored(2, "TaskStarted", "{}"),
+            stored(3, "TaskCompleted", "{}"),
+            stored(
+                4,
+                "TaskStageReverted",
+                r#"{"from":"completed","to":"in_progress","started_at":"1970-01-01T14:00:00Z","completed_at":null}"#,
+            ),
+        ]);
+        let task = row.unwrap().task;
+        assert_eq!(
+            (task.status, task.started_at),
+            (Status::InProgress, domain::parse_time("1970-01-01T14:00:00Z").ok())
+        );
+        assert_eq!(task.completed_at, None);
     }
 
     #[test]

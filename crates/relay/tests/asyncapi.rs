@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use commands::{Caller, CommandRequest, Executor, ExpectedVersion};
 use domain::{
-    Actor, ActorType, Description, NewTask, OwnerId, Priority, Tag, Tags, TaskCommand, TaskId, TaskPatch, Title,
+    Actor, ActorType, Description, NewTask, OwnerId, Priority, Status, Tag, Tags, TaskCommand, TaskId, TaskPatch, Title,
 };
 use event_store::EventStore;
 use jsonschema::Validator;
@@ -83,7 +83,14 @@ fn commands() -> Vec<TaskCommand> {
         TaskCommand::Complete,
         TaskCommand::Reopen,
         TaskCommand::Cancel,
+        TaskCommand::RevertStage {
+            from: Status::Cancelled,
+            to: Status::Completed,
+            started_at: None,
+            completed_at: Some(due),
+        },
         TaskCommand::Delete,
+        TaskCommand::Restore,
     ]
 }
 

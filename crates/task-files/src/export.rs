@@ -273,7 +273,9 @@ fn command_of(event: &TaskEvent) -> &'static str {
         TaskEvent::TaskCompleted {} => "CompleteTask",
         TaskEvent::TaskReopened {} => "ReopenTask",
         TaskEvent::TaskCancelled {} => "CancelTask",
+        TaskEvent::TaskStageReverted { .. } => "RevertStage",
         TaskEvent::TaskDeleted {} => "DeleteTask",
+        TaskEvent::TaskRestored {} => "RestoreTask",
     }
 }
 
@@ -281,7 +283,9 @@ fn command_of(event: &TaskEvent) -> &'static str {
 mod tests {
     use std::collections::BTreeSet;
 
-    use domain::{Description, NewTask, Priority, State, Tag, TaskCommand, Time, Title, decide, event_of, evolve};
+    use domain::{
+        Description, NewTask, Priority, State, Status, Tag, TaskCommand, Time, Title, decide, event_of, evolve,
+    };
 
     use super::*;
 
@@ -333,7 +337,14 @@ mod tests {
             TaskEvent::TaskCompleted {},
             TaskEvent::TaskReopened {},
             TaskEvent::TaskCancelled {},
+            TaskEvent::TaskStageReverted {
+                from: Status::Cancelled,
+                to: Status::Completed,
+                started_at: None,
+                completed_at: Some(Time::UNIX_EPOCH),
+            },
             TaskEvent::TaskDeleted {},
+            TaskEvent::TaskRestored {},
         ]
     }
 

@@ -3,8 +3,8 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use read_model::TaskRow;
 use read_model::search::Lexemes;
-use read_model::{Task, TaskRow};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ impl Projection for Search {
         let mut rows = Rows::new();
         for change in &effect.tasks {
             let TaskRow { owner_id, task, .. } = &change.after;
-            let lexemes = lexemes(task);
+            let lexemes = lexemes(&change.after);
             rows.row(4).int(generation).uuid(owner_id.0).uuid(task.id).words(&lexemes.iter().collect::<Vec<_>>());
         }
         let statement =
@@ -47,14 +47,17 @@ impl Projection for Search {
     }
 }
 
-fn lexemes(task: &Task) -> Lexemes {
+fn lexemes(TaskRow { deleted, task, .. }: &TaskRow) -> Lexemes {
+    if *deleted {
+        return Lexemes::default();
+    }
     Lexemes::of(&task.title, &task.tags, task.description.as_deref())
 }
 
 columns!(Inserted for<'r> of change: &'r TaskChange {
     owner_id: Uuid = change.after.owner_id.0,
     task_id: Uuid = change.after.task.id,
-    lexemes: String = lexemes(&change.after.task).joined(),
+    lexemes: String = lexemes(&change.after).joined(),
 });
 
 /// A task that has a row, of which texts have changed.
@@ -69,7 +72,7 @@ impl<'a> Update<'a> {
     fn of(before: &TaskRow, change: &'a TaskChange) -> Option<Self> {
         let TaskChange { after, text_changed, .. } = change;
         if *text_changed {
-            return Some(Self { after, removed: None, added: lexemes(&after.task) });
+            return Some(Self { after, removed: None, added: lexemes(after) });
         }
         let tags_changed = before.task.tags != after.task.tags;
         tags_changed.then(|| Self {

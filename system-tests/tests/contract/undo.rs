@@ -1,0 +1,212 @@
+//! Undo of changes, and what was deleted restored.
+
+use serde_json::{Value, json};
+use system_tests::client::{Account, Answer};
+use uuid::Uuid;
+
+use crate::here::api;
+
+fn change(answer: &Answer) -> Uuid {
+    answer.must("Change-Id").parse().expect("a UUID")
+}
+
+async fn undo(account: &Account, change: Uuid) -> Answer {
+    account.request("POST", &format!("/api/v1/changes/{change}/undo")).send().await
+}
+
+/// The task without what moves with each event.
+async fn content(account: &Account, id: Uuid) -> Value {
+    let mut task = account.task(id).await;
+    for moving in ["version", "updated_at"] {
+        task.as_object_mut().unwrap().remove(moving);
+    }
+    task
+}
+
+async fn is_gone(account: &Account, id: Uuid) {
+    account.read(&format!("/api/v1/tasks/{id}")).await.problem(404);
+}
+
+/// The statuses of the results, and the codes of their problems.
+fn results(answer: &Answer) -> Vec<(Uuid, u64, Value)> {
+    let body = answer.json();
+    let result = |result: &Value| {
+        let id = result["id"].as_str().expect("each result has its id").parse().unwrap();
+        (id, result["status"].as_u64().unwrap(), result["problem"]["code"].clone())
+    };
+    body["results"].as_array().unwrap().iter().map(result).collect()
+}
+
+#[tokio::test]
+async fn a_change_is_undone_and_redone() {
+    let account = api().await.account().await;
+    let id =
+        account.create(json!({"title": "a", "tags": ["x"], "priority": "low", "due_at": "2030-01-01T00:00:00Z"})).await;
+    let before = content(&account, id).await;
+    let patch =
+        json!({"title": "b", "description": "text", "priority": "urgent", "due_at": null, "tags": ["y"], "rank": "m"});
+    let patched = account.patch(id, patch).await.expect(200);
+    let after = content(&account, id).await;
+    let undone = undo(&account, change(&patched)).await.expect(200);
+    assert_eq!(results(&undone), [(id, 200, Value::Null)]);
+    assert_eq!((undone.number("/succeeded"), undone.number("/failed")), (1, 0));
+    assert_eq!(content(&account, id).await, before);
+    let again = undo(&account, change(&patched)).await;
+    assert_eq!(again.problem(409)["code"], "undone-already");
+    let redone = undo(&account, change(&undone)).await.expect(200);
+    assert_eq!(content(&account, id).await, after);
+    undo(&account, change(&redone)).await.expect(200);
+    assert_eq!(content(&account, id).await, before);
+}
+
+#[tokio::test]
+async fn a_stage_is_led_back_with_its_times_and_counts_as_never_reached() {
+    let account = api().await.account().await;
+    let id = account.create(json!({"title": "a"})).await;
+    account.act(id, "start").await.expect(200);
+    let before = content(&account, id).await;
+    let stats = async || {
+        let stats = account.read("/api/v1/stats").await.expect(200).json();
+        (stats["by_status"].clone(), stats["completed_per_day"].clone(), stats["completion_time_seconds"].clone())
+    };
+    let counted = stats().await;
+    let completed = account.act(id, "complete").await.expect(200);
+    assert_ne!(stats().await, counted);
+    undo(&account, change(&completed)).await.expect(200);
+    assert_eq!(content(&account, id).await, before);
+    assert_eq!(stats().await, counted);
+    let history = account.walk(&format!("/api/v1/tasks/{id}/history")).await;
+    assert_eq!(history.last().unwrap()["type"], "TaskStageReverted");
+    assert_eq!(history.last().unwrap()["changes"]["status"], json!({"from": "completed", "to": "in_progress"}));
+    let listed = account.walk("/api/v1/tasks?status=in_progress").await;
+    assert_eq!(listed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_later_change_of_the_same_stands() {
+    let account = api().await.account().await;
+    let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
+    let create = |id: Uuid| json!({"type": "CreateTask", "task_id": id, "title": "a"});
+    account.batch(&[create(one), create(two)]).await.expect(200);
+    let rename = |id: Uuid| json!({"type": "RenameTask", "task_id": id, "title": "b"});
+    let renamed = account.batch(&[rename(two), rename(one)]).await.expect(200);
+    let later = account.patch(one, json!({"title": "c", "priority": "high"})).await.expect(200);
+    account.patch(two, json!({"priority": "high"})).await.expect(200);
+    // in the order in which the tasks stand first in the change
+    let partly = undo(&account, change(&renamed)).await.expect(200);
+    assert_eq!(results(&partly), [(two, 200, Value::Null), (one, 409, json!("changed-since"))]);
+    assert_eq!(content(&account, two).await["title"], "a");
+    assert_eq!(content(&account, two).await["priority"], "high");
+    assert_eq!(content(&account, one).await["title"], "c");
+    // the rest may be tried again
+    let again = undo(&account, change(&renamed)).await.expect(200);
+    assert_eq!(results(&again), [(two, 200, Value::Null), (one, 409, json!("changed-since"))]);
+    assert_eq!(again.header("Change-Id"), None);
+    undo(&account, change(&later)).await.expect(200);
+    undo(&account, change(&renamed)).await.expect(200);
+    assert_eq!(content(&account, one).await["title"], "a");
+    assert_eq!(undo(&account, change(&renamed)).await.problem(409)["code"], "undone-already");
+}
+
+#[tokio::test]
+async fn a_creation_is_undone_by_deletion_and_redone_by_restoring() {
+    let account = api().await.account().await;
+    let ids = [Uuid::new_v4(), Uuid::new_v4()];
+    let commands = ids.map(|id| json!({"type": "CreateTask", "task_id": id, "title": "words to find", "tags": ["x"]}));
+    let created = account.batch(&commands).await.expect(200);
+    let before = content(&account, ids[0]).await;
+    let undone = undo(&account, change(&created)).await.expect(200);
+    for id in ids {
+        is_gone(&account, id).await;
+    }
+    assert_eq!(account.walk("/api/v1/tasks?q=words").await.len(), 0);
+    undo(&account, change(&undone)).await.expect(200);
+    assert_eq!(content(&account, ids[0]).await, before);
+    assert_eq!(account.walk("/api/v1/tasks?q=words&tag=x").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_deleted_task_is_restored_as_it_was() {
+    let account = api().await.account().await;
+    let id = account.create(json!({"title": "words to find", "description": "more", "tags": ["x"], "rank": "m"})).await;
+    account.act(id, "start").await.expect(200);
+    let before = content(&account, id).await;
+    let path = format!("/api/v1/tasks/{id}/restore");
+    // not deleted: no event
+    let nothing = account.request("POST", &path).send().await.expect(200);
+    assert_eq!((nothing.number("/version"), nothing.header("Change-Id")), (2, None));
+    let deleted = account.delete(id).await.expect(204);
+    assert_eq!(account.walk("/api/v1/tasks?q=words").await.len(), 0);
+    account.request("POST", &path).header("If-Match", "\"2\"").send().await.problem(412);
+    let restore = || account.request("POST", &path).header("If-Match", "\"3\"").key("restore");
+    let restored = restore().send().await.expect(200);
+    assert_eq!((restored.number("/version"), restored.must("ETag")), (4, "\"4\""));
+    assert_eq!(restore().send().await.expect(200).must("Idempotent-Replayed"), "true");
+    assert_eq!(content(&account, id).await, before);
+    assert_eq!(account.walk("/api/v1/tasks?q=words&tag=x&status=in_progress").await.len(), 1);
+    // a later change that stands: the deletion cannot be undone, the restoration can
+    assert_eq!(
+        undo(&account, change(&deleted)).await.expect(200).json()["results"][0]["problem"]["code"],
+        "changed-since"
+    );
+    undo(&account, change(&restored)).await.expect(200);
+    is_gone(&account, id).await;
+    undo(&account, change(&deleted)).await.expect(200);
+    assert_eq!(content(&account, id).await, before);
+    // as of a time it was gone while it was
+    let restore = json!({"type": "RestoreTask", "task_id": id});
+    account.delete(id).await.expect(204);
+    account.batch(&[restore]).await.expect(200);
+    assert_eq!(content(&account, id).await, before);
+    account.request("POST", &format!("/api/v1/tasks/{}/restore", Uuid::new_v4())).send().await.problem(404);
+}
+
+#[tokio::test]
+async fn what_was_deleted_long_ago_stays_deleted() {
+    let account = api().await.account().await;
+    let id = Uuid::new_v4();
+    let (then, days) = (chrono::Utc::now(), chrono::Duration::days);
+    let at = |days_ago: i64| (then - days(days_ago)).to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    let create = json!({"type": "CreateTask", "task_id": id, "title": "a", "occurred_at": at(40)});
+    account.batch(&[create]).await.expect(200);
+    let deleted =
+        account.batch(&[json!({"type": "DeleteTask", "task_id": id, "occurred_at": at(31)})]).await.expect(200);
+    account.request("POST", &format!("/api/v1/tasks/{id}/restore")).send().await.problem(404);
+    let undone = undo(&account, change(&deleted)).await.expect(200);
+    assert_eq!(results(&undone), [(id, 404, json!("not-found"))]);
+}
+
+#[tokio::test]
+async fn an_undo_under_a_key_is_one() {
+    let account = api().await.account().await;
+    let id = account.create(json!({"title": "a"})).await;
+    let renamed = account.patch(id, json!({"title": "b"})).await.expect(200);
+    let path = format!("/api/v1/changes/{}/undo", change(&renamed));
+    let send = async || account.request("POST", &path).key("undo").send().await.expect(200);
+    let first = send().await;
+    let again = send().await;
+    assert_eq!((again.text(), again.must("Idempotent-Replayed")), (first.text(), "true"));
+    assert_eq!(
+        (change(&again), again.header("Consistency-Token")),
+        (change(&first), first.header("Consistency-Token"))
+    );
+    assert_eq!(account.task(id).await["version"], 3);
+    // a refused one leaves its key free
+    let refused = account.request("POST", &path).key("other").send().await;
+    assert_eq!(refused.problem(409)["code"], "undone-already");
+    account.request("POST", "/api/v1/tasks").key("other").json(&json!({"title": "c"})).send().await.expect(201);
+}
+
+#[tokio::test]
+async fn what_is_no_change_of_one_s_own_is_not_found() {
+    let account = api().await.account().await;
+    let stranger = account.api.account().await;
+    let id = account.create(json!({"title": "a"})).await;
+    let renamed = account.patch(id, json!({"title": "b"})).await.expect(200);
+    undo(&stranger, change(&renamed)).await.problem(404);
+    undo(&account, Uuid::new_v4()).await.problem(404);
+    let path = format!("/api/v1/changes/{}/undo", change(&renamed));
+    account.request("POST", &path).header("If-Match", "\"2\"").send().await.problem(400);
+    account.request("POST", "/api/v1/changes/7/undo").send().await.problem(400);
+    account.request("POST", &format!("{path}?x=1")).send().await.problem(400);
+}
