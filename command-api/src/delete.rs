@@ -11,7 +11,7 @@ use crate::api::CommandApi;
 use crate::attempt::Attempt;
 use crate::operation::change;
 
-/// Deletes a task for good. Again: 204 again.
+/// Puts a task into the trash. Again: 204 again.
 pub(crate) async fn delete(
     State(api): State<CommandApi>,
     attempt: Attempt,
@@ -24,7 +24,7 @@ pub(crate) async fn delete(
 
 pub(crate) fn described() -> Operation {
     change("deleteTask", "Delete a task")
-        .says("For good: a deleted task is not found by any read, its past included. Again: 204 again.")
+        .says("No read finds it any more but those `as_of` a time before. It can be restored for 30 days. Again: 204 again.")
         .empty_body()
         .empty(204, "Deleted, now or before.", &answer::HEADERS)
 }

@@ -91,7 +91,8 @@ fn own(kind: CommandType) -> Value {
 }
 
 fn reverted_stage() -> Value {
-    let status = json!({"type": "string", "enum": Status::ALL.map(Status::as_str)});
+    let status =
+        json!({"type": "string", "enum": Status::ALL.iter().map(|status| status.as_str()).collect::<Vec<_>>()});
     let time = |says: &str| json!({"type": ["string", "null"], "format": "date-time", "description": says});
     json!({
         "properties": {

@@ -26,7 +26,7 @@ impl EventStore {
                 union all
                 select owner_id, task_id, position from event_store.event where change_id is null and command_id = $2
             )
-            select task_id from of_change where owner_id = $1 group by task_id order by min(position) limit $3
+            select task_id as "task_id!" from of_change where owner_id = $1 group by task_id order by min(position) limit $3
             "#,
             owner_id.0,
             change_id,
