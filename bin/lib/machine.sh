@@ -81,6 +81,17 @@ need_python() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || install_package "Python" python3-venv python3 "python3 py3-pip" python python
 }
 
+# A server of S3's API in memory, for tests.
+need_moto() {
+    command -v moto_server >/dev/null 2>&1 && return
+    need_python
+    local folder=${BIN_LIB%/bin/lib}/target/moto-5.2.1
+    [ -x "$folder/bin/moto_server" ] || {
+        python3 -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check "moto[server]==5.2.1"
+    } || die "moto_server could not be installed"
+    PATH=$PATH:$folder/bin
+}
+
 # Node 18 or newer, and npm.
 need_node() {
     { command -v node && command -v npm; } >/dev/null 2>&1 ||

@@ -5,7 +5,7 @@ use commands::executor::BATCHES_AT_ONCE_MAX;
 use commands::identity::IdentityFrom;
 use commands::{Accepted, CommandRequest, Effect, Executor};
 use domain::OwnerId;
-use event_store::EventStore;
+use event_store::{EventStore, TailReader};
 use http_api::problem::{Problem, ProblemCode};
 use jobs::{Files, Jobs, Worker};
 use metrics::counter;
@@ -57,12 +57,13 @@ impl CommandApi {
         }
     }
 
-    /// What carries out the jobs, where there are files.
+    /// What carries out the jobs, where there are files. They read tasks by `reads`.
     #[must_use]
-    pub fn worker(&self) -> Option<Worker> {
+    pub fn worker(&self, reads: TailReader) -> Option<Worker> {
         self.files.clone().map(|files| Worker {
             jobs: self.jobs.clone(),
             files,
+            reads,
             executor: self.executor.clone(),
             permits: self.batches.clone(),
             explain: refusal::EXPLAIN,

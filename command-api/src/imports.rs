@@ -16,6 +16,7 @@ use task_files::Format;
 
 use crate::api::CommandApi;
 use crate::attempt::Attempt;
+use crate::exports::REFUSALS;
 use crate::job::{self, Asked};
 use crate::operation::job as job_operation;
 
@@ -111,12 +112,5 @@ pub(crate) fn described() -> Operation {
             &reference("Job"),
             &job::example(),
         )
-        .refuses(&[
-            ProblemCode::RequestInFlight,
-            ProblemCode::KeyReused,
-            ProblemCode::TooManyJobs,
-            ProblemCode::Contended,
-            ProblemCode::DiskFull,
-            ProblemCode::NotConfigured,
-        ])
+        .refuses(&REFUSALS)
 }

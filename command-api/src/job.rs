@@ -135,15 +135,25 @@ pub(crate) fn shown(job: &Job) -> Value {
         "succeeded": job.succeeded,
         "failed": job.failed,
         "dry_run": job.dry_run,
-        "change_id": null,
+        "change_id": job.change_id,
         "revision": job.revision,
         "created_at": format_time(job.created_at),
         "started_at": time(job.started_at),
         "finished_at": time(job.finished_at),
         "expires_at": time(job.expires_at),
-        "result": null,
+        "result": job.result_bytes.zip(job.format).map(|(bytes, format)| json!({
+            "href": format!("/api/v1/jobs/{}/result", job.id),
+            "bytes": bytes,
+            "media_type": format.media_type(),
+        })),
         "problem": job.problem.as_deref().and_then(problem),
     })
+}
+
+/// A job as JSON, in a line, for those that are not asked over HTTP.
+#[must_use]
+pub fn shown_text(job: &Job) -> String {
+    shown(job).to_string()
 }
 
 /// A problem as it was kept.

@@ -40,6 +40,15 @@ mod batch_answer;
 /// `POST /api/v1/imports`
 mod imports;
 
+/// `POST /api/v1/exports`
+mod exports;
+
+/// `POST /api/v1/tasks/bulk`
+mod bulk;
+
+/// `GET /api/v1/jobs/{id}/result`
+mod job_result;
+
 /// `GET /api/v1/jobs`, `GET` and `DELETE /api/v1/jobs/{id}`, `GET /api/v1/jobs/{id}/errors`
 mod jobs;
 
@@ -61,6 +70,7 @@ use http_api::{Api, RouteKind};
 use process::health::Check;
 
 pub use api::CommandApi;
+pub use job::shown_text;
 
 /// For `/readyz`: whether the disk has room for more events. Reads go on where it has not.
 #[must_use]
@@ -96,8 +106,14 @@ fn routes() -> Routes<CommandApi> {
         .get("/api/v1/jobs/{id}", jobs::get, jobs::get_described)
         .delete("/api/v1/jobs/{id}", jobs::delete, jobs::delete_described)
         .get("/api/v1/jobs/{id}/errors", jobs::errors, jobs::errors_described)
+        .get("/api/v1/jobs/{id}/result", job_result::result, job_result::described)
+        .post("/api/v1/exports", exports::export, exports::described)
+        .post("/api/v1/tasks/bulk", bulk::bulk, bulk::described)
         .kind(RouteKind::Upload)
         .post("/api/v1/imports", imports::import, imports::described)
+        .schema("Filter", exports::filter_schema)
+        .schema("NewExport", exports::schema)
+        .schema("BulkChange", bulk::schema)
         .schema("Job", job::schema)
         .schema("JobError", jobs::error_schema)
         .schema("NewTask", schema::new_task)

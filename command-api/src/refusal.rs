@@ -68,7 +68,8 @@ pub fn line_problem(error: LineError) -> Problem {
 pub fn job_problem(failure: &Failure) -> Problem {
     let code = match failure {
         Failure::Header(_) => ProblemCode::InvalidFields,
-        Failure::TookTooLong | Failure::FileGone => ProblemCode::Unavailable,
+        Failure::TookTooLong | Failure::FileGone | Failure::Outdated => ProblemCode::Unavailable,
+        Failure::Tasks(_) => ProblemCode::StreamUnreadable,
     };
     Problem::new(code).detail(failure.to_string())
 }

@@ -178,6 +178,9 @@ pub struct Export {
     /// Form of the file.
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     pub format: Format,
+    /// CSV as Excel reads it: with a byte order mark, and lines that end in CRLF.
+    #[arg(long)]
+    pub excel: bool,
 }
 
 /// Forms of files.
@@ -185,7 +188,7 @@ pub struct Export {
 pub enum Format {
     /// A command a line, as JSON.
     Ndjson,
-    /// Comma-separated values with a header.
+    /// Values with a header. Commas between; an import takes semicolons and tabs too.
     Csv,
 }
 

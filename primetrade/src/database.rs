@@ -85,18 +85,10 @@ impl Databases {
         read_model::migrate(&mut connection).await.map_err(told("read_model"))
     }
 
-    /// A pool for reading the whole log page by page, in the order of an index. Its plans are made for that: on the
-    /// statistics of a fresh table the planner would rather sort all of it for each page.
+    /// A pool for reading the whole log page by page.
     #[must_use]
     pub fn in_index_order(&self) -> Pool {
-        let address = self.write.address().clone().with([
-            ("enable_seqscan", "off"),
-            ("enable_bitmapscan", "off"),
-            ("enable_sort", "off"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("plan_cache_mode", "force_custom_plan"),
-        ]);
+        let address = self.write.address().clone().with(event_store::tail::IN_INDEX_ORDER);
         pool(LOG_CONNECTIONS_MAX, address)
     }
 

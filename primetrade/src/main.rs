@@ -115,6 +115,8 @@ enum Failure {
     NoAccount(String),
     #[error("{0} {1}")]
     Invalid(&'static str, domain::Invalid),
+    #[error("--excel is for CSV: add --format csv")]
+    ExcelIsCsv,
     #[error("{0}: {1}")]
     File(String, io::Error),
     #[error("the result could not be written to standard output: {0}. What was asked for was done")]

@@ -133,7 +133,7 @@ impl World {
     async fn export(&self, owner: OwnerId) -> String {
         let mut out = Vec::new();
         let tail = TailReader::new(shared(&self.pool), None);
-        task_files::export(&tail, owner, 0, Format::Ndjson, &mut out, |_, _| {}).await.unwrap();
+        task_files::export(&tail, owner, 0, Format::Ndjson, false, &mut out, |_, _| {}).await.unwrap();
         String::from_utf8(out).unwrap()
     }
 

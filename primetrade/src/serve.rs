@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use access::token::{RootSecret, Sealer};
 use backends::database::{Address, Pool};
-use command_api::CommandApi;
-use event_store::{DiskSpace, EventStore};
+use command_api::{CommandApi, shown_text};
+use event_store::{DiskSpace, EventStore, TailReader};
 use futures_util::FutureExt;
 use http_api::edge::EdgeSettings;
 use http_api::{Api, documents};
@@ -104,8 +104,9 @@ pub async fn run(
     let collecting = identity.collect_admin_acts(databases.read.clone(), stop.clone());
     let applied = projector.as_ref().map(Projector::applied);
     let jobs = Jobs::new(databases.write.clone());
-    let commands = CommandApi::new(store.clone(), sealer.clone(), jobs, Some(files));
-    if let Some(worker) = commands.worker() {
+    let commands = CommandApi::new(store.clone(), sealer.clone(), jobs.clone(), Some(files));
+    if let Some(worker) = commands.worker(TailReader::new(databases.in_index_order(), None)) {
+        background.spawn("publication of jobs", jobs.publish(databases.read.clone(), shown_text, stop.clone()));
         background.spawn("worker on jobs", worker.run(stop.clone()));
     }
     let api = Api::default()

@@ -216,6 +216,9 @@ fn opened_by_root() -> io::Result<File> {
 /// No such account, the file cannot be written, an event cannot be read.
 pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, Failure> {
     let began = Instant::now();
+    if args.excel && args.format != cli::Format::Csv {
+        return Err(Failure::ExcelIsCsv);
+    }
     let account = find(&accounts(databases).await?, &args.owner).await?;
     let to_stdout = args.file == Path::new("-");
     let failed = |error| Failure::File(args.file.display().to_string(), error);
@@ -235,7 +238,8 @@ pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, 
     let tail = TailReader::new(databases.in_index_order(), None);
     let progress = Progress::new(None, Unit::Things("events"));
     let told = |events, written: task_files::Summary| progress.set(events, &format!("{} tasks", written.tasks));
-    let summary = task_files::export(&tail, account.id, account.shard, args.format.into(), out, told).await?;
+    let summary =
+        task_files::export(&tail, account.id, account.shard, args.format.into(), args.excel, out, told).await?;
     drop(progress);
     if let Some(written) = written {
         written.finish().map_err(failed)?;

@@ -53,6 +53,20 @@ impl Routes {
     }
 }
 
+/// A client of nothing in particular, with a connection pool of its own.
+pub fn http() -> reqwest::Client {
+    // the workspace's HTTP client can TLS, though nothing here needs it; a second call changes nothing
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .tcp_nodelay(true)
+        .timeout(Duration::from_millis(REQUEST_MS_MAX))
+        // before the server ends an idle connection: a request on one that is being closed has no answer
+        .pool_idle_timeout(Duration::from_millis(IDLE_MS_MAX))
+        .build()
+        .expect("HTTP client")
+}
+
 impl Api {
     /// Everything at one `base`.
     pub fn new(base: &str) -> Api {
@@ -63,17 +77,7 @@ impl Api {
 
     /// Each kind of request to its service.
     pub fn routed(routes: Routes) -> Api {
-        // the workspace's HTTP client can TLS, though nothing here needs it; a second call changes nothing
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .tcp_nodelay(true)
-            .timeout(Duration::from_millis(REQUEST_MS_MAX))
-            // before the server ends an idle connection: a request on one that is being closed has no answer
-            .pool_idle_timeout(Duration::from_millis(IDLE_MS_MAX))
-            .build()
-            .expect("HTTP client");
-        Api { routes: Arc::new(routes), http }
+        Api { routes: Arc::new(routes), http: http() }
     }
 
     /// The base URL of writes.

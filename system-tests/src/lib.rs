@@ -31,6 +31,8 @@ pub mod document;
 
 pub mod client;
 
+pub mod jobs;
+
 pub mod terminal;
 
 pub mod raw_http;
@@ -42,6 +44,8 @@ pub mod proxy;
 pub mod address;
 
 pub mod pgbouncer;
+
+pub mod s3;
 
 pub mod ledger;
 

@@ -134,7 +134,10 @@ problem_codes! {
         "The same id with the content it was created with would be the same task. Use another id, or patch the task.";
     RequestInFlight = "request-in-flight", 409, "A request with the same key is still being answered",
         "The first request with this Idempotency-Key or command_id has not been answered for 10 seconds. Send this one again later.";
-    // 412, 413, 414, 415
+    // 410
+    ResultExpired = "result-expired", 410, "The result is not kept any more",
+        "The file of an export is kept for 7 days. Ask for another export.";
+    // 412, 413, 414, 415, 416
     StaleVersion = "stale-version", 412, "The task has another version than If-Match names",
         "Somebody changed it in between. Read it again, and repeat the change on what is there now.";
     BodyTooLarge = "body-too-large", 413, "The body is too large",
@@ -147,6 +150,8 @@ problem_codes! {
         "Send `Content-Type: application/json`, or what the documentation names for this address.";
     UnsupportedContentEncoding = "unsupported-content-encoding", 415, "Compressed request bodies are not taken",
         "Send the body without Content-Encoding.";
+    RangeNotSatisfiable = "range-not-satisfiable", 416, "The file has no such bytes",
+        "`Content-Range` says how long it is. Ask for a range within it.";
     // 422: understood, but breaks a rule
     InvalidFields = "invalid-fields", 422, "The body breaks a rule",
         "`errors` lists the fields and what is wrong with each.";

@@ -9,6 +9,12 @@ pub enum Failure {
     /// It was begun again and again for a day.
     #[error("it could not be carried out within a day")]
     TookTooLong,
+    /// Tasks that cannot be written or chosen.
+    #[error("{0}")]
+    Tasks(String),
+    /// It was asked for by a program that knew other filters or commands.
+    #[error("this version of the program does not know what was asked for")]
+    Outdated,
     /// The file is not in the store any more.
     #[error("its file is gone")]
     FileGone,

@@ -15,7 +15,7 @@ use crate::progress::{Ended, Left, Progress};
 use crate::worker::Worker;
 
 /// How many lines are carried out at a time.
-const STEP_LINES_MAX: usize = 2_000;
+pub(crate) const STEP_LINES_MAX: usize = 2_000;
 /// How much text they have, in bytes, but for one line that has more by itself.
 const STEP_BYTES_MAX: usize = 2 << 20;
 

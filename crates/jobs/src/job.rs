@@ -1,8 +1,13 @@
+use std::collections::BTreeMap;
+
 use commands::CommandIdentity;
 use domain::{OwnerId, Time};
 use serde::{Deserialize, Serialize};
-use task_files::Format;
+use task_files::{ExportFormat, Format};
 use uuid::Uuid;
+
+/// The members of a filter, as in a list's query.
+pub type Filters = BTreeMap<String, String>;
 
 /// What a job does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +17,24 @@ pub enum Request {
         /// Of the file.
         format: Format,
     },
+    /// Writes tasks to a file.
+    Export {
+        /// Of the file.
+        format: ExportFormat,
+        /// Which tasks.
+        filters: Filters,
+        /// As they are after the event at this position.
+        until: i64,
+    },
+    /// Gives one command to many tasks.
+    Bulk {
+        /// Which tasks.
+        filters: Filters,
+        /// As it stands in a batch, for no task.
+        command: String,
+        /// The tasks are those that match after the event at this position.
+        until: i64,
+    },
 }
 
 /// Kinds of jobs.
@@ -19,17 +42,23 @@ pub enum Request {
 pub enum Kind {
     /// A file's lines, carried out.
     Import,
+    /// Tasks, written to a file.
+    Export,
+    /// One command, given to many tasks.
+    Bulk,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Import];
+    pub const ALL: [Self; 3] = [Self::Import, Self::Export, Self::Bulk];
 
     /// As it is shown and stored.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Import => "import",
+            Self::Export => "export",
+            Self::Bulk => "bulk",
         }
     }
 }
@@ -40,6 +69,8 @@ impl Request {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Import { .. } => Kind::Import,
+            Self::Export { .. } => Kind::Export,
+            Self::Bulk { .. } => Kind::Bulk,
         }
     }
 }
@@ -124,6 +155,8 @@ pub struct Job {
     pub failed: i64,
     /// Whether it changes nothing.
     pub dry_run: bool,
+    /// The change that its events are of: where it has appended any, or another copy did that died.
+    pub change_id: Option<Uuid>,
     /// Position of the last event that what is done stands for.
     pub revision: Option<i64>,
     /// When it was asked for.
@@ -134,8 +167,10 @@ pub struct Job {
     pub finished_at: Option<Time>,
     /// Until when it is shown.
     pub expires_at: Option<Time>,
-    /// How long the result is, where there is one.
+    /// How long the result is, in bytes, where there is one.
     pub result_bytes: Option<i64>,
+    /// What the result is, where it is an export.
+    pub format: Option<ExportFormat>,
     /// Why it failed: a problem in JSON.
     pub problem: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! Who carries a job out: one process at a time, by a lease that ends by the database's clock. What is written under an old
 //! epoch has no effect.
 
-use domain::OwnerId;
+use domain::{OwnerId, Time};
 use uuid::Uuid;
 
 use crate::job::{Request, State};
@@ -22,6 +22,7 @@ pub(crate) struct Lease {
     pub dry_run: bool,
     pub correlation_id: String,
     pub traceparent: String,
+    pub created_at: Time,
     /// Everything up to this line is done.
     pub line: i64,
     pub total: Option<i64>,
@@ -74,6 +75,7 @@ impl Jobs {
                 lease_expires_at = clock_timestamp() + make_interval(secs => $2)
             from next where j.id = next.id
             returning j.id, epoch, owner_id, shard, request, dry_run, correlation_id, traceparent,
+                created_at as "created_at: Time",
                 line, total, failed, is_cancel_requested,
                 extract(epoch from clock_timestamp() - created_at)::float8 as "age_s!"
             "#,
@@ -93,6 +95,7 @@ impl Jobs {
             dry_run: row.dry_run,
             correlation_id: row.correlation_id,
             traceparent: row.traceparent,
+            created_at: row.created_at,
             line: row.line,
             total: row.total,
             failed: row.failed,
@@ -135,6 +138,21 @@ impl Jobs {
             total,
         );
         in_time(set.execute(&self.pool)).await.map(drop)
+    }
+
+    /// How many tasks it is about, and the revision that it is of; nothing counts as done of what was before.
+    pub(crate) async fn restart(&self, lease: &Lease, total: i64, revision: Option<i64>) -> Result<(), sqlx::Error> {
+        let restarted = sqlx::query!(
+            r#"
+            update jobs.job set total = $3, revision = $4, line = 0, succeeded = 0, failed = 0
+            where id = $1 and epoch = $2 and state = 'running'
+            "#,
+            lease.id,
+            lease.epoch,
+            total,
+            revision,
+        );
+        in_time(restarted.execute(&self.pool)).await.map(drop)
     }
 
     /// More lines are done: all of it is written, or nothing. Whether the owner has cancelled the job meanwhile.

@@ -31,8 +31,20 @@ mod progress;
 /// Imports: a file's lines, carried out.
 mod import;
 
+/// The tasks that a job is about.
+mod chosen;
+
+/// Exports: an account's tasks, written to a file.
+mod export;
+
+/// One command for many tasks.
+mod bulk;
+
 /// Imports that change nothing.
 mod dry_run;
+
+/// Jobs that change, written to the read database for live streams.
+mod publish;
 
 /// Carries out jobs, a few at a time, as long as the process runs.
 mod run;
@@ -42,7 +54,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 
 pub use failure::Failure;
 pub use files::{Files, FilesError};
-pub use job::{Job, Kind, NewJob, Request, State};
+pub use job::{Filters, Job, Kind, NewJob, Request, State};
 pub use table::{Added, Jobs, LineFailure, QUEUED_EACH_MAX, RUNNING_EACH_MAX};
 pub use upload::{UPLOAD_BYTES_MAX, Upload, UploadError, Uploaded};
 pub use worker::{Explain, Worker};

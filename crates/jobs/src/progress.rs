@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::failure::Failure;
+use crate::job::Request;
 use crate::lease::Lease;
 use crate::step::{Step, StepFailure};
 use crate::table::Jobs;
@@ -26,6 +27,8 @@ const PAUSE_MS_MAX: u64 = 1_000;
 pub(crate) enum Ended {
     /// Carried out to the end.
     Succeeded,
+    /// The same, with a file of so many bytes.
+    Written(i64),
     /// Cannot be.
     Failed(Failure),
     /// By its owner.
@@ -43,6 +46,10 @@ pub(crate) enum Left {
     Store(#[from] task_files::StoreAway),
     #[error("{0}")]
     Files(#[from] object_store::Error),
+    #[error("{0}")]
+    Export(#[from] task_files::ExportError),
+    #[error("{0}")]
+    Write(#[from] std::io::Error),
     #[error(transparent)]
     Read(#[from] task_files::ReadError),
     #[error("{0}")]
@@ -104,7 +111,8 @@ impl Progress {
         let number = self.lease.failed + self.step.failed;
         if number <= FAILURES_MAX {
             let problem = self.context.clone().sync_scope(|| (self.explain.line)(error));
-            self.step.failures.push(StepFailure { number, line: Some(line), task_id, problem });
+            let line = matches!(self.lease.request, Request::Import { .. }).then_some(line);
+            self.step.failures.push(StepFailure { number, line, task_id, problem });
         }
     }
 
@@ -132,6 +140,14 @@ impl Progress {
     /// The problem by which it fails.
     pub fn problem_of(&self, failure: &Failure) -> String {
         self.context.clone().sync_scope(|| (self.explain.failure)(failure))
+    }
+
+    /// Begins anew, with so many tasks as of one revision.
+    pub async fn restart(&mut self, total: i64, revision: i64) -> Result<(), Left> {
+        self.jobs.restart(&self.lease, total, (revision > 0).then_some(revision)).await?;
+        self.lease.total = Some(total);
+        self.step = Step::default();
+        Ok(())
     }
 
     /// Writes down what was done since.

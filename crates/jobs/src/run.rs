@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::bulk::bulk;
 use crate::dry_run::dry_run;
+use crate::export::export;
 use crate::failure::Failure;
 use crate::import::import;
 use crate::job::{Request, State};
@@ -27,6 +29,12 @@ const RENEWAL_MS: u64 = 1_000;
 const FORGETTING_S: u64 = 60;
 /// How many of them are forgotten at a time.
 const FORGOTTEN_JOBS_MAX: i64 = 100;
+/// How often it is looked for files that no job has, in seconds.
+const SWEEP_S: u64 = 600;
+/// How long nothing may happen to them before they count as left behind, in seconds.
+const LEFT_BEHIND_S: u64 = 3_600;
+/// How many of them are looked at a time.
+const SWEPT_FILES_MAX: usize = 10_000;
 /// A job that is not done after so long is given up, in seconds.
 const AGE_S_MAX: f64 = 86_400.0;
 
@@ -35,6 +43,7 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) {
         let mut looking = Periodic::every(Duration::from_millis(LOOK_MS), "looking for jobs", stop.clone());
         let forgetting = self.clone().forget(stop.clone());
+        let sweeping = self.clone().sweep(stop.clone());
         let working = async {
             let added = Arc::clone(&self.jobs.added);
             let mut under_way = JoinSet::new();
@@ -58,7 +67,7 @@ impl Worker {
             }
             while under_way.join_next().await.is_some() {}
         };
-        tokio::join!(working, forgetting);
+        tokio::join!(working, forgetting, sweeping);
     }
 
     async fn carry_out(self, lease: Lease, stop: CancellationToken) {
@@ -93,21 +102,26 @@ impl Worker {
         if progress.lease.age_s > AGE_S_MAX {
             return Ok(Ended::Failed(Failure::TookTooLong));
         }
-        match progress.lease.request {
+        match progress.lease.request.clone() {
             Request::Import { format } if progress.lease.dry_run => dry_run(self, progress, format).await,
             Request::Import { format } => import(self, progress, format).await,
+            Request::Export { format, filters, until } => export(self, progress, format, &filters, until).await,
+            Request::Bulk { filters, command, until } => bulk(self, progress, &filters, &command, until).await,
         }
     }
 
     async fn end(&self, progress: &Progress, ended: Ended) -> Result<State, Left> {
-        let (state, problem) = match ended {
-            Ended::Succeeded => (State::Succeeded, None),
-            Ended::Failed(failure) => (State::Failed, Some(progress.problem_of(&failure))),
-            Ended::Cancelled => (State::Cancelled, None),
+        let (state, problem, bytes) = match ended {
+            Ended::Succeeded => (State::Succeeded, None, None),
+            Ended::Written(bytes) => (State::Succeeded, None, Some(bytes)),
+            Ended::Failed(failure) => (State::Failed, Some(progress.problem_of(&failure)), None),
+            Ended::Cancelled => (State::Cancelled, None, None),
         };
-        self.jobs.end(&progress.lease, state, problem.as_deref(), None).await?.map_err(|_| Left::Lost)?;
-        // What is left behind goes when the job is forgotten.
-        let _ = self.files.delete(progress.lease.id).await;
+        self.jobs.end(&progress.lease, state, problem.as_deref(), bytes).await?.map_err(|_| Left::Lost)?;
+        if bytes.is_none() {
+            // What is left behind goes when the job is forgotten.
+            let _ = self.files.delete(progress.lease.id).await;
+        }
         Ok(state)
     }
 
@@ -145,6 +159,24 @@ impl Worker {
             self.files.delete(*id).await?;
         }
         self.jobs.forget(&expired).await?;
+        Ok(())
+    }
+
+    async fn sweep(self, stop: CancellationToken) {
+        let mut sweeping = Periodic::every(Duration::from_secs(SWEEP_S), "looking for files that no job has", stop);
+        while sweeping.due().await {
+            sweeping.seen(self.remove_left_behind().await);
+        }
+    }
+
+    /// Files of imports whose process died before their job was added.
+    async fn remove_left_behind(&self) -> Result<(), Left> {
+        let age = Duration::from_secs(LEFT_BEHIND_S);
+        self.files.remove_drafts(age).await?;
+        let old = self.files.imports_older_than(age, SWEPT_FILES_MAX).await?;
+        for id in self.jobs.unknown(&old).await? {
+            self.files.delete(id).await?;
+        }
         Ok(())
     }
 }

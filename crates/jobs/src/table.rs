@@ -6,10 +6,11 @@ use std::time::Duration;
 use backends::database::{self, Pool};
 use commands::CommandIdentity;
 use domain::{CommandId, OwnerId, Time};
+use task_files::ExportFormat;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::job::{Job, NewJob, State};
+use crate::job::{Job, NewJob, Request, State};
 
 /// How many jobs of an account are carried out at a time.
 pub const RUNNING_EACH_MAX: i64 = 2;
@@ -64,6 +65,8 @@ pub struct LineFailure {
 macro_rules! job {
     ($row:expr) => {{
         let row = $row;
+        let is_change = !row.dry_run && row.kind != crate::job::Kind::Export.as_str();
+        let change_id = (is_change && (row.events > 0 || row.epoch > 1)).then_some(row.id);
         crate::job::Job {
             id: row.id,
             kind: row.kind,
@@ -73,15 +76,26 @@ macro_rules! job {
             succeeded: row.succeeded,
             failed: row.failed,
             dry_run: row.dry_run,
+            change_id,
             revision: row.revision,
             created_at: row.created_at,
             started_at: row.started_at,
             finished_at: row.finished_at,
             expires_at: row.expires_at,
             result_bytes: row.result_bytes,
+            format: crate::table::export_format(&row.request),
             problem: row.problem,
         }
     }};
+}
+
+pub(crate) use job;
+
+pub(crate) fn export_format(request: &str) -> Option<ExportFormat> {
+    match serde_json::from_str(request) {
+        Ok(Request::Export { format, .. }) => Some(format),
+        Ok(Request::Import { .. } | Request::Bulk { .. }) | Err(_) => None,
+    }
 }
 
 impl Jobs {
@@ -154,12 +168,14 @@ impl Jobs {
             succeeded: 0,
             failed: 0,
             dry_run: new.dry_run,
+            change_id: None,
             revision: None,
             created_at: row.created_at,
             started_at: None,
             finished_at: None,
             expires_at: None,
             result_bytes: None,
+            format: None,
             problem: None,
         }))
     }
@@ -214,7 +230,7 @@ impl Jobs {
             r#"
             select id, kind, state, total, succeeded, failed, dry_run, revision, created_at as "created_at: Time",
                 started_at as "started_at: Time", finished_at as "finished_at: Time", expires_at as "expires_at: Time",
-                result_bytes, problem
+                result_bytes, problem, request, events, epoch
             from jobs.job where owner_id = $1 and id = $2
             "#,
             owner.0,
@@ -233,7 +249,7 @@ impl Jobs {
             r#"
             select id, kind, state, total, succeeded, failed, dry_run, revision, created_at as "created_at: Time",
                 started_at as "started_at: Time", finished_at as "finished_at: Time", expires_at as "expires_at: Time",
-                result_bytes, problem
+                result_bytes, problem, request, events, epoch
             from jobs.job
             where owner_id = $1 and id < $2 and (expires_at is null or expires_at > now())
             order by id desc limit $3
@@ -299,6 +315,18 @@ impl Jobs {
             id,
         );
         in_time(dropped.execute(&self.pool)).await.map(drop)
+    }
+
+    /// Those of these ids that no job has.
+    pub(crate) async fn unknown(&self, ids: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
+        let rows = sqlx::query_scalar!(
+            r#"
+            select id as "id!" from unnest($1::uuid[]) as file (id)
+            where not exists (select from jobs.job where job.id = file.id)
+            "#,
+            ids,
+        );
+        in_time(rows.fetch_all(&self.pool)).await
     }
 
     /// Ended jobs whose time is over, at most so many, for which files may still be there.

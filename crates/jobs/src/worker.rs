@@ -1,5 +1,6 @@
 use commands::Executor;
 use domain::OwnerId;
+use event_store::TailReader;
 use process::budget::Budget;
 use task_files::LineError;
 
@@ -25,6 +26,8 @@ pub struct Worker {
     pub files: Files,
     /// What carries out their commands.
     pub executor: Executor,
+    /// What they read tasks by.
+    pub reads: TailReader,
     /// As batches need them, so that both together leave the store's queues to single commands.
     pub permits: Budget<OwnerId>,
     /// For what goes wrong.

@@ -10,15 +10,16 @@ use commands::Executor;
 use commands::executor::BATCHES_AT_ONCE_MAX;
 use domain::OwnerId;
 use event_store::EventStore;
-use futures_util::stream;
+use futures_util::{TryStreamExt, stream};
 use jobs::{
-    Added, Explain, Files, Job, Jobs, NewJob, QUEUED_EACH_MAX, RUNNING_EACH_MAX, Request, State, Upload, Worker,
+    Added, Explain, Files, Filters, Job, Jobs, NewJob, QUEUED_EACH_MAX, RUNNING_EACH_MAX, Request, State, Upload,
+    Worker,
 };
 use process::budget::Budget;
 use process::clock;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
-use task_files::Format;
+use task_files::{ExportFormat, Format};
 use tempfile::TempDir;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ struct World {
     pool: PgPool,
     jobs: Jobs,
     files: Files,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -42,7 +43,7 @@ impl World {
         jobs::migrate(&shared(&pool)).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let files = Files::folder(folder.path()).unwrap();
-        Self { jobs: Jobs::new(shared(&pool)), pool, files, _folder: folder }
+        Self { jobs: Jobs::new(shared(&pool)), pool, files, folder }
     }
 
     /// A copy of the service, with caches of its own.
@@ -50,6 +51,7 @@ impl World {
         let (store, mut tasks) = EventStore::start(shared(&self.pool)).await.unwrap();
         tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
         Worker {
+            reads: store.tail(),
             jobs: Jobs::new(shared(&self.pool)),
             files: self.files.clone(),
             executor: Executor::new(store),
@@ -62,11 +64,15 @@ impl World {
         let id = clock::new_id();
         let body = stream::iter([Ok::<_, std::io::Error>(Bytes::copy_from_slice(file.as_bytes()))]);
         Upload { job_id: id, is_gzip: false }.store(&self.files, body).await.unwrap();
+        self.add_request(owner, id, Request::Import { format: Format::Ndjson }).await
+    }
+
+    async fn add_request(&self, owner: OwnerId, id: Uuid, request: Request) -> Added {
         let new = NewJob {
             id,
             owner,
             shard: 0,
-            request: Request::Import { format: Format::Ndjson },
+            request,
             dry_run: false,
             identity: None,
             correlation_id: "test".to_owned(),
@@ -84,6 +90,41 @@ impl World {
 
     async fn job(&self, owner: OwnerId, id: Uuid) -> Job {
         self.jobs.find(owner, id).await.unwrap().expect("the job")
+    }
+
+    /// The position of the last event.
+    async fn head(&self) -> i64 {
+        sqlx::query_scalar("select position from event_store.head").fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Carried out without a disturbance.
+    async fn calm(&self, owner: OwnerId, id: Uuid) -> Job {
+        let stop = CancellationToken::new();
+        let working = tokio::spawn(self.worker().await.run(stop.clone()));
+        let job = self.ended(owner, id).await;
+        stop.cancel();
+        working.await.unwrap();
+        job
+    }
+
+    /// Carried out by workers that die, the later the longer they live. How many did.
+    async fn disturbed(&self, owner: OwnerId, id: Uuid) -> (Job, u64) {
+        let mut deaths = 0;
+        while !self.job(owner, id).await.state.has_ended() {
+            let worker = self.worker().await;
+            let dying = tokio::spawn(worker.run(CancellationToken::new()));
+            sleep(Duration::from_millis(40 + 25 * deaths)).await;
+            dying.abort();
+            let _ = dying.await;
+            self.expire_leases().await;
+            deaths += 1;
+        }
+        (self.job(owner, id).await, deaths)
+    }
+
+    async fn result(&self, job: &Job) -> Vec<u8> {
+        let bytes = job.result_bytes.unwrap().unsigned_abs();
+        self.files.result(job.id, 0..bytes).await.unwrap().map_ok(Vec::from).try_concat().await.unwrap()
     }
 
     /// As if the holders had died five seconds ago.
@@ -141,32 +182,51 @@ async fn whoever_dies_no_line_is_lost_or_doubled(pool: PgPool) {
     let world = World::new(pool).await;
     let (calm, disturbed) = (OwnerId(Uuid::new_v4()), OwnerId(Uuid::new_v4()));
     let file = file(20_000);
-    let stop = CancellationToken::new();
     let id = world.queued(calm, &file).await;
-    let working = tokio::spawn(world.worker().await.run(stop.clone()));
-    let expected = world.ended(calm, id).await;
-    stop.cancel();
-    working.await.unwrap();
+    let expected = world.calm(calm, id).await;
     assert_eq!((expected.state, expected.total), (State::Succeeded, Some(20_000)));
     assert_eq!((expected.succeeded, expected.failed), (15_428, 4_572));
 
     let id = world.queued(disturbed, &file).await;
-    let mut deaths = 0;
-    while !world.job(disturbed, id).await.state.has_ended() {
-        let worker = world.worker().await;
-        let dying = tokio::spawn(worker.run(CancellationToken::new()));
-        // Not always at the same place.
-        sleep(Duration::from_millis(60 + 37 * (deaths % 11))).await;
-        dying.abort();
-        let _ = dying.await;
-        world.expire_leases().await;
-        deaths += 1;
-        assert!(deaths < 500, "it never ends");
-    }
+    let (job, deaths) = world.disturbed(disturbed, id).await;
     assert!(deaths > 2, "only {deaths} deaths");
-    let job = world.job(disturbed, id).await;
     assert_eq!((job.state, job.succeeded, job.failed), (expected.state, expected.succeeded, expected.failed));
     assert_eq!(world.outcome(disturbed, &job).await, world.outcome(calm, &expected).await);
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_export_and_a_change_of_many_tasks_are_whole_whoever_dies(pool: PgPool) {
+    let world = World::new(pool).await;
+    let owner = OwnerId(Uuid::new_v4());
+    let id = world.queued(owner, &file(20_000)).await;
+    world.calm(owner, id).await;
+    let until = world.head().await;
+    let asked = async |request: Request| match world.add_request(owner, clock::new_id(), request).await {
+        Added::Queued(job) => job.id,
+        other => panic!("{other:?}"),
+    };
+    let export = || Request::Export { format: ExportFormat::Csv, filters: Filters::new(), until };
+    let expected = world.calm(owner, asked(export()).await).await;
+    assert_eq!((expected.state, expected.total, expected.succeeded), (State::Succeeded, Some(4_000), 4_000));
+    let expected = world.result(&expected).await;
+    assert_eq!(expected.iter().filter(|byte| **byte == b'\n').count(), 4_001);
+
+    let command = r#"{"type":"StartTask","task_id":"00000000-0000-0000-0000-000000000000"}"#.to_owned();
+    let filters = Filters::from([("tag".to_owned(), "a".to_owned()), ("status".to_owned(), "pending".to_owned())]);
+    let id = asked(Request::Bulk { filters, command, until }).await;
+    let (job, deaths) = world.disturbed(owner, id).await;
+    assert!(deaths > 2, "only {deaths} deaths");
+    let tagged = 4_000 - (0..4_000).step_by(7).count() as i64;
+    assert_eq!((job.state, job.total, job.succeeded, job.failed), (State::Succeeded, Some(tagged), tagged, 0));
+    let started = "select count(*), count(distinct task_id) from event_store.event where type = 'TaskStarted'";
+    let started: (i64, i64) = sqlx::query_as(started).fetch_one(&world.pool).await.unwrap();
+    assert_eq!(started, (tagged, tagged));
+
+    // as of before that change
+    let (job, deaths) = world.disturbed(owner, asked(export()).await).await;
+    assert!(deaths > 2, "only {deaths} deaths");
+    assert_eq!((job.state, job.succeeded), (State::Succeeded, 4_000));
+    assert!(world.result(&job).await == expected, "another file");
 }
 
 #[sqlx::test(migrations = false)]
@@ -206,4 +266,44 @@ async fn one_that_waits_is_cancelled_at_once(pool: PgPool) {
     let job = world.job(owner, id).await;
     assert_eq!((job.state, job.started_at), (State::Cancelled, None));
     assert!(job.expires_at.is_some());
+}
+
+#[sqlx::test(migrations = false)]
+async fn files_that_no_job_has_are_removed(pool: PgPool) {
+    let world = World::new(pool).await;
+    let id = world.queued(OwnerId(Uuid::new_v4()), &file(10)).await;
+    let imports = world.folder.path().join("imports");
+    let (old, new) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
+    let drafts = [&old, &new].map(|id| format!("{id}#1"));
+    for name in [&old, &new, &drafts[0], &drafts[1]] {
+        std::fs::write(imports.join(name), "x").unwrap();
+    }
+    let hours_ago = std::time::SystemTime::from(clock::now()) - Duration::from_secs(7_200);
+    for name in [&id.to_string(), &old, &drafts[0]] {
+        std::fs::File::options().write(true).open(imports.join(name)).unwrap().set_modified(hours_ago).unwrap();
+    }
+    // the job's own file would be removed with its end
+    sqlx::query("update jobs.job set state = 'running', lease_expires_at = 'infinity'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let stop = CancellationToken::new();
+    let working = tokio::spawn(world.worker().await.run(stop.clone()));
+    let left = || -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(&imports).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
+    };
+    let mut expected = vec![id.to_string(), new, drafts[1].clone()];
+    expected.sort_unstable();
+    for _ in 0..500 {
+        if left() == expected {
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(left(), expected);
+    stop.cancel();
+    working.await.unwrap();
 }

@@ -1,7 +1,8 @@
 //! Tasks as rows of a CSV file.
 //!
-//! Spreadsheets take a cell that starts with `=`, `+`, `-`, `@` or a tab for a formula. Such a cell gets a `'` in front
-//! on export, as does one that starts with `'`, and is freed of it on import.
+//! Spreadsheets take a cell for a formula that starts with `=`, `+`, `-` or `@`, some of them also where the sign is
+//! full-width or stands behind white space. Such a cell gets a `'` in front on export, as does one that starts with a tab, a
+//! line end or `'`, and is freed of it on import.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -44,6 +45,9 @@ pub enum HeaderError {
     /// Hardly a header.
     #[error("the first line is not a header: {0}")]
     Cut(CutError),
+    /// Text in another encoding.
+    #[error("the first line is not valid UTF-8: save the file as UTF-8 (in Excel as \"CSV UTF-8\")")]
+    NotUtf8,
     /// Perhaps misspelt, or the file has no header.
     #[error("the first line names {0:?}, which is no field of a task: a CSV file begins with a line of names, of {fields}", fields = FIELDS.join(", "))]
     Unknown(String),
@@ -57,24 +61,30 @@ pub enum HeaderError {
 
 /// Which field each cell of a row is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Columns(Vec<&'static str>);
+pub struct Columns {
+    fields: Vec<&'static str>,
+    /// What stands between the cells.
+    pub(crate) separator: u8,
+}
 
 impl Columns {
-    /// From a file's first line: names in any order, title among them.
+    /// From a file's first line: names in any order, title among them, with commas, semicolons or tabs between.
     ///
     /// # Errors
     /// See [`HeaderError`].
     pub fn of_header(record: &[u8]) -> Result<Self, HeaderError> {
-        let mut columns = Vec::new();
-        for cell in cells(record) {
-            let name = String::from_utf8_lossy(&cell).trim().to_lowercase();
+        // No name has any of them.
+        let separator = record.iter().find(|byte| b",;\t".contains(byte)).copied().unwrap_or(b',');
+        let mut fields = Vec::new();
+        for cell in cells(record, separator) {
+            let name = str::from_utf8(&cell).map_err(|_| HeaderError::NotUtf8)?.trim().to_lowercase();
             let field = FIELDS.into_iter().find(|field| *field == name).ok_or(HeaderError::Unknown(name))?;
-            if columns.contains(&field) {
+            if fields.contains(&field) {
                 return Err(HeaderError::Repeated(field));
             }
-            columns.push(field);
+            fields.push(field);
         }
-        if columns.contains(&"title") { Ok(Self(columns)) } else { Err(HeaderError::NoTitle) }
+        if fields.contains(&"title") { Ok(Self { fields, separator }) } else { Err(HeaderError::NoTitle) }
     }
 
     /// The row as a `CreateTask`, and the command id that `made` makes from what the row says, whatever the order of the
@@ -87,13 +97,13 @@ impl Columns {
         record: &[u8],
         made: impl FnOnce(&[u8]) -> CommandId,
     ) -> Result<(Line, CommandId), LineError> {
-        let cells = cells(record);
-        if cells.len() != self.0.len() {
-            return Err(RowError::Cells { cells: cells.len(), columns: self.0.len() }.into());
+        let cells = cells(record, self.separator);
+        if cells.len() != self.fields.len() {
+            return Err(RowError::Cells { cells: cells.len(), columns: self.fields.len() }.into());
         }
         // Sorted by name, so that equal rows are equal.
         let mut members = BTreeMap::new();
-        for (field, cell) in self.0.iter().zip(cells) {
+        for (field, cell) in self.fields.iter().zip(cells) {
             let text = String::from_utf8(cell).map_err(|_| RowError::NotUtf8(field))?;
             let text = freed(&text);
             if !text.is_empty()
@@ -127,6 +137,16 @@ fn member(field: &str, text: &str) -> Option<(&'static str, Value)> {
     }
 }
 
+/// A record with its line end: LF, or CRLF where it is for Excel.
+pub(crate) fn line<const N: usize>(cells: [impl AsRef<[u8]>; N], for_excel: bool) -> std::io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let end = if for_excel { csv::Terminator::CRLF } else { csv::Terminator::Any(b'\n') };
+    let mut writer = csv::WriterBuilder::new().terminator(end).from_writer(&mut line);
+    writer.write_record(cells).map_err(std::io::Error::from)?;
+    drop(writer);
+    Ok(line)
+}
+
 /// The cells of a task.
 #[must_use]
 pub fn row(task: &Task) -> [String; 13] {
@@ -149,9 +169,19 @@ pub fn row(task: &Task) -> [String; 13] {
     .map(|cell| guarded(&cell).into_owned())
 }
 
+/// How formulas begin, full-width too.
+const SIGNS: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+
+/// Whether a spreadsheet may pass over a character before a formula: white space, or nothing to see.
+fn is_passed_over(character: char) -> bool {
+    character.is_whitespace()
+        || character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
 /// A cell that no spreadsheet takes for a formula.
 fn guarded(cell: &str) -> Cow<'_, str> {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\'']) {
+    if cell.starts_with(['\t', '\r', '\n', '\'']) || cell.trim_start_matches(is_passed_over).starts_with(SIGNS) {
         Cow::Owned(format!("'{cell}"))
     } else {
         Cow::Borrowed(cell)
@@ -198,13 +228,22 @@ mod tests {
 
     #[test]
     fn headers_name_the_columns() {
-        assert_eq!(Columns::of_header(b"tags, Title ,\"due_at\""), Ok(Columns(vec!["tags", "title", "due_at"])));
-        assert_eq!(Columns::of_header(FIELDS.join(",").as_bytes()), Ok(Columns(FIELDS.to_vec())));
+        for separator in [',', ';', '\t'] {
+            let header = format!("tags{separator} Title {separator}\"due_at\"");
+            let columns = Columns { fields: vec!["tags", "title", "due_at"], separator: separator as u8 };
+            assert_eq!(Columns::of_header(header.as_bytes()), Ok(columns));
+        }
+        let all = Columns { fields: FIELDS.to_vec(), separator: b',' };
+        assert_eq!(Columns::of_header(FIELDS.join(",").as_bytes()), Ok(all));
+        assert_eq!(Columns::of_header(b"title,\xe4"), Err(HeaderError::NotUtf8));
+        // UTF-16 with its byte order mark
+        assert_eq!(Columns::of_header(b"\xff\xfet\0i\0t\0l\0e\0"), Err(HeaderError::NotUtf8));
         for (header, error) in [
             ("titel,description", HeaderError::Unknown("titel".to_owned())),
             ("title,owner", HeaderError::Unknown("owner".to_owned())),
             ("title,", HeaderError::Unknown(String::new())),
-            ("title;tags", HeaderError::Unknown("title;tags".to_owned())),
+            ("title;tags,due_at", HeaderError::Unknown("tags,due_at".to_owned())),
+            ("title|tags", HeaderError::Unknown("title|tags".to_owned())),
             ("water the plants,,high", HeaderError::Unknown("water the plants".to_owned())),
             ("title,tags,Title", HeaderError::Repeated("title")),
             ("description,tags", HeaderError::NoTitle),
@@ -223,6 +262,8 @@ mod tests {
         let one = read("title,tags,priority,version", "water,\"a,b\",high,3");
         assert_eq!(one, read("priority,title,tags", "high,water,\"a,b\""));
         assert_eq!(one, read("priority,description,tags,title,started_at", "high,,\"a,b\",'water,x"));
+        assert_eq!(one, read("title;tags;priority", "water;a,b;high"));
+        assert_eq!(one, read("title\ttags\tpriority", "\"water\"\ta,b\thigh"));
         assert_ne!(one.1, read("title,description", "water,high").1);
         assert_ne!(read("title,description", "a,b").1, read("title,description", "b,a").1);
         // It stands beside what was imported.
@@ -231,17 +272,43 @@ mod tests {
 
     #[test]
     fn formulas_are_guarded_and_freed() {
-        for cell in ["=1+1", "+1", "-1", "@x", "\tx", "'x", "''"] {
+        for cell in [
+            "=1+1",
+            "+1",
+            "-1",
+            "@x",
+            "\tx",
+            "'x",
+            "''",
+            " =1",
+            "\u{a0}-1",
+            "\u{3000}@x",
+            "\n=1",
+            "\r\n +1",
+            "\rx",
+            "\nx",
+            "\u{ff1d}1",
+            "\u{ff0b}1",
+            "\u{ff0d}1",
+            "\u{ff20}x",
+            " \u{ff1d}1",
+            "\u{feff}=1",
+            "\u{200b}=1",
+            "\u{1}=1",
+        ] {
             assert_eq!(guarded(cell), format!("'{cell}"));
+            assert_eq!(freed(&guarded(cell)), cell);
         }
-        assert_eq!(guarded("a=1"), "a=1");
+        for cell in ["a=1", "", " ", " a", "a\n=1", "1-1"] {
+            assert_eq!(guarded(cell), cell);
+        }
     }
 
     proptest! {
         #[test]
         fn what_is_exported_is_imported(
-            title in "[a-z=+@',\"é-][a-z=+@',\" é-]{0,10}[a-z=]",
-            description in prop::option::of("[=+@'\t\r\n,\"x]{1,12}"),
+            title in "[a-z=+@',;\"é\u{ff1d}-][a-z=+@',\" é-]{0,10}[a-z=]",
+            description in prop::option::of("[=+@'\t\r\n,; \"\u{3000}x]{1,12}"),
             tags in prop::collection::btree_set("[a-z=@'\"-][a-z ]{0,5}[a-z]", 0..4),
         ) {
             let tags: Vec<String> = tags.into_iter().collect();

@@ -15,8 +15,11 @@ use uuid::Uuid;
 
 use crate::csv_row;
 use crate::format::Format;
+use crate::lines::BOM;
 
 const PAGE_EVENTS_MAX: i64 = 2_000;
+/// How many tasks are put in order at most: 32 bytes each.
+pub const CHOSEN_TASKS_MAX: usize = 4_000_000;
 /// A task's commands are held back until it is known that it was not deleted, up to so many bytes.
 const HELD_BYTES_MAX: usize = 4 << 20;
 
@@ -38,6 +41,9 @@ pub enum ExportError {
     /// The store.
     #[error("the event store cannot be read: {0}")]
     Store(#[from] sqlx::Error),
+    /// More than can be put in order.
+    #[error("there are more than {CHOSEN_TASKS_MAX} tasks")]
+    TooManyTasks,
     /// An event of a later or broken kind.
     #[error(
         "task {task_id} cannot be exported, since its event {version} cannot be read: {reason}. See primetrade doctor"
@@ -53,12 +59,13 @@ pub enum ExportError {
 }
 
 impl ExportError {
-    fn unreadable(event: &StoredEvent, reason: &dyn std::fmt::Display) -> Self {
+    pub(crate) fn unreadable(event: &StoredEvent, reason: &dyn std::fmt::Display) -> Self {
         Self::Unreadable { task_id: event.task_id, version: event.version, reason: reason.to_string() }
     }
 }
 
-/// Writes the tasks of an owner. `progress` is told how many events were read, and what of them was written.
+/// Writes the tasks of an owner. `progress` is told how many events were read, and what of them was written. CSV that is
+/// `for_excel` begins with a byte order mark, and its lines end in CRLF.
 ///
 /// # Errors
 /// See [`ExportError`].
@@ -67,6 +74,7 @@ pub async fn export(
     owner: OwnerId,
     shard: i16,
     format: Format,
+    for_excel: bool,
     out: impl Write,
     progress: impl Fn(u64, Summary),
 ) -> Result<Summary, ExportError> {
@@ -75,7 +83,7 @@ pub async fn export(
     let mut export = Export { tail, owner, until, out, progress, summary: Summary::default(), events: 0 };
     match format {
         Format::Ndjson => export.commands().await?,
-        Format::Csv => export.rows().await?,
+        Format::Csv => export.rows(for_excel).await?,
     }
     export.out.flush()?;
     Ok(export.summary)
@@ -188,8 +196,11 @@ impl<W: Write, P: Fn(u64, Summary)> Export<'_, W, P> {
         }
     }
 
-    async fn rows(&mut self) -> Result<(), ExportError> {
-        self.write_row(csv_row::FIELDS)?;
+    async fn rows(&mut self, for_excel: bool) -> Result<(), ExportError> {
+        if for_excel {
+            self.out.write_all(BOM)?;
+        }
+        self.write_row(csv_row::FIELDS, for_excel)?;
         let mut task: Option<TaskRow> = None;
         let mut after = None;
         loop {
@@ -200,24 +211,24 @@ impl<W: Write, P: Fn(u64, Summary)> Export<'_, W, P> {
             for event in &page {
                 after = Some((event.task_id, event.version));
                 if task.as_ref().is_some_and(|task| task.task.id != event.task_id.0) {
-                    self.write_task(task.take())?;
+                    self.write_task(task.take(), for_excel)?;
                 }
                 fold(&mut task, event).map_err(|error: FoldError| ExportError::unreadable(event, &error))?;
             }
         }
-        self.write_task(task)
+        self.write_task(task, for_excel)
     }
 
-    fn write_task(&mut self, task: Option<TaskRow>) -> Result<(), ExportError> {
+    fn write_task(&mut self, task: Option<TaskRow>, for_excel: bool) -> Result<(), ExportError> {
         if let Some(task) = task.filter(|task| !task.deleted) {
-            self.write_row(csv_row::row(&task.task))?;
+            self.write_row(csv_row::row(&task.task), for_excel)?;
             self.summary.tasks += 1;
         }
         Ok(())
     }
 
-    fn write_row<const N: usize>(&mut self, cells: [impl AsRef<[u8]>; N]) -> Result<(), ExportError> {
-        csv::WriterBuilder::new().from_writer(&mut self.out).write_record(cells).map_err(io::Error::from)?;
+    fn write_row<const N: usize>(&mut self, cells: [impl AsRef<[u8]>; N], for_excel: bool) -> Result<(), ExportError> {
+        self.out.write_all(&csv_row::line(cells, for_excel)?)?;
         self.summary.lines += 1;
         Ok(())
     }
@@ -226,7 +237,7 @@ impl<W: Write, P: Fn(u64, Summary)> Export<'_, W, P> {
 /// The command ids of the lines. A command that made one event is the line's; one that made several (a patch) is the
 /// first one's, and the others' are made from it.
 #[derive(Default)]
-struct LineIds {
+pub(crate) struct LineIds {
     task: Option<TaskId>,
     command: Uuid,
     /// How many events of that command came before.
@@ -234,7 +245,7 @@ struct LineIds {
 }
 
 impl LineIds {
-    fn of(&mut self, event: &StoredEvent) -> Uuid {
+    pub(crate) fn of(&mut self, event: &StoredEvent) -> Uuid {
         if (self.task, self.command) == (Some(event.task_id), event.command_id) {
             self.number += 1;
             return Uuid::new_v5(&self.command, &self.number.to_be_bytes());
@@ -245,7 +256,7 @@ impl LineIds {
 }
 
 /// The command that makes this event happen again. The names of its fields are those of the event's data.
-fn write_command(out: &mut impl Write, stored: &StoredEvent, command_id: Uuid) -> Result<(), ExportError> {
+pub(crate) fn write_command(out: &mut impl Write, stored: &StoredEvent, command_id: Uuid) -> Result<(), ExportError> {
     let event = stored.decode().map_err(|error: Unreadable| ExportError::unreadable(stored, &error))?;
     let (_, _, data) = encode(&event);
     let members = &data[1..data.len() - 1];

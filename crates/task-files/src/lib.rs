@@ -22,10 +22,25 @@ mod carry_out;
 /// Writes an account's tasks.
 mod export;
 
+/// Which tasks match a filter.
+mod filter;
+
+/// The tasks that a job is about.
+mod selection;
+
+/// Tasks as a calendar.
+mod calendar;
+
+/// Writes tasks in the order in which they were chosen.
+mod ordered_export;
+
 pub use carry_out::{Carried, StoreAway, carry_out};
 pub use csv_row::HeaderError;
-pub use export::{ExportError, Summary, export};
-pub use format::Format;
+pub use export::{CHOSEN_TASKS_MAX, ExportError, Summary, export};
+pub use filter::Filter;
+pub use format::{ExportFormat, Format};
 pub use line_error::{LineError, RowError};
 pub use lines::CutError;
+pub use ordered_export::OrderedExport;
 pub use reader::{NumberedLine, ParsedLine, ReadError, Reader, count_lines, made_command_id};
+pub use selection::{Chosen, Selection, choose};

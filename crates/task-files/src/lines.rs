@@ -7,7 +7,8 @@ use commands::parse_error::COMMAND_BYTES_MAX;
 /// How long a line or record may be, in bytes: as long as one command.
 pub const LINE_BYTES_MAX: usize = COMMAND_BYTES_MAX;
 
-const BOM: &[u8] = b"\xef\xbb\xbf";
+/// The byte order mark of UTF-8.
+pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a piece could not be cut out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,8 +35,8 @@ pub struct Piece<'a> {
 pub enum Cut {
     /// Each line.
     Lines,
-    /// CSV records, whose quoted cells may hold line ends.
-    Records,
+    /// CSV records with this separator, whose quoted cells may hold line ends.
+    Records(u8),
 }
 
 /// Cuts pieces out of a stream. Blank lines are counted and left out, as is a byte order mark.
@@ -70,6 +71,11 @@ impl<R: BufRead> Pieces<R> {
         Ok(Self { source, cut, lines: 0, piece: Vec::new() })
     }
 
+    /// From now on the pieces are these.
+    pub fn cut_as(&mut self, cut: Cut) {
+        self.cut = cut;
+    }
+
     /// How much of the stream was read, in bytes.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
@@ -93,7 +99,9 @@ impl<R: BufRead> Pieces<R> {
                 self.skip_line()?;
                 return Ok(Some(Piece { line, content: Err(CutError::TooLong) }));
             }
-            if self.cut == Cut::Records && !self.finish_record(end)? {
+            if let Cut::Records(separator) = self.cut
+                && !self.finish_record(end, separator)?
+            {
                 return Ok(Some(Piece { line, content: Err(CutError::Unclosed) }));
             }
             let length = without_line_end(&self.piece).len();
@@ -104,13 +112,13 @@ impl<R: BufRead> Pieces<R> {
     }
 
     /// Reads on until the record ends outside of quotes. If it never does, its first line alone is given up.
-    fn finish_record(&mut self, mut end: End) -> io::Result<bool> {
+    fn finish_record(&mut self, mut end: End, separator: u8) -> io::Result<bool> {
         let first = self.piece.len();
         let mut quotes = Quotes::default();
         let mut seen = 0;
         let mut lines = 0;
         loop {
-            quotes = self.piece[seen..].iter().fold(quotes, |quotes, byte| quotes.after(*byte));
+            quotes = self.piece[seen..].iter().fold(quotes, |quotes, byte| quotes.after(*byte, separator));
             if end == End::Limit || (end == End::Stream && quotes == Quotes::Inside) {
                 self.source.put_back(&self.piece[first..]);
                 return Ok(false);
@@ -164,10 +172,10 @@ enum Quotes {
 }
 
 impl Quotes {
-    fn after(self, byte: u8) -> Self {
+    fn after(self, byte: u8, separator: u8) -> Self {
         match (self, byte) {
             (Self::CellStart | Self::Closing, b'"') => Self::Inside,
-            (Self::CellStart | Self::Bare | Self::Closing, b',') => Self::CellStart,
+            (Self::CellStart | Self::Bare | Self::Closing, byte) if byte == separator => Self::CellStart,
             (Self::CellStart | Self::Bare | Self::Closing, _) => Self::Bare,
             (Self::Inside, b'"') => Self::Closing,
             (Self::Inside, _) => Self::Inside,
@@ -177,12 +185,12 @@ impl Quotes {
 
 /// The cells of a record, as RFC 4180 has them; what stands after a closing quote belongs to the cell.
 #[must_use]
-pub fn cells(record: &[u8]) -> Vec<Vec<u8>> {
+pub fn cells(record: &[u8], separator: u8) -> Vec<Vec<u8>> {
     let mut cells = Vec::new();
     let mut cell = Vec::new();
     let mut quotes = Quotes::default();
     for byte in record {
-        let after = quotes.after(*byte);
+        let after = quotes.after(*byte, separator);
         match (quotes, after) {
             (_, Quotes::CellStart) => cells.push(std::mem::take(&mut cell)),
             (Quotes::CellStart, Quotes::Inside) | (Quotes::Inside, Quotes::Closing) => {}
@@ -290,17 +298,25 @@ mod tests {
 
     #[test]
     fn records_may_hold_line_ends() {
-        let found = cut(b"a,\"b\nb\"\r\nc\"c,d\n\"e\"\"\n\",f\n", Cut::Records);
+        let found = cut(b"a,\"b\nb\"\r\nc\"c,d\n\"e\"\"\n\",f\n", Cut::Records(b','));
         assert_eq!(found, [ok(1, b"a,\"b\nb\""), ok(3, b"c\"c,d"), ok(4, b"\"e\"\"\n\",f")]);
     }
 
     #[test]
+    fn a_quoted_cell_begins_behind_the_separator() {
+        let text = b"a;\"b;\nb\";,\"c\n";
+        assert_eq!(cut(text, Cut::Records(b';')), [ok(1, b"a;\"b;\nb\";,\"c")]);
+        assert_eq!(cells(b"a;\"b;\nb\";,\"c", b';'), [&b"a"[..], b"b;\nb", b",\"c"]);
+        assert_eq!(cells(b"\"a,b\"\tc", b'\t'), [&b"a,b"[..], b"c"]);
+    }
+
+    #[test]
     fn a_quote_that_is_never_closed_costs_one_line() {
-        let found = cut(b"a,\"b\nc,d\ne,f", Cut::Records);
+        let found = cut(b"a,\"b\nc,d\ne,f", Cut::Records(b','));
         assert_eq!(found, [(1, Err(CutError::Unclosed)), ok(2, b"c,d"), ok(3, b"e,f")]);
         let mut long = b"a,\"b\n".to_vec();
         (0..LINE_BYTES_MAX / 2).for_each(|_| long.extend(b"x,y\n"));
-        let found = cut(&long, Cut::Records);
+        let found = cut(&long, Cut::Records(b','));
         assert_eq!(found.len(), 1 + LINE_BYTES_MAX / 2);
         assert_eq!(found[0], (1, Err(CutError::Unclosed)));
         assert_eq!(found[LINE_BYTES_MAX / 2], ok(1 + LINE_BYTES_MAX as u64 / 2, b"x,y"));
@@ -314,14 +330,14 @@ mod tests {
                 writer.write_record(row).unwrap();
             }
             let text = writer.into_inner().unwrap();
-            let found: Vec<Vec<Vec<u8>>> = cut(&text, Cut::Records).into_iter().map(|(_, piece)| cells(&piece.unwrap())).collect();
+            let found: Vec<Vec<Vec<u8>>> = cut(&text, Cut::Records(b',')).into_iter().map(|(_, piece)| cells(&piece.unwrap(), b',')).collect();
             let expected: Vec<Vec<Vec<u8>>> = rows.into_iter().map(|row| row.into_iter().map(String::into_bytes).collect()).collect();
             prop_assert_eq!(found, expected);
         }
 
         #[test]
         fn nothing_is_lost_or_invented(input in prop::collection::vec(prop_oneof![Just(b'"'), Just(b','), Just(b'\n'), Just(b'x')], 0..60)) {
-            let found = cut(&input, Cut::Records);
+            let found = cut(&input, Cut::Records(b','));
             prop_assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0), "line numbers ascend");
             let x_in = input.iter().filter(|byte| **byte == b'x').count();
             let x_out: usize = found.iter().filter_map(|(_, piece)| piece.as_ref().ok()).flatten().filter(|byte| **byte == b'x').count();

@@ -63,14 +63,16 @@ impl<R: BufRead> Reader<R> {
         let failed = |source| ReadError::Stream { line: 0, source };
         let cut = match format {
             Format::Ndjson => Cut::Lines,
-            Format::Csv => Cut::Records,
+            Format::Csv => Cut::Records(b','),
         };
         let mut pieces = Pieces::new(input, cut).map_err(failed)?;
         let columns = match format {
             Format::Ndjson => None,
             Format::Csv => {
                 let first = pieces.next().map_err(failed)?.ok_or(HeaderError::Empty)?;
-                Some(Columns::of_header(first.content.map_err(HeaderError::Cut)?)?)
+                let columns = Columns::of_header(first.content.map_err(HeaderError::Cut)?)?;
+                pieces.cut_as(Cut::Records(columns.separator));
+                Some(columns)
             }
         };
         Ok(Self { pieces, columns, owner, history, line: 0 })
@@ -115,6 +117,14 @@ impl<R: BufRead> Reader<R> {
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.pieces.bytes_read()
+    }
+}
+
+impl ParsedLine {
+    /// A line that stands in no file.
+    #[must_use]
+    pub fn made(number: u64, request: CommandRequest) -> Self {
+        Self { number, bytes: 0, request, earlier_id: None }
     }
 }
 

@@ -118,6 +118,35 @@ fn rows_become_tasks() {
     let rows = export(&folder, "a@example.org", "csv");
     assert!(rows.contains(",'=SUM(A1),,pending,medium,,\"x,y\",,1,2020-01-01T00:00:00Z,"), "{rows}");
     assert_eq!(rows.lines().count(), 4);
+
+    let semicolons = "title;due_at\nevening;31.12.2030\nmorning;2030-12-31T09:00:00Z\nnoon;12/31/30 12:00\n";
+    let file = folder.write("semicolons.csv", semicolons);
+    let ran = import(&folder, file.to_str().unwrap(), "a@example.org", &["--format", "csv"]).expect(1);
+    let wanted = "due_at must be a time in RFC 3339, such as 2026-01-31T12:00:00Z";
+    for line in [2, 4] {
+        assert!(ran.stderr.contains(&format!("line {line}: {wanted}")), "{ran:?}");
+    }
+    assert_eq!((&ran.json()["succeeded"], &ran.json()["failed"]), (&json!(1), &json!(2)));
+}
+
+#[test]
+fn excel_reads_what_is_written_for_it() {
+    let folder = Folder::new();
+    let _server = Server::start(&folder);
+    folder.create_user("a@example.org");
+    folder.create_user("b@example.org");
+    let file = folder.write("history.ndjson", history());
+    import(&folder, file.to_str().unwrap(), "a@example.org", &[]).expect(0);
+    let file = folder.path().join("excel.csv");
+    let export_to_excel = |format: &str| {
+        folder.run(&["export", file.to_str().unwrap(), "--owner", "a@example.org", "--format", format, "--excel"])
+    };
+    export_to_excel("ndjson").refused(&["--format csv"]);
+    export_to_excel("csv").expect(0);
+    let rows = fs::read_to_string(&file).unwrap();
+    assert_eq!(rows, format!("\u{feff}{}", export(&folder, "a@example.org", "csv").replace('\n', "\r\n")));
+    let counts = import(&folder, file.to_str().unwrap(), "b@example.org", &["--format", "csv"]).expect(0).json();
+    assert_eq!((&counts["lines"], &counts["succeeded"]), (&json!(2), &json!(2)));
 }
 
 #[test]

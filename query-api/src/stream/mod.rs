@@ -6,6 +6,7 @@
 //! a connection; one that takes nothing at all is dropped by the connection (`server`). One poller for all streams of the process tells them how far there is to read.
 
 mod events;
+mod jobs;
 mod subscriptions;
 
 use std::convert::Infallible;
@@ -84,7 +85,8 @@ pub(crate) fn described() -> Operation {
     Operation::new(Tag::Queries, "followTasks", "Follow what happens to the account's tasks")
         .says(
             "Server-sent events: `id` is a revision, `event` a type, `data` the task after it (of `TaskDeleted`: its id and \
-             version). The first message has only an id, where the stream begins. A comment every 15 s says that it lives. \
+             version). Event `job`: a job of the account that has changed, as `GET /api/v1/jobs/{id}` shows it; it has no \
+             `id`, and one that was missed does not come again. The first message has only an id, where the stream begins. A comment every 15 s says that it lives. \
              It ends with the token, and where a client is too slow to take what it is sent (a comment says so); connect \
              again with `Last-Event-ID`, and nothing is missed. An account has 10 at once, at each copy of the service.",
         )
@@ -108,6 +110,8 @@ struct Live {
     subscription: Subscription,
     /// Everything up to here has been sent.
     position: i64,
+    /// So many messages about jobs have been sent, or were there before.
+    jobs: u64,
     /// What to send before anything else.
     greeting: Option<Bytes>,
     comments: Interval,
@@ -152,6 +156,7 @@ impl Live {
         Ok(Self {
             streams: streams.clone(),
             principal,
+            jobs: subscription.jobs(),
             subscription,
             position,
             greeting,
@@ -185,6 +190,11 @@ impl Live {
         loop {
             if self.principal.revoked() || self.streams.shutdown.is_cancelled() || self.subscription.events.is_over() {
                 return None;
+            }
+            if self.subscription.jobs() > self.jobs {
+                let (chunk, number) = self.subscription.events.jobs_after(self.jobs);
+                self.jobs = number;
+                return Some(chunk);
             }
             if self.subscription.until() > self.position {
                 // Boxed, so that a stream that waits is small.
@@ -238,7 +248,7 @@ mod tests {
         let principal = Principal::detached(domain::OwnerId(uuid::Uuid::nil()), Role::User, 0);
         let subscription = streams.subscriptions.subscribe(Owner::of(&principal)).unwrap();
         let comments = tokio::time::interval_at(Instant::now(), Duration::from_secs(COMMENT_EVERY_S));
-        Live { streams, principal, subscription, position: 0, greeting: None, comments, given: Given::Nothing }
+        Live { streams, principal, subscription, position: 0, jobs: 0, greeting: None, comments, given: Given::Nothing }
     }
 
     /// A thousand of them idle: the connections' own buffers are what counts.

@@ -5,11 +5,13 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use uuid::Uuid;
 
 use super::events::{Folds, Page};
+use super::jobs::{self, JobMessages};
 use crate::error::ReadError;
 use crate::hint::hint_or_poll;
 use crate::owner_version::{Owner, VersionRow};
@@ -20,6 +22,8 @@ use crate::reads::{ReadSource, Reads};
 const STREAMS_MAX: usize = 10;
 /// How often to look for events where no hint comes.
 const POLL_MS: u64 = 100;
+/// How often to look for jobs that have changed.
+const JOBS_POLL_MS: u64 = 1_000;
 /// Between two looks, however many hints come.
 const POLL_PAUSE_MS_MIN: u64 = 5;
 /// The poller rests for this many times as long as a look took, up to [`POLL_MS`].
@@ -47,6 +51,7 @@ pub(super) struct AccountEvents {
     until: watch::Sender<Until>,
     /// The page read last: streams that are level read it once.
     last: AsyncMutex<(Arc<Page>, Folds)>,
+    jobs: Mutex<JobMessages>,
 }
 
 /// How far there is to read.
@@ -54,6 +59,8 @@ pub(super) struct AccountEvents {
 struct Until {
     log_id: Option<Uuid>,
     position: i64,
+    /// How many messages about jobs there were.
+    jobs: u64,
     /// The log was exchanged: positions mean something else now.
     over: bool,
 }
@@ -105,6 +112,11 @@ impl Subscription {
         self.until.borrow_and_update().position
     }
 
+    /// How many messages about jobs there were.
+    pub fn jobs(&self) -> u64 {
+        self.until.borrow().jobs
+    }
+
     /// Waits until that has changed; false: it never will.
     pub async fn moved(&mut self) -> bool {
         self.until.changed().await.is_ok()
@@ -127,8 +139,8 @@ impl Drop for Subscription {
 
 impl AccountEvents {
     fn new(owner: Owner) -> Self {
-        let until = Until { log_id: None, position: 0, over: false };
-        Self { owner, until: watch::Sender::new(until), last: AsyncMutex::default() }
+        let until = Until { log_id: None, position: 0, jobs: 0, over: false };
+        Self { owner, until: watch::Sender::new(until), last: AsyncMutex::default(), jobs: Mutex::default() }
     }
 
     /// Tells the streams how far there is to read.
@@ -141,6 +153,16 @@ impl AccountEvents {
             until.position = until.position.max(row.complete_until());
             *until != before
         });
+    }
+
+    /// The messages about jobs.
+    fn job_messages(&self) -> MutexGuard<'_, JobMessages> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The messages about jobs after this number, and the number of the last one.
+    pub fn jobs_after(&self, number: u64) -> (Bytes, u64) {
+        self.job_messages().after(number)
     }
 
     /// Whether positions mean something else now.
@@ -163,6 +185,7 @@ async fn poll(inner: Arc<Inner>) {
     let versions = inner.reads.owner_versions().clone();
     let mut applied = versions.applied();
     let mut seen = None;
+    let mut jobs_looked: Option<Instant> = None;
     loop {
         let asked: Vec<Arc<AccountEvents>> = {
             let mut accounts = inner.accounts();
@@ -174,6 +197,10 @@ async fn poll(inner: Arc<Inner>) {
         };
         let began = Instant::now();
         look(&inner.reads, &versions, &asked, &mut seen).await;
+        if jobs_looked.is_none_or(|at| at.elapsed() >= Duration::from_millis(JOBS_POLL_MS)) {
+            jobs_looked = Some(Instant::now());
+            look_for_jobs(&inner.reads, &asked).await;
+        }
         drop(asked);
         let longest = Duration::from_millis(POLL_MS);
         let rest = (began.elapsed() * REST_FACTOR).clamp(Duration::from_millis(POLL_PAUSE_MS_MIN), longest);
@@ -212,6 +239,18 @@ async fn look(
             Ok(version) => events.advance(&version.row),
             Err(_) => *seen = None,
         }
+    }
+}
+
+/// What cannot be read now (logged where it happened) is there at the next look.
+async fn look_for_jobs(reads: &Reads, accounts: &[Arc<AccountEvents>]) {
+    let owners: Vec<Uuid> = accounts.iter().map(|events| events.owner.id).collect();
+    let by_owner: HashMap<Uuid, &AccountEvents> =
+        accounts.iter().map(|events| (events.owner.id, events.as_ref())).collect();
+    for job in jobs::changed(reads, &owners).await.unwrap_or_default() {
+        let Some(events) = by_owner.get(&job.owner) else { continue };
+        let number = events.job_messages().take(&job);
+        events.until.send_if_modified(|until| std::mem::replace(&mut until.jobs, number) != number);
     }
 }
 

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use access::token::Sealer;
 use backends::database::{self, Use, await_schema};
-use command_api::CommandApi;
-use event_store::EventStore;
+use command_api::{CommandApi, shown_text};
+use event_store::{EventStore, TailReader};
 use futures_util::FutureExt;
 use http_api::documents;
 use http_api::edge::cors;
@@ -25,7 +25,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PORT: u16 = 8081;
 const WRITE_CONNECTIONS_MAX: u32 = 12;
-/// Only ended sessions are written there.
+/// Exports read by them.
+const JOB_CONNECTIONS_MAX: u32 = 4;
+/// Only ended sessions and jobs are written there.
 const READ_CONNECTIONS_MAX: u32 = 2;
 
 fn main() -> ExitCode {
@@ -51,7 +53,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     starting.background.spawn("watch over keys and sessions", watching.map(drop));
     let publishing = identity.publish_ended_sessions(read.clone(), stop.clone());
     starting.background.spawn("publication of ended sessions", publishing);
-    starting.background.spawn("collection of admins' acts", identity.collect_admin_acts(read, stop.clone()));
+    starting.background.spawn("collection of admins' acts", identity.collect_admin_acts(read.clone(), stop.clone()));
     match KafkaSettings::read(&starting.source)? {
         Some(settings) => {
             let relay = Relay::start(store.publication(), settings, stop.clone()).await?;
@@ -71,10 +73,16 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     starting.health.register("sessions", move || std::future::ready(sessions.check()));
     let verifier = identity.verifier();
     let files = Files::read(&starting.source)?;
-    let commands = CommandApi::new(store, Sealer::new(&starting.secret), Jobs::new(write), files);
-    match commands.worker() {
-        Some(worker) => starting.background.spawn("worker on jobs", worker.run(stop)),
-        None => tracing::warn!("without PRIMETRADE_OBJECT_STORE_URL there are no imports"),
+    let in_index_order = write.address().clone().with(event_store::tail::IN_INDEX_ORDER);
+    let jobs = Jobs::new(write);
+    let commands = CommandApi::new(store, Sealer::new(&starting.secret), jobs.clone(), files);
+    let reads = database::pool(JOB_CONNECTIONS_MAX, in_index_order);
+    match commands.worker(TailReader::new(reads, None)) {
+        Some(worker) => {
+            starting.background.spawn("publication of jobs", jobs.publish(read, shown_text, stop.clone()));
+            starting.background.spawn("worker on jobs", worker.run(stop));
+        }
+        None => tracing::warn!("without PRIMETRADE_OBJECT_STORE_URL there are no imports and exports"),
     }
     let api = command_api::router(commands)
         .merge(accounts_api::router(identity, starting.redis.clone(), &cors::origins(&starting.source)?))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use system_tests::client::{Account, Answer, Request, check_problem};
+use system_tests::client::{Account, Request, check_problem};
 use system_tests::wait::until;
 use uuid::Uuid;
 
@@ -19,20 +19,9 @@ fn import(account: &Account, query: &str, media_type: &str, file: impl Into<Vec<
     account.request("POST", &format!("{IMPORTS}{query}")).body(media_type, file)
 }
 
-/// The job once it has ended.
-async fn ended(account: &Account, asked: &Answer) -> Value {
-    let path = asked.must("Location").to_owned();
-    assert_eq!(path, format!("/api/v1/jobs/{}", asked.string("/id")));
-    until("the job's end", Duration::from_secs(60), || async {
-        let job = account.read(&path).await.expect(200).json();
-        (!job["finished_at"].is_null()).then_some(job)
-    })
-    .await
-}
-
 async fn imported(account: &Account, query: &str, media_type: &str, file: impl Into<Vec<u8>>) -> Value {
     let asked = import(account, query, media_type, file).send().await.expect(202);
-    ended(account, &asked).await
+    account.job_ended(&asked).await
 }
 
 async fn errors(account: &Account, job: &Value) -> Vec<Value> {
@@ -73,7 +62,7 @@ async fn an_import_carries_each_line_out_on_its_own() {
     let queued = asked.json();
     assert_eq!((&queued["kind"], &queued["dry_run"]), (&json!("import"), &json!(false)));
     assert_eq!(queued["result"], Value::Null);
-    let job = ended(&account, &asked).await;
+    let job = account.job_ended(&asked).await;
     counts(&job, "succeeded", 2, 4);
     assert_eq!(job["total"], 6);
     assert_eq!(job["problem"], Value::Null);
@@ -112,6 +101,16 @@ async fn rows_of_csv_are_tasks() {
     assert_eq!((&tasks[0]["title"], &tasks[0]["tags"]), (&json!("water"), &json!(["a", "b"])));
     assert_eq!((&tasks[0]["created_at"], &tasks[0]["status"]), (&json!("2020-01-02T03:04:05Z"), &json!("pending")));
     assert_eq!(tasks[1]["title"], "=1");
+    let file = "title;due_at;tags\r\none;2030-01-02T03:04:05Z;a,b\r\ntwo;02.01.2030;\r\n";
+    for file in [file.to_owned(), file.replace(';', "\t")] {
+        let job = imported(&account, "", CSV, file).await;
+        counts(&job, "succeeded", 1, 1);
+        let errors = errors(&account, &job).await;
+        assert_eq!((&errors[0]["line"], &errors[0]["problem"]["errors"][0]["pointer"]), (&json!(3), &json!("/due_at")));
+        let detail = errors[0]["problem"]["errors"][0]["detail"].as_str().unwrap();
+        assert!(detail.contains("such as 2026-01-31T12:00:00Z"), "{detail}");
+    }
+    assert_eq!(account.walk("/api/v1/tasks?q=one&tag=b").await.len(), 1, "separators make no difference");
     for header in ["titel,tags\na,b\n", "title,title\na,b\n", "description\na\n", ""] {
         let job = imported(&account, "", CSV, header).await;
         counts(&job, "failed", 0, 0);
@@ -127,7 +126,7 @@ async fn a_file_may_be_packed_and_a_bomb_is_refused() {
     packed.extend(gzip(created(other, "other").to_string().as_bytes()));
     let asked =
         import(&account, "", NDJSON, packed.clone()).header("Content-Encoding", "gzip").send().await.expect(202);
-    counts(&ended(&account, &asked).await, "succeeded", 2, 0);
+    counts(&account.job_ended(&asked).await, "succeeded", 2, 0);
     packed.truncate(packed.len() - 9);
     for broken in [packed, b"no gzip".to_vec()] {
         let refused = import(&account, "", NDJSON, broken).header("Content-Encoding", "gzip").send().await;
@@ -188,7 +187,7 @@ async fn a_key_stands_for_one_job() {
     let ask = |query: &str, file: &str| import(&account, query, NDJSON, file).key("job-1");
     let first = ask("", &file).send().await.expect(202);
     assert_eq!(first.header("Idempotent-Replayed"), None);
-    let job = ended(&account, &first).await;
+    let job = account.job_ended(&first).await;
     let again = ask("", &file).send().await.expect(202);
     assert_eq!(again.must("Idempotent-Replayed"), "true");
     assert_eq!(again.json(), job, "in its present state");
@@ -234,7 +233,7 @@ async fn a_job_that_is_cancelled_keeps_what_is_done() {
     })
     .await;
     account.request("DELETE", &path).send().await.expect(204);
-    let job = ended(&account, &asked).await;
+    let job = account.job_ended(&asked).await;
     let done = job["done"].as_u64().unwrap();
     counts(&job, "cancelled", done, 0);
     assert!(done < 60_000 && job["total"] == 60_000, "{job}");

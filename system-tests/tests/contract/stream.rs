@@ -51,6 +51,31 @@ async fn events_as_they_happen() {
 }
 
 #[tokio::test]
+async fn jobs_as_they_go_on() {
+    let (account, stranger) = (api().await.account().await, api().await.account().await);
+    let (mut stream, mut other) = (account.stream(None).await, stranger.stream(None).await);
+    let export = account.request("POST", "/api/v1/exports").json(&json!({"format": "csv"}));
+    let asked = export.send().await.expect(202);
+    loop {
+        let message = stream.next(SOON).await.expect("a message");
+        if message.event != "job" {
+            assert!(message.event.is_empty(), "{message:?}");
+            continue;
+        }
+        assert!(message.id.is_empty(), "{message:?}");
+        let job = message.json();
+        assert_eq!(job["id"], asked.string("/id"));
+        if job["state"] == "succeeded" {
+            assert_eq!(job, account.read(asked.must("Location")).await.expect(200).json());
+            break;
+        }
+    }
+    let id = stranger.create(json!({"title": "a"})).await;
+    let message = other.next_event(SOON).await;
+    assert_eq!((&*message.event, message.json()["id"].as_str()), ("TaskCreated", Some(&*id.to_string())));
+}
+
+#[tokio::test]
 async fn resumes_without_a_gap() {
     let account = api().await.account().await;
     let since = account.read("/api/v1/tasks").await.expect(200).number("/revision");

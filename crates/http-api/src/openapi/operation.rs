@@ -209,6 +209,15 @@ impl Operation {
         self
     }
 
+    /// One more media type of an answer.
+    #[must_use]
+    pub fn answer_also(mut self, status: u16, media_type: &'static str, schema: &Value, example: &Value) -> Self {
+        if let Some(answer) = self.answers.get_mut(&status.to_string()) {
+            answer["content"][media_type] = json!({"schema": schema, "example": example});
+        }
+        self
+    }
+
     /// An answer without a body.
     #[must_use]
     pub fn empty(mut self, status: u16, description: &'static str, headers: &[&'static str]) -> Self {
