@@ -13,6 +13,9 @@ mod list;
 /// `GET /api/v1/tasks/{id}`, also as of a time.
 mod task;
 
+/// `GET /api/v1/tasks/deleted`.
+mod trash;
+
 /// `GET /api/v1/tasks/{id}/history`.
 mod history;
 
@@ -177,6 +180,7 @@ fn routes() -> Routes<QueryApi> {
         .get("/api/v1/tasks", list::list, list::described)
         .get("/api/v1/tasks/facets", facets::facets, facets::described)
         .get("/api/v1/tasks/suggest", suggest::suggest, suggest::described)
+        .get("/api/v1/tasks/deleted", trash::trash, trash::described)
         .get("/api/v1/tasks/{id}", task::task, task::described)
         .get("/api/v1/tasks/{id}/history", history::history, history::described)
         .get("/api/v1/stats", stats::stats, stats::described)
@@ -185,6 +189,8 @@ fn routes() -> Routes<QueryApi> {
         .schema("Task", task_json::schema)
         .schema("ListedTask", list::item_schema)
         .schema("TaskPage", list::schema)
+        .schema("DeletedTask", trash::item_schema)
+        .schema("TrashPage", trash::schema)
         .schema("HistoryItem", history::item_schema)
         .schema("HistoryPage", history::schema)
         .schema("Facets", facets::schema)

@@ -210,3 +210,42 @@ async fn what_is_no_change_of_one_s_own_is_not_found() {
     account.request("POST", "/api/v1/changes/7/undo").send().await.problem(400);
     account.request("POST", &format!("{path}?x=1")).send().await.problem(400);
 }
+
+#[tokio::test]
+async fn the_trash_lists_what_can_be_restored() {
+    const TRASH: &str = "/api/v1/tasks/deleted";
+    let account = api().await.account().await;
+    let (now, days) = (chrono::Utc::now(), chrono::Duration::days);
+    let at = |ago: chrono::Duration| (now - ago).to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    // deleted 31, 29, 2 and 2 days ago
+    let ids: Vec<Uuid> = (1..=5).map(Uuid::from_u128).collect();
+    let mut commands: Vec<Value> = ids
+        .iter()
+        .map(|id| json!({"type": "CreateTask", "task_id": id, "title": "a", "tags": ["x"], "occurred_at": at(days(40))}))
+        .collect();
+    for (id, ago) in ids.iter().zip([31, 29, 2, 2]) {
+        commands.push(json!({"type": "DeleteTask", "task_id": id, "occurred_at": at(days(ago))}));
+    }
+    let answer = account.batch(&commands).await.expect(200);
+    assert_eq!(answer.number("/failed"), 0);
+    let trash = account.read(TRASH).await.expect(200);
+    let listed = |items: &[Value]| -> Vec<Uuid> {
+        items.iter().map(|item| item["id"].as_str().unwrap().parse().unwrap()).collect()
+    };
+    assert_eq!(listed(trash.json()["items"].as_array().unwrap()), [ids[3], ids[2], ids[1]]);
+    assert_eq!(trash.json()["items"][2]["deleted_at"], at(days(29)));
+    assert_eq!((&trash.json()["items"][2]["title"], &trash.json()["items"][2]["tags"]), (&json!("a"), &json!(["x"])));
+    assert_eq!(trash.json()["next_cursor"], Value::Null);
+    assert!(trash.must("ETag").starts_with("W/"));
+    let again = account.request("GET", TRASH).header("If-None-Match", trash.must("ETag"));
+    again.send().await.expect(304);
+    assert_eq!(listed(&account.walk(&format!("{TRASH}?limit=1")).await), [ids[3], ids[2], ids[1]]);
+    account.request("POST", &format!("/api/v1/tasks/{}/restore", ids[3])).send().await.expect(200);
+    assert_eq!(listed(&account.walk(TRASH).await), [ids[2], ids[1]]);
+    let cursor = account.read(&format!("{TRASH}?limit=1")).await.expect(200).string("/next_cursor");
+    let stranger = account.api.account().await;
+    stranger.read(&format!("{TRASH}?cursor={cursor}")).await.problem(400);
+    assert!(stranger.walk(TRASH).await.is_empty());
+    account.read(&format!("{TRASH}?limit=0")).await.problem(400);
+    account.read(&format!("{TRASH}?q=a")).await.problem(400);
+}
