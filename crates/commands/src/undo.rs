@@ -1,5 +1,7 @@
 //! Undoes a change, task by task: decided from the task's whole stream, and appended if that has not moved since.
 
+use std::pin::pin;
+
 use domain::{CommandId, PastEvent, Refusal, StoredEvent, TaskId, occurred_at};
 use event_store::{AppendError, CommandOrigin, DecidedCommand, Effect, Looked, NewEvent, StreamAppend};
 use futures_util::StreamExt;
@@ -35,17 +37,21 @@ pub struct Undone {
 }
 
 impl Executor {
-    /// Whether there is nothing left to undo of a change that touched these tasks, since it is undone already. Reads no
+    /// Whether there is nothing left to undo of a change that touched these tasks, since it is undone already. Reads little
     /// further than to the first task of which something is left.
     ///
     /// # Errors
     /// The store is busy or does not answer, or holds an event that cannot be read.
     pub async fn is_undone(&self, caller: &Caller, change_id: Uuid, tasks: &[TaskId]) -> Result<bool, ExecuteError> {
-        let mut already = false;
-        for task_id in tasks {
+        let decided = async |task_id: TaskId| {
             let mut stream = PastStream::default();
-            stream.read_on(self, caller, *task_id, None).await?;
-            match domain::undo(&stream.events, change_id, clock::now()) {
+            stream.read_on(self, caller, task_id, None).await?;
+            Ok::<_, ExecuteError>(domain::undo(&stream.events, change_id, clock::now()))
+        };
+        let mut decisions = pin!(futures_util::stream::iter(tasks.to_vec()).map(decided).buffered(TASKS_IN_FLIGHT_MAX));
+        let mut already = false;
+        while let Some(decision) = decisions.next().await {
+            match decision? {
                 Err(Refusal::UndoneAlready) => already = true,
                 Ok(events) if events.is_empty() => {}
                 Ok(_) | Err(_) => return Ok(false),
