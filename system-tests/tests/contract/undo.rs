@@ -221,7 +221,9 @@ async fn the_trash_lists_what_can_be_restored() {
     let ids: Vec<Uuid> = (1..=5).map(Uuid::from_u128).collect();
     let mut commands: Vec<Value> = ids
         .iter()
-        .map(|id| json!({"type": "CreateTask", "task_id": id, "title": "a", "tags": ["x"], "occurred_at": at(days(40))}))
+        .map(
+            |id| json!({"type": "CreateTask", "task_id": id, "title": "a", "tags": ["x"], "occurred_at": at(days(40))}),
+        )
         .collect();
     for (id, ago) in ids.iter().zip([31, 29, 2, 2]) {
         commands.push(json!({"type": "DeleteTask", "task_id": id, "occurred_at": at(days(ago))}));
