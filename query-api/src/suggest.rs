@@ -30,6 +30,9 @@ use crate::task_json::{self, write_number, write_tag_count, write_text};
 /// Of each list, in an answer.
 const LIMIT_MAX: u16 = 20;
 const LIMIT_DEFAULT: u16 = 8;
+/// How long the texts of an owner are waited for: at a replica much less than after what it counts as away.
+const TEXTS_MS_MAX: u64 = 5_000;
+const REPLICA_TEXTS_MS_MAX: u64 = 200;
 
 /// The query string.
 #[derive(Deserialize)]
@@ -128,7 +131,8 @@ impl Query for SuggestQuery {
         }
         if found.page.tasks.is_empty() && self.search.query.may_have_mistakes() {
             // Only texts in memory tell what is similar.
-            if !self.columns.texts(shown.generation, owner, of_tasks).await {
+            let wait_ms_max = if source == ReadSource::Replica { REPLICA_TEXTS_MS_MAX } else { TEXTS_MS_MAX };
+            if !self.columns.texts(shown.generation, owner, of_tasks, wait_ms_max).await {
                 return Err(ReadError::SearchTooSlow);
             }
             found = self.by_columns(owner, shown).await?.unwrap_or(found);

@@ -23,12 +23,12 @@ use crate::sources::planned;
 
 /// Owners with fewer tasks do without: whatever Postgres does is quick enough.
 const TASKS_MIN: i64 = 2_000;
+/// What an entry costs beside its tasks.
+const ENTRY_BYTES: usize = 4_000;
 /// How long no columns are loaded for an owner for whom they took too much, seconds.
 const TOO_LARGE_S: u64 = 600;
 /// How long loading them may take. The database ends a statement before that, if it lives.
 const LOADING_MS_MAX: u64 = 20_000;
-/// How long a read waits for them.
-const WAIT_MS_MAX: u64 = 5_000;
 /// Tries while the owner's tasks change under way.
 const TRIES_MAX: u32 = 4;
 
@@ -111,7 +111,7 @@ impl ColumnCache {
             self.entries().remove(&key);
             return Ok(None);
         }
-        self.set_bytes(key, columns.bytes());
+        self.set_bytes(key, ENTRY_BYTES + columns.bytes());
         Ok(Some(look(&columns)))
     }
 
@@ -165,7 +165,7 @@ impl ColumnCache {
     }
 
     /// Has columns with texts loaded for an owner with this many tasks, and waits for them. False: they are not there yet.
-    pub(crate) async fn texts(&self, generation: i32, owner: Uuid, tasks: i64) -> bool {
+    pub(crate) async fn texts(&self, generation: i32, owner: Uuid, tasks: i64, wait_ms_max: u64) -> bool {
         let key = Key { owner, with_texts: true };
         self.request_texts(generation, owner, tasks);
         let loading = match self.entries().get(&key) {
@@ -173,7 +173,7 @@ impl ColumnCache {
             _ => None,
         };
         if let Some(mut loaded) = loading {
-            let limit = Duration::from_millis(WAIT_MS_MAX);
+            let limit = Duration::from_millis(wait_ms_max);
             // Nothing is sent: it ends with an error.
             let _loaded = context::without_permit(tokio::time::timeout(limit, loaded.changed())).await;
         }
@@ -219,7 +219,7 @@ impl ColumnCache {
         entries.remove(&key);
         match loaded {
             Ok(Outcome::Columns(columns)) => {
-                let bytes = columns.bytes();
+                let bytes = ENTRY_BYTES + columns.bytes();
                 let columns = Arc::new(AsyncMutex::new(columns));
                 entries.insert(key, Entry::Loaded { columns, bytes, used_at: Instant::now() });
                 if key.with_texts {
