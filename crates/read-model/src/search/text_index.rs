@@ -84,7 +84,7 @@ struct Element {
     /// Numbers, ascending.
     whole: Vec<u32>,
     /// Those that are found by a prefix alone, ascending.
-    by_prefix: Vec<u32>,
+    prefixed: Vec<u32>,
     /// Otherwise the character before it must be of the same run.
     begins_part: bool,
 }
@@ -244,7 +244,7 @@ impl TextIndex {
     fn find(&self, term: &Term, found: &mut Ranks) {
         let elements: Vec<Element> = term.parts.iter().flat_map(|part| self.elements(part)).collect();
         if let [element] = elements.as_slice() {
-            for (tokens, by_prefix) in [(&element.whole, false), (&element.by_prefix, true)] {
+            for (tokens, by_prefix) in [(&element.whole, false), (&element.prefixed, true)] {
                 for posting in tokens.iter().flat_map(|token| self.postings(*token)) {
                     found.improve(posting.task(), posting.place(), by_prefix);
                 }
@@ -265,6 +265,7 @@ impl TextIndex {
     fn find_neighbours(&self, elements: &[Element], task: usize, found: &mut Ranks) {
         let end = self.starts.get(task + 1).copied().unwrap_or(self.tokens.len());
         let tokens = &self.tokens[self.starts[task]..end];
+        let Some(first) = elements.first() else { return };
         let mut place = Place::Title;
         for (at, token) in tokens.iter().enumerate() {
             match *token {
@@ -272,6 +273,8 @@ impl TextIndex {
                 TAG => place = Place::Tags,
                 DESCRIPTION => place = Place::Description,
                 RUN_END => {}
+                // Most tokens are told here.
+                token if first.by_prefix(token).is_none() => {}
                 _ => {
                     if let Some(by_prefix) = stand_at(elements, &tokens[at..]) {
                         found.improve(task, place, by_prefix);
@@ -284,11 +287,11 @@ impl TextIndex {
     fn elements(&self, part: &Part) -> Vec<Element> {
         match part {
             Part::Word { folded, is_prefix, is_similar: similar } => {
-                let (mut whole, mut by_prefix) = (Vec::new(), Vec::new());
+                let (mut whole, mut prefixed) = (Vec::new(), Vec::new());
                 if *similar {
                     for (form, token) in &self.forms {
                         if let Some(is_longer) = is_similar(folded, form, *is_prefix) {
-                            if is_longer { by_prefix.push(*token) } else { whole.push(*token) }
+                            if is_longer { prefixed.push(*token) } else { whole.push(*token) }
                         }
                     }
                 } else {
@@ -296,22 +299,22 @@ impl TextIndex {
                         if form.len() == folded.len() {
                             whole.push(*token);
                         } else if *is_prefix {
-                            by_prefix.push(*token);
+                            prefixed.push(*token);
                         } else {
                             break;
                         }
                     }
                 }
-                for tokens in [&mut whole, &mut by_prefix] {
+                for tokens in [&mut whole, &mut prefixed] {
                     tokens.sort_unstable();
                     tokens.dedup();
                 }
-                vec![Element { whole, by_prefix, begins_part: true }]
+                vec![Element { whole, prefixed, begins_part: true }]
             }
             Part::Run(run) => {
                 let element = |(at, c)| Element {
                     whole: self.characters.get(c).copied().into_iter().collect(),
-                    by_prefix: Vec::new(),
+                    prefixed: Vec::new(),
                     begins_part: at == 0,
                 };
                 run.iter().enumerate().map(element).collect()
@@ -334,7 +337,16 @@ impl TextIndex {
 
 impl Element {
     fn tokens(&self) -> impl Iterator<Item = u32> {
-        self.whole.iter().chain(&self.by_prefix).copied()
+        self.whole.iter().chain(&self.prefixed).copied()
+    }
+
+    /// Whether the token is one that is found by a prefix alone. `None`: it is none of them.
+    fn by_prefix(&self, token: u32) -> Option<bool> {
+        let has = |tokens: &[u32]| match tokens {
+            [only] => *only == token,
+            tokens => tokens.binary_search(&token).is_ok(),
+        };
+        if has(&self.whole) { Some(false) } else { has(&self.prefixed).then_some(true) }
     }
 }
 
@@ -347,10 +359,7 @@ fn stand_at(elements: &[Element], tokens: &[u32]) -> Option<bool> {
             tokens.next_if_eq(&RUN_END);
         }
         let token = tokens.next()?;
-        if element.whole.binary_search(&token).is_err() {
-            element.by_prefix.binary_search(&token).ok()?;
-            is_by_prefix = true;
-        }
+        is_by_prefix |= element.by_prefix(token)?;
     }
     Some(is_by_prefix)
 }

@@ -60,8 +60,9 @@ fn create(id: &str, n: usize, tasks: usize) -> String {
     let word = |k: usize| word(n * 31 + k * 7_919);
     let rare = n % (tasks / 10).max(1);
     let half = if n.is_multiple_of(2) { "half" } else { "other" };
-    let phrase = if n.is_multiple_of(20) { "quarterly report" } else { "report quarterly" };
-    let han = if n.is_multiple_of(10) { "明日の会議の準備をする" } else { "明日の会議と準備" };
+    // As many have the words or characters in another order.
+    let phrase = ["quarterly report", "report quarterly"].get(n % 20).unwrap_or(&"");
+    let han = ["明日の会議の準備をする", "準備と明日の会議"].get(n / 2 % 10).unwrap_or(&"");
     let description: Vec<String> = (3..15).map(word).collect();
     format!(
         "{{\"type\":\"CreateTask\",\"task_id\":\"{id}\",\"title\":\"{} {half} {} rare{rare}\",\
