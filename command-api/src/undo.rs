@@ -8,12 +8,15 @@ use http_api::body::EmptyBody;
 use http_api::openapi::{EXAMPLE_ID, Operation, reference};
 use http_api::problem::{Problem, ProblemCode};
 use http_api::query::PathId;
+use jobs::{Request, UNDONE_TASKS_MAX};
+use process::clock::new_id;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::api::CommandApi;
 use crate::attempt::Attempt;
 use crate::batch_answer::{Results, Writer};
+use crate::job::{self, Asked, unavailable};
 use crate::keyed;
 use crate::operation::write;
 
@@ -31,6 +34,9 @@ pub(crate) async fn undo(
     let undo = Undo { api: &api, change_id };
     let caller = attempt.caller();
     let Some((key, identity)) = attempt.key.as_ref().zip(attempt.identity(None)) else {
+        if undo.is_large(&caller).await? {
+            return undo.submit(&attempt, None).await;
+        }
         let _permit = api.batch_permit(caller.owner).await?;
         let tasks = undo.tasks(&caller).await?;
         let touched = tasks.into_iter().map(|task_id| Touched { task_id, identity: None }).collect();
@@ -39,6 +45,9 @@ pub(crate) async fn undo(
     let keyed = KeyedBatch::new(api.executor().store(), &caller, identity);
     if let Some(kept) = keyed.answer().await.map_err(keyed::problem)? {
         return keyed::replay(&api, &attempt, kept);
+    }
+    if undo.is_large(&caller).await? {
+        return undo.submit(&attempt, Some(identity)).await;
     }
     // A refused request leaves its key free; one that was begun is carried on.
     if !keyed.is_bound().await.map_err(keyed::problem)? {
@@ -63,17 +72,41 @@ struct Undo<'a> {
 }
 
 impl Undo<'_> {
+    async fn first_tasks(&self, caller: &Caller, tasks_max: usize) -> Result<Vec<TaskId>, Problem> {
+        let tasks = self.api.executor().store().tasks_of_change(caller.owner, self.change_id, tasks_max as i64).await;
+        tasks.map_err(|error| Problem::unavailable(&error))
+    }
+
+    /// Whether it takes a job.
+    async fn is_large(&self, caller: &Caller) -> Result<bool, Problem> {
+        Ok(self.first_tasks(caller, TASKS_MAX + 1).await?.len() > TASKS_MAX)
+    }
+
+    /// Adds the job that undoes the change. An equal request gets the job of the first one, though by now nothing is left.
+    async fn submit(&self, attempt: &Attempt, identity: Option<CommandIdentity>) -> Result<Response, Problem> {
+        let caller = attempt.caller();
+        let known = match identity {
+            Some(identity) => self.api.jobs().known(caller.owner, identity).await.map_err(unavailable)?.is_some(),
+            None => false,
+        };
+        if !known {
+            self.api.files()?;
+            self.check(&caller).await?;
+        }
+        let request = Request::Undo { change_id: self.change_id };
+        self.api.submit(attempt, Asked { id: new_id(), request, dry_run: false, identity }).await.0
+    }
+
     /// The tasks that the change touched, in its order.
     async fn tasks(&self, caller: &Caller) -> Result<Vec<TaskId>, Problem> {
         let (store, change_id) = (self.api.executor().store(), self.change_id);
-        let tasks = store.tasks_of_change(caller.owner, change_id, TASKS_MAX as i64 + 1).await;
-        let tasks = tasks.map_err(|error| Problem::unavailable(&error))?;
+        let tasks = self.first_tasks(caller, UNDONE_TASKS_MAX + 1).await?;
         if tasks.is_empty() {
             return Err(Problem::new(ProblemCode::NotFound).detail("There is no such change."));
         }
-        if tasks.len() > TASKS_MAX {
+        if tasks.len() > UNDONE_TASKS_MAX {
             return Err(Problem::new(ProblemCode::BatchTooLarge)
-                .detail(format!("The change touched more than {TASKS_MAX} tasks.")));
+                .detail(format!("The change touched more than {UNDONE_TASKS_MAX} tasks.")));
         }
         let batch = store.is_being_made(caller.owner, change_id).await.map_err(|error| Problem::unavailable(&error))?;
         let job = self.api.jobs().find_any(caller.owner, change_id).await;
@@ -130,7 +163,7 @@ pub(crate) fn described() -> Operation {
              A task of which a later change that stands has changed the same is refused (`changed-since`), and the others \
              are led back; a change that is undone and not redone counts as never made. An undo is a change itself: undone, \
              it is redo. After an undo that not all tasks took, the rest may be tried again: a task that was led back before \
-             succeeds without an event. A change of at most 10,000 tasks.",
+             succeeds without an event. A change of more than 10,000 tasks is undone by a job.",
         )
         .empty_body()
         .json(
@@ -140,8 +173,17 @@ pub(crate) fn described() -> Operation {
             &reference("BatchAnswer"),
             &answer,
         )
+        .json(
+            202,
+            "The job, where there are more than 10,000 tasks.",
+            &["Location", "Consistency-Token", "Idempotent-Replayed"],
+            &reference("Job"),
+            &job::example(),
+        )
         .refuses(&[
             ProblemCode::NotFound,
+            ProblemCode::TooManyJobs,
+            ProblemCode::NotConfigured,
             ProblemCode::UndoneAlready,
             ProblemCode::ChangeInProgress,
             ProblemCode::BatchTooLarge,

@@ -191,6 +191,11 @@ impl Account {
         .await
     }
 
+    /// From now on reads show what this answer stands for.
+    pub fn has_seen(&self, answer: &Answer) {
+        *self.seen.lock().expect("token") = Some(answer.must("Consistency-Token").to_owned());
+    }
+
     /// Creates a task and gives its id.
     pub async fn create(&self, task: Value) -> Uuid {
         let request = self.request("POST", "/api/v1/tasks").json(&task);

@@ -35,6 +35,11 @@ pub enum Request {
         /// The tasks are those that match after the event at this position.
         until: i64,
     },
+    /// Undoes a change of very many tasks.
+    Undo {
+        /// Which.
+        change_id: Uuid,
+    },
 }
 
 /// Kinds of jobs.
@@ -46,11 +51,13 @@ pub enum Kind {
     Export,
     /// One command, given to many tasks.
     Bulk,
+    /// A change of very many tasks, undone.
+    Undo,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Import, Self::Export, Self::Bulk];
+    pub const ALL: [Self; 4] = [Self::Import, Self::Export, Self::Bulk, Self::Undo];
 
     /// As it is shown and stored.
     #[must_use]
@@ -59,6 +66,7 @@ impl Kind {
             Self::Import => "import",
             Self::Export => "export",
             Self::Bulk => "bulk",
+            Self::Undo => "undo",
         }
     }
 }
@@ -71,6 +79,7 @@ impl Request {
             Self::Import { .. } => Kind::Import,
             Self::Export { .. } => Kind::Export,
             Self::Bulk { .. } => Kind::Bulk,
+            Self::Undo { .. } => Kind::Undo,
         }
     }
 }

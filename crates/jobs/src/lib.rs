@@ -40,6 +40,9 @@ mod export;
 /// One command for many tasks.
 mod bulk;
 
+/// A change of very many tasks, undone.
+mod undo;
+
 /// Imports that change nothing.
 mod dry_run;
 
@@ -56,6 +59,7 @@ pub use failure::Failure;
 pub use files::{Files, FilesError};
 pub use job::{Filters, Job, Kind, NewJob, Request, State};
 pub use table::{Added, Jobs, LineFailure, QUEUED_EACH_MAX, RUNNING_EACH_MAX};
+pub use undo::UNDONE_TASKS_MAX;
 pub use upload::{UPLOAD_BYTES_MAX, Upload, UploadError, Uploaded};
 pub use worker::{Explain, Worker};
 

@@ -17,6 +17,7 @@ use crate::import::import;
 use crate::job::{Request, State};
 use crate::lease::{LEASE_MS, Lease};
 use crate::progress::{Ended, Left, Progress};
+use crate::undo::undo;
 use crate::worker::Worker;
 
 /// How many jobs a process carries out at a time.
@@ -107,6 +108,7 @@ impl Worker {
             Request::Import { format } => import(self, progress, format).await,
             Request::Export { format, filters, until } => export(self, progress, format, &filters, until).await,
             Request::Bulk { filters, command, until } => bulk(self, progress, &filters, &command, until).await,
+            Request::Undo { change_id } => undo(self, progress, change_id).await,
         }
     }
 

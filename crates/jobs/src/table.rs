@@ -94,7 +94,7 @@ pub(crate) use job;
 pub(crate) fn export_format(request: &str) -> Option<ExportFormat> {
     match serde_json::from_str(request) {
         Ok(Request::Export { format, .. }) => Some(format),
-        Ok(Request::Import { .. } | Request::Bulk { .. }) | Err(_) => None,
+        Ok(Request::Import { .. } | Request::Bulk { .. } | Request::Undo { .. }) | Err(_) => None,
     }
 }
 

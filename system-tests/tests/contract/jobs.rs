@@ -264,3 +264,32 @@ async fn what_is_no_file_of_tasks_is_refused() {
     api().await.request("POST", IMPORTS).body(NDJSON, "{}").send().await.problem(401);
     assert!(account.walk("/api/v1/jobs").await.is_empty());
 }
+
+#[tokio::test]
+async fn a_change_of_very_many_tasks_is_undone_by_a_job() {
+    const TASKS: u64 = 10_001;
+    let account = api().await.account().await;
+    let changed = Uuid::now_v7();
+    let file = (0..TASKS).fold(String::new(), |mut file, n| {
+        let id = if n == 0 { changed } else { Uuid::now_v7() };
+        writeln!(file, "{}", created(id, &n.to_string())).unwrap();
+        file
+    });
+    let job = imported(&account, "", NDJSON, file).await;
+    counts(&job, "succeeded", TASKS, 0);
+    let path = format!("/api/v1/changes/{}/undo", job["change_id"].as_str().unwrap());
+    let ask = |key: &str| account.request("POST", &path).key(key);
+    account.act(changed, "start").await.expect(200);
+    let asked = ask("undo").send().await.expect(202);
+    let job = account.job_ended(&asked).await;
+    assert_eq!((&job["kind"], &job["total"], &job["change_id"]), (&json!("undo"), &json!(TASKS), &job["id"]));
+    counts(&job, "succeeded", TASKS - 1, 1);
+    let refused = errors(&account, &job).await;
+    assert_eq!((&refused[0]["task_id"], &refused[0]["line"]), (&json!(changed), &Value::Null));
+    assert_eq!(refused[0]["problem"]["code"], "changed-since");
+    let again = ask("undo").send().await.expect(202);
+    assert_eq!((again.must("Idempotent-Replayed"), again.json()), ("true", job.clone()));
+    let token = account.read(asked.must("Location")).await.must("Consistency-Token").to_owned();
+    let left = account.request("GET", "/api/v1/tasks").header("Consistency-Token", &token).send().await.expect(200);
+    assert_eq!(left.json()["items"].as_array().unwrap().len(), 1);
+}
