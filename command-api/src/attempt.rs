@@ -54,7 +54,7 @@ impl Attempt {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             change_id: clock::new_id(),
-            key: IdempotencyKey::from_headers(&parts.headers)?,
+            key: IdempotencyKey::of_request(&parts.headers)?,
             expected: IfMatch::from_headers(&parts.headers)?,
         })
     }

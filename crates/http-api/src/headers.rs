@@ -16,6 +16,9 @@ use crate::problem::Problem;
 
 /// `Idempotency-Key`
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// By which the gateway knows a second try of a request again that has no [`IDEMPOTENCY_KEY`]. It is a header of its own, so
+/// that an empty or a repeated `Idempotency-Key` is refused behind the gateway as well.
+const GATEWAY_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("gateway-idempotency-key");
 /// `Idempotent-Replayed`
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// `Change-Id`
@@ -97,6 +100,21 @@ impl IfNoneMatch {
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
+    /// The client's, or else the gateway's.
+    ///
+    /// # Errors
+    /// As [`IdempotencyKey::from_headers`].
+    pub fn of_request(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let of_client = Self::from_headers(headers)?;
+        Ok(of_client.or_else(|| Self::parse(headers.get(&GATEWAY_IDEMPOTENCY_KEY)?)))
+    }
+
+    fn parse(value: &HeaderValue) -> Option<Self> {
+        let bytes = value.as_bytes();
+        let fits = (1..=IDEMPOTENCY_KEY_LENGTH_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+        fits.then(|| value.to_str().ok()).flatten().map(|key| Self(key.to_owned()))
+    }
+
     /// The key.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -188,11 +206,7 @@ header_extractor!(
 header_extractor!(
     IdempotencyKey,
     IDEMPOTENCY_KEY,
-    |value| {
-        let bytes = value.as_bytes();
-        let fits = (1..=IDEMPOTENCY_KEY_LENGTH_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
-        fits.then(|| value.to_str().ok()).flatten().map(|key| IdempotencyKey(key.to_owned()))
-    },
+    IdempotencyKey::parse,
     format_args!("Idempotency-Key has 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} visible ASCII characters")
 );
 header_extractor!(
@@ -298,6 +312,17 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(IdempotencyKey::from_headers(&headers(&IDEMPOTENCY_KEY, &["a", "a"])).is_err());
+    }
+
+    #[test]
+    fn the_gateway_s_key_is_for_requests_without_one() {
+        let mut both = headers(&GATEWAY_IDEMPOTENCY_KEY, &["gateway"]);
+        let key = |headers: &HeaderMap| IdempotencyKey::of_request(headers).map(|key| key.map(|key| key.0));
+        assert_eq!(key(&both), Ok(Some("gateway".into())));
+        both.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("client"));
+        assert_eq!(key(&both), Ok(Some("client".into())));
+        both.insert(IDEMPOTENCY_KEY, HeaderValue::from_static(""));
+        assert!(key(&both).is_err());
     }
 
     #[test]
