@@ -13,7 +13,7 @@ pub struct Task {
     pub id: Uuid,
     /// Of the last event folded into it.
     pub version: i64,
-    /// Empty in a tombstone.
+    /// Empty where an older program deleted it.
     pub title: String,
     /// Where it is known that no event touches it, it may not have been loaded (`None`).
     pub description: Option<String>,

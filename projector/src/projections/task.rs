@@ -1,4 +1,4 @@
-//! `read_model.task`: a row for each task, as it is; a tombstone for one that is deleted. Lists, counts and search read it,
+//! `read_model.task`: a row for each task, as it is, those too that are deleted. Lists, counts and search read it,
 //! and events are folded into it ([`read_model::fold`]).
 
 use std::collections::HashMap;
