@@ -21,7 +21,7 @@ pub enum TaskCommand {
     Reopen,
     /// pending or in_progress → cancelled.
     Cancel,
-    /// Where a change of the stage is undone: it was led back from there, with the times that it had before.
+    /// Undoes a change of the stage: back from one status to another, with the times that it had there.
     RevertStage {
         /// Where it is.
         from: Status,
@@ -36,6 +36,8 @@ pub enum TaskCommand {
     Delete,
     /// Out of the trash, as it was before.
     Restore,
+    /// Out of the trash for ever. The system's: no client can ask for it.
+    Purge,
 }
 
 /// The content a task is created with.

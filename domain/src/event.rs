@@ -68,11 +68,11 @@ pub enum TaskEvent {
     TaskCompleted {},
     /// It is to be done again.
     TaskReopened {},
-    /// It was given up.
+    /// It will not be done.
     TaskCancelled {},
     /// What changed its stage is undone: it is where it was before.
     TaskStageReverted {
-        /// Where it was led back from.
+        /// The status that was reverted.
         from: Status,
         /// Where it was before, and is again.
         to: Status,
@@ -85,6 +85,8 @@ pub enum TaskEvent {
     TaskDeleted {},
     /// It is as it was before it was deleted.
     TaskRestored {},
+    /// It was deleted so long ago that nobody may know any more what it was.
+    TaskPurged {},
 }
 
 impl TaskEvent {
@@ -107,6 +109,7 @@ impl TaskEvent {
             Self::TaskStageReverted { .. } => "TaskStageReverted",
             Self::TaskDeleted {} => "TaskDeleted",
             Self::TaskRestored {} => "TaskRestored",
+            Self::TaskPurged {} => "TaskPurged",
         }
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Pure: no async, no I/O, no clock, no random numbers. Time and ids are arguments.
 
+// what is to be told goes by process::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// What is wrong with what a client sent.
 pub mod invalid;
 
@@ -17,7 +20,7 @@ pub mod event;
 /// The Decider: `decide` a command against a state, `evolve` the state by an event.
 pub mod task;
 
-/// Undo: what leads a task back to what it was before a change.
+/// Undo: what reverts a task to what it was before a change.
 pub mod undo;
 
 /// The stored form of an event: a promise to every later version of the program.
@@ -28,7 +31,7 @@ pub use event::{Actor, ActorType, TaskEvent};
 pub use invalid::{FieldError, Invalid, InvalidFields};
 pub use stored::{StoredEvent, Unreadable, encode};
 pub use task::{Refusal, State, decide, event_of, evolve, occurred_at};
-pub use undo::{PastEvent, RESTORABLE_DAYS, is_restorable, undo};
+pub use undo::{PastEvent, RESTORABLE_DAYS, is_restorable, standing_undos, undo};
 pub use values::{
     CommandId, DESCRIPTION_CHARACTERS_MAX, Description, OwnerId, Priority, RANK_CHARACTERS_MAX, Rank, Status,
     TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, composed, format_time,

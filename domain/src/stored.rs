@@ -209,6 +209,7 @@ impl StoredEvent {
             }
             ("TaskDeleted", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskDeleted {})?,
             ("TaskRestored", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskRestored {})?,
+            ("TaskPurged", 1) => read::<NothingV1>(self).map(|_| TaskEvent::TaskPurged {})?,
             _ => {
                 return Err(Unreadable::UnknownType {
                     event_type: self.event_type.clone(),

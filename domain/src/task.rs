@@ -22,6 +22,8 @@ pub enum State {
     Cancelled(Content),
     /// Deleted, and what it was until then.
     Deleted(Box<Self>),
+    /// Deleted so long ago that what it was is gone.
+    Purged,
 }
 
 /// What a living task holds.
@@ -38,6 +40,9 @@ pub enum Refusal {
     /// No such task, or it was deleted: the two look the same.
     #[error("There is no such task.")]
     NotFound,
+    /// The task was purged.
+    #[error("The task was deleted more than 30 days ago and is purged: what it was is gone.")]
+    Purged,
     /// The id is taken by a task with other content, or by a deleted one.
     #[error("A task with this id exists already, with other content, or was deleted.")]
     IdTaken,
@@ -50,7 +55,7 @@ pub enum Refusal {
         asked: &'static str,
     },
     /// More than [`TAGS_MAX`] tags.
-    #[error("A task has at most 20 tags.")]
+    #[error("A task has at most {TAGS_MAX} tags.")]
     TooManyTags,
     /// A later change that stands has changed the same.
     #[error("A later change has changed the same, or the task is deleted.")]
@@ -72,7 +77,7 @@ pub enum Refusal {
 impl State {
     fn living(&self) -> Option<(Status, &Content)> {
         match self {
-            Self::Missing | Self::Deleted(_) => None,
+            Self::Missing | Self::Deleted(_) | Self::Purged => None,
             Self::Pending(content) => Some((Status::Pending, content)),
             Self::InProgress(content) => Some((Status::InProgress, content)),
             Self::Completed(content) => Some((Status::Completed, content)),
@@ -84,6 +89,12 @@ impl State {
     #[must_use]
     pub fn status(&self) -> Option<Status> {
         self.living().map(|(status, _)| status)
+    }
+
+    /// What the task is now, as if it had been created so; none where there is no task, or none any more.
+    #[must_use]
+    pub fn content(&self) -> Option<&NewTask> {
+        self.living().map(|(_, content)| &content.current)
     }
 
     /// Roughly how much memory it holds beyond its own size, in bytes.
@@ -151,6 +162,7 @@ pub fn event_of(command: &TaskCommand) -> Option<TaskEvent> {
         }
         TaskCommand::Delete => TaskEvent::TaskDeleted {},
         TaskCommand::Restore => TaskEvent::TaskRestored {},
+        TaskCommand::Purge => TaskEvent::TaskPurged {},
     })
 }
 
@@ -162,9 +174,12 @@ pub fn decide(state: &State, command: &TaskCommand) -> Result<Vec<TaskEvent>, Re
     match (command, state) {
         (TaskCommand::Create(new), State::Missing) if new.tags.len() > TAGS_MAX => Err(Refusal::TooManyTags),
         (TaskCommand::Create(new), State::Missing) => Ok(vec![created(new)]),
-        (TaskCommand::Create(_), State::Deleted(_)) => Err(Refusal::IdTaken),
-        (TaskCommand::Delete, State::Deleted(_)) => Ok(vec![]),
+        (TaskCommand::Create(_), State::Deleted(_) | State::Purged) => Err(Refusal::IdTaken),
+        (TaskCommand::Delete, State::Deleted(_) | State::Purged) => Ok(vec![]),
         (TaskCommand::Restore, State::Deleted(_)) => Ok(vec![TaskEvent::TaskRestored {}]),
+        (TaskCommand::Restore, State::Purged) => Err(Refusal::Purged),
+        (TaskCommand::Purge, State::Deleted(_)) => Ok(vec![TaskEvent::TaskPurged {}]),
+        (TaskCommand::Purge, State::Purged) => Ok(vec![]),
         (command, state) => {
             let (status, content) = state.living().ok_or(Refusal::NotFound)?;
             decide_living(status, content, command)
@@ -212,10 +227,11 @@ fn decide_living(status: Status, content: &Content, command: &TaskCommand) -> Re
                 completed_at: *completed_at,
             }),
             status if status == *to => Ok(vec![]),
-            Pending | InProgress | Completed | Cancelled => refuse("led back"),
+            Pending | InProgress | Completed | Cancelled => refuse("reverted"),
         },
         TaskCommand::Delete => step(TaskEvent::TaskDeleted {}),
         TaskCommand::Restore => Ok(vec![]),
+        TaskCommand::Purge => refuse("purged"),
     }
 }
 
@@ -281,7 +297,8 @@ pub fn evolve(state: State, event: &TaskEvent) -> State {
             State::Pending(Content { current, original: None })
         }
         (TaskEvent::TaskRestored {}, State::Deleted(before)) => *before,
-        (_, state @ (State::Missing | State::Deleted(_))) => state,
+        (TaskEvent::TaskPurged {}, State::Deleted(_)) => State::Purged,
+        (_, state @ (State::Missing | State::Deleted(_) | State::Purged)) => state,
         (TaskEvent::TaskDeleted {}, state) => State::Deleted(Box::new(state)),
         (event, State::Pending(content)) => evolve_living(State::Pending, content, event),
         (event, State::InProgress(content)) => evolve_living(State::InProgress, content, event),
@@ -292,7 +309,10 @@ pub fn evolve(state: State, event: &TaskEvent) -> State {
 
 fn evolve_living(stage: fn(Content) -> State, mut content: Content, event: &TaskEvent) -> State {
     match event {
-        TaskEvent::TaskCreated { .. } | TaskEvent::TaskDeleted {} | TaskEvent::TaskRestored {} => {}
+        TaskEvent::TaskCreated { .. }
+        | TaskEvent::TaskDeleted {}
+        | TaskEvent::TaskRestored {}
+        | TaskEvent::TaskPurged {} => {}
         TaskEvent::TaskStarted {} => return State::InProgress(content),
         TaskEvent::TaskCompleted {} => return State::Completed(content),
         TaskEvent::TaskReopened {} => return State::Pending(content),

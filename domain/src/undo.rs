@@ -1,4 +1,4 @@
-//! Undo: a change is led back, task by task, by events of its own. Decided from the task's whole history.
+//! Undo: a change is reverted, task by task, by events of its own. Decided from the task's whole history.
 
 use std::collections::{HashMap, HashSet};
 use std::iter;
@@ -20,6 +20,19 @@ pub fn is_restorable(deleted_at: Time, now: Time) -> bool {
     now - deleted_at <= TimeDelta::days(RESTORABLE_DAYS)
 }
 
+/// The latest undo that stands of each change, by the change. `undos` has each undo with what it undoes, the latest first:
+/// so whether an undo stands is known before what it undoes is met.
+#[must_use]
+pub fn standing_undos(undos: impl IntoIterator<Item = (Uuid, Uuid)>) -> HashMap<Uuid, Uuid> {
+    let mut undone_by = HashMap::new();
+    for (undo, undoes) in undos {
+        if !undone_by.contains_key(&undo) {
+            undone_by.entry(undoes).or_insert(undo);
+        }
+    }
+    undone_by
+}
+
 /// An event with what undo needs of its envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastEvent {
@@ -33,17 +46,20 @@ pub struct PastEvent {
     pub event: TaskEvent,
 }
 
-/// The events that lead a task back to what it was before a change: each field that the change touched, to what those
-/// changes before it that stand have made of it. The undo of an undo leads forward again, in the same way. A change that is
+/// The events that revert a task to what it was before a change: each field that the change touched, to what those
+/// changes before it that stand have made of it. The undo of an undo does the change again, in the same way. A change that is
 /// undone and not redone, and its undo, count as never made. No event: the task is so already.
 ///
 /// # Errors
 /// A later change that stands touched one of the same fields, or the task is deleted; the change is undone already; the
-/// change did not touch the task, or that was deleted too long ago; it would have too many tags.
+/// change did not touch the task, or that was deleted too long ago, or is purged; it would have too many tags.
 pub fn undo(history: &[PastEvent], change_id: Uuid, now: Time) -> Result<Vec<TaskEvent>, Refusal> {
     let Some(first) = history.iter().position(|past| past.change_id == change_id) else {
         return Err(Refusal::NotFound);
     };
+    if history.iter().any(|past| past.event == TaskEvent::TaskPurged {}) {
+        return Err(Refusal::Purged);
+    }
     let (undone_now, undone_then) = (undone(history, None), undone(history, Some(change_id)));
     if undone_now.contains(&change_id) {
         return Err(Refusal::UndoneAlready);
@@ -74,7 +90,7 @@ pub fn undo(history: &[PastEvent], change_id: Uuid, now: Time) -> Result<Vec<Tas
     if !of_change.is_empty() && later.iter().any(|field| field.meets(&of_change)) {
         return Err(Refusal::ChangedSince);
     }
-    lead(&current, &wanted, &of_change, now)
+    revert(&current, &wanted, &of_change, now)
 }
 
 /// The changes that are undone, and not redone: as they are, or once this one is undone, too.
@@ -91,7 +107,7 @@ fn undone(history: &[PastEvent], and: Option<Uuid>) -> HashSet<Uuid> {
     undone
 }
 
-/// What an event touches: one of these for each thing that can be led back by itself.
+/// What an event touches: one of these for each thing that can be reverted by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Field {
     /// All of them: the task was created.
@@ -144,7 +160,7 @@ fn fields(event: &TaskEvent) -> Vec<Field> {
         | TaskEvent::TaskReopened {}
         | TaskEvent::TaskCancelled {}
         | TaskEvent::TaskStageReverted { .. } => vec![Field::Stage],
-        TaskEvent::TaskDeleted {} | TaskEvent::TaskRestored {} => vec![Field::Existence],
+        TaskEvent::TaskDeleted {} | TaskEvent::TaskRestored {} | TaskEvent::TaskPurged {} => vec![Field::Existence],
     }
 }
 
@@ -233,6 +249,7 @@ impl Snapshot {
             }
             TaskEvent::TaskDeleted {} => self.existence = Existence::Deleted(at),
             TaskEvent::TaskRestored {} => self.existence = Existence::Living,
+            TaskEvent::TaskPurged {} => {}
         }
     }
 
@@ -241,10 +258,15 @@ impl Snapshot {
     }
 }
 
-/// The events that lead from one state to the other, in the fields that were touched.
-fn lead(current: &Snapshot, wanted: &Snapshot, touched: &HashSet<Field>, now: Time) -> Result<Vec<TaskEvent>, Refusal> {
+/// The events that revert one state to the other, in the fields that were touched.
+fn revert(
+    current: &Snapshot,
+    wanted: &Snapshot,
+    touched: &HashSet<Field>,
+    now: Time,
+) -> Result<Vec<TaskEvent>, Refusal> {
     let is_touched = touched.contains(&Field::Every) || touched.contains(&Field::Existence);
-    let fields = || lead_fields(current, wanted, touched);
+    let fields = || revert_fields(current, wanted, touched);
     let restored = |deleted_at| match is_restorable(deleted_at, now) {
         true => Ok(TaskEvent::TaskRestored {}),
         false => Err(Refusal::NotFound),
@@ -268,7 +290,7 @@ fn lead(current: &Snapshot, wanted: &Snapshot, touched: &HashSet<Field>, now: Ti
     })
 }
 
-fn lead_fields(current: &Snapshot, wanted: &Snapshot, touched: &HashSet<Field>) -> Result<Vec<TaskEvent>, Refusal> {
+fn revert_fields(current: &Snapshot, wanted: &Snapshot, touched: &HashSet<Field>) -> Result<Vec<TaskEvent>, Refusal> {
     let is_touched = |field| touched.contains(&Field::Every) || touched.contains(&field);
     let mut events = Vec::new();
     if is_touched(Field::Title)

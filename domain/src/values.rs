@@ -98,7 +98,7 @@ fn is_visible(c: char) -> bool {
 }
 
 /// Trims, and checks what titles and tags have in common.
-fn one_line<'a>(text: &'a str, characters_max: usize, too_long: &'static str) -> Result<&'a str, Invalid> {
+fn one_line(text: &str, characters_max: usize) -> Result<&str, Invalid> {
     let trimmed = text.trim();
     if trimmed.is_ascii() {
         // The usual case, without a table.
@@ -109,7 +109,7 @@ fn one_line<'a>(text: &'a str, characters_max: usize, too_long: &'static str) ->
             return Err(Invalid::because("must not contain control characters"));
         }
         if trimmed.len() > characters_max {
-            return Err(Invalid(Cow::Borrowed(too_long)));
+            return Err(too_long(characters_max));
         }
         return Ok(trimmed);
     }
@@ -120,9 +120,15 @@ fn one_line<'a>(text: &'a str, characters_max: usize, too_long: &'static str) ->
         return Err(Invalid::because("must not be blank"));
     }
     if trimmed.chars().count() > characters_max {
-        return Err(Invalid(Cow::Borrowed(too_long)));
+        return Err(too_long(characters_max));
     }
     Ok(trimmed)
+}
+
+fn too_long(characters_max: usize) -> Invalid {
+    let (thousands, rest) = (characters_max / 1_000, characters_max % 1_000);
+    let most = if thousands == 0 { rest.to_string() } else { format!("{thousands},{rest:03}") };
+    Invalid(Cow::Owned(format!("must have at most {most} characters")))
 }
 
 /// Of a title, in characters.
@@ -143,7 +149,7 @@ impl Title {
     /// # Errors
     /// Blank or invisible, over 200 characters, or with a control character.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        one_line(text, TITLE_CHARACTERS_MAX, "must have at most 200 characters").map(|title| Self(title.into()))
+        one_line(text, TITLE_CHARACTERS_MAX).map(|title| Self(title.into()))
     }
 
     /// The trimmed text.
@@ -168,7 +174,7 @@ impl Description {
             return Err(Invalid::because("must not contain NUL"));
         }
         if text.len() > DESCRIPTION_CHARACTERS_MAX && text.chars().count() > DESCRIPTION_CHARACTERS_MAX {
-            return Err(Invalid::because("must have at most 10,000 characters"));
+            return Err(too_long(DESCRIPTION_CHARACTERS_MAX));
         }
         Ok(Self(text.into()))
     }
@@ -194,7 +200,7 @@ impl Tag {
         // Small letters may compose where capitals did not.
         let lower = composed(text.trim()).to_lowercase();
         let lower = composed(&lower);
-        let tag = one_line(&lower, TAG_CHARACTERS_MAX, "must have at most 50 characters")?;
+        let tag = one_line(&lower, TAG_CHARACTERS_MAX)?;
         if tag.contains(',') {
             return Err(Invalid::because("must not contain a comma"));
         }
@@ -224,7 +230,7 @@ impl Rank {
     /// Empty, over 64 characters, with another character, or ending in `0`.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         if text.is_empty() || text.len() > RANK_CHARACTERS_MAX {
-            return Err(Invalid::because("must have 1 to 64 characters"));
+            return Err(Invalid(Cow::Owned(format!("must have 1 to {RANK_CHARACTERS_MAX} characters"))));
         }
         if !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(Invalid::because("must consist of 0-9, A-Z and a-z"));
@@ -327,7 +333,7 @@ named!(
         InProgress = "in_progress",
         /// Done.
         Completed = "completed",
-        /// Given up.
+        /// Not to be done.
         Cancelled = "cancelled",
     }
 );

@@ -78,14 +78,29 @@ fn what_was_deleted_is_restored_as_it_was() {
 }
 
 #[test]
-fn a_stage_is_led_back_from_where_it_was_led_to() {
+fn what_is_purged_never_comes_back() {
+    let purged = || given([created("a"), DELETED, PURGED]);
+    given([created("a"), DELETED]).when(PURGE).then([PURGED]);
+    purged().when(PURGE).then_nothing();
+    purged().when(RESTORE).then_refused(Refusal::Purged);
+    purged().when(DELETE).then_nothing();
+    purged().when(create("a")).then_refused(Refusal::IdTaken);
+    purged().when(START).then_refused(Refusal::NotFound);
+    let alive = Refusal::NotFrom { from: Status::Pending, asked: "purged" };
+    given([created("a")]).when(PURGE).then_refused(alive.clone());
+    given([created("a"), DELETED, RESTORED]).when(PURGE).then_refused(alive);
+    given([]).when(PURGE).then_refused(Refusal::NotFound);
+}
+
+#[test]
+fn a_stage_is_reverted_from_where_it_is() {
     let reverted = |from, to| TaskEvent::TaskStageReverted { from, to, started_at: None, completed_at: None };
     let revert = |from, to| TaskCommand::RevertStage { from, to, started_at: None, completed_at: None };
     let (back, is_back) = (revert(Status::Completed, Status::Pending), reverted(Status::Completed, Status::Pending));
     given([created("a"), COMPLETED]).when(back.clone()).then([is_back.clone()]);
     given([created("a"), COMPLETED, is_back.clone()]).when(back.clone()).then_nothing();
     given([created("a"), COMPLETED, is_back]).when(START).then([STARTED]);
-    given([created("a"), STARTED]).when(back.clone()).then_refused(not("led back", Status::InProgress));
+    given([created("a"), STARTED]).when(back.clone()).then_refused(not("reverted", Status::InProgress));
     given([created("a"), DELETED]).when(back).then_refused(Refusal::NotFound);
 }
 
@@ -231,12 +246,14 @@ mod sentences {
     pub const CANCELLED: TaskEvent = TaskEvent::TaskCancelled {};
     pub const DELETED: TaskEvent = TaskEvent::TaskDeleted {};
     pub const RESTORED: TaskEvent = TaskEvent::TaskRestored {};
+    pub const PURGED: TaskEvent = TaskEvent::TaskPurged {};
     pub const START: TaskCommand = TaskCommand::Start;
     pub const COMPLETE: TaskCommand = TaskCommand::Complete;
     pub const REOPEN: TaskCommand = TaskCommand::Reopen;
     pub const CANCEL: TaskCommand = TaskCommand::Cancel;
     pub const DELETE: TaskCommand = TaskCommand::Delete;
     pub const RESTORE: TaskCommand = TaskCommand::Restore;
+    pub const PURGE: TaskCommand = TaskCommand::Purge;
 
     pub struct Given(State);
     pub struct When(Result<Vec<TaskEvent>, Refusal>);

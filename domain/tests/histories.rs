@@ -83,6 +83,7 @@ fn command() -> impl Strategy<Value = TaskCommand> {
         2 => Just(TaskCommand::Cancel),
         1 => Just(TaskCommand::Delete),
         1 => Just(TaskCommand::Restore),
+        1 => Just(TaskCommand::Purge),
         1 => revert_stage(),
     ]
 }
@@ -158,6 +159,7 @@ enum Stage {
     Nowhere,
     Here(Model),
     Gone(Model),
+    Purged,
 }
 
 impl Stage {
@@ -168,10 +170,12 @@ impl Stage {
                 let (original, now) = (NewTask::clone(new), NewTask::clone(new));
                 return Ok(Self::Here(Model { status: Status::Pending, original, now }));
             }
-            (Self::Gone(_), TaskCommand::Create(_)) => return Err(Refusal::IdTaken),
-            (Self::Gone(_), TaskCommand::Delete) => return Ok(self.clone()),
+            (Self::Gone(_) | Self::Purged, TaskCommand::Create(_)) => return Err(Refusal::IdTaken),
+            (Self::Gone(_) | Self::Purged, TaskCommand::Delete) => return Ok(self.clone()),
+            (Self::Gone(_) | Self::Purged, TaskCommand::Purge) => return Ok(Self::Purged),
+            (Self::Purged, TaskCommand::Restore) => return Err(Refusal::Purged),
             (Self::Gone(model), TaskCommand::Restore) => return Ok(Self::Here(model.clone())),
-            (Self::Nowhere | Self::Gone(_), _) => return Err(Refusal::NotFound),
+            (Self::Nowhere | Self::Gone(_) | Self::Purged, _) => return Err(Refusal::NotFound),
             (Self::Here(model), _) => model.clone(),
         };
         let mut go = |from: &[Status], to: Status, asked: &'static str| {
@@ -187,8 +191,9 @@ impl Stage {
             TaskCommand::Complete => go(&[Status::Pending, Status::InProgress], Status::Completed, "completed")?,
             TaskCommand::Cancel => go(&[Status::Pending, Status::InProgress], Status::Cancelled, "cancelled")?,
             TaskCommand::Reopen => go(&[Status::Completed, Status::Cancelled], Status::Pending, "reopened")?,
-            TaskCommand::RevertStage { from, to, .. } => go(&[*from], *to, "led back")?,
+            TaskCommand::RevertStage { from, to, .. } => go(&[*from], *to, "reverted")?,
             TaskCommand::Delete => return Ok(Self::Gone(model)),
+            TaskCommand::Purge => return Err(Refusal::NotFrom { from: model.status, asked: "purged" }),
             TaskCommand::Restore => {}
             TaskCommand::Create(new) if **new == model.original => {}
             TaskCommand::Create(_) => return Err(Refusal::IdTaken),
@@ -214,10 +219,11 @@ impl Stage {
     }
 }
 
-/// That the state is what the model says, asked through the front door.
+/// That the state is what the model says, asked by what everybody can call.
 fn assert_is(state: &State, stage: &Stage) {
     match stage {
         Stage::Nowhere => assert_eq!(*state, State::Missing),
+        Stage::Purged => assert_eq!(*state, State::Purged),
         Stage::Gone(model) => {
             let restored = evolve(state.clone(), &TaskEvent::TaskRestored {});
             assert!(state.status().is_none() && restored != *state);
@@ -272,16 +278,20 @@ proptest! {
     }
 
     #[test]
-    fn no_event_is_without_effect_and_only_a_restoration_comes_after_a_deletion(commands in history()) {
+    fn no_event_is_without_effect_and_only_a_restoration_or_the_end_comes_after_a_deletion(commands in history()) {
         let stream = stream(&commands);
         let mut state = State::default();
         for (index, event) in stream.iter().enumerate() {
             let creation = matches!(event, TaskEvent::TaskCreated { .. });
             prop_assert_eq!(creation, index == 0, "a stream begins with its creation, and only there is one");
             if matches!(event, TaskEvent::TaskDeleted {}) {
-                let restored = stream.get(index + 1).is_none_or(|next| *next == TaskEvent::TaskRestored {});
-                prop_assert!(restored);
+                let comes_back_or_ends = |next: &TaskEvent| {
+                    matches!(next, TaskEvent::TaskRestored {} | TaskEvent::TaskPurged {})
+                };
+                prop_assert!(stream.get(index + 1).is_none_or(comes_back_or_ends));
             }
+            let ends = *event == TaskEvent::TaskPurged {};
+            prop_assert!(!ends || index + 1 == stream.len());
             // So the version is raised by each thing that happened, and by nothing else.
             let after = evolve(state.clone(), event);
             prop_assert_ne!(&after, &state, "{:?}", event);
@@ -332,7 +342,8 @@ proptest! {
                 | TaskEvent::TaskCancelled {}
                 | TaskEvent::TaskStageReverted { .. }
                 | TaskEvent::TaskDeleted {}
-                | TaskEvent::TaskRestored {} => {}
+                | TaskEvent::TaskRestored {}
+                | TaskEvent::TaskPurged {} => {}
             }
             prop_assert!(tags.len() <= TAGS_MAX);
         }

@@ -1,8 +1,10 @@
 //! Undo, in sentences, and of random histories.
 
+use std::collections::HashMap;
+
 use domain::{
     Description, NewTask, PastEvent, Priority, Rank, Refusal, State, Status, Tag, Tags, TaskCommand, TaskEvent,
-    TaskPatch, Time, Title, decide, evolve, undo,
+    TaskPatch, Time, Title, decide, evolve, standing_undos, undo,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -90,6 +92,7 @@ impl Task {
                 }
                 TaskEvent::TaskDeleted {} => there = false,
                 TaskEvent::TaskRestored {} => there = true,
+                TaskEvent::TaskPurged {} => {}
             }
         }
         assert_eq!(self.state.status(), there.then_some(view.status).flatten());
@@ -204,6 +207,29 @@ fn a_change_is_undone_once_and_the_undo_of_an_undo_is_redo() {
     assert_eq!(task.undo(Uuid::nil()), Err(Refusal::NotFound));
 }
 
+/// What `standing_undos` says of undos, each with what it undoes, the latest first: what is undone, with the undo.
+fn standing<const N: usize>(undos: &[[u128; 2]], expected: [[u128; 2]; N]) {
+    let ids = |[one, other]: [u128; 2]| (Uuid::from_u128(one), Uuid::from_u128(other));
+    let found = standing_undos(undos.iter().map(|&pair| ids(pair)));
+    assert_eq!(found, HashMap::from(expected.map(ids)), "{undos:?}");
+}
+
+#[test]
+fn an_undo_stands_until_it_is_undone() {
+    standing(&[[1, 0]], [[0, 1]]);
+    // redo: what undoes the undo stands, the undo does not
+    standing(&[[2, 1], [1, 0]], [[1, 2]]);
+    // and undone again, by undoing the redo, or by undoing the change itself
+    standing(&[[3, 2], [2, 1], [1, 0]], [[2, 3], [0, 1]]);
+    standing(&[[3, 0], [2, 1], [1, 0]], [[0, 3], [1, 2]]);
+}
+
+#[test]
+fn of_an_undo_in_two_parts_the_latest_that_stands_is_named() {
+    standing(&[[2, 0], [1, 0]], [[0, 2]]);
+    standing(&[[4, 2], [2, 0], [1, 0]], [[2, 4], [0, 1]]);
+}
+
 #[test]
 fn a_creation_is_undone_by_deletion_and_a_deletion_by_restoration() {
     let mut task = Task::default();
@@ -218,7 +244,7 @@ fn a_creation_is_undone_by_deletion_and_a_deletion_by_restoration() {
 }
 
 #[test]
-fn what_is_in_the_trash_is_led_back_too() {
+fn what_is_in_the_trash_is_reverted_too() {
     let mut task = created();
     let deleted = task.change(&[TaskCommand::Delete]);
     let shown = task.change(&[TaskCommand::Restore, rename("b")]);
@@ -237,6 +263,18 @@ fn what_was_deleted_is_restored_for_thirty_days() {
     let last = task.now() + chrono::TimeDelta::days(30);
     assert_eq!(undo(&task.history, deleted, last), Ok(vec![TaskEvent::TaskRestored {}]));
     assert_eq!(undo(&task.history, deleted, last + chrono::TimeDelta::microseconds(1)), Err(Refusal::NotFound));
+}
+
+#[test]
+fn no_change_of_a_task_that_is_purged_is_undone() {
+    let mut task = created();
+    let renamed = task.change(&[rename("b")]);
+    let deleted = task.change(&[TaskCommand::Delete]);
+    let purged = task.change(&[TaskCommand::Purge]);
+    for change in [renamed, deleted, purged] {
+        assert_eq!(task.undo(change), Err(Refusal::Purged));
+    }
+    assert_eq!(task.undo(Uuid::from_u128(999)), Err(Refusal::NotFound));
 }
 
 #[test]

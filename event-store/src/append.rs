@@ -99,4 +99,8 @@ impl StreamAppend {
     pub(crate) fn first_event(&self) -> Option<Uuid> {
         self.commands.iter().find_map(|command| command.events.first()).map(|event| event.event_id)
     }
+
+    pub(crate) fn last_event(&self) -> Option<Uuid> {
+        self.commands.iter().rev().find_map(|command| command.events.last()).map(|event| event.event_id)
+    }
 }

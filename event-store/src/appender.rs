@@ -4,18 +4,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backends::database::Pool;
+use backends::database::{Pool, is_disk_full};
 use metrics::{counter, gauge, histogram};
 use process::outage::Outage;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
 
 use crate::append::{AppendError, AppendResult, Appended, StreamAppend};
 use crate::batch::{Batch, Unit};
 use crate::columns::Columns;
 use crate::dedicated_connection::{DedicatedConnection, is_about_values};
 use crate::disk_space::DiskSpace;
-use crate::insert::{Inserted, head_ctid, insert, insert_checked, try_room};
+use crate::insert::{Inserted, head_ctid, insert, insert_checked, try_disk_space};
+use crate::log_state::Seen;
 use crate::unavailable::Unavailable;
 
 /// How long a batch is tried again, while the database is away or by halves, in milliseconds.
@@ -53,17 +55,28 @@ impl AppendQueue {
 }
 
 /// A connection for an appender. Its one plan is for batches of any size: planned anew, a small one costs twice as much.
-pub(crate) fn connection(pool: &Pool) -> DedicatedConnection {
-    DedicatedConnection::with(pool, [("plan_cache_mode", "force_generic_plan")])
+fn connection(pool: &Pool, seen: Seen) -> DedicatedConnection {
+    DedicatedConnection::with(pool, [("plan_cache_mode", "force_generic_plan")]).with_seen(seen)
+}
+
+/// The last event of a batch that is on disk now: its position and its id.
+fn last_event(appends: &[StreamAppend], outcomes: &[AppendResult]) -> Option<(i64, Uuid)> {
+    let last_events = appends.iter().zip(outcomes).filter_map(|(append, outcome)| {
+        let first_position = outcome.as_ref().ok()?.first_position;
+        Some((first_position + append.event_count() as i64 - 1, append.last_event()?))
+    });
+    last_events.max()
 }
 
 pub(crate) async fn run(
     shard: i16,
-    connection: DedicatedConnection,
+    pool: Pool,
     mut queue: mpsc::Receiver<Unit>,
     disk_space: DiskSpace,
+    seen: Seen,
     wake: Arc<watch::Sender<u64>>,
 ) {
+    let connection = connection(&pool, seen.clone());
     let mut appender =
         Appender { shard, connection, disk_space, head_ctid: None, outage: Outage::of("appending to the event store") };
     let label = shard.to_string();
@@ -97,17 +110,17 @@ pub(crate) async fn run(
         let outcomes = appender.append(&appends).await;
         seconds.record(started.elapsed().as_secs_f64());
         batches.record(events as f64);
-        let mut last_position = 0;
+        let last = last_event(&appends, &outcomes);
+        // before anybody is told of it
+        seen.note(last.map(|(position, event_id)| (shard, position, event_id)));
         for ((append, reply), outcome) in appends.iter().zip(replies).zip(outcomes) {
-            if let Ok(Appended { first_position }) = outcome {
-                let events = append.event_count();
-                appended.increment(events as u64);
-                last_position = last_position.max(first_position + events as i64 - 1);
+            if outcome.is_ok() {
+                appended.increment(append.event_count() as u64);
             }
             // Who asked may have gone; the events are there all the same.
             let _ = reply.send(outcome);
         }
-        if last_position > 0 {
+        if let Some((last_position, _)) = last {
             position.set(last_position as f64);
             wake.send_modify(|count| *count += 1);
         }
@@ -167,7 +180,7 @@ impl Appender {
     async fn space_again(&mut self) {
         while self.disk_space.is_refused() {
             sleep(Duration::from_millis(ROOM_TRIED_EVERY_MS)).await;
-            match self.connection.run(try_room).await {
+            match self.connection.run(try_disk_space).await {
                 Ok(()) => return self.disk_space.set_refused(false),
                 Err(error) => tracing::debug!(shard = self.shard, %error, "no room yet"),
             }
@@ -283,8 +296,4 @@ impl Appender {
             })
             .collect())
     }
-}
-
-fn is_disk_full(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "53100")
 }

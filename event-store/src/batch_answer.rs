@@ -42,8 +42,8 @@ impl EventStore {
         .await
     }
 
-    /// Takes the lease on a batch, which makes this change, for `holder`, who has not had it before: false while somebody else has it. It ends
-    /// [`LEASE_MS`] after it was taken or renewed.
+    /// Takes the lease on a batch, which makes this change, for `holder`, who has not had it before: false while somebody
+    /// else has it. It ends [`LEASE_MS`] after it was taken or renewed.
     ///
     /// # Errors
     /// The database does not answer.

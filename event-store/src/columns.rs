@@ -42,6 +42,47 @@ pub(crate) struct Columns<'a> {
     pub(crate) c_change_id: Vec<Option<Uuid>>,
 }
 
+/// Columns of one type as one array, one column after the other, of which a statement takes slices: so it has some 20
+/// parameters and not 30, each of which costs Postgres a look at its type.
+pub(crate) struct Packed<'a> {
+    /// How many events there are, the length of each of their columns.
+    pub(crate) events: i32,
+    /// How many outcomes there are.
+    pub(crate) outcomes: i32,
+    /// Owner, task, event, command, change.
+    pub(crate) event_ids: Vec<Uuid>,
+    /// Actor, undone change.
+    pub(crate) optional_event_ids: Vec<Option<Uuid>>,
+    /// Type, actor type, correlation id, traceparent.
+    pub(crate) event_texts: Vec<&'a str>,
+    /// Owner, command, task, fingerprint.
+    pub(crate) outcome_ids: Vec<Uuid>,
+    /// Version, event, revision.
+    pub(crate) outcome_numbers: Vec<i64>,
+}
+
+impl<'a> Packed<'a> {
+    pub(crate) fn of(columns: &'a Columns<'_>) -> Self {
+        let event_ids: [&[Uuid]; 5] =
+            [&columns.owner_id, &columns.task_id, &columns.event_id, &columns.command_id, &columns.change_id];
+        let optional_event_ids: [&[Option<Uuid>]; 2] = [&columns.actor_id, &columns.undoes];
+        let event_texts: [&[&str]; 4] =
+            [&columns.event_type, &columns.actor_type, &columns.correlation_id, &columns.traceparent];
+        let outcome_ids: [&[Uuid]; 4] =
+            [&columns.c_owner_id, &columns.c_command_id, &columns.c_task_id, &columns.c_fingerprint];
+        let outcome_numbers: [&[i64]; 3] = [&columns.c_version, &columns.c_event, &columns.c_revision];
+        Self {
+            events: columns.event_id.len() as i32,
+            outcomes: columns.c_command_id.len() as i32,
+            event_ids: event_ids.concat(),
+            optional_event_ids: optional_event_ids.concat(),
+            event_texts: event_texts.concat(),
+            outcome_ids: outcome_ids.concat(),
+            outcome_numbers: outcome_numbers.concat(),
+        }
+    }
+}
+
 impl<'a> Columns<'a> {
     pub(crate) fn of(units: &'a [StreamAppend]) -> Self {
         let mut columns = Self::default();

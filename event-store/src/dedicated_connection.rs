@@ -7,14 +7,22 @@ use backends::database::{AGE_S_MAX, Address, Pool};
 use sqlx::PgConnection;
 use tokio::time::{Instant, timeout};
 
+use crate::log_state::{Seen, check};
+
 /// How long one statement may take, in milliseconds.
 const STATEMENT_WAIT_MS_MAX: u64 = 5_000;
+/// How long a page of the log may take, in milliseconds: a busy disk reads it slowly.
+const PAGE_WAIT_MS_MAX: u64 = 30_000;
+/// How long one look at all events of an account may take, in milliseconds.
+const ACCOUNT_WAIT_MS_MAX: u64 = 600_000;
 /// A connection that was not used for so long is asked whether it is there before it is used, in milliseconds.
 const IDLE_MS_MAX: u64 = 5_000;
 
 /// One connection, made anew after an error, and now and then.
 pub(crate) struct DedicatedConnection {
     address: Address,
+    /// Where commands are decided by it: what has to be there.
+    has: Option<Seen>,
     open: Option<Open>,
 }
 
@@ -38,7 +46,13 @@ impl DedicatedConnection {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
         ]);
-        Self { address: address.with(settings), open: None }
+        Self { address: address.with(settings), has: None, open: None }
+    }
+
+    /// One by which commands are decided and appended: whatever is done on it, it has to lead to where the log was last
+    /// written, with all that was seen of it.
+    pub(crate) fn with_seen(self, seen: Seen) -> Self {
+        Self { has: Some(seen), ..self }
     }
 
     /// Whether the next statement goes down a new connection.
@@ -63,7 +77,7 @@ impl DedicatedConnection {
         result
     }
 
-    /// Before the first statement in a while: a connection that is old, or that does not answer, is given up.
+    /// Before the first statement in a while: a connection that is old, or that does not answer, is closed.
     pub(crate) async fn look(&mut self) {
         let Some(open) = &mut self.open else { return };
         let is_old = open.made.elapsed() >= Duration::from_secs(AGE_S_MAX);
@@ -75,13 +89,34 @@ impl DedicatedConnection {
 
     async fn connect(&self) -> Result<Open, sqlx::Error> {
         let made = Instant::now();
-        Ok(Open { connection: self.address.connect().await?, made, used: made })
+        let mut connection = self.address.connect().await?;
+        if let Some(seen) = &self.has {
+            in_time(check(&mut connection, seen)).await?;
+        }
+        Ok(Open { connection, made, used: made })
     }
 }
 
 /// A statement's outcome, or an error if it does not come: a connection that hangs is of no use.
 pub(crate) async fn in_time<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    timeout(Duration::from_millis(STATEMENT_WAIT_MS_MAX), statement)
+    within(STATEMENT_WAIT_MS_MAX, statement).await
+}
+
+/// The same for a page of many rows, which may take longer.
+pub(crate) async fn page_in_time<T>(page: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    within(PAGE_WAIT_MS_MAX, page).await
+}
+
+/// The same for one look at all events of an account.
+pub(crate) async fn account_in_time<T>(look: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    within(ACCOUNT_WAIT_MS_MAX, look).await
+}
+
+async fn within<T>(
+    wait_ms_max: u64,
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(Duration::from_millis(wait_ms_max), statement)
         .await
         .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::gauge;
+use process::health::Check;
 
 /// Whether the disk has space for more events. Clones share it.
 #[derive(Debug, Clone)]
@@ -15,6 +16,12 @@ struct Inner {
     watched: Option<String>,
     /// Postgres has said so, and has not taken anything since.
     refused: bool,
+}
+
+impl Inner {
+    fn is_short(&self) -> bool {
+        self.refused || self.watched.is_some()
+    }
 }
 
 impl Default for DiskSpace {
@@ -34,6 +41,12 @@ impl DiskSpace {
         Some(format!("{reason}; nothing is written until there is room again, reads go on"))
     }
 
+    /// For `/readyz`. Reads go on where there is no room.
+    #[must_use]
+    pub fn check(&self) -> Check {
+        self.shortage().map_or_else(|| Check::ok("has room"), Check::failed)
+    }
+
     /// For a watch over the disk: no event is taken for this reason, until it is called with none.
     pub fn set_watched(&self, reason: Option<String>) {
         self.change(|inner| inner.watched = reason);
@@ -48,17 +61,16 @@ impl DiskSpace {
     }
 
     pub(crate) fn is_short(&self) -> bool {
-        let inner = self.lock();
-        inner.refused || inner.watched.is_some()
+        self.lock().is_short()
     }
 
     /// Logged where it begins and where it ends.
     fn change(&self, change: impl FnOnce(&mut Inner)) {
         let (before, after) = {
             let mut inner = self.lock();
-            let before = inner.refused || inner.watched.is_some();
+            let before = inner.is_short();
             change(&mut inner);
-            (before, inner.refused || inner.watched.is_some())
+            (before, inner.is_short())
         };
         if before == after {
             return;

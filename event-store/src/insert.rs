@@ -1,6 +1,6 @@
 use sqlx::{Connection, PgConnection};
 
-use crate::columns::Columns;
+use crate::columns::{Columns, Packed};
 
 /// Where the head row is.
 pub(crate) async fn head_ctid(connection: &mut PgConnection, shard: i16) -> Result<String, sqlx::Error> {
@@ -13,52 +13,53 @@ pub(crate) async fn head_ctid(connection: &mut PgConnection, shard: i16) -> Resu
 pub(crate) enum Inserted {
     /// All is there, after this position; and where the head row is now.
     After(i64, String),
-    /// Nothing was done: some of it is there already, or a stream is not as far as a unit expects it.
+    /// Nothing was done: a stream is not at the version that a unit expects, or a command id is there already.
     Conflicts,
     /// Nothing was done: the head row is not at that ctid any more.
     HeadMoved,
 }
 
-/// The fast path: one statement. A repetition or a conflict is everyday life, and an error would stand in the database's
-/// log together with the whole statement; so it looks first whether anything of the batch is there already. It also looks
-/// whether each stream is as far as expected, since no index forbids a gap. What it sees is not stale as long as the head
-/// row is the one that it sees too, for who appends moves it. All the same the unique indexes decide: any violation undoes
-/// it all.
+/// The fast append: one statement. Repetitions and conflicts are frequent, and an error would be in the database's log
+/// together with the whole statement; so it looks first whether each stream is at the version that its unit expects (no
+/// index forbids a gap), and whether a command id is there already. What it sees is not stale as long as the head row is the
+/// one that it sees too, for who appends moves it. All the same the unique indexes decide: any violation undoes it all.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     shard: i16,
     ctid: &str,
     columns: &Columns<'_>,
 ) -> Result<Inserted, sqlx::Error> {
+    let packed = Packed::of(columns);
     let row = sqlx::query!(
         r#"
         with looked as materialized (
             select exists (
-                select from unnest($4::uuid[], $5::uuid[], $6::bigint[]) as e (owner_id, task_id, version)
-                join event_store.event using (owner_id, task_id, version)
+                select from unnest($5::uuid[], $6::uuid[], $7::bigint[]) as u (owner_id, task_id, expected)
+                left join lateral (
+                    select e.version from event_store.event e
+                    where e.owner_id = u.owner_id and e.task_id = u.task_id
+                    order by e.version desc
+                    limit 1
+                ) latest on true
+                where coalesce(latest.version, 0) <> u.expected
             ) or exists (
-                select from unnest($17::uuid[], $18::uuid[]) as c (owner_id, command_id)
+                select from unnest(($15::uuid[])[:$4::int], ($15::uuid[])[$4 + 1:2 * $4]) as c (owner_id, command_id)
                 join event_store.command using (owner_id, command_id)
-            ) or exists (
-                select from unnest($25::uuid[], $26::uuid[], $27::bigint[]) as u (owner_id, task_id, version)
-                where version > 0 and not exists (
-                    select from event_store.event e
-                    where (e.owner_id, e.task_id, e.version) = (u.owner_id, u.task_id, u.version)
-                )
             ) as conflicts
         ), head as (
-            update event_store.head set position = position + $3
+            update event_store.head set position = position + $3::int
             where ctid = $2::text::tid and shard = $1 and not (select conflicts from looked)
-            returning position - $3 as base, ctid
+            returning position - $3::int as base, ctid
         ), stored as (
-            insert into event_store.event (shard, recorded_at, position, owner_id, task_id, version, event_id, type,
-                schema_version, occurred_at, actor_type, actor_id, command_id, correlation_id, traceparent, data,
-                change_id, undoes)
-            select $1, now(), generate_series(base + 1, base + $3), unnest($4::uuid[]), unnest($5::uuid[]),
-                unnest($6::bigint[]), unnest($7::uuid[]), unnest($8::text[]), unnest($9::smallint[]),
-                unnest($10::timestamptz[]), unnest($11::text[]), unnest($12::uuid[]), unnest($13::uuid[]),
-                unnest($14::text[]), unnest($15::text[]), unnest($16::text[]), unnest($28::uuid[]),
-                unnest($29::uuid[])
+            insert into event_store.event (shard, recorded_at, position, owner_id, task_id, event_id, command_id, change_id,
+                actor_id, undoes, version, type, actor_type, correlation_id, traceparent, data, schema_version, occurred_at)
+            select $1, now(), generate_series(base + 1, base + $3),
+                unnest(($8::uuid[])[:$3]), unnest(($8::uuid[])[$3 + 1:2 * $3]), unnest(($8::uuid[])[2 * $3 + 1:3 * $3]),
+                unnest(($8::uuid[])[3 * $3 + 1:4 * $3]), unnest(($8::uuid[])[4 * $3 + 1:]),
+                unnest(($9::uuid[])[:$3]), unnest(($9::uuid[])[$3 + 1:]), unnest($10::bigint[]),
+                unnest(($11::text[])[:$3]), unnest(($11::text[])[$3 + 1:2 * $3]),
+                unnest(($11::text[])[2 * $3 + 1:3 * $3]), unnest(($11::text[])[3 * $3 + 1:]), unnest($12::text[]),
+                unnest($13::smallint[]), unnest($14::timestamptz[])
             from head
         ), remembered as (
             insert into event_store.command (owner_id, command_id, task_id, version, revision, recorded_at, fingerprint, status,
@@ -66,10 +67,11 @@ pub(crate) async fn insert(
             select owner_id, command_id, task_id, version, case when event > 0 then base + event else revision end, now(),
                 fingerprint, status, change_id
             from (
-                select base, unnest($17::uuid[]) as owner_id, unnest($18::uuid[]) as command_id,
-                    unnest($19::uuid[]) as task_id, unnest($20::bigint[]) as version, unnest($21::bigint[]) as event,
-                    unnest($22::bigint[]) as revision, unnest($23::uuid[]) as fingerprint, unnest($24::smallint[]) as status,
-                    unnest($30::uuid[]) as change_id
+                select base, unnest(($15::uuid[])[:$4]) as owner_id, unnest(($15::uuid[])[$4 + 1:2 * $4]) as command_id,
+                    unnest(($15::uuid[])[2 * $4 + 1:3 * $4]) as task_id, unnest(($15::uuid[])[3 * $4 + 1:]) as fingerprint,
+                    unnest($16::uuid[]) as change_id, unnest(($17::bigint[])[:$4]) as version,
+                    unnest(($17::bigint[])[$4 + 1:2 * $4]) as event, unnest(($17::bigint[])[2 * $4 + 1:]) as revision,
+                    unnest($18::smallint[]) as status
                 from head
             ) c
         )
@@ -77,34 +79,22 @@ pub(crate) async fn insert(
         "#,
         shard,
         ctid,
-        columns.event_id.len() as i64,
-        &columns.owner_id,
-        &columns.task_id,
-        &columns.version,
-        &columns.event_id,
-        &columns.event_type as _,
-        &columns.schema_version,
-        &columns.occurred_at,
-        &columns.actor_type as _,
-        &columns.actor_id as _,
-        &columns.command_id,
-        &columns.correlation_id as _,
-        &columns.traceparent as _,
-        &columns.data,
-        &columns.c_owner_id,
-        &columns.c_command_id,
-        &columns.c_task_id,
-        &columns.c_version,
-        &columns.c_event,
-        &columns.c_revision,
-        &columns.c_fingerprint,
-        &columns.c_status,
+        packed.events,
+        packed.outcomes,
         &columns.u_owner_id,
         &columns.u_task_id,
         &columns.u_expected,
-        &columns.change_id,
-        &columns.undoes as _,
+        &packed.event_ids,
+        &packed.optional_event_ids as _,
+        &columns.version,
+        &packed.event_texts as _,
+        &columns.data,
+        &columns.schema_version,
+        &columns.occurred_at,
+        &packed.outcome_ids,
         &columns.c_change_id as _,
+        &packed.outcome_numbers,
+        &columns.c_status,
     )
     .fetch_one(connection)
     .await?;
@@ -128,51 +118,52 @@ pub(crate) async fn insert_checked(
     shard: i16,
     columns: &Columns<'_>,
 ) -> Result<Judged, sqlx::Error> {
+    let packed = Packed::of(columns);
     sqlx::query_as!(
         Judged,
         r#"
         select base as "base!", outcomes as "outcomes!", positions as "positions!: Vec<Option<i64>>"
-        from event_store.append_checked($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-            $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)
+        from event_store.append_checked(
+            p_shard => $1,
+            u_owner => $4, u_task => $5, u_expected => $6, u_first_event => $7,
+            e_unit => $8, e_owner => ($9::uuid[])[:$2::int], e_task => ($9::uuid[])[$2 + 1:2 * $2], e_version => $11,
+            e_id => ($9::uuid[])[2 * $2 + 1:3 * $2], e_type => ($12::text[])[:$2], e_schema_version => $14,
+            e_occurred_at => $15, e_actor_type => ($12::text[])[$2 + 1:2 * $2], e_actor => ($10::uuid[])[:$2],
+            e_command => ($9::uuid[])[3 * $2 + 1:4 * $2], e_correlation => ($12::text[])[2 * $2 + 1:3 * $2],
+            e_traceparent => ($12::text[])[3 * $2 + 1:], e_data => $13, e_change => ($9::uuid[])[4 * $2 + 1:],
+            e_undoes => ($10::uuid[])[$2 + 1:],
+            c_unit => $16, c_owner => ($17::uuid[])[:$3::int], c_command => ($17::uuid[])[$3 + 1:2 * $3],
+            c_task => ($17::uuid[])[2 * $3 + 1:3 * $3], c_version => ($19::bigint[])[:$3],
+            c_event => ($19::bigint[])[$3 + 1:2 * $3], c_revision => ($19::bigint[])[2 * $3 + 1:],
+            c_fingerprint => ($17::uuid[])[3 * $3 + 1:], c_status => $20, c_change => $18)
         "#,
         shard,
+        packed.events,
+        packed.outcomes,
         &columns.u_owner_id,
         &columns.u_task_id,
         &columns.u_expected,
         &columns.u_first_event as _,
         &columns.unit,
-        &columns.owner_id,
-        &columns.task_id,
+        &packed.event_ids,
+        &packed.optional_event_ids as _,
         &columns.version,
-        &columns.event_id,
-        &columns.event_type as _,
+        &packed.event_texts as _,
+        &columns.data,
         &columns.schema_version,
         &columns.occurred_at,
-        &columns.actor_type as _,
-        &columns.actor_id as _,
-        &columns.command_id,
-        &columns.correlation_id as _,
-        &columns.traceparent as _,
-        &columns.data,
-        &columns.change_id,
-        &columns.undoes as _,
         &columns.c_unit,
-        &columns.c_owner_id,
-        &columns.c_command_id,
-        &columns.c_task_id,
-        &columns.c_version,
-        &columns.c_event,
-        &columns.c_revision,
-        &columns.c_fingerprint,
-        &columns.c_status,
+        &packed.outcome_ids,
         &columns.c_change_id as _,
+        &packed.outcome_numbers,
+        &columns.c_status,
     )
     .fetch_one(connection)
     .await
 }
 
 /// Writes something that does not stay, and is long enough not to fit into what is there.
-pub(crate) async fn try_room(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(crate) async fn try_disk_space(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
     sqlx::query!(
         r#"

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::dedicated_connection::{DedicatedConnection, is_about_values};
 use crate::effect::Effect;
+use crate::log_state::Seen;
 use crate::tail::stored_event;
 use crate::unavailable::Unavailable;
 
@@ -37,12 +38,19 @@ pub struct Outcome {
     pub version: i64,
     /// The position of the task's last event after it.
     pub revision: i64,
-    /// Fingerprint of the request.
+    /// Fingerprint of the request; nil where it is not known ([`crate::salvage`]).
     pub fingerprint: Uuid,
     /// What it did.
     pub effect: Effect,
     /// The change that its events are of; none where it made none.
     pub change_id: Option<Uuid>,
+}
+
+/// Whether a request with this fingerprint is the one that is remembered. One whose fingerprint is not known is whichever
+/// comes with its id.
+#[must_use]
+pub fn is_same_request(remembered: Uuid, fingerprint: Uuid) -> bool {
+    remembered == fingerprint || remembered.is_nil()
 }
 
 /// What a lookup found.
@@ -97,11 +105,11 @@ impl LookupQueue {
     }
 }
 
-pub(crate) async fn run(mut connection: DedicatedConnection, mut queue: mpsc::Receiver<Request>) {
+pub(crate) async fn run(mut connection: DedicatedConnection, mut queue: mpsc::Receiver<Request>, seen: Seen) {
     let mut requests = Vec::with_capacity(BATCH_REQUESTS_MAX);
     while queue.recv_many(&mut requests, BATCH_REQUESTS_MAX).await > 0 {
         connection.look().await;
-        let answers = look_up_until(&mut connection, &requests).await;
+        let answers = look_up_until(&mut connection, &requests, &seen).await;
         match answers {
             Ok(answers) => {
                 for (request, looked) in requests.drain(..).zip(answers) {
@@ -119,11 +127,15 @@ pub(crate) async fn run(mut connection: DedicatedConnection, mut queue: mpsc::Re
     }
 }
 
-async fn look_up_until(connection: &mut DedicatedConnection, requests: &[Request]) -> Result<Vec<Looked>, sqlx::Error> {
+async fn look_up_until(
+    connection: &mut DedicatedConnection,
+    requests: &[Request],
+    seen: &Seen,
+) -> Result<Vec<Looked>, sqlx::Error> {
     let deadline = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
     let mut pause_ms = 20;
     loop {
-        match connection.run(async move |connection| look_up_all(connection, requests).await).await {
+        match connection.run(async move |connection| look_up_all(connection, requests, seen).await).await {
             Err(error) if !is_about_values(&error) && Instant::now() < deadline => {
                 sleep(Duration::from_millis(pause_ms)).await;
                 pause_ms = (pause_ms * 2).min(500);
@@ -133,11 +145,19 @@ async fn look_up_until(connection: &mut DedicatedConnection, requests: &[Request
     }
 }
 
-async fn look_up_all(connection: &mut PgConnection, requests: &[Request]) -> Result<Vec<Looked>, sqlx::Error> {
+async fn look_up_all(
+    connection: &mut PgConnection,
+    requests: &[Request],
+    seen: &Seen,
+) -> Result<Vec<Looked>, sqlx::Error> {
     let mut answers: Vec<Looked> = requests.iter().map(|_| Looked::default()).collect();
     // Events before outcomes: an outcome that is not there yet has no event among those read.
     stream_events(connection, requests, &mut answers).await?;
-    for (number, command_id, outcome) in command_outcomes(connection, requests).await? {
+    let outcomes = command_outcomes(connection, requests).await?;
+    let last_events = answers.iter().filter_map(|answer| answer.events.last());
+    let last_events = last_events.map(|event| (event.shard, event.position, event.event_id));
+    seen.note(last_events.chain(outcomes.iter().filter_map(|found| found.last_event)));
+    for Found { number, command_id, outcome, .. } in outcomes {
         if let Some(answer) = answers.get_mut(number) {
             answer.outcomes.push((command_id, outcome));
         }
@@ -195,10 +215,17 @@ async fn stream_events(
     Ok(())
 }
 
-async fn command_outcomes(
-    connection: &mut PgConnection,
-    requests: &[Request],
-) -> Result<Vec<(usize, CommandId, Outcome)>, sqlx::Error> {
+/// The outcome of a command.
+struct Found {
+    /// Of the request.
+    number: usize,
+    command_id: CommandId,
+    outcome: Outcome,
+    /// The task's last event after the command, if it has one: shard, position, id.
+    last_event: Option<(i16, i64, Uuid)>,
+}
+
+async fn command_outcomes(connection: &mut PgConnection, requests: &[Request]) -> Result<Vec<Found>, sqlx::Error> {
     let mut numbers = Vec::new();
     let mut owner_ids = Vec::new();
     let mut command_ids = Vec::new();
@@ -216,13 +243,18 @@ async fn command_outcomes(
         r#"
         select q.number as "number!", k.command_id as "command_id!", k.task_id as "task_id!", k.version as "version!",
             k.revision as "revision!", k.fingerprint as "fingerprint!", k.status as "status!",
-            k.change_id
+            k.change_id, e.shard as "shard?", e.position as "position?", e.event_id as "event_id?"
         from unnest($1::bigint[], $2::uuid[], $3::uuid[]) as q (number, owner_id, command_id)
         cross join lateral (
             select * from event_store.command k
             where k.owner_id = q.owner_id and k.command_id = q.command_id
             limit 1
         ) k
+        left join lateral (
+            select * from event_store.event e
+            where e.owner_id = k.owner_id and e.task_id = k.task_id and e.version = k.version
+            limit 1
+        ) e on true
         "#,
         &numbers,
         &owner_ids,
@@ -241,7 +273,11 @@ async fn command_outcomes(
                 effect: Effect::from_stored(row.status),
                 change_id: row.change_id,
             };
-            (row.number as usize, CommandId(row.command_id), outcome)
+            let last_event = match (row.shard, row.position, row.event_id) {
+                (Some(shard), Some(position), Some(event_id)) => Some((shard, position, event_id)),
+                _ => None,
+            };
+            Found { number: row.number as usize, command_id: CommandId(row.command_id), outcome, last_event }
         })
         .collect())
 }

@@ -263,6 +263,7 @@ impl Lease {
             wanted_topic: wanted_topic.to_owned(),
             wanted_partitions,
         };
+        self.connection.look().await;
         self.connection
             .run(async |connection| {
                 let mut transaction = connection.begin().await?;
@@ -327,6 +328,7 @@ impl Lease {
     /// # Errors
     /// The database does not answer.
     pub async fn renew(&mut self, epoch: i64, lease: Duration) -> Result<bool, sqlx::Error> {
+        self.connection.look().await;
         self.connection
             .run(async |connection| {
                 let renewed = sqlx::query!(
@@ -347,6 +349,7 @@ impl Lease {
     /// # Errors
     /// The database does not answer.
     pub async fn release(&mut self, epoch: i64) -> Result<(), sqlx::Error> {
+        self.connection.look().await;
         self.connection
             .run(async |connection| {
                 sqlx::query!(
@@ -385,6 +388,7 @@ impl Cursor {
         let last_shards: Vec<i16> = lasts().map(|(shard, _, _)| shard).collect();
         let last_partitions: Vec<i32> = lasts().map(|(_, partition, _)| partition).collect();
         let last_positions: Vec<i64> = lasts().map(|(_, _, last)| last).collect();
+        self.connection.look().await;
         self.connection
             .run(async |connection| {
                 sqlx::query_scalar!(

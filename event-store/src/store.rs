@@ -4,6 +4,8 @@ use std::sync::Arc;
 use backends::database::Pool;
 use domain::{CommandId, OwnerId, TaskId};
 use futures_util::future::BoxFuture;
+use process::background::{Background, all_of};
+use process::health::Health;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -12,6 +14,8 @@ use crate::append::{AppendError, Appended, StreamAppend};
 use crate::appender::{self, AppendQueue};
 use crate::dedicated_connection::DedicatedConnection;
 use crate::disk_space::DiskSpace;
+use crate::lineage::{Known, Lineage};
+use crate::log_state::Seen;
 use crate::lookup::{self, Looked, LookupQueue};
 use crate::publication::Publication;
 use crate::tail::TailReader;
@@ -28,6 +32,7 @@ pub struct EventStore {
     appenders: Arc<HashMap<i16, AppendQueue>>,
     lookups: LookupQueue,
     disk_space: DiskSpace,
+    seen: Seen,
     wake: watch::Receiver<u64>,
 }
 
@@ -45,22 +50,50 @@ impl EventStore {
             let wake_sender = Arc::new(wake_sender);
             let mut tasks = JoinSet::new();
             let mut appenders = HashMap::new();
-            let disk_space = DiskSpace::default();
+            let (disk_space, seen) = (DiskSpace::default(), Seen::of(log_id));
             for (shard, _) in reader.heads().await? {
                 let (queue, units) = AppendQueue::new(QUEUE_MAX);
                 tasks.spawn(appender::run(
                     shard,
-                    appender::connection(&pool),
+                    pool.clone(),
                     units,
                     disk_space.clone(),
+                    seen.clone(),
                     wake_sender.clone(),
                 ));
                 appenders.insert(shard, queue);
             }
             let (lookups, requests) = LookupQueue::new(QUEUE_MAX);
-            tasks.spawn(lookup::run(DedicatedConnection::new(&pool), requests));
-            Ok((Self { pool, log_id, appenders: Arc::new(appenders), lookups, disk_space, wake }, tasks))
+            // what it finds is seen too: it must not take the place of what is lost
+            let connection = DedicatedConnection::new(&pool).with_seen(seen.clone());
+            tasks.spawn(lookup::run(connection, requests, seen.clone()));
+            Ok((Self { pool, log_id, appenders: Arc::new(appenders), lookups, disk_space, seen, wake }, tasks))
         })
+    }
+
+    /// The store of a server. Where the log is not where it was last written, it is settled first, by what others have seen as
+    /// `known` tells. What belongs to it runs in `background`, and is shown in `/readyz`.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub async fn open<K: Future<Output = Known> + Send + 'static>(
+        pool: Pool,
+        known: impl Fn(Uuid) -> K + Send + Sync + 'static,
+        background: &mut Background,
+        health: &Health,
+    ) -> Result<Self, sqlx::Error> {
+        let lineage = Lineage::new(pool.clone());
+        if let Err(error) = lineage.settle(&known).await {
+            tracing::warn!(%error, "nothing is appended yet");
+        }
+        let (store, appenders) = Self::start(pool).await?;
+        let (lineage, stop) = (lineage.with_seen(store.seen()), background.stop.clone());
+        background.spawn("event store's appender", all_of(appenders, stop.clone()));
+        background.spawn("watch over where the log is written", lineage.clone().keep(known, stop));
+        health.register("lineage", move || std::future::ready(lineage.check()));
+        let disk_space = store.disk_space();
+        health.register("disk", move || std::future::ready(disk_space.check()));
+        Ok(store)
     }
 
     /// Appends the events of one stream's commands and remembers the outcomes of those that have an id of their own.
@@ -109,6 +142,12 @@ impl EventStore {
     #[must_use]
     pub fn disk_space(&self) -> DiskSpace {
         self.disk_space.clone()
+    }
+
+    /// What was appended and looked up here, as [`crate::Lineage`] wants to know it. It keeps nothing running.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen.clone()
     }
 
     /// Reads the log in order; woken by the appends of this process.

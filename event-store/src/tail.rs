@@ -9,10 +9,10 @@ use tokio::time::{sleep, timeout};
 use tracing::error;
 use uuid::Uuid;
 
-use crate::dedicated_connection::in_time;
+use crate::dedicated_connection::{in_time, page_in_time};
 
 /// How often it is looked whether it is still the same log.
-const EXCHANGED_MS: u64 = 1_000;
+const REPLACED_LOOK_MS: u64 = 1_000;
 
 /// Settings of connections that read the log page by page, in the order of an index. Plans are made for that: on the
 /// statistics of a fresh table the planner would rather sort all of it for each page.
@@ -76,6 +76,22 @@ macro_rules! stored_event {
 }
 pub(crate) use stored_event;
 
+/// The events of a statement that goes on so after `from event_store.event`.
+macro_rules! events {
+    ($which:literal, $($argument:expr),+ $(,)?) => {
+        sqlx::query!(
+            r#"
+            select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
+                occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
+                command_id, correlation_id, traceparent, data, change_id, undoes
+            from event_store.event
+            "# + $which,
+            $($argument),+
+        )
+        .map(|row| stored_event!(row))
+    };
+}
+
 impl TailReader {
     /// Reads by way of `pool`; `wake` is changed by appends of this process.
     #[must_use]
@@ -94,13 +110,13 @@ impl TailReader {
     /// Returns once the log has another id than this one: it was restored from a backup, or is another one altogether,
     /// and what this process knows of it is of no use any more. Looked at every second; a database that is away says
     /// nothing.
-    pub async fn exchanged(&self, known: Uuid) {
+    pub async fn replaced(&self, known: Uuid) {
         loop {
-            sleep(Duration::from_millis(EXCHANGED_MS)).await;
+            sleep(Duration::from_millis(REPLACED_LOOK_MS)).await;
             if let Ok(now) = self.log_id().await
                 && now != known
             {
-                error!(%known, %now, "the log was exchanged; this process has to be started anew");
+                error!(%known, %now, "the log was replaced by another one; this process ends, and has to be started again");
                 return;
             }
         }
@@ -156,22 +172,15 @@ impl TailReader {
         position: i64,
         events_max: i64,
     ) -> Result<Vec<StoredEvent>, sqlx::Error> {
-        let events = sqlx::query!(
-            r#"
-            select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
-                occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
-                command_id, correlation_id, traceparent, data, change_id, undoes
-            from event_store.event
-            where shard = $1 and position > $2
-            order by position
-            limit $3
-            "#,
+        let events = events!(
+            "where shard = $1 and position > $2
+             order by position
+             limit $3",
             shard,
             position,
             events_max,
-        )
-        .fetch_all(&self.pool);
-        Ok(in_time(events).await?.into_iter().map(|row| stored_event!(row)).collect())
+        );
+        in_time(events.fetch_all(&self.pool)).await
     }
 
     /// The events of a shard at these positions, in order, as far as there are some.
@@ -179,24 +188,17 @@ impl TailReader {
     /// # Errors
     /// The database does not answer.
     pub async fn read_at(&self, shard: i16, positions: &[i64]) -> Result<Vec<StoredEvent>, sqlx::Error> {
-        let events = sqlx::query!(
-            r#"
-            select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
-                occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
-                command_id, correlation_id, traceparent, data, change_id, undoes
-            from event_store.event
-            where shard = $1 and position = any ($2)
-            order by position
-            "#,
+        let events = events!(
+            "where shard = $1 and position = any ($2)
+             order by position",
             shard,
             positions,
-        )
-        .fetch_all(&self.pool);
-        Ok(in_time(events).await?.into_iter().map(|row| stored_event!(row)).collect())
+        );
+        in_time(events.fetch_all(&self.pool)).await
     }
 
     /// The events of a shard stream by stream, in the order of (owner, task, version), past `after`, at most
-    /// `events_max`, and only those up to `position_until`: what stands there does not change any more.
+    /// `events_max`, and only those up to `position_until`: what is there does not change any more.
     ///
     /// # Errors
     /// The database does not answer.
@@ -208,26 +210,18 @@ impl TailReader {
         events_max: i64,
     ) -> Result<Vec<StoredEvent>, sqlx::Error> {
         let (owner_id, task_id, version) = after.map_or((Uuid::nil(), Uuid::nil(), -1), |(o, t, v)| (o.0, t.0, v));
-        sqlx::query!(
-            r#"
-            select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
-                occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
-                command_id, correlation_id, traceparent, data, change_id, undoes
-            from event_store.event
-            where (owner_id, task_id, version) > ($2, $3, $4) and shard = $1 and position <= $5
-            order by owner_id, task_id, version
-            limit $6
-            "#,
+        let page = events!(
+            "where (owner_id, task_id, version) > ($2, $3, $4) and shard = $1 and position <= $5
+             order by owner_id, task_id, version
+             limit $6",
             shard,
             owner_id,
             task_id,
             version,
             position_until,
             events_max,
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map(|rows| rows.into_iter().map(|row| stored_event!(row)).collect())
+        );
+        page_in_time(page.fetch_all(&self.pool)).await
     }
 
     /// The events of one owner stream by stream, in the order of (task, version), past `after`, at most `events_max`,
@@ -243,25 +237,17 @@ impl TailReader {
         events_max: i64,
     ) -> Result<Vec<StoredEvent>, sqlx::Error> {
         let (task_id, version) = after.map_or((Uuid::nil(), -1), |(task_id, version)| (task_id.0, version));
-        sqlx::query!(
-            r#"
-            select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
-                occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
-                command_id, correlation_id, traceparent, data, change_id, undoes
-            from event_store.event
-            where owner_id = $1 and (task_id, version) > ($2, $3) and position <= $4
-            order by owner_id, task_id, version
-            limit $5
-            "#,
+        let page = events!(
+            "where owner_id = $1 and (task_id, version) > ($2, $3) and position <= $4
+             order by owner_id, task_id, version
+             limit $5",
             owner_id.0,
             task_id,
             version,
             position_until,
             events_max,
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map(|rows| rows.into_iter().map(|row| stored_event!(row)).collect())
+        );
+        page_in_time(page.fetch_all(&self.pool)).await
     }
 
     /// The events of these streams of one owner, in the order of (task, version), past `after`, at most `events_max`, and
@@ -279,26 +265,18 @@ impl TailReader {
     ) -> Result<Vec<StoredEvent>, sqlx::Error> {
         let (task_id, version) = after.map_or((Uuid::nil(), -1), |(task_id, version)| (task_id.0, version));
         let task_ids: Vec<Uuid> = task_ids.iter().map(|task_id| task_id.0).collect();
-        sqlx::query!(
-            r#"
-            select shard, position, owner_id, task_id, version, event_id, type as event_type, schema_version,
-                occurred_at as "occurred_at: Time", recorded_at as "recorded_at: Time", actor_type, actor_id,
-                command_id, correlation_id, traceparent, data, change_id, undoes
-            from event_store.event
-            where owner_id = $1 and task_id = any ($2) and (task_id, version) > ($3, $4) and position <= $5
-            order by owner_id, task_id, version
-            limit $6
-            "#,
+        let page = events!(
+            "where owner_id = $1 and task_id = any ($2) and (task_id, version) > ($3, $4) and position <= $5
+             order by owner_id, task_id, version
+             limit $6",
             owner_id.0,
             &task_ids,
             task_id,
             version,
             position_until,
             events_max,
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map(|rows| rows.into_iter().map(|row| stored_event!(row)).collect())
+        );
+        page_in_time(page.fetch_all(&self.pool)).await
     }
 
     /// Returns after an append of this process, or after `wait_ms_max`: the wake-up is a hint, polling the guarantee.

@@ -1,77 +1,17 @@
 //! The append path on a real Postgres: what is promised of positions, versions, command ids and retries.
 
-use backends::database::{self, Pool};
-use sqlx::postgres::PgConnectOptions;
+mod common;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use domain::{
-    Actor, ActorType, CommandId, NewTask, OwnerId, Priority, Tags, TaskCommand, TaskEvent, TaskId, Title, decide,
-};
-use event_store::{
-    AppendError, Appended, BatchAnswer, CommandOrigin, DecidedCommand, Effect, EventStore, NewEvent, StreamAppend,
-};
+use domain::{CommandId, OwnerId, TaskEvent, TaskId};
+use event_store::{AppendError, Appended, BatchAnswer, EventStore, StreamAppend};
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// What the programs connect by, to the same database.
-fn shared(pool: &PgPool) -> Pool {
-    database::pool(8, PgConnectOptions::clone(&pool.connect_options()))
-}
-
-const SHARD: i16 = 0;
-
-async fn store(pool: &PgPool) -> EventStore {
-    event_store::migrate(&shared(pool)).await.expect("migrations run");
-    let (store, mut tasks) = EventStore::start(shared(pool)).await.expect("the store starts");
-    tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
-    store
-}
-
-fn created() -> TaskEvent {
-    let new = NewTask {
-        title: Title::parse("water the plants").expect("a title"),
-        description: None,
-        priority: Priority::Medium,
-        due_at: None,
-        tags: Tags::new(),
-        rank: None,
-    };
-    decide(&domain::State::Missing, &TaskCommand::Create(Box::new(new))).expect("a new task").remove(0)
-}
-
-fn new_event(event: TaskEvent) -> NewEvent {
-    let occurred_at = domain::parse_time("2026-01-01T00:00:00Z").expect("a time");
-    NewEvent { event_id: Uuid::new_v4(), occurred_at, event }
-}
-
-fn command(events: Vec<TaskEvent>) -> DecidedCommand {
-    DecidedCommand {
-        command_id: CommandId(Uuid::new_v4()),
-        fingerprint: Some(Uuid::from_u128(1)),
-        effect: Effect::Changed,
-        change_id: Some(Uuid::from_u128(3)),
-        events: events.into_iter().map(new_event).collect(),
-    }
-}
-
-fn unit(owner: Uuid, task: Uuid, expected_version: i64, commands: Vec<DecidedCommand>) -> StreamAppend {
-    StreamAppend {
-        owner_id: OwnerId(owner),
-        task_id: TaskId(task),
-        expected_version,
-        expected_revision: 0,
-        origin: CommandOrigin {
-            actor: Actor { actor_type: ActorType::User, id: Some(owner) },
-            correlation_id: "test".into(),
-            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
-            change_id: Uuid::from_u128(3),
-            undoes: None,
-        },
-        commands,
-    }
-}
+use common::{SHARD, command, created, store, unit};
 
 fn new_task(owner: Uuid) -> StreamAppend {
     unit(owner, Uuid::new_v4(), 0, vec![command(vec![created()])])

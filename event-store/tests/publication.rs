@@ -1,7 +1,7 @@
 //! Lease and cursor of the relay on a real Postgres: one holder at a time, and nothing moves but under its epoch.
 
-use backends::database::{self, Pool};
-use sqlx::postgres::PgConnectOptions;
+mod common;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,10 +10,7 @@ use event_store::publication::{Advance, LeaseError, RepublishError, ShardCursor,
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// What the programs connect by, to the same database.
-fn shared(pool: &PgPool) -> Pool {
-    database::pool(8, PgConnectOptions::clone(&pool.connect_options()))
-}
+use common::shared;
 
 const LONG: Duration = Duration::from_secs(60);
 
