@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::audit::{self, Act, AuditEvent, Entry};
 use crate::error::{IdentityError, StartError, answered};
+use crate::key_revocation::{self, Which};
 use crate::password::Hasher;
 use crate::values::{Email, Name, Password};
 
@@ -260,8 +261,8 @@ impl Accounts {
         .await
     }
 
-    /// Changes role or disabled. Disabling ends the account's sessions; so does taking the role of an admin away, since
-    /// the role stands in the access tokens.
+    /// Changes role or disabled. Disabling ends the account's sessions and revokes its API keys. Taking the role of an admin
+    /// away ends the sessions too, since the role stands in their access tokens.
     ///
     /// # Errors
     /// [`IdentityError::NotFound`], the database.
@@ -300,6 +301,9 @@ impl Accounts {
             if disabled != before.disabled {
                 let act = if disabled { Act::AccountDisabled } else { Act::AccountEnabled };
                 Entry::of(act).account(id).write(&mut transaction).await?;
+            }
+            if disabled {
+                key_revocation::revoke(&mut transaction, id, Which::All).await?;
             }
             transaction.commit().await?;
             Ok(Account { role, disabled, version, ..before })
@@ -346,7 +350,7 @@ impl Accounts {
                 .await?
                 .ok_or(IdentityError::NotFound)?;
             if !self.hasher.verify(current, Some(old_hash.clone())).await? {
-                self.tell(Entry::of(Act::PasswordChangeRefused).account(id).session(session)).await?;
+                self.record(Entry::of(Act::PasswordChangeRefused).account(id).session(session)).await?;
                 return Err(IdentityError::WrongPassword);
             }
             let new_hash = self.hasher.hash(new).await?;
@@ -388,12 +392,12 @@ impl Accounts {
     ///
     /// # Errors
     /// The database.
-    pub async fn tell_read(&self, act: Act, session: Uuid) -> Result<(), IdentityError> {
-        answered(async { self.tell(Entry::of(act).session(session)).await }).await
+    pub async fn record_read(&self, act: Act, session: Uuid) -> Result<(), IdentityError> {
+        answered(async { self.record(Entry::of(act).session(session)).await }).await
     }
 
     /// Writes down what changes nothing else.
-    pub(crate) async fn tell(&self, entry: Entry) -> Result<(), IdentityError> {
+    pub(crate) async fn record(&self, entry: Entry) -> Result<(), IdentityError> {
         Ok(entry.write(&mut *self.pool.acquire().await?).await?)
     }
 }

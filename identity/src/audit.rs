@@ -88,7 +88,7 @@ macro_rules! acts {
             }
 
             /// Its class, unless [`Class::Anybody`] caused it.
-            const fn class(self) -> Class {
+            pub(crate) const fn class(self) -> Class {
                 match self { $(Act::$name => Class::$class,)* }
             }
 
@@ -130,6 +130,14 @@ acts! {
     AccountEnabled = "account-enabled", Administration;
     /// There is a new signing key; its id is the detail.
     KeysRotated = "keys-rotated", Administration;
+    /// The operator made an API key; its id and scopes are the detail.
+    ApiKeyCreated = "api-key-created", Administration;
+    /// An API key was revoked, by the operator or with the account's disabling; its id is the detail.
+    ApiKeyRevoked = "api-key-revoked", Administration;
+    /// An API key was exchanged for an access token; the key stands in the place of the session.
+    ApiKeyUsed = "api-key-used", Routine;
+    /// An API key was refused. Why (revoked, expired, disabled) is the detail; of one that is unknown there is no account.
+    ApiKeyRefused = "api-key-refused", Routine;
     /// An admin read the list of accounts.
     AccountsRead = "accounts-read", Routine;
     /// An admin read these events.
@@ -185,7 +193,7 @@ pub struct AuditEvent {
     pub actor: Actor,
     /// To whose account.
     pub account: Option<OwnerId>,
-    /// In which session.
+    /// In which session, or by which API key.
     pub session: Option<Uuid>,
     /// From where.
     pub client: Option<IpAddr>,
@@ -236,7 +244,9 @@ impl Entry {
             None => Actor::Operator,
         });
         let class = match (self.act, actor, self.account) {
-            (Act::AccountCreated, Actor::Account(_), _) | (Act::LoginFailed, _, None) => Class::Anybody,
+            (Act::AccountCreated, Actor::Account(_), _) | (Act::LoginFailed | Act::ApiKeyRefused, _, None) => {
+                Class::Anybody
+            }
             _ => self.act.class(),
         };
         sqlx::query!(

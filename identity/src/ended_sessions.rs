@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::keys::ACCESS_TOKEN_LIFETIME_S;
 
-/// A look that takes longer, its wait for another one included, is given up and tried again.
+/// A look that takes longer, its wait for another one included, is broken off and tried again.
 pub(crate) const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
 /// Without a good look for so long, `/readyz` says so: from then on somebody may be let in who should not be.
 const LOOKED_S_MAX: u64 = 5;
@@ -18,7 +18,7 @@ const CLOCKS_DIFFER_S: u64 = 60;
 pub(crate) const TOLD_FOR: Duration =
     Duration::from_secs(ACCESS_TOKEN_LIFETIME_S.unsigned_abs() as u64 + CLOCKS_DIFFER_S);
 
-/// The sessions that have ended while their access tokens live, as they were last seen.
+/// The sessions that have ended while their access tokens live, and the API keys that were revoked, as they were last seen.
 pub(crate) struct EndedSessions {
     pool: Pool,
     revoked: watch::Sender<Arc<Revoked>>,
@@ -64,7 +64,9 @@ impl EndedSessions {
     pub(crate) async fn look_without_limit(&self) -> Result<(), sqlx::Error> {
         let _in_order = self.looking.lock().await;
         let ended = sqlx::query_scalar!(
-            "select id from identity.session where ended_at > now() - make_interval(secs => $1)",
+            r#"select id as "id!" from identity.session where ended_at > now() - make_interval(secs => $1)
+               union all
+               select id from identity.api_key where revoked_at > now() - make_interval(secs => $1)"#,
             TOLD_FOR.as_secs_f64()
         )
         .fetch_all(&self.pool)

@@ -9,7 +9,7 @@ pub enum IdentityError {
     /// Unknown address or wrong password; which one is not told.
     #[error("address or password is wrong")]
     InvalidCredentials,
-    /// The right password of a disabled account.
+    /// The right password, or the right API key, of a disabled account.
     #[error("the account is disabled")]
     Disabled,
     /// The current password, asked for a change, is wrong.
@@ -18,6 +18,9 @@ pub enum IdentityError {
     /// Unknown, expired, ended or used before.
     #[error("the refresh token is not good any more")]
     InvalidRefreshToken,
+    /// Unknown, expired or revoked; which one is not told.
+    #[error("the API key is not good")]
+    InvalidApiKey,
     /// Another refresh with the same token had not been answered when this one arrived.
     #[error("another refresh with this token was in progress")]
     RefreshInFlight,
@@ -75,8 +78,8 @@ pub enum StartError {
     Database(#[from] sqlx::Error),
     /// There are signing keys, and none can be decrypted.
     #[error(
-        "the signing keys in the database were encrypted with another PRIMETRADE_SECRET: give that one, or make a new \
-         key by `primetrade keys rotate`"
+        "the signing keys in the database were encrypted with another PRIMETRADE_SECRET: give that one, here or as \
+         PRIMETRADE_SECRET_PREVIOUS, or make a new key by `primetrade keys rotate`"
     )]
     OtherSecret,
     /// No shard was given for new accounts.

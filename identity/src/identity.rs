@@ -6,8 +6,10 @@ use access::ended_sessions;
 use access::token::{RootSecret, Sealer};
 use backends::database::{Pool, in_time};
 use domain::OwnerId;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use process::health::Check;
+use process::background::Background;
+use process::health::{Check, Health};
 use process::periodic::Periodic;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,14 +20,14 @@ use crate::audit;
 use crate::ended_sessions::{EndedSessions, LOOK_TIME_MAX, TOLD_FOR};
 use crate::error::{IdentityError, StartError};
 use crate::key_rotation::KeyRotation;
-use crate::keys::{self, Signer, Vault};
+use crate::keys::{self, KeyCipher, Signer};
 use crate::password::Hasher;
 use crate::refresh_token::RefreshTokens;
 use crate::values::Password;
 
 /// How often the database is asked for ended sessions and keys: well within the 5 s that a revocation may take.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Old sessions and audit events are deleted this often, so many at a time; with each look while there are more.
+/// Old sessions, API keys and audit events are deleted this often, so many at a time; with each look while there are more.
 const SWEEP_EVERY_LOOKS: u32 = 600;
 const SWEPT_SESSIONS_MAX: i64 = 10_000;
 const SWEEP_TIME_MAX: Duration = Duration::from_secs(10);
@@ -58,9 +60,9 @@ impl Identity {
         shutdown: CancellationToken,
     ) -> BoxFuture<'_, Result<(Self, JoinHandle<()>), StartError>> {
         Box::pin(async move {
-            let vault = Vault::new(secret);
-            keys::ensure(&pool, &vault).await?;
-            let keys = KeyRotation::new(pool.clone(), vault, secret, log_id);
+            let cipher = KeyCipher::new(secret);
+            keys::ensure(&pool, &cipher).await?;
+            let keys = KeyRotation::new(pool.clone(), cipher, secret, log_id);
             let ended_sessions = EndedSessions::new(pool.clone());
             let verifier = Verifier::new(keys.keys(), ended_sessions.revoked());
             let identity = Self(Arc::new(Inner {
@@ -81,6 +83,29 @@ impl Identity {
         })
     }
 
+    /// That of a server. What belongs to it runs in `background`, and is shown in `/readyz`; what admins did at the services
+    /// without this database is fetched by way of the read database.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub async fn open(
+        pool: Pool,
+        read_pool: Pool,
+        secret: &RootSecret,
+        log_id: Uuid,
+        shards: Vec<i16>,
+        background: &mut Background,
+        health: &Health,
+    ) -> Result<Self, StartError> {
+        let stop = background.stop.clone();
+        let (identity, watching) = Self::start(pool.clone(), secret, log_id, shards, stop.clone()).await?;
+        background.spawn("watch over keys and sessions", watching.map(drop));
+        background.spawn("collection of admins' acts", audit::collect(pool, read_pool, stop));
+        let shown = identity.clone();
+        health.register("sessions", move || std::future::ready(shown.check()));
+        Ok(identity)
+    }
+
     /// For `server::edge`.
     #[must_use]
     pub fn verifier(&self) -> Verifier {
@@ -90,11 +115,6 @@ impl Identity {
     /// Tells the services without this database which sessions have ended, by way of the read database, until `shutdown`.
     pub fn publish_ended_sessions(&self, read_pool: Pool, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(ended_sessions::publish(read_pool, self.0.ended_sessions.revoked(), TOLD_FOR, shutdown))
-    }
-
-    /// Fetches what admins did at the services without this database, by way of the read database, until `shutdown`.
-    pub fn collect_admin_acts(&self, read_pool: Pool, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
-        Box::pin(audit::collect(self.pool().clone(), read_pool, shutdown))
     }
 
     /// For `/readyz`: whether ended sessions are seen.
@@ -199,7 +219,8 @@ impl Identity {
         )
         .execute(self.pool())
         .await?;
+        let swept_keys = self.sweep_api_keys(SWEPT_SESSIONS_MAX).await?;
         let more_events = audit::sweep(self.pool(), audit::EVENTS_MAX).await?;
-        Ok(more_events || swept.rows_affected() >= SWEPT_SESSIONS_MAX.unsigned_abs())
+        Ok(more_events || swept.rows_affected().max(swept_keys) >= SWEPT_SESSIONS_MAX.unsigned_abs())
     }
 }

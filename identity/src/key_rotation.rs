@@ -7,12 +7,12 @@ use backends::database::Pool;
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
-use crate::keys::{self, KeyRing, Signer, Vault};
+use crate::keys::{self, KeyCipher, KeyRing, Signer};
 
 /// The keys as they were last seen, for whoever signs and verifies.
 pub(crate) struct KeyRotation {
     pool: Pool,
-    vault: Vault,
+    cipher: KeyCipher,
     signer: watch::Sender<Option<Arc<Signer>>>,
     jwks: watch::Sender<Arc<[u8]>>,
     keys: watch::Sender<Arc<Keys>>,
@@ -25,10 +25,10 @@ pub(crate) struct KeyRotation {
 
 impl KeyRotation {
     /// Nothing is seen yet. The keys are shown as those of the log `log_id`.
-    pub(crate) fn new(pool: Pool, vault: Vault, secret: &RootSecret, log_id: Uuid) -> Self {
+    pub(crate) fn new(pool: Pool, cipher: KeyCipher, secret: &RootSecret, log_id: Uuid) -> Self {
         Self {
             pool,
-            vault,
+            cipher,
             signer: watch::Sender::new(None),
             jwks: watch::Sender::new(Arc::from(&b"{\"keys\":[]}"[..])),
             keys: watch::Sender::default(),
@@ -56,7 +56,7 @@ impl KeyRotation {
     /// Reads the keys as they are now.
     pub(crate) async fn look(&self) -> Result<(), sqlx::Error> {
         let mut seen = self.seen.lock().await;
-        let ring: KeyRing = keys::load(&self.pool, &self.vault).await?;
+        let ring: KeyRing = keys::load(&self.pool, &self.cipher).await?;
         if *seen != ring.public {
             self.jwks.send_replace(ring.jwks(&self.installation, self.log_id).into());
             self.keys.send_replace(Arc::new(ring.keys()));

@@ -75,33 +75,54 @@ impl KeyRing {
 }
 
 /// Encrypts the private halves.
-pub(crate) struct Vault(XChaCha20Poly1305);
+pub(crate) struct KeyCipher {
+    current: XChaCha20Poly1305,
+    /// Opens what was encrypted with the previous secret.
+    previous: Option<XChaCha20Poly1305>,
+}
 
-impl Vault {
+const PURPOSE: &str = "signing-keys";
+
+impl KeyCipher {
     pub(crate) fn new(secret: &RootSecret) -> Self {
-        Self(XChaCha20Poly1305::new(&secret.derive("signing-keys").into()))
+        let cipher = |key: [u8; 32]| XChaCha20Poly1305::new(&key.into());
+        Self { current: cipher(secret.derive(PURPOSE)), previous: secret.derive_previous(PURPOSE).map(cipher) }
     }
 
     fn seal(&self, kid: &str, seed: &[u8; 32]) -> Result<Vec<u8>, StartError> {
         let nonce: [u8; NONCE_LENGTH] = rand::random();
         let payload = Payload { msg: seed, aad: kid.as_bytes() };
         let sealed = self
-            .0
+            .current
             .encrypt(&XNonce::from(nonce), payload)
             .map_err(|_| StartError::Crypto("a key could not be encrypted".into()))?;
         Ok([&nonce[..], &sealed].concat())
     }
 
     fn open(&self, kid: &str, sealed: &[u8]) -> Option<SigningKey> {
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LENGTH>()?;
-        let payload = Payload { msg: sealed, aad: kid.as_bytes() };
-        let seed = self.0.decrypt(&XNonce::from(*nonce), payload).ok()?;
-        Some(SigningKey::from_bytes(seed.first_chunk()?))
+        let seed = opened(&self.current, kid, sealed);
+        let seed = seed.or_else(|| opened(self.previous.as_ref()?, kid, sealed))?;
+        Some(SigningKey::from_bytes(&seed))
+    }
+
+    /// The same key encrypted with the secret, where it was with the previous one.
+    fn sealed_anew(&self, kid: &str, sealed: &[u8]) -> Result<Option<Vec<u8>>, StartError> {
+        let Some(previous) = &self.previous else { return Ok(None) };
+        if opened(&self.current, kid, sealed).is_some() {
+            return Ok(None);
+        }
+        opened(previous, kid, sealed).map(|seed| self.seal(kid, &seed)).transpose()
     }
 }
 
-/// Makes the first key where there is none.
-pub(crate) async fn ensure(pool: &Pool, vault: &Vault) -> Result<(), StartError> {
+fn opened(cipher: &XChaCha20Poly1305, kid: &str, sealed: &[u8]) -> Option<[u8; 32]> {
+    let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LENGTH>()?;
+    let payload = Payload { msg: sealed, aad: kid.as_bytes() };
+    cipher.decrypt(&XNonce::from(*nonce), payload).ok()?.first_chunk().copied()
+}
+
+/// Makes the first key where there is none, and encrypts anew what was encrypted with the previous secret.
+pub(crate) async fn ensure(pool: &Pool, cipher: &KeyCipher) -> Result<(), StartError> {
     let mut transaction = pool.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", ADVISORY_LOCK).execute(&mut *transaction).await?;
     let any =
@@ -109,7 +130,15 @@ pub(crate) async fn ensure(pool: &Pool, vault: &Vault) -> Result<(), StartError>
             .fetch_one(&mut *transaction)
             .await?;
     if !any {
-        insert(&mut transaction, vault, 0).await?;
+        insert(&mut transaction, cipher, 0).await?;
+    }
+    let keys = sqlx::query!("select kid, private_key from identity.signing_key").fetch_all(&mut *transaction).await?;
+    for key in keys {
+        let Some(anew) = cipher.sealed_anew(&key.kid, &key.private_key)? else { continue };
+        sqlx::query!("update identity.signing_key set private_key = $2 where kid = $1", key.kid, anew)
+            .execute(&mut *transaction)
+            .await?;
+        tracing::info!(kid = key.kid, "a signing key was encrypted anew, with PRIMETRADE_SECRET");
     }
     transaction.commit().await?;
     Ok(())
@@ -132,13 +161,26 @@ pub async fn rotate(pool: &Pool, secret: &RootSecret) -> Result<String, StartErr
     )
     .execute(&mut *transaction)
     .await?;
-    let kid = insert(&mut transaction, &Vault::new(secret), OVERLAP_S).await?;
+    let kid = insert(&mut transaction, &KeyCipher::new(secret), OVERLAP_S).await?;
     Entry::of(Act::KeysRotated).detail(&*kid).write(&mut transaction).await?;
     transaction.commit().await?;
     Ok(kid)
 }
 
-async fn insert(transaction: &mut sqlx::PgConnection, vault: &Vault, signs_after_s: i32) -> Result<String, StartError> {
+/// Makes a key that signs at once, and takes all others away: what they have signed is not taken any more.
+pub(crate) async fn replace(transaction: &mut sqlx::PgConnection, secret: &RootSecret) -> Result<String, StartError> {
+    sqlx::query!("select pg_advisory_xact_lock($1)", ADVISORY_LOCK).execute(&mut *transaction).await?;
+    sqlx::query!("delete from identity.signing_key").execute(&mut *transaction).await?;
+    let kid = insert(transaction, &KeyCipher::new(secret), 0).await?;
+    Entry::of(Act::KeysRotated).detail(&*kid).write(transaction).await?;
+    Ok(kid)
+}
+
+async fn insert(
+    transaction: &mut sqlx::PgConnection,
+    cipher: &KeyCipher,
+    signs_after_s: i32,
+) -> Result<String, StartError> {
     let seed: [u8; 32] = rand::random();
     let key = SigningKey::from_bytes(&seed);
     let kid = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 12]>());
@@ -146,7 +188,7 @@ async fn insert(transaction: &mut sqlx::PgConnection, vault: &Vault, signs_after
         "insert into identity.signing_key (kid, private_key, public_key, created_at, signs_from)
          values ($1, $2, $3, now(), now() + make_interval(secs => $4))",
         kid,
-        vault.seal(&kid, &seed)?,
+        cipher.seal(&kid, &seed)?,
         &key.verifying_key().to_bytes()[..],
         f64::from(signs_after_s)
     )
@@ -156,7 +198,7 @@ async fn insert(transaction: &mut sqlx::PgConnection, vault: &Vault, signs_after
 }
 
 /// The keys as they are now. The newest that may sign and can be decrypted signs.
-pub(crate) async fn load(pool: &Pool, vault: &Vault) -> Result<KeyRing, sqlx::Error> {
+pub(crate) async fn load(pool: &Pool, cipher: &KeyCipher) -> Result<KeyRing, sqlx::Error> {
     let rows = sqlx::query!(
         r#"select kid, private_key, public_key, signs_from <= now() as "signs!" from identity.signing_key
            where retired_at is null or retired_at > now() order by signs_from desc, kid"#
@@ -171,7 +213,7 @@ pub(crate) async fn load(pool: &Pool, vault: &Vault) -> Result<KeyRing, sqlx::Er
             ring.public.push((row.kid.clone(), *public));
         }
         if ring.signer.is_none() {
-            let signer = vault.open(&row.kid, &row.private_key).map(|key| Signer { kid: row.kid, key });
+            let signer = cipher.open(&row.kid, &row.private_key).map(|key| Signer { kid: row.kid, key });
             if row.signs {
                 ring.signer = signer;
             } else if early.is_none() {
@@ -187,19 +229,37 @@ pub(crate) async fn load(pool: &Pool, vault: &Vault) -> Result<KeyRing, sqlx::Er
 mod tests {
     use super::*;
 
-    fn vault(secret: &str) -> Vault {
-        Vault::new(&RootSecret::new(secret.to_owned().into()).expect("long enough"))
+    fn cipher(secret: &str) -> KeyCipher {
+        KeyCipher::new(&RootSecret::new(secret.to_owned().into()).expect("long enough"))
     }
 
     #[test]
     fn a_key_is_opened_only_by_its_secret_and_under_its_id() {
-        let own = vault("a secret that is long enough for it");
+        let own = cipher("a secret that is long enough for it");
         let sealed = own.seal("kid", &[9; 32]).expect("seals");
         assert!(!sealed.windows(32).any(|window| window == [9; 32]));
         assert_eq!(own.open("kid", &sealed).map(|key| key.to_bytes()), Some([9; 32]));
         assert!(own.open("other", &sealed).is_none());
-        assert!(vault("another secret, also long enough for it").open("kid", &sealed).is_none());
+        assert!(cipher("another secret, also long enough for it").open("kid", &sealed).is_none());
         assert!(own.open("kid", &sealed[..20]).is_none());
+    }
+
+    #[test]
+    fn a_key_of_the_previous_secret_is_opened_and_encrypted_anew() {
+        let of = |current: &str, previous: &str| {
+            let pairs = [("PRIMETRADE_SECRET", current), ("PRIMETRADE_SECRET_PREVIOUS", previous)];
+            let source = settings::Source::from_pairs(pairs.map(|(name, value)| (name, value.repeat(8))));
+            KeyCipher::new(&RootSecret::read(&source).expect("long enough").expect("given"))
+        };
+        let (before, after, new) = (of("before", ""), of("after", "before"), of("after", ""));
+        let sealed = before.seal("kid", &[9; 32]).expect("seals");
+        assert_eq!(after.open("kid", &sealed).map(|key| key.to_bytes()), Some([9; 32]));
+        assert!(new.open("kid", &sealed).is_none() && after.open("other", &sealed).is_none());
+        let anew = after.sealed_anew("kid", &sealed).expect("seals").expect("of the previous one");
+        assert_eq!(new.open("kid", &anew).map(|key| key.to_bytes()), Some([9; 32]));
+        assert!(before.open("kid", &anew).is_none());
+        assert_eq!(after.sealed_anew("kid", &anew).expect("nothing to do"), None);
+        assert_eq!(new.sealed_anew("kid", &sealed).expect("nothing to do"), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ struct Inner {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     /// What an unknown address is verified against, so that it takes the same time.
-    nobody: String,
+    unknown_hash: String,
 }
 
 impl Hasher {
@@ -41,14 +41,19 @@ impl Hasher {
         let crypto = |error: &dyn std::fmt::Display| StartError::Crypto(error.to_string());
         let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|e| crypto(&e))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let nobody = argon2.hash_password(&rand::random::<[u8; 32]>()).map_err(|e| crypto(&e))?.to_string();
+        let unknown_hash = argon2.hash_password(&rand::random::<[u8; 32]>()).map_err(|e| crypto(&e))?.to_string();
         let cores = available_parallelism().map_or(1, usize::from);
         Ok(Self(Arc::new(Inner {
             argon2,
             running: Arc::new(Semaphore::new(cores)),
             waiting: Arc::new(Semaphore::new(cores + WAITING_MAX)),
-            nobody,
+            unknown_hash,
         })))
+    }
+
+    /// The hash of a password that nobody knows.
+    pub(crate) fn of_nobody(&self) -> &str {
+        &self.0.unknown_hash
     }
 
     /// A PHC string for a new password.
@@ -69,7 +74,7 @@ impl Hasher {
     pub async fn verify(&self, password: Password, hash: Option<String>) -> Result<bool, IdentityError> {
         self.run(move |inner| {
             let known = hash.is_some();
-            let hash = hash.as_deref().unwrap_or(&inner.nobody);
+            let hash = hash.as_deref().unwrap_or(&inner.unknown_hash);
             let hash = PasswordHash::new(hash).map_err(internal)?;
             // with the parameters that stand in the hash
             Ok(inner.argon2.verify_password(password.reveal().as_bytes(), &hash).is_ok() && known)
@@ -94,12 +99,12 @@ impl Hasher {
         work: impl FnOnce(&Inner) -> T + Send + 'static,
     ) -> Result<T, IdentityError> {
         let inner = self.0.clone();
-        let place = inner.waiting.clone().try_acquire_owned().map_err(|_| IdentityError::Overloaded)?;
+        let waiting = inner.waiting.clone().try_acquire_owned().map_err(|_| IdentityError::Overloaded)?;
         // neither semaphore is ever closed
-        let core = inner.running.clone().acquire_owned().await.map_err(internal)?;
+        let running = inner.running.clone().acquire_owned().await.map_err(internal)?;
         let working = tokio::task::spawn_blocking(move || {
             // kept to the end also where nobody waits for it any more: a client that goes away stops no hash
-            let _held = (place, core);
+            let _held = (waiting, running);
             work(&inner)
         });
         working.await.map_err(internal)
@@ -152,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_nobody_waits_for_keeps_its_place() {
+    async fn work_that_nobody_waits_for_keeps_its_permit() {
         let hasher = Hasher::new().expect("starts");
         let cores = hasher.0.running.available_permits();
         let (end, ended) = std::sync::mpsc::channel::<()>();

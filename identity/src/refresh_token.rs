@@ -1,7 +1,7 @@
 //! A refresh token is the session's id and a random number, authenticated by a key derived from the secret, so that a token
 //! that was spent long ago is told from one that was made up: only the first ends the session.
 
-use access::token::RootSecret;
+use access::token::{Macs, RootSecret};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
@@ -15,7 +15,7 @@ const TAG_LENGTH: usize = 16;
 const CONTENT_LENGTH: usize = 32;
 
 /// Makes and reads refresh tokens.
-pub(crate) struct RefreshTokens(Hmac<Sha256>);
+pub(crate) struct RefreshTokens(Macs);
 
 /// A refresh token: its session, and the hash that the database knows.
 pub(crate) struct RefreshToken {
@@ -26,14 +26,14 @@ pub(crate) struct RefreshToken {
 
 impl RefreshTokens {
     pub(crate) fn new(secret: &RootSecret) -> Self {
-        Self(secret.mac("refresh-token"))
+        Self(secret.macs("refresh-token"))
     }
 
     pub(crate) fn make(&self, session: Uuid) -> RefreshToken {
         let mut bytes = [0; CONTENT_LENGTH + TAG_LENGTH];
         bytes[..16].copy_from_slice(session.as_bytes());
         bytes[16..CONTENT_LENGTH].copy_from_slice(&rand::random::<[u8; 16]>());
-        let tag = self.mac(&bytes[..CONTENT_LENGTH]).finalize().into_bytes();
+        let tag = fed(self.0.make(), &bytes[..CONTENT_LENGTH]).finalize().into_bytes();
         bytes[CONTENT_LENGTH..].copy_from_slice(&tag[..TAG_LENGTH]);
         let text = URL_SAFE_NO_PAD.encode(bytes);
         RefreshToken { session, hash: Sha256::digest(bytes).into(), text }
@@ -44,18 +44,18 @@ impl RefreshTokens {
         let mut bytes = [0; CONTENT_LENGTH + TAG_LENGTH];
         let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
         let (content, tag) = bytes.split_at(CONTENT_LENGTH);
-        if length != bytes.len() || self.mac(content).verify_truncated_left(tag).is_err() {
+        let is_right = |mac| fed(mac, content).verify_truncated_left(tag).is_ok();
+        if length != bytes.len() || !self.0.take(is_right) {
             return None;
         }
         let session = Uuid::from_bytes(*content.first_chunk()?);
         Some(RefreshToken { session, hash: Sha256::digest(bytes).into(), text: String::new() })
     }
+}
 
-    fn mac(&self, content: &[u8]) -> Hmac<Sha256> {
-        let mut mac = self.0.clone();
-        mac.update(content);
-        mac
-    }
+fn fed(mut mac: Hmac<Sha256>, content: &[u8]) -> Hmac<Sha256> {
+    mac.update(content);
+    mac
 }
 
 #[cfg(test)]

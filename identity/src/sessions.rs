@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use access::{AUDIENCE, Claims, ISSUER, Role};
+use access::{AUDIENCE, Claims, ISSUER, Role, Scopes};
 use domain::{OwnerId, Time};
 use process::clock;
 use process::context::{self, RequestContext};
@@ -36,11 +36,15 @@ pub struct Tokens {
     pub refresh_expires_in_s: i32,
 }
 
-struct Subject {
-    owner: OwnerId,
-    session: Uuid,
-    role: Role,
-    shard: i16,
+/// Whom an access token is for.
+pub(crate) struct Subject {
+    pub(crate) owner: OwnerId,
+    /// The session, or the API key.
+    pub(crate) session: Uuid,
+    pub(crate) role: Role,
+    /// All that it is good for, where it is an API key's.
+    pub(crate) scopes: Option<Scopes>,
+    pub(crate) shard: i16,
 }
 
 impl Identity {
@@ -69,12 +73,12 @@ impl Identity {
                 // an address that nobody has is not written down: it may be a password in the wrong field
                 let failed = Entry::of(Act::LoginFailed);
                 let failed = account.map_or(failed.clone(), |account| failed.account(OwnerId(account.id)));
-                self.accounts().tell(failed).await?;
+                self.accounts().record(failed).await?;
                 return Err(IdentityError::InvalidCredentials);
             };
             if account.disabled {
                 let failed = Entry::of(Act::LoginFailed).account(OwnerId(account.id)).detail("disabled");
-                self.accounts().tell(failed).await?;
+                self.accounts().record(failed).await?;
                 return Err(IdentityError::Disabled);
             }
             let password_hash = match self.rehashed(account.id, &account.password_hash, password).await {
@@ -109,14 +113,19 @@ impl Identity {
             let about = |act| Entry::of(act).account(OwnerId(account.id));
             if begun.rows_affected() == 0 {
                 drop(transaction);
-                self.accounts().tell(about(Act::LoginFailed)).await?;
+                self.accounts().record(about(Act::LoginFailed)).await?;
                 return Err(IdentityError::InvalidCredentials);
             }
             about(Act::LoginSucceeded).by_subject().session(session).write(&mut transaction).await?;
             open_sessions::end_excess(&mut transaction, OwnerId(account.id), OPEN_SESSIONS_MAX).await?;
             transaction.commit().await?;
-            let subject =
-                Subject { owner: OwnerId(account.id), session, role: role_of(&account.role)?, shard: account.shard };
+            let subject = Subject {
+                owner: OwnerId(account.id),
+                session,
+                role: role_of(&account.role)?,
+                scopes: None,
+                shard: account.shard,
+            };
             self.tokens(&subject, refresh_token, now)
         })
         .await
@@ -190,6 +199,7 @@ impl Identity {
                 owner: OwnerId(account.id),
                 session: sent.session,
                 role: role_of(&account.role)?,
+                scopes: None,
                 shard: account.shard,
             };
             self.tokens(&subject, next, now)
@@ -276,6 +286,21 @@ impl Identity {
     }
 
     fn tokens(&self, subject: &Subject, refresh: RefreshToken, now: Time) -> Result<Tokens, IdentityError> {
+        Ok(Tokens {
+            access_token: self.access_token(subject, now, ACCESS_TOKEN_LIFETIME_S)?,
+            expires_in_s: ACCESS_TOKEN_LIFETIME_S,
+            refresh_token: refresh.text.into(),
+            refresh_expires_in_s: REFRESH_TOKEN_LIFETIME_S,
+        })
+    }
+
+    /// A signed access token.
+    pub(crate) fn access_token(
+        &self,
+        subject: &Subject,
+        now: Time,
+        lifetime_s: i32,
+    ) -> Result<SecretString, IdentityError> {
         let internal = |error| IdentityError::Internal(error);
         let signer = self.signer().ok_or_else(|| internal("there is no key to sign with".into()))?;
         let Signer { kid, key } = &*signer;
@@ -288,15 +313,11 @@ impl Identity {
             role: subject.role,
             shard: subject.shard,
             iat,
-            exp: iat + i64::from(ACCESS_TOKEN_LIFETIME_S),
+            exp: iat + i64::from(lifetime_s),
             jti: clock::new_id(),
+            scope: subject.scopes,
         };
-        Ok(Tokens {
-            access_token: claims.sign(kid, key).map_err(|error| internal(Box::new(error)))?.into(),
-            expires_in_s: ACCESS_TOKEN_LIFETIME_S,
-            refresh_token: refresh.text.into(),
-            refresh_expires_in_s: REFRESH_TOKEN_LIFETIME_S,
-        })
+        Ok(claims.sign(kid, key).map_err(|error| internal(Box::new(error)))?.into())
     }
 }
 

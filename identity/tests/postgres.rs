@@ -4,18 +4,23 @@
 use std::time::{Duration, Instant};
 
 use access::token::RootSecret;
-use access::{Principal, Role};
+use access::{Principal, Role, Scope};
 use backends::database::{self, Pool};
+use chrono::TimeDelta;
+use domain::OwnerId;
+use identity::api_keys::OPEN_API_KEYS_MAX;
 use identity::audit::{self, Act, Actor, Class, Filter};
+use identity::ledger::Line;
 use identity::open_sessions::OPEN_SESSIONS_MAX;
 use identity::{
-    AccountChange, Accounts, Email, Identity, IdentityError, Name, NewAccount, OpenSession, Password, StartError,
-    Tokens, UserAgent,
+    AccountChange, Accounts, ApiKey, ApiKeyError, Email, Identity, IdentityError, Name, NewAccount, NewApiKey,
+    OpenSession, Password, ServiceToken, StartError, Tokens, UserAgent,
 };
 use process::context::RequestContext;
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
+use system_tests::wait::until_true;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -87,12 +92,8 @@ async fn refresh(identity: &Identity, tokens: &Tokens) -> Result<Tokens, Identit
 }
 
 /// Until the condition holds, at most 5 s: the time within which a revocation must be seen everywhere.
-async fn within_5_s(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !condition().await {
-        assert!(began.elapsed() < Duration::from_secs(5), "not within 5 s: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+async fn within_5_s(what: &str, condition: impl AsyncFnMut() -> bool) {
+    until_true(what, Duration::from_secs(5), condition).await;
 }
 
 #[tokio::test]
@@ -422,6 +423,43 @@ async fn another_secret_is_told_at_the_start_and_a_rotation_helps() {
 }
 
 #[tokio::test]
+async fn the_secret_is_rotated_and_nobody_is_logged_out() {
+    const NEW: &str = "a new secret that is long enough for the tests";
+    let database = Database::create().await;
+    let start = async |current: &str, previous: &str| {
+        let source = [("PRIMETRADE_SECRET", current), ("PRIMETRADE_SECRET_PREVIOUS", previous)];
+        let secret = RootSecret::read(&settings::Source::from_pairs(source)).expect("long enough").expect("given");
+        let stop = CancellationToken::new();
+        let started = Identity::start(database.pool.clone(), &secret, Uuid::nil(), vec![0, 1], stop).await;
+        started.map(|(identity, _)| identity)
+    };
+    let before = start(SECRET, "").await.expect("starts");
+    before.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let (tokens, stays) = (login(&before, "ann@x").await, login(&before, "ann@x").await);
+    // first every copy learns of the new one, which nothing is made with yet
+    let ahead = start(SECRET, NEW).await.expect("starts");
+    let after = start(NEW, SECRET).await.expect("starts");
+    for copy in [&ahead, &after] {
+        assert!(principal(copy, &tokens).is_some());
+    }
+    let of_after = refresh(&after, &tokens).await.expect("refreshes");
+    assert!(principal(&ahead, &of_after).is_some(), "one key signs at all copies");
+    let of_ahead = refresh(&ahead, &of_after).await.expect("refreshes");
+    let of_after = refresh(&after, &of_ahead).await.expect("refreshes");
+    // a copy from before that goes on
+    assert!(principal(&before, &of_after).is_some() && principal(&after, &login(&before, "ann@x").await).is_some());
+
+    // and then the old one is removed
+    let new = start(NEW, "").await.expect("starts: the signing key was encrypted anew");
+    assert!(principal(&new, &of_after).is_some());
+    refresh(&new, &of_after).await.expect("refreshes");
+    let of_before = refresh(&new, &stays).await;
+    assert!(matches!(of_before, Err(IdentityError::InvalidRefreshToken)), "{of_before:?}");
+    refresh(&after, &stays).await.expect("where both are known it is good");
+    database.drop().await;
+}
+
+#[tokio::test]
 async fn accounts_are_listed_in_pages() {
     let database = Database::create().await;
     let accounts = Accounts::new(database.pool.clone(), vec![0]).expect("starts");
@@ -444,7 +482,7 @@ async fn accounts_are_listed_in_pages() {
 
 /// A look that hangs holds up nobody: neither who logs out, nor that it is seen.
 #[tokio::test]
-async fn a_look_that_hangs_is_given_up() {
+async fn a_look_that_hangs_is_broken_off() {
     let database = Database::create().await;
     let identity = database.start().await;
     identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
@@ -474,11 +512,7 @@ async fn a_look_that_hangs_is_given_up() {
     assert!(identity.check().is_ok());
     // and where ended sessions cannot be seen at all, it is said
     lock("session", &mut hanging).await;
-    let began = Instant::now();
-    while identity.check().is_ok() {
-        assert!(began.elapsed() < Duration::from_secs(30), "not told");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_true("the check fails", Duration::from_secs(30), async || !identity.check().is_ok()).await;
     hanging.rollback().await.expect("rolls back");
     within_5_s("seen again", async || identity.check().is_ok()).await;
     database.drop().await;
@@ -804,5 +838,339 @@ async fn a_login_beyond_the_maximum_ends_the_session_seen_least_recently() {
     refresh(&identity, &newest).await.expect("goes on");
     let ended = audited(&identity, &Filter { account: None, acts: vec![Act::SessionEnded] }).await;
     assert_eq!(ended, [("session-ended".to_owned(), "account", Some("more than 1000 sessions".to_owned()))]);
+    database.drop().await;
+}
+
+/// The tables as a backup would bring them back.
+async fn go_back(database: &Database) {
+    for sql in [
+        "delete from identity.account a where not exists (select from kept_account k where k.id = a.id)",
+        "update identity.account a set role = k.role, disabled = k.disabled, password_hash = k.password_hash
+         from kept_account k where k.id = a.id",
+        "delete from identity.audit_event e where not exists (select from kept_audit_event k where k.id = e.id)",
+        "update identity.session set ended_at = null",
+    ] {
+        sqlx::query(sql).execute(&database.pool).await.expect("back");
+    }
+}
+
+#[tokio::test]
+async fn a_restore_brings_back_no_session_no_key_and_nothing_that_was_forbidden() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let accounts = identity.accounts();
+    let mut ids = Vec::new();
+    for (address, role) in
+        [("ann@a.b", Role::Admin), ("bob@a.b", Role::User), ("eve@a.b", Role::User), ("dan@a.b", Role::User)]
+    {
+        ids.push(accounts.create(new_account(address, role)).await.expect("made").id);
+    }
+    let [ann, bob, eve, dan] = ids[..] else { panic!("four") };
+    let disable = |disabled| AccountChange { disabled: Some(disabled), ..AccountChange::default() };
+    accounts.change(dan, disable(true)).await.expect("disabled");
+    let folder = std::env::temp_dir().join(format!("ledger-{}", Uuid::new_v4().simple()));
+    let ledger = identity::Ledger::new(folder.clone());
+    assert_eq!(ledger.add_new(&database.pool).await.expect("written"), 5);
+    assert_eq!(ledger.add_new(&database.pool).await.expect("written"), 0);
+    for sql in [
+        "create table kept_account as select * from identity.account",
+        "create table kept_audit_event as select * from identity.audit_event",
+    ] {
+        sqlx::query(sql).execute(&database.pool).await.expect("a backup");
+    }
+
+    // the future that is lost
+    let before = login(&identity, "eve@a.b").await;
+    accounts.change(bob, disable(true)).await.expect("disabled");
+    accounts.change(ann, AccountChange { role: Some(Role::User), ..AccountChange::default() }).await.expect("demoted");
+    accounts.change(dan, disable(false)).await.expect("enabled");
+    accounts.set_password(eve, password("another one, since the first was seen")).await.expect("set");
+    let lost = accounts.create(new_account("zoe@a.b", Role::User)).await.expect("made").id;
+    assert_eq!(ledger.add_new(&database.pool).await.expect("written"), 5);
+    go_back(&database).await;
+    assert!(identity.login(&email("bob@a.b"), password(PASSWORD), None).await.is_ok(), "as the backup has it");
+    assert!(identity.login(&email("eve@a.b"), password(PASSWORD), None).await.is_ok(), "as the backup has it");
+
+    // those who could log in again did so hours after that, before anybody finished the restore
+    let later =
+        "update identity.audit_event set occurred_at = occurred_at + interval '3 hours' where act = 'login-succeeded'";
+    assert_eq!(sqlx::query(later).execute(&database.pool).await.expect("later").rows_affected(), 2);
+
+    let mut lines = ledger.read().expect("read");
+    // the database had that, and has deleted it as too old
+    let at = process::clock::now() - chrono::TimeDelta::days(i64::from(Class::Account.days()) + 1);
+    let (id, act) = (Uuid::new_v4(), Act::PasswordChanged.as_str().to_owned());
+    lines.insert(0, Line { id, at, act, account: dan.0, detail: None });
+    let restored = identity::restore::after_restore(&database.pool, &secret_of(SECRET), &lines).await.expect("done");
+    assert_eq!((restored.passwords_refused, restored.accounts_lost), (vec![eve.0], vec![lost.0]));
+    let mut changed = restored.accounts_changed;
+    changed.sort();
+    let mut expected = vec![(ann.0, "role user".into()), (bob.0, "disabled".into()), (dan.0, "enabled".into())];
+    expected.sort();
+    assert_eq!(changed, expected);
+    assert!(restored.sessions_ended >= 3, "{}", restored.sessions_ended);
+    within_5_s("no token of before is taken", async || principal(&identity, &before).is_none()).await;
+    assert!(refresh(&identity, &before).await.is_err());
+    let refused = identity.login(&email("eve@a.b"), password(PASSWORD), None).await;
+    assert!(matches!(refused, Err(IdentityError::InvalidCredentials)), "{refused:?}");
+    let refused = identity.login(&email("bob@a.b"), password(PASSWORD), None).await;
+    assert!(matches!(refused, Err(IdentityError::Disabled)), "{refused:?}");
+    assert_eq!(accounts.get(ann).await.expect("found").role, Role::User);
+    login(&identity, "dan@a.b").await;
+
+    // once more, as after an interruption: what was done again is in the ledger too, by then
+    ledger.add_new(&database.pool).await.expect("written");
+    let lines = ledger.read().expect("read");
+    let again = identity::restore::after_restore(&database.pool, &secret_of(SECRET), &lines).await.expect("done");
+    assert_eq!((again.accounts_changed, again.passwords_refused), (Vec::new(), Vec::new()));
+    std::fs::remove_file(folder).expect("removed");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn copies_share_a_ledger_and_a_line_that_a_crash_cut_off_is_passed_over() {
+    let database = Database::create().await;
+    let accounts = Accounts::new(database.pool.clone(), vec![0]).expect("starts");
+    let file = std::env::temp_dir().join(format!("ledger-{}", Uuid::new_v4().simple()));
+    let copies = [identity::Ledger::new(file.clone()), identity::Ledger::new(file.clone())];
+    for number in 0..5 {
+        accounts.create(new_account(&format!("a{number}@a.b"), Role::User)).await.expect("made");
+        let (one, other) = tokio::join!(copies[0].add_new(&database.pool), copies[1].add_new(&database.pool));
+        // that which was cut off comes again
+        let expected = if number == 3 { 2 } else { 1 };
+        assert_eq!(one.expect("written") + other.expect("written"), expected);
+        if number == 2 {
+            let text = std::fs::read_to_string(&file).expect("read");
+            std::fs::write(&file, &text[..text.len() - 20]).expect("cut off");
+        }
+    }
+    let lines = copies[0].read().expect("read");
+    let mut ids: Vec<Uuid> = lines.iter().map(|line| line.id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!((lines.len(), ids.len()), (5, 5), "the one that was cut off was written again");
+    std::fs::remove_file(file).expect("removed");
+    database.drop().await;
+}
+
+async fn new_key(accounts: &Accounts, account: OwnerId, expires_in_s: Option<i64>) -> (ApiKey, String) {
+    let (scopes, name) = ([Scope::TasksRead].into_iter().collect(), Name::parse("nightly report").expect("a name"));
+    let expires_at = expires_in_s.map(|seconds| process::clock::now() + TimeDelta::seconds(seconds));
+    let made = accounts.create_api_key(NewApiKey { account, name, scopes, expires_at }).await;
+    let (key, text) = made.expect("made");
+    (key, text.expose_secret().to_owned())
+}
+
+fn of_service(identity: &Identity, token: &ServiceToken) -> Option<Principal> {
+    identity.verifier().verify(token.access_token.expose_secret())
+}
+
+#[tokio::test]
+async fn an_api_key_is_exchanged_for_tokens_that_are_good_for_its_scopes() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::Admin)).await.expect("made");
+    let (key, text) = new_key(identity.accounts(), account.id, None).await;
+    assert!(text.starts_with("ptk_"));
+    let token = identity.exchange_api_key(&text).await.expect("good");
+    let principal = of_service(&identity, &token).expect("good");
+    // less than the account may
+    assert_eq!((principal.scopes, principal.role), (Some(key.scopes), Role::User));
+    assert_eq!((principal.owner, principal.session, principal.shard), (account.id, key.id, account.shard));
+    assert_eq!((token.expires_in_s, token.scopes), (900, key.scopes));
+    // what the account does otherwise is not its business
+    identity.accounts().set_password(account.id, password("operator's")).await.expect("sets");
+    assert!(of_service(&identity, &identity.exchange_api_key(&text).await.expect("good")).is_some());
+
+    // no longer than the key
+    let (_, ends_soon) = new_key(identity.accounts(), account.id, Some(60)).await;
+    let expires_in_s = identity.exchange_api_key(&ends_soon).await.expect("good").expires_in_s;
+    assert!((1..=60).contains(&expires_in_s), "{expires_in_s}");
+    let (_, expired) = new_key(identity.accounts(), account.id, Some(0)).await;
+    // one that was made by somebody else: of the same form, and under the same id
+    let elsewhere = Database::create().await;
+    let stranger = elsewhere.start().await;
+    let of_stranger = stranger.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let (_, unknown) = new_key(stranger.accounts(), of_stranger.id, None).await;
+    let mistyped = text.replace(&text[40..42], if &text[40..42] == "AA" { "BB" } else { "AA" });
+    for wrong in [&*expired, &unknown, &mistyped, "", "ptk_", token.access_token.expose_secret()] {
+        let refused = identity.exchange_api_key(wrong).await;
+        assert!(matches!(refused, Err(IdentityError::InvalidApiKey)), "{refused:?}");
+    }
+    // the hash is another one's
+    let other = "update identity.api_key set secret_hash = sha256('x') where id = $1";
+    sqlx::query(other).bind(key.id).execute(&database.pool).await.expect("set");
+    assert!(identity.exchange_api_key(&text).await.is_err(), "the id alone is not enough");
+    elsewhere.drop().await;
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_revoked_api_key_and_its_tokens_end_within_5_s() {
+    let database = Database::create().await;
+    let (here, elsewhere) = (database.start().await, database.start().await);
+    let account = here.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let (key, text) = new_key(here.accounts(), account.id, None).await;
+    let (_, stays) = new_key(here.accounts(), account.id, None).await;
+    let token = here.exchange_api_key(&text).await.expect("good");
+    let stays = here.exchange_api_key(&stays).await.expect("good");
+    let session = login(&here, "ann@x").await;
+    let stream = of_service(&elsewhere, &token).expect("good");
+
+    // as the command line does
+    let operator = Accounts::new(database.pool.clone(), vec![0]).expect("starts");
+    assert!(operator.revoke_api_key(key.id).await.expect("revokes"));
+    assert!(!operator.revoke_api_key(key.id).await.expect("nothing to do, and nothing to tell"));
+    let unknown = operator.revoke_api_key(Uuid::nil()).await;
+    assert!(matches!(unknown, Err(IdentityError::NotFound)), "{unknown:?}");
+    let refused = elsewhere.exchange_api_key(&text).await;
+    assert!(matches!(refused, Err(IdentityError::InvalidApiKey)), "{refused:?}");
+    for copy in [&here, &elsewhere] {
+        within_5_s("revoked", async || of_service(copy, &token).is_none()).await;
+        assert!(of_service(copy, &stays).is_some() && principal(copy, &session).is_some());
+    }
+    tokio::time::timeout(Duration::from_secs(1), stream.ended()).await.expect("a stream ends");
+
+    // with the account all of them, for good
+    let disable = |disabled| AccountChange { disabled: Some(disabled), role: None };
+    let (_, last) = new_key(here.accounts(), account.id, None).await;
+    here.change(account.id, disable(true)).await.expect("disables");
+    assert!(of_service(&here, &stays).is_none());
+    let name = Name::parse("n").expect("a name");
+    let new = NewApiKey { account: account.id, name, scopes: key.scopes, expires_at: None };
+    let disabled = here.accounts().create_api_key(new).await;
+    assert!(matches!(disabled, Err(ApiKeyError::Identity(IdentityError::Disabled))), "{disabled:?}");
+    here.change(account.id, disable(false)).await.expect("enables");
+    assert!(here.exchange_api_key(&last).await.is_err());
+    assert!(of_service(&here, &stays).is_none());
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn api_keys_are_listed_bounded_and_forgotten_when_they_have_ended() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let accounts = identity.accounts();
+    let ann = accounts.create(new_account("ann@x", Role::User)).await.expect("made").id;
+    let bob = accounts.create(new_account("bob@x", Role::User)).await.expect("made").id;
+    let (first, text) = new_key(accounts, ann, None).await;
+    let (of_bob, _) = new_key(accounts, bob, None).await;
+    let last_used = async || {
+        let keys = accounts.api_keys(Some(ann), None, 1).await.expect("listed");
+        keys.first().expect("one").last_used_at
+    };
+    assert_eq!(last_used().await, None);
+    identity.exchange_api_key(&text).await.expect("good");
+    let used = last_used().await.expect("used");
+    identity.exchange_api_key(&text).await.expect("good");
+    assert_eq!(last_used().await, Some(used), "written once in a minute");
+    let long_ago = "update identity.api_key set last_used_at = last_used_at - interval '61 seconds'";
+    sqlx::query(long_ago).execute(&database.pool).await.expect("set");
+    identity.exchange_api_key(&text).await.expect("good");
+    assert!(last_used().await.is_some_and(|now| now >= used));
+
+    let mut keys = vec![first.id];
+    for _ in 1..OPEN_API_KEYS_MAX {
+        keys.push(new_key(accounts, ann, None).await.0.id);
+    }
+    let one_more =
+        || NewApiKey { account: ann, name: Name::parse("n").expect("a name"), scopes: first.scopes, expires_at: None };
+    let refused = accounts.create_api_key(one_more()).await;
+    assert!(matches!(refused, Err(ApiKeyError::TooMany)), "{refused:?}");
+    new_key(accounts, bob, None).await;
+    accounts.revoke_api_key(first.id).await.expect("revokes");
+    keys.push(accounts.create_api_key(one_more()).await.expect("there is room").0.id);
+    let no_scope = NewApiKey { scopes: access::Scopes::default(), ..one_more() };
+    assert!(matches!(accounts.create_api_key(no_scope).await, Err(ApiKeyError::NoScope)));
+
+    let mut listed: Vec<Uuid> = Vec::new();
+    while let page = accounts.api_keys(Some(ann), listed.last().copied(), 30).await.expect("a page")
+        && !page.is_empty()
+    {
+        listed.extend(page.into_iter().map(|key| key.id));
+    }
+    assert_eq!(listed, keys);
+    let all = accounts.api_keys(None, None, 500).await.expect("listed");
+    assert_eq!(all.len(), keys.len() + 2);
+    assert!(all.iter().any(|key| (key.id, &*key.email) == (of_bob.id, "bob@x")));
+
+    let ended = "update identity.api_key set revoked_at = case when id = $1 then now() - $3::interval end,
+                                             expires_at = case when id = $2 then now() - $3::interval end";
+    for (days, expected) in [(29, [0, 0, 0]), (31, [1, 1, 0])] {
+        let age = sqlx::postgres::types::PgInterval { months: 0, days, microseconds: 0 };
+        sqlx::query(ended).bind(keys[0]).bind(keys[1]).bind(age).execute(&database.pool).await.expect("set");
+        for expected in expected {
+            assert_eq!(identity.sweep_api_keys(1).await.expect("sweeps"), expected, "{days} days");
+        }
+    }
+    let left = accounts.api_keys(Some(ann), None, 1).await.expect("listed");
+    assert_eq!(left.first().map(|key| key.id), Some(keys[2]));
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn what_is_done_with_api_keys_is_written_down() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let (key, text) = new_key(identity.accounts(), account.id, None).await;
+    let request = || RequestContext::fresh();
+    request().scope(identity.exchange_api_key(&text)).await.expect("good");
+    identity.accounts().revoke_api_key(key.id).await.expect("revokes");
+    request().scope(identity.exchange_api_key(&text)).await.expect_err("revoked");
+    let hide = "update identity.api_key set id = gen_random_uuid()";
+    sqlx::query(hide).execute(&database.pool).await.expect("set");
+    request().scope(identity.exchange_api_key(&text)).await.expect_err("unknown");
+    request().scope(identity.exchange_api_key("ptk_nonsense")).await.expect_err("no key, of which nothing is told");
+
+    type Written = (String, String, String, Option<Uuid>, Option<String>);
+    let rows: Vec<Written> = sqlx::query_as(
+        "select act, class, actor_type, session_id, detail from identity.audit_event
+         where act like 'api-key-%' order by id",
+    )
+    .fetch_all(&database.pool)
+    .await
+    .expect("events");
+    let row = |act: Act, class: Class, actor: &str, session: Option<Uuid>, detail: Option<String>| {
+        (act.as_str().to_owned(), class.as_str().to_owned(), actor.to_owned(), session, detail)
+    };
+    let expected = [
+        row(Act::ApiKeyCreated, Class::Administration, "operator", None, Some(format!("{}: tasks:read", key.id))),
+        row(Act::ApiKeyUsed, Class::Routine, "account", Some(key.id), None),
+        row(Act::ApiKeyRevoked, Class::Administration, "operator", None, Some(key.id.to_string())),
+        row(Act::ApiKeyRefused, Class::Routine, "anonymous", Some(key.id), Some("revoked".to_owned())),
+        row(Act::ApiKeyRefused, Class::Anybody, "anonymous", None, None),
+    ];
+    assert_eq!(rows, expected);
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_restore_brings_back_no_api_key_that_was_revoked() {
+    let database = Database::create().await;
+    let identity = database.start().await;
+    let accounts = identity.accounts();
+    let account = accounts.create(new_account("ann@x", Role::User)).await.expect("made").id;
+    let [(revoked, of_revoked), (_, of_other)] =
+        [new_key(accounts, account, None).await, new_key(accounts, account, None).await];
+    let file = std::env::temp_dir().join(format!("ledger-{}", Uuid::new_v4().simple()));
+    let ledger = identity::Ledger::new(file.clone());
+    accounts.revoke_api_key(revoked.id).await.expect("revokes");
+    while ledger.add_new(&database.pool).await.expect("written") > 0 {}
+    for sql in [
+        "update identity.api_key set revoked_at = null",
+        "delete from identity.audit_event where act = 'api-key-revoked'",
+    ] {
+        sqlx::query(sql).execute(&database.pool).await.expect("back");
+    }
+    identity.exchange_api_key(&of_revoked).await.expect("as the backup has it");
+    let lines = ledger.read().expect("read");
+    for expected in [vec![revoked.id], Vec::new()] {
+        let restored = identity::restore::after_restore(&database.pool, &secret_of(SECRET), &lines).await;
+        assert_eq!(restored.expect("done").api_keys_revoked, expected);
+    }
+    assert!(identity.exchange_api_key(&of_revoked).await.is_err());
+    identity.exchange_api_key(&of_other).await.expect("good");
+    std::fs::remove_file(file).expect("removed");
     database.drop().await;
 }
