@@ -6,11 +6,12 @@
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::{self, EncodePrivateKey};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::ed25519;
 use crate::keys::Keys;
+use crate::scopes::Scopes;
 
 /// `iss` of every access token.
 pub const ISSUER: &str = "primetrade";
@@ -52,7 +53,7 @@ impl Role {
     }
 }
 
-/// The claims of an access token: these and no others.
+/// The claims of an access token: these and no others. The gateway knows an account by the text as far as `sub`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
@@ -62,7 +63,7 @@ pub struct Claims {
     pub aud: String,
     /// The account.
     pub sub: Uuid,
-    /// The session.
+    /// The session, or the API key.
     pub sid: Uuid,
     /// What the account may do.
     pub role: Role,
@@ -74,6 +75,14 @@ pub struct Claims {
     pub exp: i64,
     /// The token's own id.
     pub jti: Uuid,
+    /// All that it is good for, where it is an API key's. Without it: whatever its account may do.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scopes>,
+}
+
+/// What is there is a string: `null` would be good for more.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Scopes>, D::Error> {
+    Scopes::deserialize(deserializer).map(Some)
 }
 
 /// The header that a token of ours has: nothing more, nothing else.

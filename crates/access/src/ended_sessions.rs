@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// A look or a change that takes longer is given up and tried again.
+/// A look or a change that takes longer is broken off and tried again.
 const STATEMENT_TIME_MAX: Duration = Duration::from_secs(2);
 /// What is published already is published again this often: the read database may be a new one.
 const AGAIN_EVERY_LOOKS: u32 = 30;

@@ -7,12 +7,12 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::token::RootSecret;
+use crate::token::{Macs, RootSecret};
 
 /// All copies of all services that share one secret.
 #[derive(Clone)]
 pub struct Installation {
-    keys: Hmac<Sha256>,
+    keys: Macs,
     tag: String,
 }
 
@@ -27,7 +27,7 @@ impl Installation {
     #[must_use]
     pub fn of(secret: &RootSecret) -> Self {
         let [a, b, c, d, ..] = secret.derive("installation-tag");
-        Self { keys: secret.mac("jwks"), tag: format!("{:08x}", u32::from_be_bytes([a, b, c, d])) }
+        Self { keys: secret.macs("jwks"), tag: format!("{:08x}", u32::from_be_bytes([a, b, c, d])) }
     }
 
     /// Part of names that others may use as well (keys in a Redis): tells installations apart and betrays nothing.
@@ -39,25 +39,24 @@ impl Installation {
     /// Shows who has the secret that these public keys (by id) are of this installation and this log.
     #[must_use]
     pub fn proof(&self, log_id: Uuid, keys: &[(String, [u8; 32])]) -> [u8; 32] {
-        self.of_keys(log_id, keys).finalize().into_bytes().into()
+        fed(self.keys.make(), log_id, keys).finalize().into_bytes().into()
     }
 
-    /// Whether that is the proof; in constant time.
+    /// Whether that is the proof, by this secret or the previous one; in constant time.
     #[must_use]
     pub fn proves(&self, proof: &[u8], log_id: Uuid, keys: &[(String, [u8; 32])]) -> bool {
-        self.of_keys(log_id, keys).verify_slice(proof).is_ok()
+        self.keys.take(|mac| fed(mac, log_id, keys).verify_slice(proof).is_ok())
     }
+}
 
-    fn of_keys(&self, log_id: Uuid, keys: &[(String, [u8; 32])]) -> Hmac<Sha256> {
-        let mut mac = self.keys.clone();
-        mac.update(log_id.as_bytes());
-        for (kid, key) in keys {
-            mac.update(&(kid.len() as u64).to_be_bytes());
-            mac.update(kid.as_bytes());
-            mac.update(key);
-        }
-        mac
+fn fed(mut mac: Hmac<Sha256>, log_id: Uuid, keys: &[(String, [u8; 32])]) -> Hmac<Sha256> {
+    mac.update(log_id.as_bytes());
+    for (kid, key) in keys {
+        mac.update(&(kid.len() as u64).to_be_bytes());
+        mac.update(kid.as_bytes());
+        mac.update(key);
     }
+    mac
 }
 
 /// The log that this process works for.
@@ -104,5 +103,20 @@ mod tests {
         assert!(!ours.proves(&proof, log, &[("a".to_owned(), [1; 32]), ("b".to_owned(), [3; 32])]));
         assert!(!ours.proves(&proof[..16], log, &keys));
         assert!(!ours.proves(b"", log, &keys));
+    }
+
+    #[test]
+    fn a_proof_by_the_previous_secret_is_taken() {
+        let of = |current: &str, previous: &str| {
+            let pairs = [("PRIMETRADE_SECRET", current), ("PRIMETRADE_SECRET_PREVIOUS", previous)];
+            let pairs = pairs.map(|(name, value)| (name, value.repeat(8)));
+            let secret = RootSecret::read(&settings::Source::from_pairs(pairs));
+            Installation::of(&secret.expect("long enough").expect("given"))
+        };
+        let (before, after, new) = (of("before", ""), of("after", "before"), of("after", ""));
+        let (log, keys) = (Uuid::from_u128(1), [("a".to_owned(), [1; 32])]);
+        let proof = before.proof(log, &keys);
+        assert!(after.proves(&proof, log, &keys) && !new.proves(&proof, log, &keys));
+        assert_eq!((after.proof(log, &keys), after.tag()), (new.proof(log, &keys), new.tag()));
     }
 }

@@ -26,7 +26,11 @@ use crate::refetch::{Asked, Refetch};
 
 /// Well within the time between a new key being shown and it signing (10 s).
 const FETCH_INTERVAL: Duration = Duration::from_secs(3);
-const FETCH_TIME_MAX: Duration = Duration::from_secs(2);
+/// Longer than the 3 s after which the gateway gives a frozen copy up and asks another one (`bin/lib/gateway.conf`): a fetch
+/// that is ended before that fails, and the next one may meet that copy again.
+const FETCH_TIME_MAX: Duration = Duration::from_secs(4);
+/// How long a request waits for keys to be fetched. Shorter than those 3 s, or the gateway would give up the copy that waits.
+const REFETCH_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Keys of another installation are looked at again for so long at the start: two programs that start with a restored log
 /// may have seen different ones for a moment.
 const NOT_OURS_TIME_MAX: Duration = Duration::from_secs(5);
@@ -185,7 +189,7 @@ impl Jwks {
         };
         let (sender, keys) = watch::channel(Arc::new(Keys::new(first.clone())));
         let (fetched_sender, fetched) = watch::channel(Fetched { at: Instant::now(), failing: None });
-        let (refetch, asked) = Refetch::channel(FETCH_TIME_MAX);
+        let (refetch, asked) = Refetch::channel(REFETCH_WAIT_MAX);
         let following = self.keep(first, sender, fetched_sender, asked, shutdown);
         Ok((Followed { keys, refetch, fetched }, following))
     }
@@ -199,11 +203,11 @@ impl Jwks {
         shutdown: CancellationToken,
     ) {
         let what = "fetching the keys of tokens (those that are known stay good)";
-        let mut fetching = Periodic::every(FETCH_INTERVAL, what, shutdown);
+        let mut fetching = Periodic::every(FETCH_INTERVAL, what, shutdown.clone());
         let mut last = Instant::now();
         while let Some(due) = fetching.due_or(asked.next()).await {
             if last.elapsed() >= FETCH_PAUSE_MIN {
-                let seen = self.fetch().await;
+                let Some(seen) = shutdown.run_until_cancelled(self.fetch()).await else { return };
                 fetched.send_modify(|fetched| match &seen {
                     Ok(_) => *fetched = Fetched { at: Instant::now(), failing: None },
                     Err(reason) => fetched.failing = Some(reason.to_string()),
@@ -317,6 +321,8 @@ pub fn check(fetched: &watch::Receiver<Fetched>, keys: &watch::Receiver<Arc<Keys
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::JoinHandle;
+
     use super::*;
     use crate::token::RootSecret;
 
@@ -350,27 +356,60 @@ mod tests {
         }
     }
 
+    /// As ours are shown where the secret and the log are these.
+    fn shown(secret: &str, log_id: u128) -> String {
+        let keys = vec![("a".to_owned(), [9; 32])];
+        let log_id = Uuid::from_u128(log_id);
+        let jwk = serde_json::json!({"kty": "OKP", "crv": "Ed25519", "kid": "a", "x": URL_SAFE_NO_PAD.encode([9; 32])});
+        let proof = URL_SAFE_NO_PAD.encode(installation(secret).proof(log_id, &keys));
+        serde_json::json!({"keys": [jwk], "log_id": log_id, "proof": proof}).to_string()
+    }
+
+    /// A server that answers so after this time; it ends when it is aborted.
+    async fn answering(body: String, after: Duration) -> (String, JoinHandle<std::io::Result<()>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        let answer = move || async move {
+            tokio::time::sleep(after).await;
+            body
+        };
+        let router = axum::Router::new().fallback(answer);
+        (url, tokio::spawn(async move { axum::serve(listener, router).await }))
+    }
+
+    /// When the gateway gives up a copy that does not answer a read.
+    fn gateway_gives_up() -> Duration {
+        let gateway = include_str!("../../../bin/lib/gateway.conf");
+        let general = gateway.lines().find_map(|line| line.strip_prefix("proxy_read_timeout ")?.strip_suffix("s;"));
+        Duration::from_secs(general.and_then(|seconds| seconds.parse().ok()).expect("a time-out for all locations"))
+    }
+
+    /// The first copy that the gateway asks has frozen; the second one answers at once.
+    #[tokio::test]
+    async fn keys_are_fetched_past_a_copy_that_has_frozen() {
+        assert!(REFETCH_WAIT_MAX < gateway_gives_up(), "a request waits for keys, and is not given up for it");
+        let (url, serving) = answering(shown("ours", 1), gateway_gives_up() + Duration::from_millis(300)).await;
+        let jwks = Jwks::new(&url, installation("ours"), OURS).expect("a URL");
+        // one attempt
+        let followed = jwks.follow(Duration::ZERO, CancellationToken::new()).await;
+        let (followed, _) = followed.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(followed.keys.borrow().len(), 1);
+        serving.abort();
+    }
+
     /// What another installation, another program or an earlier version shows at the address.
     #[tokio::test]
     async fn keys_that_are_not_proved_to_be_ours_are_refused_by_name() {
-        let keys = vec![("a".to_owned(), [9; 32])];
-        let jwk = serde_json::json!({"kty": "OKP", "crv": "Ed25519", "kid": "a", "x": URL_SAFE_NO_PAD.encode([9; 32])});
-        let shown = |secret: &str, log_id: u128| {
-            let log_id = Uuid::from_u128(log_id);
-            let proof = URL_SAFE_NO_PAD.encode(installation(secret).proof(log_id, &keys));
-            serde_json::json!({"keys": [jwk], "log_id": log_id, "proof": proof}).to_string()
-        };
+        let unproved: serde_json::Value = serde_json::from_str(&shown("ours", 1)).expect("JSON");
+        let unproved = serde_json::json!({"keys": unproved["keys"]}).to_string();
         for (what, body, named) in [
             ("ours", shown("ours", 1), None),
             ("another secret", shown("theirs", 1), Some("PRIMETRADE_SECRET")),
             ("another log", shown("ours", 2), Some("its log is 00000000-0000-0000-0000-000000000002")),
-            ("no proof", serde_json::json!({"keys": [jwk]}).to_string(), Some("do not say whose they are")),
+            ("no proof", unproved, Some("do not say whose they are")),
             ("another program", "<html>".to_owned(), Some("no JSON Web Key Set")),
         ] {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listens");
-            let url = format!("http://{}/", listener.local_addr().expect("an address"));
-            let router = axum::Router::new().fallback(move || std::future::ready(body.clone()));
-            let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+            let (url, serving) = answering(body, Duration::ZERO).await;
             let jwks = Jwks::new(&url, installation("ours"), OURS).expect("a URL");
             let followed = jwks.follow(Duration::from_secs(6), CancellationToken::new());
             match (followed.await, named) {

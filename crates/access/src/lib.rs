@@ -1,10 +1,16 @@
 //! Who may do what: access tokens and their keys, ended sessions, opaque tokens, and whose an answer is.
 
+// what is to be told goes by process::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// Opaque authenticated strings: consistency tokens, cursors, keys derived from the one secret.
 pub mod token;
 
 /// What access tokens say, and how they are signed.
 pub mod access_token;
+
+/// What the access token of an API key is good for.
+pub mod scopes;
 
 /// The one kind of signature that they have.
 mod ed25519;
@@ -34,4 +40,5 @@ pub use access_token::{AUDIENCE, Claims, ISSUER, Role, SignError};
 pub use ended_sessions::Revoked;
 pub use keys::Keys;
 pub use refetch::Refetch;
+pub use scopes::{API_KEY_PREFIX, Scope, Scopes};
 pub use verifier::{Principal, Verifier};

@@ -1,6 +1,8 @@
 //! Opaque authenticated strings, all from the one secret (`PRIMETRADE_SECRET`).
 //!
 //! - [`RootSecret`]: the secret itself; [`RootSecret::derive`] gives a key for one purpose, so that no key serves two.
+//!   Beside it there may be the previous one (`PRIMETRADE_SECRET_PREVIOUS`), with which nothing is made any more: what was
+//!   made with it is taken until it is removed.
 //! - [`Sealer`]: consistency tokens and cursors. Deterministic: the same content gives the same string, so that an
 //!   answer that is replayed is equal byte for byte. HMAC-SHA-256, truncated to 128 bits, over the purpose, the owner
 //!   and the content; the owner stands in no token but is needed to open one.
@@ -11,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::OwnerId;
 use hmac::{Hmac, KeyInit, Mac};
+use metrics::counter;
 use secrecy::{ExposeSecret, SecretString};
 use settings::{ConfigError, Source, invalid};
 use sha2::Sha256;
@@ -24,9 +27,12 @@ pub const CURSOR_LENGTH_MAX: usize = 4096;
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// The one secret of an installation.
+/// The one secret of an installation, and the one before it while it is rotated.
 #[derive(Clone)]
-pub struct RootSecret(SecretString);
+pub struct RootSecret {
+    current: SecretString,
+    previous: Option<SecretString>,
+}
 
 impl RootSecret {
     /// A secret of at least [`SECRET_LENGTH_MIN`] bytes.
@@ -34,35 +40,105 @@ impl RootSecret {
     /// # Errors
     /// When it is shorter.
     pub fn new(secret: SecretString) -> Result<Self, SecretTooShort> {
-        if secret.expose_secret().len() < SECRET_LENGTH_MIN {
+        if is_too_short(&secret) {
             return Err(SecretTooShort);
         }
-        Ok(Self(secret))
+        Ok(Self { current: secret, previous: None })
     }
 
-    /// `PRIMETRADE_SECRET`, where it is given.
+    /// `PRIMETRADE_SECRET`, where it is given, with the previous one.
+    ///
+    /// # Errors
+    /// When one is too short, or its file cannot be read.
+    pub fn read(source: &Source) -> Result<Option<Self>, ConfigError> {
+        const NAME: &str = "PRIMETRADE_SECRET";
+        let previous = previous(source)?;
+        let Some(secret) = source.secret(NAME)? else { return Ok(None) };
+        let secret = Self::new(secret).map_err(|too_short| invalid(NAME, &too_short))?;
+        Ok(Some(Self { previous, ..secret }))
+    }
+
+    /// The same, with the previous one (`PRIMETRADE_SECRET_PREVIOUS`), where that is given.
     ///
     /// # Errors
     /// When it is too short, or its file cannot be read.
-    pub fn read(source: &Source) -> Result<Option<Self>, ConfigError> {
-        const NAME: &str = "PRIMETRADE_SECRET";
-        let too_short = || invalid(NAME, &format!("it must have at least {SECRET_LENGTH_MIN} bytes"));
-        source.secret(NAME)?.map(|secret| Self::new(secret).map_err(|_| too_short())).transpose()
+    pub fn with_previous(self, source: &Source) -> Result<Self, ConfigError> {
+        Ok(Self { previous: previous(source)?, ..self })
     }
 
     /// A 256-bit key for one purpose. The same secret and purpose always give the same key.
     #[must_use]
     pub fn derive(&self, purpose: &str) -> [u8; 32] {
-        let mut mac = keyed(self.0.expose_secret().as_bytes());
-        mac.update(b"primetrade/1/");
-        mac.update(purpose.as_bytes());
-        mac.finalize().into_bytes().into()
+        derived(&self.current, purpose)
+    }
+
+    /// The key for the same purpose from the previous secret, if there is one: to open by it, and to make nothing with.
+    #[must_use]
+    pub fn derive_previous(&self, purpose: &str) -> Option<[u8; 32]> {
+        self.previous.as_ref().map(|previous| derived(previous, purpose))
     }
 
     /// An HMAC-SHA-256 with the key for one purpose: clone it, feed it.
     #[must_use]
     pub fn mac(&self, purpose: &str) -> Hmac<Sha256> {
         keyed(&self.derive(purpose))
+    }
+
+    /// The same for what others bring back, which may be made with the previous secret.
+    #[must_use]
+    pub fn macs(&self, purpose: &'static str) -> Macs {
+        let previous = self.derive_previous(purpose).map(|key| keyed(&key));
+        Macs { current: self.mac(purpose), previous, purpose }
+    }
+}
+
+fn previous(source: &Source) -> Result<Option<SecretString>, ConfigError> {
+    const NAME: &str = "PRIMETRADE_SECRET_PREVIOUS";
+    let previous = source.secret(NAME)?;
+    if previous.as_ref().is_some_and(is_too_short) {
+        return Err(invalid(NAME, &SecretTooShort));
+    }
+    Ok(previous)
+}
+
+fn is_too_short(secret: &SecretString) -> bool {
+    secret.expose_secret().len() < SECRET_LENGTH_MIN
+}
+
+fn derived(secret: &SecretString, purpose: &str) -> [u8; 32] {
+    let mut mac = keyed(secret.expose_secret().as_bytes());
+    mac.update(b"primetrade/1/");
+    mac.update(purpose.as_bytes());
+    mac.finalize().into_bytes().into()
+}
+
+/// HMACs with the keys for one purpose: what is made is made with the secret's, and what was made with the previous one's is
+/// taken too.
+#[derive(Clone)]
+pub struct Macs {
+    current: HmacSha256,
+    previous: Option<HmacSha256>,
+    purpose: &'static str,
+}
+
+impl Macs {
+    /// To make with: feed it.
+    #[must_use]
+    pub fn make(&self) -> Hmac<Sha256> {
+        self.current.clone()
+    }
+
+    /// Whether it is right by either key.
+    pub fn take(&self, is_right: impl Fn(Hmac<Sha256>) -> bool) -> bool {
+        if is_right(self.current.clone()) {
+            return true;
+        }
+        let is_previous = self.previous.as_ref().is_some_and(|previous| is_right(previous.clone()));
+        if is_previous {
+            // while it is counted, the previous secret is still needed
+            counter!("previous_secret_used_total", "purpose" => self.purpose).increment(1);
+        }
+        is_previous
     }
 }
 
@@ -96,8 +172,8 @@ pub struct ConsistencyToken {
 /// Makes and opens consistency tokens and cursors. Cheap to clone.
 #[derive(Clone)]
 pub struct Sealer {
-    consistency: HmacSha256,
-    cursor: HmacSha256,
+    consistency: Macs,
+    cursor: Macs,
 }
 
 impl std::fmt::Debug for Sealer {
@@ -110,7 +186,7 @@ impl Sealer {
     /// With keys derived from the secret.
     #[must_use]
     pub fn new(secret: &RootSecret) -> Self {
-        Self { consistency: secret.mac("consistency-token"), cursor: secret.mac("cursor") }
+        Self { consistency: secret.macs("consistency-token"), cursor: secret.macs("cursor") }
     }
 
     /// The token for a position in a log, bound to its owner.
@@ -190,27 +266,24 @@ fn keyed(key: &[u8]) -> HmacSha256 {
     }
 }
 
-fn mac_of(key: &HmacSha256, parts: &[&[u8]]) -> HmacSha256 {
-    let mut mac = key.clone();
+fn fed(mut mac: HmacSha256, parts: &[&[u8]]) -> HmacSha256 {
     for part in parts {
         mac.update(part);
     }
     mac
 }
 
-fn tag(key: &HmacSha256, parts: &[&[u8]]) -> [u8; TAG_LENGTH] {
-    let full = mac_of(key, parts).finalize().into_bytes();
+fn tag(macs: &Macs, parts: &[&[u8]]) -> [u8; TAG_LENGTH] {
+    let full = fed(macs.make(), parts).finalize().into_bytes();
     let mut tag = [0; TAG_LENGTH];
     tag.copy_from_slice(&full[..TAG_LENGTH]);
     tag
 }
 
 /// In constant time.
-fn verify(key: &HmacSha256, parts: &[&[u8]], given: &[u8]) -> Result<(), BadToken> {
-    if given.len() != TAG_LENGTH {
-        return Err(BadToken);
-    }
-    mac_of(key, parts).verify_truncated_left(given).map_err(|_| BadToken)
+fn verify(macs: &Macs, parts: &[&[u8]], given: &[u8]) -> Result<(), BadToken> {
+    let is_right = |mac| fed(mac, parts).verify_truncated_left(given).is_ok();
+    if given.len() == TAG_LENGTH && macs.take(is_right) { Ok(()) } else { Err(BadToken) }
 }
 
 #[cfg(test)]
@@ -265,6 +338,39 @@ mod tests {
         // the border between binding and payload is part of what is authenticated
         assert_ne!(sealer.seal_cursor(ME, b"ab", b"c")[..20], sealer.seal_cursor(ME, b"a", b"bc")[..20],);
         assert_eq!(sealer.open_cursor(&"A".repeat(CURSOR_LENGTH_MAX + 4), ME, b""), Err(BadToken));
+    }
+
+    #[test]
+    fn what_was_made_with_the_previous_secret_is_taken_until_it_is_removed() {
+        const NEW: &str = "a new secret that is long enough for it";
+        let of = |current: &str, previous: &str| {
+            let pairs = [("PRIMETRADE_SECRET", current), ("PRIMETRADE_SECRET_PREVIOUS", previous)];
+            let secret = RootSecret::read(&Source::from_pairs(pairs)).expect("long enough").expect("given");
+            Sealer::new(&secret)
+        };
+        let (before, ahead, after, new) = (of(SECRET, ""), of(SECRET, NEW), of(NEW, SECRET), of(NEW, ""));
+        let (old_token, old_cursor) = (before.consistency_token(LOG, ME, 0, 1), before.seal_cursor(ME, b"a", b"b"));
+        let (new_token, new_cursor) = (new.consistency_token(LOG, ME, 0, 1), new.seal_cursor(ME, b"a", b"b"));
+        // nothing is made with the previous one
+        for (sealer, token, cursor) in [(&ahead, &old_token, &old_cursor), (&after, &new_token, &new_cursor)] {
+            assert_eq!(sealer.consistency_token(LOG, ME, 0, 1), *token);
+            assert_eq!(sealer.seal_cursor(ME, b"a", b"b"), *cursor);
+        }
+        for (sealer, takes_old, takes_new) in
+            [(&before, true, false), (&ahead, true, true), (&after, true, true), (&new, false, true)]
+        {
+            for (token, cursor, takes) in [(&old_token, &old_cursor, takes_old), (&new_token, &new_cursor, takes_new)] {
+                assert_eq!(sealer.open_consistency_token(token, ME).is_ok(), takes);
+                assert_eq!(sealer.open_cursor(cursor, ME, b"a").is_ok(), takes);
+                assert!(sealer.open_consistency_token(token, YOU).is_err());
+                assert!(sealer.open_cursor(cursor, ME, b"b").is_err());
+            }
+        }
+        for current in [SECRET, ""] {
+            let short = [("PRIMETRADE_SECRET", current), ("PRIMETRADE_SECRET_PREVIOUS", "short")];
+            let refused = RootSecret::read(&Source::from_pairs(short)).expect_err("refused").to_string();
+            assert!(refused.contains("PRIMETRADE_SECRET_PREVIOUS"), "{refused}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::access_token::{Role, header, open};
 use crate::ended_sessions::Revoked;
 use crate::keys::Keys;
 use crate::refetch::Refetch;
+use crate::scopes::Scopes;
 
 const TOKEN_LENGTH_MAX: usize = 2048;
 /// How many verified tokens are remembered: about 600 bytes each.
@@ -28,10 +29,12 @@ const CACHED_TOKENS_MAX: usize = 20_000;
 pub struct Principal {
     /// The account, which owns its tasks.
     pub owner: OwnerId,
-    /// The session that the token belongs to.
+    /// The session that the token belongs to, or the API key.
     pub session: Uuid,
     /// What it may do.
     pub role: Role,
+    /// All that the token is good for, where it is an API key's; `None`: a session's, good for whatever the account may do.
+    pub scopes: Option<Scopes>,
     /// Where the owner's events live.
     pub shard: i16,
     /// When the token ends.
@@ -43,16 +46,16 @@ impl Principal {
     /// One that no token made: for tests and for the command line.
     #[must_use]
     pub fn detached(owner: OwnerId, role: Role, shard: i16) -> Self {
-        Self { owner, session: Uuid::nil(), role, shard, expires_at: Time::MAX_UTC, verifier: None }
+        Self { owner, session: Uuid::nil(), role, scopes: None, shard, expires_at: Time::MAX_UTC, verifier: None }
     }
 
-    /// Whether its session has been ended since (logout, password changed, account disabled).
+    /// Whether its session has been ended since (logout, password changed, account disabled), or its API key revoked.
     #[must_use]
     pub fn revoked(&self) -> bool {
         self.verifier.as_ref().is_some_and(|verifier| verifier.0.is_revoked(self.session))
     }
 
-    /// Waits until the token expires or its session is ended: a live stream ends then.
+    /// Waits until the token expires, or its session or API key is ended: a live stream ends then.
     pub async fn ended(&self) {
         let left = (self.expires_at - clock::now()).to_std().unwrap_or_default();
         let revoked = async {
@@ -118,6 +121,7 @@ struct Verified {
     owner: Uuid,
     session: Uuid,
     role: Role,
+    scopes: Option<Scopes>,
     shard: i16,
     expires_at_s: i64,
     edition: u64,
@@ -176,6 +180,7 @@ impl Verifier {
                     owner: claims.sub,
                     session: claims.sid,
                     role: claims.role,
+                    scopes: claims.scope,
                     shard: claims.shard,
                     expires_at_s: claims.exp,
                     edition: keys.edition,
@@ -191,6 +196,7 @@ impl Verifier {
             owner: OwnerId(verified.owner),
             session: verified.session,
             role: verified.role,
+            scopes: verified.scopes,
             shard: verified.shard,
             expires_at: DateTime::from_timestamp(verified.expires_at_s, 0)?,
             verifier: Some(self.clone()),
@@ -212,6 +218,7 @@ mod tests {
 
     use super::*;
     use crate::access_token::{AUDIENCE, Claims, ISSUER};
+    use crate::scopes::Scope;
 
     struct Issuer {
         key: SigningKey,
@@ -241,6 +248,7 @@ mod tests {
             iat: now,
             exp: now + 900,
             jti: Uuid::from_u128(4),
+            scope: None,
         }
     }
 
@@ -264,6 +272,35 @@ mod tests {
             assert_eq!(principal.owner, OwnerId(Uuid::from_u128(1)));
             assert_eq!(principal.session, Uuid::from_u128(2));
             assert_eq!((principal.role, principal.shard), (Role::User, 3));
+        }
+    }
+
+    #[test]
+    fn a_token_of_an_api_key_is_good_for_its_scopes_only() {
+        let issuer = issuer();
+        let scopes_of = |claims: Claims| {
+            let token = claims.sign(KID, &issuer.key).expect("signs");
+            // the second time it is in the cache
+            [(); 2].map(|()| issuer.verifier.verify(&token).expect("good").scopes)
+        };
+        assert_eq!(scopes_of(claims()), [None; 2]);
+        for scopes in [[Scope::TasksRead].into_iter().collect(), Scopes::default()] {
+            assert_eq!(scopes_of(Claims { scope: Some(scopes), ..claims() }), [Some(scopes); 2]);
+        }
+    }
+
+    #[test]
+    fn the_gateway_tells_accounts_apart_by_the_first_characters_of_their_claims() {
+        let gateway = include_str!("../../../bin/lib/gateway.conf");
+        let (_, pattern) = gateway.split_once("(?<gateway_claims>[A-Za-z0-9_-]{").expect("a pattern");
+        let length: usize = pattern.split('}').next().and_then(|digits| digits.parse().ok()).expect("a length");
+        let seen = |claims: &Claims| URL_SAFE_NO_PAD.encode(json(claims))[..length].to_owned();
+        let elsewhere = Claims { sid: Uuid::from_u128(5), role: Role::Admin, shard: 4, iat: 0, ..claims() };
+        assert_eq!(seen(&claims()), seen(&elsewhere), "of one account");
+        let of_an_api_key = Claims { scope: Some([Scope::TasksRead].into_iter().collect()), ..claims() };
+        assert_eq!(seen(&claims()), seen(&of_an_api_key), "of one account");
+        for other in [0x11, 1 | (1 << 127)] {
+            assert_ne!(seen(&claims()), seen(&Claims { sub: Uuid::from_u128(other), ..claims() }), "of two accounts");
         }
     }
 
@@ -339,6 +376,8 @@ mod tests {
             good.replace(&format!("\"exp\":{}", now + 900), "\"exp\":\"soon\""),
             good.replace(&format!("\"exp\":{}", now + 900), "\"exp\":1e30"),
             good.replace("{\"iss\"", "{\"nbf\":0,\"iss\""),
+            good.replace("{\"iss\"", "{\"scope\":null,\"iss\""),
+            good.replace("{\"iss\"", "{\"scope\":[\"tasks:read\"],\"iss\""),
             "[]".into(),
             "null".into(),
         ] {
@@ -350,7 +389,7 @@ mod tests {
     fn a_changed_byte_another_key_or_more_parts_are_refused() {
         let issuer = issuer();
         let token = claims().sign(KID, &issuer.key).expect("signs");
-        // cached, so that a look-up which compares too little is found out
+        // cached, so that a lookup which compares too little is found out
         assert!(issuer.verifier.verify(&token).is_some());
         for index in 0..token.len() {
             let mut bytes = token.clone().into_bytes();
@@ -378,6 +417,7 @@ mod tests {
             owner: Uuid::nil(),
             session: Uuid::nil(),
             role: Role::User,
+            scopes: None,
             shard: 0,
             expires_at_s: now,
             edition: issuer.verifier.0.keys.borrow().edition,

@@ -6,7 +6,7 @@ use domain::{OwnerId, format_time};
 use http_api::account::Admin;
 use http_api::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, Tag, one_of, page_of, reference, time, whole};
 use http_api::page::{Limit, PageOf};
-use http_api::problem::Problem;
+use http_api::problem::{Problem, ProblemCode};
 use http_api::query::StrictQuery;
 use identity::audit::{Act, Filter};
 use identity::{AuditEvent, Identity};
@@ -46,7 +46,7 @@ impl Params {
 
 /// An event as it is shown.
 #[derive(Serialize)]
-struct Shown {
+pub(crate) struct Shown {
     id: Uuid,
     occurred_at: String,
     act: String,
@@ -90,8 +90,8 @@ pub(crate) async fn list(
     let (filter, binding) = (params.filter()?, params.binding());
     let (sealer, reader) = (identity.sealer(), principal.owner);
     let page = PageOf { sealer, reader, binding: &binding, uri: &uri, limit: params.limit };
-    let before = page.begins_behind(params.cursor.as_deref(), |id| Uuid::from_slice(id).ok())?;
-    identity.accounts().tell_read(Act::AuditRead, principal.session).await.map_err(problem)?;
+    let before = page.begins_behind_id(params.cursor.as_deref())?;
+    identity.accounts().record_read(Act::AuditRead, principal.session).await.map_err(problem)?;
     let events = identity.accounts().audit_events(&filter, before, page.rows_max()).await.map_err(problem)?;
     Ok(page.answer(events, |event| event.id, Shown::from))
 }
@@ -115,6 +115,8 @@ pub(crate) fn described() -> Operation {
             &reference("AuditPage"),
             &json!({"items": [event], "next_cursor": null}),
         )
+        // that they were read is written down
+        .refuses(&[ProblemCode::DiskFull])
 }
 
 pub(crate) fn schema() -> Value {

@@ -12,6 +12,9 @@ mod login;
 /// `POST /api/v1/auth/refresh`
 mod refresh;
 
+/// `POST /api/v1/auth/token`
+mod api_key_token;
+
 /// `POST /api/v1/auth/logout`
 mod logout;
 
@@ -29,6 +32,9 @@ mod users;
 
 /// `GET /api/v1/users/audit`, for admins.
 mod audit;
+
+/// What is known of an account, for an archive.
+pub mod records;
 
 /// `GET /.well-known/jwks.json`
 mod jwks;
@@ -106,6 +112,7 @@ fn routes() -> Routes<Shared> {
         .post("/api/v1/auth/register", register::register, register::described)
         .post("/api/v1/auth/login", login::login, login::described)
         .post("/api/v1/auth/refresh", refresh::refresh, refresh::described)
+        .post("/api/v1/auth/token", api_key_token::exchange, api_key_token::described)
         .kind(RouteKind::OwnPassword)
         .post("/api/v1/auth/password", password::change, password::described)
         .kind(RouteKind::Always)
@@ -124,6 +131,7 @@ fn routes() -> Routes<Shared> {
         .schema("Credentials", login::schema)
         .schema("Tokens", tokens::schema)
         .schema("Refresh", refresh::schema)
+        .schema("ServiceToken", api_key_token::schema)
         .schema("AccountPatch", me::schema)
         .schema("PasswordChange", password::schema)
         .schema("Session", sessions::schema)

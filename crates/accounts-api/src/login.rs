@@ -84,7 +84,7 @@ pub(crate) fn described() -> Operation {
             &json!({"email": "zoe@example.com", "password": "correct horse battery"}),
         )
         .json(200, "The session's tokens.", &["Cache-Control", "Set-Cookie"], &reference("Tokens"), &tokens::example())
-        .refuses(&[ProblemCode::InvalidCredentials, ProblemCode::AccountDisabled])
+        .refuses(&[ProblemCode::InvalidCredentials, ProblemCode::AccountDisabled, ProblemCode::DiskFull])
 }
 
 pub(crate) fn schema() -> Value {

@@ -46,5 +46,5 @@ pub(crate) fn described() -> Operation {
         .or_session_cookie()
         .empty_body()
         .empty(204, "Ended.", &["Set-Cookie"])
-        .refuses(&[ProblemCode::InvalidRefreshToken])
+        .refuses(&[ProblemCode::InvalidRefreshToken, ProblemCode::DiskFull])
 }

@@ -61,7 +61,7 @@ pub(crate) fn rename_described() -> Operation {
             &json!({"name": "Zoë"}),
         )
         .json(200, "The account.", &[], &reference("Account"), &account::example())
-        .refuses(&[ProblemCode::NotFound])
+        .refuses(&[ProblemCode::NotFound, ProblemCode::DiskFull])
 }
 
 pub(crate) fn schema() -> Value {

@@ -49,7 +49,7 @@ pub(crate) fn described() -> Operation {
             &json!({"current": "correct horse battery", "new": "staple the battery"}),
         )
         .empty(204, "Changed.", &[])
-        .refuses(&[ProblemCode::WrongPassword, ProblemCode::NotFound])
+        .refuses(&[ProblemCode::WrongPassword, ProblemCode::NotFound, ProblemCode::DiskFull])
 }
 
 pub(crate) fn schema() -> Value {

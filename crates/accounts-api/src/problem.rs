@@ -11,6 +11,7 @@ pub(crate) fn problem(error: IdentityError) -> Problem {
         IdentityError::Disabled => ProblemCode::AccountDisabled,
         IdentityError::WrongPassword => ProblemCode::WrongPassword,
         IdentityError::InvalidRefreshToken => ProblemCode::InvalidRefreshToken,
+        IdentityError::InvalidApiKey => ProblemCode::InvalidApiKey,
         IdentityError::RefreshInFlight => ProblemCode::RefreshInFlight,
         IdentityError::NotFound => ProblemCode::NotFound,
         IdentityError::Overloaded => ProblemCode::Overloaded,

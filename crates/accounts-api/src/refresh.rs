@@ -44,7 +44,7 @@ pub(crate) fn described() -> Operation {
         )
         .body_or_session_cookie(&reference("Refresh"), &json!({"refresh_token": "Xm2lNn0JbO3yqk5v4vZ1fQ"}))
         .json(200, "New tokens.", &["Cache-Control", "Set-Cookie"], &reference("Tokens"), &tokens::example())
-        .refuses(&[ProblemCode::InvalidRefreshToken, ProblemCode::RefreshInFlight])
+        .refuses(&[ProblemCode::InvalidRefreshToken, ProblemCode::RefreshInFlight, ProblemCode::DiskFull])
 }
 
 pub(crate) fn schema() -> Value {

@@ -46,7 +46,7 @@ pub(crate) fn described() -> Operation {
     Operation::new(Tag::Accounts, "register", "Create an account")
         .body(&["application/json"], &reference("Registration"), &example)
         .json(201, "Created.", &[], &reference("Account"), &account::example())
-        .refuses(&[ProblemCode::EmailTaken])
+        .refuses(&[ProblemCode::EmailTaken, ProblemCode::DiskFull])
 }
 
 pub(crate) fn schema() -> Value {

@@ -5,12 +5,12 @@ use domain::format_time;
 use http_api::account::Account;
 use http_api::body::EmptyBody;
 use http_api::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, Tag, page_of, reference, time, whole};
-use http_api::page::{Limit, PageOf};
+use http_api::page::{PageOf, PageQuery};
 use http_api::problem::{Problem, ProblemCode};
 use http_api::query::{PathId, StrictQuery};
 use identity::values::USER_AGENT_LENGTH_MAX;
 use identity::{Identity, OpenSession};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -18,14 +18,6 @@ use crate::problem::problem;
 
 /// What cursors of this list are bound to besides the account.
 const BINDING: &[u8] = b"auth/sessions";
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Params {
-    #[serde(default)]
-    limit: Limit,
-    cursor: Option<String>,
-}
 
 /// A session as its account sees it.
 #[derive(Serialize)]
@@ -56,11 +48,11 @@ pub(crate) async fn list(
     State(identity): State<Identity>,
     Account(principal): Account,
     OriginalUri(uri): OriginalUri,
-    StrictQuery(params): StrictQuery<Params>,
+    StrictQuery(params): StrictQuery<PageQuery>,
 ) -> Result<Response, Problem> {
     let (sealer, reader) = (identity.sealer(), principal.owner);
     let page = PageOf { sealer, reader, binding: BINDING, uri: &uri, limit: params.limit };
-    let before = page.begins_behind(params.cursor.as_deref(), |id| Uuid::from_slice(id).ok())?;
+    let before = page.begins_behind_id(params.cursor.as_deref())?;
     let sessions = identity.open_sessions(principal.owner, before, page.rows_max()).await.map_err(problem)?;
     Ok(page.answer(sessions, |session| session.id, |session| Shown::of(session, principal.session)))
 }
@@ -96,7 +88,7 @@ pub(crate) fn end_described() -> Operation {
         .path_id("The session's id.")
         .empty_body()
         .empty(204, "Ended.", &[])
-        .refuses(&[ProblemCode::NotFound])
+        .refuses(&[ProblemCode::NotFound, ProblemCode::DiskFull])
 }
 
 pub(crate) fn schema() -> Value {

@@ -7,28 +7,19 @@ use http_api::account::Admin;
 use http_api::answer;
 use http_api::body::MergePatch;
 use http_api::openapi::{Operation, Tag, page_of, reference, whole};
-use http_api::page::{Limit, PageOf};
+use http_api::page::{PageOf, PageQuery};
 use http_api::problem::{Problem, ProblemCode};
 use http_api::query::{PathId, StrictQuery};
 use identity::audit::Act;
 use identity::{Account, AccountChange, Identity};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::account::{self, OwnAccount};
 use crate::problem::problem;
 
 /// What cursors of this list are bound to besides the admin.
 const BINDING: &[u8] = b"users";
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Params {
-    #[serde(default)]
-    limit: Limit,
-    cursor: Option<String>,
-}
 
 /// An account as an admin sees it.
 #[derive(Serialize)]
@@ -49,12 +40,12 @@ pub(crate) async fn list(
     State(identity): State<Identity>,
     Admin(principal): Admin,
     OriginalUri(uri): OriginalUri,
-    StrictQuery(params): StrictQuery<Params>,
+    StrictQuery(params): StrictQuery<PageQuery>,
 ) -> Result<Response, Problem> {
     let (sealer, reader) = (identity.sealer(), principal.owner);
     let page = PageOf { sealer, reader, binding: BINDING, uri: &uri, limit: params.limit };
-    let after = page.begins_behind(params.cursor.as_deref(), |id| Uuid::from_slice(id).ok().map(OwnerId))?;
-    identity.accounts().tell_read(Act::AccountsRead, principal.session).await.map_err(problem)?;
+    let after = page.begins_behind_id(params.cursor.as_deref())?.map(OwnerId);
+    identity.accounts().record_read(Act::AccountsRead, principal.session).await.map_err(problem)?;
     let accounts = identity.accounts().list(after, page.rows_max()).await.map_err(problem)?;
     Ok(page.answer(accounts, |account| account.id.0, ListedAccount::from))
 }
@@ -87,13 +78,13 @@ pub(crate) async fn change(
 
 pub(crate) fn list_described() -> Operation {
     let page = json!({"items": [user_example()], "next_cursor": null});
-    Operation::new(Tag::Accounts, "listUsers", "List accounts").says("Oldest first.").admin().pages().json(
-        200,
-        "A page of accounts.",
-        &["Link"],
-        &reference("UserPage"),
-        &page,
-    )
+    Operation::new(Tag::Accounts, "listUsers", "List accounts")
+        .says("Oldest first.")
+        .admin()
+        .pages()
+        .json(200, "A page of accounts.", &["Link"], &reference("UserPage"), &page)
+        // that they were read is written down
+        .refuses(&[ProblemCode::DiskFull])
 }
 
 pub(crate) fn change_described() -> Operation {
@@ -107,7 +98,7 @@ pub(crate) fn change_described() -> Operation {
             &json!({"role": "admin", "disabled": false}),
         )
         .json(200, "The account.", &[], &reference("User"), &user_example())
-        .refuses(&[ProblemCode::NotFound])
+        .refuses(&[ProblemCode::NotFound, ProblemCode::DiskFull])
 }
 
 pub(crate) fn schema() -> Value {

@@ -9,6 +9,8 @@ use system_tests::redis::Redis as Server;
 
 use crate::world::{Answer, App, router};
 
+const ME: &str = "/api/v1/auth/me";
+
 #[tokio::test]
 async fn register_log_in_and_see_oneself() {
     let app = App::start().await;
@@ -53,7 +55,6 @@ async fn kept(redis: &Redis, server: &Server, id: &str) -> (String, Vec<u8>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_account_sees_of_itself_is_kept_under_its_own_version() {
-    const ME: &str = "/api/v1/auth/me";
     let server = Server::start();
     let redis = Redis::connect(&server.url()).expect("a URL");
     redis.up().await;
@@ -104,6 +105,27 @@ async fn what_an_account_sees_of_itself_is_kept_under_its_own_version() {
 
     server.kill();
     assert_eq!(app.get(ME, &ann).await.text("name"), "Dot");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_by_its_name() {
+    let app = App::start().await;
+    let ann = app.user("ann@x").await;
+    for statement in [
+        "create function identity.no_room() returns trigger language plpgsql as
+         'begin raise exception ''no room'' using errcode = ''53100''; end'",
+        "create trigger no_room before insert or update on identity.account for each row execute function identity.no_room()",
+        "create trigger no_room before insert on identity.session for each row execute function identity.no_room()",
+    ] {
+        sqlx::query(statement).execute(&app.pool).await.expect("made");
+    }
+    let renamed = app.send(Method::PATCH, ME, &ann, Some(json!({"name": "Bea"}))).await;
+    for refused in [app.register("bob@x").await, app.login("ann@x").await, renamed] {
+        assert_eq!((refused.status, refused.code()), (503, "disk-full"), "{}", refused.body);
+        assert_eq!(refused.headers["retry-after"], "5");
+    }
+    assert_eq!(app.get(ME, &ann).await.status, 200, "reads go on");
     app.stop().await;
 }
 

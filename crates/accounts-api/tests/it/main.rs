@@ -3,4 +3,5 @@
 mod world;
 
 mod accounts;
+mod api_keys;
 mod sessions;
