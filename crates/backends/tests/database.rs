@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use backends::database::{AGE_S_MAX, Address, Pool, PoolSize, Use};
+use backends::database::{self, AGE_S_MAX, Address, DatabaseUrls, Pool, PoolSize, Use};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
-use sqlx::postgres::PgConnectOptions;
+use settings::Source;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection};
 use system_tests::proxy::Proxy;
 use system_tests::wait::until;
 use tokio::time::timeout;
@@ -71,7 +74,7 @@ async fn each_dead_connection_costs_one_attempt() {
             }
             proxy.freeze();
         };
-        let _given_up = tokio::join!(under_way, freeze);
+        let _broken_off = tokio::join!(under_way, freeze);
         let frozen = Instant::now();
         drop(open);
         until("all is well", Duration::from_secs(15), || async { (ask_all(&pool).await == all).then_some(()) }).await;
@@ -80,6 +83,31 @@ async fn each_dead_connection_costs_one_attempt() {
     }
     pool.close().await;
     assert_eq!((pool.size(), pool.num_idle()), (0, 0));
+}
+
+/// Counted: who asks again and again, one statement after the other, meets each connection that has died once at most, and
+/// none any more after the first statement that is answered.
+#[tokio::test]
+async fn no_more_statements_fail_than_connections_have_died() {
+    // longer than a connection is drained, shorter than it takes until an idle one is asked in any case
+    const STATEMENT_MAX: Duration = Duration::from_secs(3);
+    let proxy = proxy().await;
+    let pool = pool_through(&proxy, AGE_S_MAX);
+    let all_at_once = join_all((0..CONNECTIONS).map(|_| pool.acquire())).await;
+    assert!(all_at_once.iter().all(Result::is_ok), "{all_at_once:?}");
+    drop(all_at_once);
+    until("all are idle", SECOND, || async { (pool.num_idle() == CONNECTIONS as usize).then_some(()) }).await;
+    proxy.freeze();
+    let mut answered = Vec::new();
+    for _ in 0..4 * CONNECTIONS {
+        answered.push(matches!(timeout(STATEMENT_MAX, ask(&pool)).await, Ok(Ok(1))));
+    }
+    let failed = answered.iter().filter(|answered| !**answered).count();
+    println!("{failed} of {} statements failed, {CONNECTIONS} connections had died", answered.len());
+    assert!((1..=CONNECTIONS as usize).contains(&failed), "{answered:?}");
+    assert!(answered[failed..].iter().all(|answered| *answered), "{answered:?}");
+    // and so many at once as there is room for
+    assert_eq!(ask_all(&pool).await, (2 * CONNECTIONS) as usize);
 }
 
 #[tokio::test]
@@ -127,6 +155,53 @@ async fn a_transaction_that_is_dropped_is_rolled_back_and_its_connection_used_ag
     sqlx::query(drop).execute(&pool).await.expect("dropped");
 }
 
+/// A client that vanishes while its transaction begins leaves none behind, in which others' statements would be: those would
+/// be answered, and not committed.
+#[tokio::test]
+async fn a_transaction_that_is_dropped_while_it_begins_is_rolled_back() {
+    let pool = pool_through(&proxy().await, AGE_S_MAX);
+    let mut watcher = PgConnection::connect_with(&server()).await.expect("another connection");
+    for round in 0..10 {
+        let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&pool).await.expect("a connection");
+        // as far as one comes without an answer
+        let begun = match round % 2 {
+            0 => pool.begin().now_or_never(),
+            _ => pool.begin_snapshot().now_or_never(),
+        };
+        assert!(begun.is_none());
+        until("it is given back", SECOND, || async { (pool.num_idle() == pool.size() as usize).then_some(()) }).await;
+        let state: String = sqlx::query_scalar("select state from pg_stat_activity where pid = $1")
+            .bind(pid)
+            .fetch_one(&mut watcher)
+            .await
+            .expect("the same connection");
+        assert_eq!(state, "idle", "round {round}");
+        assert_eq!(pool.size(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_only_reads_is_left_once_it_refused_a_transaction() {
+    let server = server();
+    let (host, port, user) = (server.get_host(), server.get_port(), server.get_username());
+    let database = server.get_database().unwrap_or(user);
+    let url = format!("postgres://{user}@{host}:{port}/{database}?target_session_attrs=read-write");
+    let address = Address::parse(&url.into(), Use::Write).expect("a URL");
+    let size = PoolSize { connections_max: 1, connections_kept: 0, wait_ms_max: 5_000, age_s_max: AGE_S_MAX };
+    let pool = Pool::new(address, size, None);
+    let backend =
+        async || sqlx::query_scalar::<_, i32>("select pg_backend_pid()").fetch_one(&pool).await.expect("a pid");
+    let first = backend().await;
+    assert_eq!(backend().await, first);
+
+    sqlx::query("set default_transaction_read_only = on").execute(&pool).await.expect("set");
+    let mut transaction = pool.begin().await.expect("begun");
+    let refused = sqlx::query("create table t_never ()").execute(&mut *transaction).await.expect_err("refused");
+    assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("25006"));
+    drop(transaction);
+    assert_ne!(backend().await, first);
+}
+
 #[tokio::test]
 async fn who_waits_for_a_connection_is_told_when_there_is_none() {
     let pool = pool_through(&proxy().await, AGE_S_MAX);
@@ -150,4 +225,44 @@ async fn the_first_host_that_is_wanted_is_taken() {
         let connected = address.connect().await;
         assert_eq!(connected.is_ok(), found, "{attributes}: {:?}", connected.err());
     }
+}
+
+#[tokio::test]
+async fn new_connections_log_in_as_the_file_says_by_then() {
+    let server = server();
+    let role = format!("renewed_{}", uuid::Uuid::new_v4().simple());
+    let mut operator = PgConnection::connect_with(&server).await.expect("connects");
+    let make = AssertSqlSafe(format!("create role {role} login"));
+    sqlx::query(make).execute(&mut operator).await.expect("made");
+    let file = std::env::temp_dir().join(&role);
+    std::fs::write(&file, server.get_username()).expect("writes");
+    let port = server.get_port().to_string();
+    let source = Source::from_pairs([
+        ("PRIMETRADE_DATABASE_HOST", server.get_host()),
+        ("PRIMETRADE_DATABASE_PORT", &*port),
+        ("PRIMETRADE_DATABASE_NAME", server.get_database().unwrap_or(server.get_username())),
+        ("PRIMETRADE_DATABASE_USER_FILE", file.to_str().expect("UTF-8")),
+    ]);
+    let given = DatabaseUrls::read(&source).expect("good").write.expect("a database");
+    let address = database::address(&given, Use::Write).expect("a URL");
+    let size = PoolSize { connections_max: 1, connections_kept: 0, wait_ms_max: 5_000, age_s_max: 1 };
+    let pool = Pool::new(address, size, None);
+    let who = async || {
+        let asked = sqlx::query_as::<_, (String, i32)>("select current_user::text, pg_backend_pid()");
+        asked.fetch_one(&pool).await.expect("logged in")
+    };
+    assert_eq!(who().await.0, server.get_username());
+    std::fs::write(&file, format!("{role}\n")).expect("writes");
+    until("a new connection by the new name", 10 * SECOND, || async { (who().await.0 == role).then_some(()) }).await;
+    // a file that cannot be read takes nothing away
+    std::fs::remove_file(file).expect("removes");
+    let (_, former) = who().await;
+    until("another connection", 10 * SECOND, || async {
+        let (name, process) = who().await;
+        assert_eq!(name, role);
+        (process != former).then_some(())
+    })
+    .await;
+    pool.close().await;
+    sqlx::query(AssertSqlSafe(format!("drop role {role}"))).execute(&mut operator).await.expect("drops");
 }

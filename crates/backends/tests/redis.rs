@@ -5,25 +5,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use backends::redis::{Address, BadUrl, CALL_MS_MAX, EXCHANGE_MS, Entry, NotAvailable, Redis};
+use backends::redis::{Address, BadUrl, CALL_MS_MAX, Entry, NotAvailable, OVERLAP_MS, Redis};
 use rustix::process::Signal;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use settings::Source;
 use system_tests::address::Address as Movable;
 use system_tests::redis::{Redis as Server, Sentinel};
+use system_tests::wait::eventually;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tracing_subscriber::fmt::MakeWriter;
 use uuid::Uuid;
-
-async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
-    let deadline = Instant::now() + Duration::from_secs(15);
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
 
 fn entry(key: &str, value: &str) -> Vec<Entry> {
     vec![Entry { key: key.into(), value: value.into(), ttl_ms: 60_000 }]
@@ -254,7 +247,7 @@ async fn one_that_became_a_replica_is_left_for_where_its_address_leads() {
         assert_eq!(
             said.warnings("").len(),
             2,
-            "given up, and why there is no other, each once: {:?}",
+            "that it was dropped, and why there is no other, each once: {:?}",
             said.warnings("")
         );
         assert_eq!(said.warnings("READONLY").len(), 1, "{:?}", said.warnings(""));
@@ -336,7 +329,7 @@ async fn a_connection_has_a_greatest_age() {
     }
     let machine_is_slow = recorder.handle().render().contains("outcome=\"timeout\"");
     assert!(
-        machine_is_slow || began.elapsed() >= Duration::from_millis(EXCHANGE_MS),
+        machine_is_slow || began.elapsed() >= Duration::from_millis(OVERLAP_MS),
         "the new one had no time to settle"
     );
     // a younger one cannot be had: the one that is there is kept

@@ -226,7 +226,7 @@ pub fn client_of_current() -> Option<IpAddr> {
 }
 
 /// Waits for something that is no work of this process: a body that comes slowly, or events that are not applied yet. The
-/// request in progress gives up its permit for as long.
+/// request in progress releases its permit for as long.
 pub async fn without_permit<F: Future>(awaited: F) -> F::Output {
     let released = CURRENT.try_with(|context| context.load.as_ref()?.release(context.waited.get_or_init(Arc::default)));
     let _released = released.ok().flatten();

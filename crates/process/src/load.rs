@@ -11,7 +11,7 @@
 //! was refused it is a flood: all others are refused at once, and those that wait have [`FLOOD_WAIT_MS_MAX`] left.
 //!
 //! A request that waits for something that is no work (a slow client's body, events that are not applied yet, its turn
-//! behind an equal one) gives up its permit meanwhile: [`crate::context::without_permit`].
+//! behind an equal one) releases its permit meanwhile: [`crate::context::without_permit`].
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ struct Inner {
     rate: AtomicU32,
     /// Of a burst: how many wait, and what wakes them.
     waiting: AtomicU32,
-    given_up: Notify,
+    released: Notify,
     /// When a request was refused last, milliseconds after `began`.
     refused_ms: AtomicU64,
     shown: Gauge,
@@ -88,7 +88,7 @@ impl Default for Load {
             slow_windows: AtomicU32::new(0),
             rate: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
-            given_up: Notify::new(),
+            released: Notify::new(),
             refused_ms: AtomicU64::new(NEVER_MS),
             shown: metrics::gauge!("requests_at_once"),
             shown_max: metrics::gauge!("requests_at_once_max"),
@@ -108,7 +108,7 @@ impl std::fmt::Debug for Load {
 #[derive(Debug)]
 pub struct Permit(Load);
 
-/// A permit that was given up for a while; taken again when it is dropped.
+/// A permit that was released for a while; taken again when it is dropped.
 #[must_use = "the permit is taken again when it is dropped"]
 pub(crate) struct ReleasedPermit {
     load: Load,
@@ -137,14 +137,14 @@ impl Load {
         }
         at_once.fetch_sub(1, Ordering::Relaxed);
         // also when nobody is answered any more
-        self.think_over(self.now_ms());
+        self.adjust(self.now_ms());
         None
     }
 
     /// A permit that is given back soon, in a burst. None: too many wait, or none was given back in time.
     pub async fn enter_in_burst(&self) -> Option<Permit> {
         let waiting = Waiting::begin(&self.0)?;
-        let mut given_up = pin!(self.0.given_up.notified());
+        let mut released = pin!(self.0.released.notified());
         if waiting.is_first
             && let Some(permit) = self.take_permit()
         {
@@ -156,7 +156,7 @@ impl Load {
             let mut is_time = false;
             while !is_time {
                 tokio::select! {
-                    () = given_up.as_mut() => given_up.set(self.0.given_up.notified()),
+                    () = released.as_mut() => released.set(self.0.released.notified()),
                     () = look_up.as_mut() => is_time = true,
                 }
                 if let Some(permit) = self.take_permit() {
@@ -181,13 +181,13 @@ impl Load {
         self.0.refused_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// Gives up a request's permit for a while. None where it is given up already: a request that waits for several things
+    /// Releases a request's permit for a while. None where it is released already: a request that waits for several things
     /// at the same time has one permit.
     pub(crate) fn release(&self, is_released: &Arc<AtomicBool>) -> Option<ReleasedPermit> {
         if is_released.swap(true, Ordering::Relaxed) {
             return None;
         }
-        self.0.give_up();
+        self.0.release();
         Some(ReleasedPermit { load: self.clone(), is_released: is_released.clone() })
     }
 
@@ -197,14 +197,14 @@ impl Load {
         if took > Duration::from_millis(SLOW_MS) {
             self.0.slow.fetch_add(1, Ordering::Relaxed);
         }
-        self.think_over(self.now_ms());
+        self.adjust(self.now_ms());
     }
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn think_over(&self, now_ms: u64) {
+    fn adjust(&self, now_ms: u64) {
         let inner = &*self.0;
         let window_ms = inner.window_ms.load(Ordering::Relaxed);
         let since_ms = now_ms.saturating_sub(window_ms);
@@ -233,7 +233,7 @@ impl Load {
         };
         inner.at_once_max.store(next, Ordering::Relaxed);
         for _ in max..next.min(max.saturating_add(inner.waiting.load(Ordering::Relaxed))) {
-            inner.given_up.notify_one();
+            inner.released.notify_one();
         }
         inner.shown.set(inner.at_once.load(Ordering::Relaxed));
         inner.shown_max.set(next);
@@ -255,15 +255,15 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.0.give_up();
+        self.0.0.release();
     }
 }
 
 impl Inner {
-    fn give_up(&self) {
+    fn release(&self) {
         self.at_once.fetch_sub(1, Ordering::Relaxed);
         if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.given_up.notify_one();
+            self.released.notify_one();
         }
     }
 }
@@ -347,7 +347,7 @@ mod tests {
         assert!(!waiting.is_finished());
         permits.pop();
         let permit = waiting.await.expect("a task").expect("the permit that was given back");
-        assert!(load.enter_in_burst().await.is_none(), "none is given up in time");
+        assert!(load.enter_in_burst().await.is_none(), "none is released in time");
         drop(permit);
         drop(permits);
         assert_eq!((load.0.at_once.load(Ordering::Relaxed), load.0.waiting.load(Ordering::Relaxed)), (0, 0));
@@ -432,7 +432,7 @@ mod tests {
         let mut permits: Vec<Permit> = (0..AT_ONCE_REST).map(|_| load.enter().expect("a permit")).collect();
         assert!(load.enter().is_none());
         permits.pop();
-        let last = load.enter().expect("one was given up");
+        let last = load.enter().expect("one was released");
         assert!(load.enter().is_none());
         // a request that waits for something else is in nobody's way, and has its permit again afterwards
         let is_released = Arc::default();
@@ -498,7 +498,7 @@ mod tests {
                 load.0.answered.store(answered, Ordering::Relaxed);
                 load.0.slow.store(slow, Ordering::Relaxed);
                 load.0.peak.store(peak, Ordering::Relaxed);
-                load.think_over(now_ms);
+                load.adjust(now_ms);
             }
             max()
         };
@@ -511,7 +511,7 @@ mod tests {
         drop(permits);
         drop(load.enter().expect("all is done"));
         // a pause, and all is forgotten
-        load.think_over(60_000);
+        load.adjust(60_000);
         assert_eq!(max(), AT_ONCE_REST);
     }
 }

@@ -66,7 +66,7 @@ pub fn init(log: &LogSettings) -> Result<(), LogsError> {
         let layer = fmt::layer().event_format(format).with_ansi(stderr::has_colours());
         registry.with(layer.with_writer(stderr::Log).log_internal_errors(false)).try_init()?;
     }
-    stderr::tell_panics();
+    stderr::log_panics();
     Ok(())
 }
 

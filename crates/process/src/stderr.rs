@@ -77,7 +77,7 @@ pub fn has_colours() -> bool {
 }
 
 /// Panics go the way of all lines: what Rust does by itself would wait for a reader that has stopped reading.
-pub fn tell_panics() {
+pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

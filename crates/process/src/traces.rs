@@ -1,6 +1,6 @@
 //! OpenTelemetry traces: from the HTTP request through the event to the projection, sent by OTLP over HTTP.
 //!
-//! Off unless [`start`] was called: then a span costs one look at a flag. A span is told when it is over, with the ids
+//! Off unless [`start`] was called: then a span costs one look at a flag. A span is exported when it is over, with the ids
 //! that the request's context and the event's `traceparent` carry already; nothing is kept open, so nothing has to be
 //! carried along. Spans wait in a bounded queue for a thread of their own; what does not fit is dropped. What a caller
 //! asked not to be sampled is not.
@@ -109,23 +109,23 @@ pub fn endpoint(source: &Source) -> Result<Option<String>, ConfigError> {
 /// # Errors
 /// The endpoint is no URL, or there is no HTTP client to be had.
 pub fn start(endpoint: &str, service: &'static str) -> Result<Traces, TracesError> {
-    let told = |error: &dyn fmt::Display| TracesError(error.to_string());
+    let failed = |error: &dyn fmt::Display| TracesError(error.to_string());
     // Somebody else in the process may have chosen one already: then that is used.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder().timeout(SEND_TIME_MAX).no_proxy().build().map_err(|error| told(&error))?;
+    let http = reqwest::Client::builder().timeout(SEND_TIME_MAX).no_proxy().build().map_err(|error| failed(&error))?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(Sender { http, runtime: Handle::current() })
         .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
         .with_timeout(SEND_TIME_MAX)
         .build()
-        .map_err(|error| told(&error))?;
+        .map_err(|error| failed(&error))?;
     let mut processor = BatchSpanProcessor::builder(exporter).build();
     let attributes =
         [KeyValue::new("service.name", service), KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
     processor.set_resource(&Resource::builder().with_attributes(attributes).build());
     let scope = InstrumentationScope::builder("primetrade").build();
-    EXPORT.set(Export { processor, scope }).map_err(|_| told(&"traces are exported already"))?;
+    EXPORT.set(Export { processor, scope }).map_err(|_| failed(&"traces are exported already"))?;
     Ok(Traces(()))
 }
 
@@ -139,14 +139,14 @@ impl Drop for Traces {
     }
 }
 
-/// Whether anybody is told of spans: ask before making one.
+/// Whether spans are exported: ask before making one.
 #[must_use]
 pub fn is_on() -> bool {
     EXPORT.get().is_some()
 }
 
-/// Tells of a span that is over.
-pub fn tell(span: Finished) {
+/// Exports a span that is over.
+pub fn export(span: Finished) {
     let Some(export) = EXPORT.get().filter(|_| span.span.sampled) else { return };
     let end_time = SystemTime::from(clock::now());
     let Traceparent { trace_id, span_id, .. } = span.span;
@@ -177,8 +177,8 @@ pub fn tell(span: Finished) {
     });
 }
 
-/// Tells of a span that follows from the one of a stored event's `traceparent`, if there is anybody to tell.
-pub fn tell_after(
+/// Exports a span that follows from the one of a stored event's `traceparent`, if spans are exported.
+pub fn export_after(
     traceparent: &str,
     name: &'static str,
     kind: Kind,
@@ -190,7 +190,7 @@ pub fn tell_after(
     }
     let Some(before) = Traceparent::parse(traceparent.as_bytes()) else { return };
     let span = Traceparent { span_id: rand::random(), ..before };
-    tell(Finished {
+    export(Finished {
         name: name.to_owned(),
         kind,
         span,

@@ -4,7 +4,7 @@ use access::jwks;
 use backends::redis::Address;
 use http_api::edge::EdgeSettings;
 use process::traces;
-use settings::{ConfigError, Source, kafka};
+use settings::{ConfigError, ObjectStoreUrl, Source, kafka};
 
 /// Checks the forms of what this program may have no use for, so that a mistake is told where it is made and not once a
 /// program uses it. (What has a section of its own is checked when that is read.)
@@ -17,6 +17,7 @@ pub fn check_forms(source: &Source) -> Result<(), ConfigError> {
     traces::endpoint(source)?;
     kafka::Forms::read(source)?;
     Address::read(source)?;
+    ObjectStoreUrl::read(source)?;
     Ok(())
 }
 
@@ -97,6 +98,19 @@ mod tests {
                 "PRIMETRADE_REDIS_URL",
                 &["redis://cache:6379/0", "redis://:word@cache", "rediss://cache:6379"],
                 &["cache:6379", "hunter2", "rediss://:hunter2@cache:6379#insecure"],
+            ),
+            (
+                "PRIMETRADE_OBJECT_STORE_URL",
+                &["file:///var/lib/it's a, \"$odd\" [one]#", "s3://bucket", "s3://bucket.of-some/prefix/of/it"],
+                &[
+                    "bucket",
+                    "file://folder",
+                    "s3://",
+                    "s3:///prefix",
+                    "s3://key:hunter2@bucket/prefix",
+                    "s3://key/hunter2@bucket/prefix",
+                    "https://key:hunter2@s3.example/bucket",
+                ],
             ),
             ("PRIMETRADE_RATE_LIMITS", &["on", "off"], &["yes"]),
             ("PRIMETRADE_KAFKA_PARTITIONS", &["1", "1000"], &["0", "-1", "many", "1001"]),

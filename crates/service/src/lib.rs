@@ -13,6 +13,9 @@
 //! that whoever sends requests here sends them elsewhere; then no connection is accepted any more and what is being
 //! answered is waited for; then the background tasks end. It takes at most 10 s. A second signal ends it at once.
 
+// what is to be told goes by process::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// The whole life of a service.
 mod run;
 

@@ -103,7 +103,7 @@ impl Listeners {
         Ok(Self { api: Listener::new(api, tls), ops })
     }
 
-    /// Answers until `stop`, and then for `lame_duck` longer, not ready any more; or until something has `died` that
+    /// Answers until `stop`, and then for `drain_time` longer, not ready any more; or until something has `died` that
     /// should not have. What is being answered then is waited for.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Listeners {
         self,
         Answers { api, edge: settings, health, metrics, closing }: Answers,
         stop: &CancellationToken,
-        lame_duck: Duration,
+        drain_time: Duration,
         died: impl Future<Output = E>,
     ) -> Result<(), E> {
         tracing::info!(address = %self.api.address()?, "answering");
@@ -139,7 +139,7 @@ impl Listeners {
                 health.drain();
                 tokio::select! {
                     served = &mut serving => return Ok(served?),
-                    () = sleep(lame_duck) => Ok(()),
+                    () = sleep(drain_time) => Ok(()),
                 }
             }
         };

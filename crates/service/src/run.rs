@@ -24,7 +24,7 @@ use crate::starting::{StartError, Starting};
 
 const ENDING: Ending = Ending {
     // longer than the second for which the gateway keeps an idle connection
-    lame_duck: Duration::from_millis(1_500),
+    drain_time: Duration::from_millis(1_500),
     background_time_max: Duration::from_millis(2_000),
 };
 /// What is left on the runtime's threads is not waited for longer.
@@ -33,7 +33,7 @@ const RUNTIME_STOP_MS_MAX: u64 = 500;
 const STOP_MS_MAX: u128 = 10_000;
 const _: () = assert!(
     STOP_MS_MAX
-        > ENDING.lame_duck.as_millis()
+        > ENDING.drain_time.as_millis()
             + http_server::DRAIN_TIME_MAX.as_millis()
             + ENDING.background_time_max.as_millis()
             + traces::LAST_TIME_MAX.as_millis()

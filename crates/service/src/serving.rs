@@ -47,7 +47,7 @@ pub struct Serving {
 #[derive(Debug, Clone, Copy)]
 pub struct Ending {
     /// For so long everything is still answered, while `/readyz` says otherwise.
-    pub lame_duck: Duration,
+    pub drain_time: Duration,
     /// How long background tasks may take to write what is under way, once nobody asks any more.
     pub background_time_max: Duration,
 }
@@ -79,7 +79,7 @@ impl Serving {
                 error = failed => error,
             }
         };
-        let outcome = listeners.answer(answers, stop, ending.lame_duck, died).await;
+        let outcome = listeners.answer(answers, stop, ending.drain_time, died).await;
         background.stop(ending.background_time_max).await;
         outcome
     }

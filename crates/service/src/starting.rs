@@ -6,7 +6,7 @@ use access::installation::{Installation, Log};
 use access::jwks::{self, Jwks};
 use access::token::RootSecret;
 use access::{Verifier, ended_sessions};
-use backends::database::{self, DatabaseUrls, Pool, Use};
+use backends::database::{self, DatabaseUrl, DatabaseUrls, Pool, Use};
 use backends::redis::{Address, Redis};
 use process::background::Background;
 use process::health::{Check, Health};
@@ -37,21 +37,20 @@ pub struct Starting {
 }
 
 impl Starting {
-    /// A pool, once the database answers; `url` comes from `variable`, or from the one that stands for it.
+    /// A pool, once the database answers; `variable` says where it is, or another one in its place.
     ///
     /// # Errors
     /// It is not set, or does not answer in time.
     pub async fn connect(
         &self,
         variable: &'static str,
-        url: Option<&secrecy::SecretString>,
+        given: Option<&DatabaseUrl>,
         for_use: Use,
         connections_max: u32,
     ) -> Result<Pool, StartError> {
         let needed_for = "this service keeps its data there";
-        let url = url.ok_or_else(|| ConfigError::Missing { name: variable.to_owned(), needed_for })?;
-        let given = if self.source.secret(variable)?.is_some() { variable } else { "PRIMETRADE_DATABASE_URL" };
-        let pool = database::connect(given, connections_max, url, for_use, DEPENDENCY_WAIT).await?;
+        let given = given.ok_or_else(|| ConfigError::Missing { name: variable.to_owned(), needed_for })?;
+        let pool = database::connect(given, connections_max, for_use, DEPENDENCY_WAIT).await?;
         pool.show_as(pool_name(variable));
         Ok(pool)
     }

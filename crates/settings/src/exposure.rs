@@ -75,7 +75,9 @@ impl Insecure {
             }
             Self::NoRateLimits => !source.switch("PRIMETRADE_RATE_LIMITS", true)?,
             Self::WeakSecret => {
-                source.secret("PRIMETRADE_SECRET")?.is_some_and(|secret| is_weak(secret.expose_secret()))
+                // the previous one is taken as well
+                let secrets = [source.secret("PRIMETRADE_SECRET")?, source.secret("PRIMETRADE_SECRET_PREVIOUS")?];
+                secrets.iter().flatten().any(|secret| is_weak(secret.expose_secret()))
             }
             Self::AnyOrigin => source.list::<String>("PRIMETRADE_CORS_ORIGINS")?.iter().any(|origin| origin == "*"),
             Self::AnyProxy => {
@@ -158,6 +160,7 @@ mod tests {
             ("no-rate-limits", &[GOOD, PROXY, ("PRIMETRADE_RATE_LIMITS", "off")]),
             ("weak-secret", &[PROXY, ("PRIMETRADE_SECRET", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")]),
             ("weak-secret", &[PROXY, ("PRIMETRADE_SECRET", "Please-change-me-0123456789abcdefghij")]),
+            ("weak-secret", &[PROXY, GOOD, ("PRIMETRADE_SECRET_PREVIOUS", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")]),
             ("any-origin", &[GOOD, PROXY, ("PRIMETRADE_CORS_ORIGINS", "https://app.example,*")]),
             ("any-proxy", &[GOOD, ("PRIMETRADE_TRUSTED_PROXIES", "10.0.0.1,0.0.0.0/0")]),
         ] {

@@ -26,7 +26,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
         return Err(wrong(format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
     let settings = parse(&text).map_err(|(line, reason)| wrong(format!("line {line}: {reason}")))?;
-    if let Some((name, _)) = settings.iter().find(|(name, value)| is_secret(name) && tells(value)) {
+    if let Some((name, _)) = settings.iter().find(|(name, value)| is_secret(name) && has_secret(value)) {
         let checked = path.metadata().and_then(|metadata| secret_file::check(path, &metadata));
         checked.map_err(|error| wrong(format!("{name} stands in it: {error}")))?;
     }
@@ -34,7 +34,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
 }
 
 /// Whether a value is more than an address.
-fn tells(value: &str) -> bool {
+fn has_secret(value: &str) -> bool {
     !value.is_empty() && (!value.contains("://") || value.contains('@') || value.contains("password"))
 }
 

@@ -163,6 +163,17 @@ impl Source {
         }
     }
 
+    /// Whether its value stands in a file of its own, which may have another one by now.
+    #[must_use]
+    pub fn is_in_file(&self, name: &str) -> bool {
+        let settings = match self.origin(name) {
+            Origin::File => &self.file,
+            Origin::Variable => &self.variables,
+            Origin::Flag | Origin::Default => return false,
+        };
+        settings.get(&format!("{name}_FILE")).is_some_and(|path| !path.is_empty())
+    }
+
     /// A value in its own type.
     ///
     /// # Errors
@@ -274,6 +285,26 @@ mod tests {
 
     fn source(pairs: &[(&str, &str)]) -> Source {
         Source::from_pairs(pairs.iter().copied())
+    }
+
+    #[test]
+    fn it_is_known_which_values_stand_in_files_of_their_own() {
+        let mut source = source(&[
+            ("PRIMETRADE_SECRET_FILE", "/run/secrets/secret"),
+            ("PRIMETRADE_DATABASE_PASSWORD_FILE", "/run/secrets/password"),
+            ("PRIMETRADE_REDIS_URL", "redis://localhost"),
+            ("PRIMETRADE_LOG_FILE", ""),
+        ]);
+        source.set("PRIMETRADE_SECRET", "given by a flag");
+        for (name, expected) in [
+            ("PRIMETRADE_SECRET", false),
+            ("PRIMETRADE_DATABASE_PASSWORD", true),
+            ("PRIMETRADE_REDIS_URL", false),
+            ("PRIMETRADE_LOG", false),
+            ("PRIMETRADE_LISTEN", false),
+        ] {
+            assert_eq!(source.is_in_file(name), expected, "{name}");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Where a database is, and what a connection to it has to be like. Every connection of every program is made by
 //! [`Address::connect`]: one host after the other, until one answers that is what is wanted; its session is set up
-//! after connecting, in one statement, since a connection pooler takes no settings at the start.
+//! after connecting, in one statement, since a connection pooler takes no settings at the start. Where a setting of the
+//! database stands in a file, it is read again before each connection: whoever keeps the secrets may change them.
 
 use std::io;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,6 +17,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::sql_error::{message, sql_state};
+use super::url::ReadAgain;
 
 /// Keepalive and user time-out of the sockets, from the server's side: the client library opens ours and gives no access to
 /// them. A client that has vanished is noticed within 11 s, and its locks are free again.
@@ -114,7 +116,10 @@ impl From<ConnectError> for sqlx::Error {
 /// clone; clones know the same of the servers.
 #[derive(Clone, Debug)]
 pub struct Address {
-    servers: Arc<[PgConnectOptions]>,
+    servers: Arc<RwLock<Servers>>,
+    /// What `pg_stat_activity` shows.
+    application: String,
+    again: Option<ReadAgain>,
     wanted: Wanted,
     /// The URL says what is wanted.
     named: bool,
@@ -122,7 +127,18 @@ pub struct Address {
     settings: Vec<(&'static str, &'static str)>,
     /// Which server is tried first: the one that was wanted last.
     next: Arc<AtomicUsize>,
+}
+
+/// The servers, and the URL that says them.
+#[derive(Debug)]
+struct Servers {
+    all: Arc<[PgConnectOptions]>,
+    /// Whether they share sessions, once that is known.
     sessions: Arc<OnceCell<Sessions>>,
+    /// Where it has been read again.
+    url: Option<SecretString>,
+    /// It could not be, which has been said.
+    is_failing: bool,
 }
 
 /// One server whose sessions are this program's own, for writing.
@@ -155,34 +171,79 @@ impl Address {
         if for_use == Use::Write && wanted != Wanted::Writable {
             return Err("this database is written to: target_session_attrs in it has to be read-write".to_owned());
         }
-        let servers: Result<Vec<_>, _> = urls.iter().map(|url| PgConnectOptions::from_str(url)).collect();
-        let servers =
-            servers.map_err(|_| "it is not a URL as postgres://user:password@host:5432/database".to_owned())?;
+        let servers = servers_of(&urls)?;
         Ok(Self { named: attributes.is_some(), ..Self::of(servers, wanted, for_use, Arc::default()) })
     }
 
-    /// Nothing is compiled: no statement here runs for so long that it pays, and on a fresh database the planner believes
-    /// it of some that run every second. `extra_float_digits` is what any server has by itself that is new enough.
+    /// Nothing is compiled (`jit`): no statement here runs for so long that it pays, and on a fresh database the planner
+    /// believes it of some that run every second.
     fn of(servers: Vec<PgConnectOptions>, wanted: Wanted, for_use: Use, sessions: Arc<OnceCell<Sessions>>) -> Self {
-        let plain = |server: PgConnectOptions| server.extra_float_digits(None).disable_statement_logging();
-        let servers = servers.into_iter().map(plain).collect();
+        let servers = Servers { all: plain(servers), sessions, url: None, is_failing: false };
+        let servers = Arc::new(RwLock::new(servers));
         let settings = [("jit", "off")].into_iter().chain(TCP).collect();
+        let application = "primetrade".to_owned();
         let next = Arc::default();
-        Self { servers, wanted, named: false, for_use, settings, next, sessions }.called("primetrade")
+        Self { servers, application, again: None, wanted, named: false, for_use, settings, next }
+    }
+
+    /// The same, whose URL is read again before each connection.
+    #[must_use]
+    pub(super) fn read_again(self, again: ReadAgain) -> Self {
+        Self { again: Some(again), ..self }
+    }
+
+    fn servers(&self) -> Arc<[PgConnectOptions]> {
+        self.known().0
+    }
+
+    /// The servers, and whether they share sessions.
+    fn known(&self) -> (Arc<[PgConnectOptions]>, Arc<OnceCell<Sessions>>) {
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        (servers.all.clone(), servers.sessions.clone())
+    }
+
+    /// Takes what the files say by now. Where they cannot be read, what they said before stays: they may be just being
+    /// written.
+    async fn renew(&self) {
+        let Some(again) = self.again.clone() else { return };
+        let read = tokio::task::spawn_blocking(move || {
+            let url = again.url().map_err(|error| error.to_string())?;
+            let (urls, _) = split(url.expose_secret())?;
+            Ok::<_, String>((servers_of(&urls)?, url))
+        });
+        let read = read.await.unwrap_or_else(|error| Err(error.to_string()));
+        let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Ok((all, url)) => {
+                let is_new = servers.url.as_ref().is_some_and(|known| known.expose_secret() != url.expose_secret());
+                // at another place there may be a pooler
+                let is_same_place = all.iter().map(place).eq(servers.all.iter().map(place));
+                let sessions = if is_same_place { servers.sessions.clone() } else { Arc::default() };
+                *servers = Servers { all: plain(all), sessions, url: Some(url), is_failing: false };
+                drop(servers);
+                if is_new {
+                    tracing::info!(database = %self.place(), "the settings of a database have changed in their file");
+                }
+            }
+            Err(error) if !servers.is_failing => {
+                servers.is_failing = true;
+                tracing::warn!(%error, "the settings of a database cannot be read again; those of before stay");
+            }
+            Err(_) => {}
+        }
     }
 
     /// The same for who only reads: one server will do while it is a standby; of several, the one that was wanted.
     #[must_use]
     pub fn for_reading(self) -> Self {
-        let wanted = if self.servers.len() == 1 && !self.named { Wanted::Any } else { self.wanted };
+        let wanted = if self.servers().len() == 1 && !self.named { Wanted::Any } else { self.wanted };
         Self { for_use: Use::Read, wanted, ..self }
     }
 
     /// What `pg_stat_activity` shows.
     #[must_use]
     pub fn called(self, application: &str) -> Self {
-        let servers = self.servers.iter().map(|server| server.clone().application_name(application)).collect();
-        Self { servers, ..self }
+        Self { application: application.to_owned(), ..self }
     }
 
     /// With more settings of the session. They are made after connecting, where the session is the connection's own.
@@ -198,13 +259,16 @@ impl Address {
     /// Of the last server that was tried.
     pub fn connect(&self) -> BoxFuture<'_, Result<PgConnection, ConnectError>> {
         Box::pin(async {
-            let (count, first) = (self.servers.len(), self.next.load(Ordering::Relaxed));
+            self.renew().await;
+            let (servers, sessions) = self.known();
+            let (count, first) = (servers.len(), self.next.load(Ordering::Relaxed));
             let mut error = ConnectError::Database(sqlx::Error::Io(io::ErrorKind::AddrNotAvailable.into()));
             for turn in 0..count {
                 let number = (first + turn) % count;
                 // Who gives up while this one is waited for begins with the next one.
                 self.next.store((number + 1) % count, Ordering::Relaxed);
-                let attempt = timeout(Duration::from_millis(HOST_MS_MAX), self.connect_to(&self.servers[number])).await;
+                let server = servers[number].clone().application_name(&self.application);
+                let attempt = timeout(Duration::from_millis(HOST_MS_MAX), self.connect_to(&server, &sessions)).await;
                 match attempt.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into())) {
                     Ok(connection) => {
                         self.next.store(number, Ordering::Relaxed);
@@ -217,9 +281,13 @@ impl Address {
         })
     }
 
-    async fn connect_to(&self, server: &PgConnectOptions) -> Result<PgConnection, ConnectError> {
+    async fn connect_to(
+        &self,
+        server: &PgConnectOptions,
+        sessions: &OnceCell<Sessions>,
+    ) -> Result<PgConnection, ConnectError> {
         let mut connection = server.connect().await?;
-        let settings = match self.sessions.get_or_init(|| find_sessions(server, &mut connection)).await {
+        let settings = match sessions.get_or_init(|| find_sessions(server, &mut connection)).await {
             Sessions::Own => self.settings.as_slice(),
             Sessions::Shared { .. } if self.for_use == Use::Write => {
                 return Err(ConnectError::SharedSessions(place(server)));
@@ -256,7 +324,7 @@ impl Address {
             r#"select pg_is_in_recovery() as "standby!", current_setting('transaction_read_only')::boolean as "reads_only!""#
         );
         match timeout(Duration::from_millis(CHECK_MS_MAX), is.fetch_one(connection)).await {
-            Ok(Ok(is)) => self.judge(&self.servers[0], is.standby, is.reads_only).is_ok(),
+            Ok(Ok(is)) => self.judge(&self.servers()[0], is.standby, is.reads_only).is_ok(),
             Ok(Err(_)) | Err(_) => false,
         }
     }
@@ -264,11 +332,22 @@ impl Address {
     /// Hosts, ports and database, for messages.
     #[must_use]
     pub fn place(&self) -> String {
-        match self.servers.as_ref() {
+        match self.servers().as_ref() {
             [server] => place(server),
             servers => servers.iter().map(place).collect::<Vec<_>>().join(" or "),
         }
     }
+}
+
+/// `extra_float_digits` is what any server has by itself that is new enough.
+fn plain(servers: Vec<PgConnectOptions>) -> Arc<[PgConnectOptions]> {
+    let plain = |server: PgConnectOptions| server.extra_float_digits(None).disable_statement_logging();
+    servers.into_iter().map(plain).collect()
+}
+
+fn servers_of(urls: &[String]) -> Result<Vec<PgConnectOptions>, String> {
+    let servers: Result<Vec<_>, _> = urls.iter().map(|url| PgConnectOptions::from_str(url)).collect();
+    servers.map_err(|_| "it is not a URL as postgres://user:password@host:5432/database".to_owned())
 }
 
 /// Whether two connections have two sessions. A pooler in transaction mode lets both have the one that is free.
@@ -334,7 +413,36 @@ fn split(url: &str) -> Result<(Vec<String>, Option<String>), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use settings::Source;
+
+    use super::super::connect;
+    use super::super::url::DatabaseUrls;
     use super::*;
+
+    #[tokio::test]
+    async fn whether_sessions_are_shared_is_found_out_anew_at_another_place() {
+        let file = std::env::temp_dir().join(format!("database-url-{}", uuid::Uuid::new_v4()));
+        let write = |url: &str| {
+            fs::write(&file, url).expect("writes");
+            fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("permissions");
+        };
+        write("postgres://u:before@db/app");
+        let source = Source::from_pairs([("PRIMETRADE_DATABASE_URL_FILE", file.to_str().expect("UTF-8"))]);
+        let given = DatabaseUrls::read(&source).expect("good").write.expect("given");
+        let address = connect::address(&given, Use::Write).expect("a URL");
+        address.known().1.set(Sessions::Own).expect("nobody was asked");
+        for (url, expected) in
+            [("postgres://u:after@db/app", Some(Sessions::Own)), ("postgres://u:after@pooler/app", None)]
+        {
+            write(url);
+            address.renew().await;
+            assert_eq!(address.known().1.get().copied(), expected, "{url}");
+        }
+        fs::remove_file(file).expect("removes");
+    }
 
     fn parse(url: &str, for_use: Use) -> Result<Address, String> {
         Address::parse(&url.to_owned().into(), for_use)

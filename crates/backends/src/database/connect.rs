@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use process::health::Check;
-use secrecy::SecretString;
 use sqlx::Connection;
 
 use super::address::{Address, ConnectError, Use};
@@ -11,30 +10,36 @@ use super::error::{DatabaseError, MAJOR_MIN};
 use super::patience::Patience;
 use super::pool::{AGE_S_MAX, Pool, PoolSize};
 use super::sql_error::{message, sql_state};
+use super::url::DatabaseUrl;
 
 /// How long a query waits for a connection of the pool, in milliseconds.
 const ACQUIRE_MS_MAX: u64 = 10_000;
 
-/// Where a database is. Nobody is asked. `variable` is where the URL came from.
+/// Where a database is. Nobody is asked.
 ///
 /// # Errors
 /// It is not a URL of a database.
-pub fn address(variable: &'static str, url: &SecretString, for_use: Use) -> Result<Address, DatabaseError> {
-    Address::parse(url, for_use).map_err(|reason| DatabaseError::BadUrl { reason, variable })
+pub fn address(given: &DatabaseUrl, for_use: Use) -> Result<Address, DatabaseError> {
+    let settings = given.settings.clone();
+    let address = Address::parse(&given.url, for_use).map_err(|reason| DatabaseError::BadUrl { reason, settings })?;
+    Ok(match &given.again {
+        Some(again) => address.read_again(again.clone()),
+        None => address,
+    })
 }
 
-/// A pool, once its database has answered; waits for that at most `wait`. `variable` is where the URL came from.
+/// A pool, once its database has answered; waits for that at most `wait`.
 ///
 /// # Errors
 /// It does not answer in time, refuses, or is of no use.
 pub async fn connect(
-    variable: &'static str,
+    given: &DatabaseUrl,
     connections_max: u32,
-    url: &SecretString,
     for_use: Use,
     wait: Duration,
 ) -> Result<Pool, DatabaseError> {
-    let address = address(variable, url, for_use)?;
+    let address = address(given, for_use)?;
+    let settings = || given.settings.clone();
     let place = address.place();
     let what = format!("the database at {place}");
     let mut patience = Patience::new(wait);
@@ -45,12 +50,12 @@ pub async fn connect(
                 return Err(DatabaseError::Pooler(error));
             }
             Err(ConnectError::Database(error)) if is_final(&error) => {
-                return Err(DatabaseError::Refused { place, reason: message(&error), variable });
+                return Err(DatabaseError::Refused { place, reason: message(&error), settings: settings() });
             }
             Err(error) => error.to_string(),
         };
         if !patience.again(&what, &reason).await {
-            return Err(DatabaseError::NoAnswer { place, reason, tried_s: wait.as_secs(), variable });
+            return Err(DatabaseError::NoAnswer { place, reason, tried_s: wait.as_secs(), settings: settings() });
         }
     };
     let server = sqlx::query!(
@@ -64,9 +69,12 @@ pub async fn connect(
         }
         Ok(server) if server.encoding != "UTF8" => Err(DatabaseError::Encoding { place, found: server.encoding }),
         Ok(_) => Ok(pool(connections_max, address)),
-        Err(error) => {
-            Err(DatabaseError::NoAnswer { place, reason: message(&error), tried_s: wait.as_secs(), variable })
-        }
+        Err(error) => Err(DatabaseError::NoAnswer {
+            place,
+            reason: message(&error),
+            tried_s: wait.as_secs(),
+            settings: settings(),
+        }),
     }
 }
 

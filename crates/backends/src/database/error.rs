@@ -3,7 +3,7 @@
 use sqlx::migrate::MigrateError;
 
 use super::address::ConnectError;
-use super::sql_error::sql_state;
+use super::sql_error::is_disk_full;
 
 /// The oldest PostgreSQL that will do.
 pub const MAJOR_MIN: u32 = 14;
@@ -13,7 +13,7 @@ pub const MAJOR_MIN: u32 = 14;
 pub enum DatabaseError {
     /// Nobody there, or not in time.
     #[error(
-        "the database at {place} does not answer ({reason}); tried for {tried_s} s. Start it, or correct {variable}"
+        "the database at {place} does not answer ({reason}); tried for {tried_s} s. Start it, or correct {settings}"
     )]
     NoAnswer {
         /// Host, port and database.
@@ -22,28 +22,28 @@ pub enum DatabaseError {
         reason: String,
         /// How long it was tried.
         tried_s: u64,
-        /// Where the URL came from.
-        variable: &'static str,
+        /// The settings that say where it is.
+        settings: String,
     },
     /// It answers, but not to us.
     #[error(
-        "the database at {place} refuses the connection: {reason}. Correct user, password or database name in {variable}"
+        "the database at {place} refuses the connection: {reason}. Correct user, password or database name in {settings}"
     )]
     Refused {
         /// Host, port and database.
         place: String,
         /// What it said.
         reason: String,
-        /// Where the URL came from.
-        variable: &'static str,
+        /// The settings that say where it is.
+        settings: String,
     },
     /// Not a URL that can be used.
-    #[error("{variable} cannot be used: {reason}")]
+    #[error("{settings} cannot be used: {reason}")]
     BadUrl {
         /// What is wrong with it.
         reason: String,
-        /// Where it came from.
-        variable: &'static str,
+        /// The settings that say it.
+        settings: String,
     },
     /// A connection pooler that is set up for something else.
     #[error(transparent)]
@@ -76,15 +76,19 @@ pub enum DatabaseError {
         /// How long it was waited for.
         waited_s: u64,
     },
-    /// Made by a later program.
+    /// Made by a later program, and not for this one.
     #[error(
-        "the schema {schema} was migrated by a newer version of primetrade (migration {version} is unknown to this one). Run that version or a later one; an older one must not touch its data"
+        "the schema {schema} was migrated by a newer version of primetrade: its migration {version} is only for programs that know migration {since} or a later one, and the newest that this one knows is {newest}. Run that version or a later one"
     )]
     NewerMigration {
         /// Which schema.
         schema: &'static str,
         /// The migration that is not known.
         version: i64,
+        /// The oldest program that it is for, by the newest migration which that program knows.
+        since: i64,
+        /// The newest migration that this program knows.
+        newest: i64,
     },
     /// Not what was applied.
     #[error(
@@ -114,13 +118,8 @@ impl DatabaseError {
     #[must_use]
     pub fn of_migration(schema: &'static str, error: MigrateError) -> Self {
         match error {
-            MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
-                Self::NewerMigration { schema, version }
-            }
             MigrateError::VersionMismatch(version) => Self::OtherMigration { schema, version },
-            MigrateError::Execute(ref cause) | MigrateError::ExecuteMigration(ref cause, _)
-                if sql_state(cause).as_deref() == Some("53100") =>
-            {
+            MigrateError::Execute(ref cause) | MigrateError::ExecuteMigration(ref cause, _) if is_disk_full(cause) => {
                 Self::DiskFull(cause.to_string())
             }
             source => Self::Migration { schema, source },

@@ -23,8 +23,11 @@ mod patience;
 /// A pool, once its database has answered.
 mod connect;
 
-/// Whether a schema is as this program has it.
+/// A schema as this program has it, held against the database's.
 mod schema;
+
+/// Who may do what in a schema.
+mod roles;
 
 /// Where databases are, from the settings.
 mod url;
@@ -33,6 +36,7 @@ pub use address::{Address, ConnectError, Use};
 pub use connect::{address, check, connect, pool};
 pub use error::{DatabaseError, MAJOR_MIN};
 pub use pool::{AGE_S_MAX, Pool, PoolSize, PoolTransaction, Pooled, Prepare};
-pub use schema::await_schema;
-pub use sql_error::{in_time, sql_state};
-pub use url::{DatabaseUrls, shown};
+pub use roles::{Granted, Roles};
+pub use schema::{Plan, Schema};
+pub use sql_error::{in_time, is_disk_full, sql_state};
+pub use url::{DatabaseUrl, DatabaseUrls, ReadAgain, shown};

@@ -6,7 +6,8 @@
 //!   alive on its way as well;
 //! - once one did not answer, all that are idle are asked before they are used;
 //! - none gets older than [`AGE_S_MAX`], so that a name that leads elsewhere is noticed;
-//! - one that turns out to be a standby, where somebody writes, is closed.
+//! - one that turns out to be a standby, where somebody writes, is closed; one whose transaction came to nothing is asked
+//!   whether it is.
 //!
 //! What an async function does is compiled where it is awaited. Here the futures are boxed, so that connecting and the
 //! protocol are compiled once, and not again in each crate that has a query.
@@ -21,7 +22,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use metrics::gauge;
 use sqlx::postgres::{PgConnection, PgTransactionManager};
-use sqlx::{Connection, Error, SqlStr};
+use sqlx::{Connection, Error, SqlStr, raw_sql};
 use sqlx_core::transaction::TransactionManager;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -204,7 +205,7 @@ impl Pool {
                 held = self.0.returned() => held,
             },
         };
-        Ok(Pooled { held: Some(held), permit: Some(permit), pool: self.0.clone() })
+        Ok(Pooled { held: Some(held), permit: Some(permit), pool: self.0.clone(), in_doubt: false, begins: false })
     }
 
     /// A transaction on a connection of its own.
@@ -212,22 +213,25 @@ impl Pool {
     /// # Errors
     /// As [`Pool::acquire`], or the database refuses.
     pub fn begin(&self) -> BoxFuture<'_, Result<PoolTransaction, Error>> {
-        Box::pin(async {
-            let mut connection = self.acquire().await?;
-            PgTransactionManager::begin(&mut connection, None).await?;
-            Ok(PoolTransaction { connection, ended: false })
-        })
+        self.begin_by(None)
     }
 
     /// A transaction that reads one snapshot in all of its statements, on a connection of its own.
     ///
     /// # Errors
     /// As [`Pool::acquire`], or the database refuses.
-    pub async fn begin_snapshot(&self) -> Result<PoolTransaction, Error> {
-        let mut connection = self.acquire().await?;
-        let statement = SqlStr::from_static("begin transaction isolation level repeatable read, read only");
-        PgTransactionManager::begin(&mut connection, Some(statement)).await?;
-        Ok(PoolTransaction { connection, ended: false })
+    pub fn begin_snapshot(&self) -> BoxFuture<'_, Result<PoolTransaction, Error>> {
+        self.begin_by(Some(SqlStr::from_static("begin transaction isolation level repeatable read, read only")))
+    }
+
+    fn begin_by(&self, statement: Option<SqlStr>) -> BoxFuture<'_, Result<PoolTransaction, Error>> {
+        Box::pin(async {
+            let mut connection = self.acquire().await?;
+            connection.begins = true;
+            PgTransactionManager::begin(&mut connection, statement).await?;
+            connection.begins = false;
+            Ok(PoolTransaction { connection, ended: false })
+        })
     }
 
     /// Waits until all connections are back, and closes them. From now on there are no new ones.
@@ -339,14 +343,20 @@ impl Inner {
         }
     }
 
-    /// Ends what is under way on a connection that was given back, and puts it back.
-    async fn drain(&self, mut held: Held) {
+    /// Ends what is under way on a connection that was given back, and puts it back. Where a transaction `begins`, sqlx does
+    /// not know of it, and would leave the next one who uses the connection in it.
+    async fn drain(&self, mut held: Held, heard: Instant, begins: bool) {
         let given_back = Instant::now();
-        match timeout(Duration::from_millis(DRAIN_MS_MAX), held.connection.flush()).await {
-            Ok(Ok(())) => {
-                held.heard = given_back;
-                self.put_back(held);
+        let connection = &mut held.connection;
+        let ended = async {
+            connection.flush().await?;
+            if begins {
+                raw_sql("rollback").execute(connection).await?;
             }
+            Ok::<_, Error>(())
+        };
+        match timeout(Duration::from_millis(DRAIN_MS_MAX), ended).await {
+            Ok(Ok(())) => self.put_back(Held { heard, ..held }),
             Ok(Err(error)) => tracing::debug!(%error, "a connection to the database is gone"),
             Err(_) => {
                 tracing::warn!("a connection to the database does not answer; it is closed");
@@ -406,6 +416,10 @@ pub struct Pooled {
     held: Option<Held>,
     permit: Option<OwnedSemaphorePermit>,
     pool: Arc<Inner>,
+    /// Whether it is asked before its next use.
+    in_doubt: bool,
+    /// A transaction was asked for, and it is not known whether it has begun.
+    begins: bool,
 }
 
 impl fmt::Debug for Pooled {
@@ -446,18 +460,17 @@ impl DerefMut for Pooled {
 impl Drop for Pooled {
     fn drop(&mut self) {
         let (Some(mut held), permit) = (self.held.take(), self.permit.take()) else { return };
+        let heard = if self.in_doubt { *self.pool.distrusted() } else { Instant::now() };
+        let begins = self.begins;
         // Done at once where nothing is under way.
         match held.connection.flush().now_or_never() {
-            Some(Ok(())) => {
-                held.heard = Instant::now();
-                self.pool.put_back(held);
-            }
+            Some(Ok(())) if !begins => self.pool.put_back(Held { heard, ..held }),
             Some(Err(error)) => tracing::debug!(%error, "a connection to the database is gone"),
-            None => {
+            Some(Ok(())) | None => {
                 if let Ok(runtime) = Handle::try_current() {
                     let pool = self.pool.clone();
                     runtime.spawn(async move {
-                        pool.drain(held).await;
+                        pool.drain(held, heard, begins).await;
                         drop(permit);
                     });
                 }
@@ -519,6 +532,8 @@ impl Drop for PoolTransaction {
     fn drop(&mut self) {
         if !self.ended {
             PgTransactionManager::start_rollback(&mut self.connection);
+            // what failed in it may have been that the server only reads
+            self.connection.in_doubt = true;
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
@@ -34,27 +35,69 @@ const PARAMETERS: [&str; 18] = [
 /// Which of several hosts is wanted.
 const WANTED_HOST: &str = "target_session_attrs";
 
-/// Postgres addresses; a password in them is never shown.
+/// A Postgres address; a password in it is never shown.
+#[derive(Debug, Clone)]
+pub struct DatabaseUrl {
+    /// As one text.
+    pub url: SecretString,
+    /// The settings that say it, for messages.
+    pub settings: String,
+    /// Where one of these stands in a file of its own.
+    pub again: Option<ReadAgain>,
+}
+
+/// Reads the settings of a database again, since a file of theirs may have changed. Cheap to clone.
+#[derive(Clone)]
+pub struct ReadAgain {
+    source: Arc<Source>,
+    prefix: &'static str,
+}
+
+impl std::fmt::Debug for ReadAgain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadAgain").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl ReadAgain {
+    fn of(source: &Source, prefix: &'static str) -> Option<Self> {
+        let is_in_file = |part: &&str| source.is_in_file(&format!("{prefix}_{part}"));
+        let parts = ["URL", "HOST", "PORT", "USER", "PASSWORD", "NAME"];
+        parts.iter().any(is_in_file).then(|| Self { source: Arc::new(source.clone()), prefix })
+    }
+
+    /// The URL as the files have it now. Reads files.
+    ///
+    /// # Errors
+    /// As at the start; or nothing is said of the database any more.
+    pub(super) fn url(&self) -> Result<SecretString, ConfigError> {
+        let read = read(&self.source, self.prefix)?;
+        let nothing = || invalid(&format!("{}_URL", self.prefix), &"nothing is said of it any more");
+        read.map(|read| read.url).ok_or_else(nothing)
+    }
+}
+
+/// Postgres addresses.
 #[derive(Debug, Clone)]
 pub struct DatabaseUrls {
     /// Event store and identity; `None`: a managed Postgres in the data folder.
-    pub write: Option<SecretString>,
+    pub write: Option<DatabaseUrl>,
     /// Read models; default the same.
-    pub read: Option<SecretString>,
+    pub read: Option<DatabaseUrl>,
     /// A replica of the read models.
-    pub replica: Option<SecretString>,
+    pub replica: Option<DatabaseUrl>,
 }
 
 impl DatabaseUrls {
-    /// `PRIMETRADE_DATABASE_URL` and `PRIMETRADE_READ_DATABASE_URL`, each with the settings beside it
-    /// ([`read`]), and `PRIMETRADE_READ_REPLICA_URL`.
+    /// `PRIMETRADE_DATABASE_URL`, `PRIMETRADE_READ_DATABASE_URL` and `PRIMETRADE_READ_REPLICA_URL`, each with the
+    /// settings beside it ([`read`]).
     ///
     /// # Errors
     /// When one is not a Postgres URL, or two settings say the same.
     pub fn read(source: &Source) -> Result<Self, ConfigError> {
-        let write = read(source, "PRIMETRADE_DATABASE")?;
-        let read = read(source, "PRIMETRADE_READ_DATABASE")?.or_else(|| write.clone());
-        Ok(Self { write, read, replica: read_url(source, "PRIMETRADE_READ_REPLICA_URL")? })
+        let write = self::read(source, "PRIMETRADE_DATABASE")?;
+        let read = self::read(source, "PRIMETRADE_READ_DATABASE")?.or_else(|| write.clone());
+        Ok(Self { write, read, replica: self::read(source, "PRIMETRADE_READ_REPLICA")? })
     }
 }
 
@@ -62,7 +105,7 @@ impl DatabaseUrls {
 ///
 /// # Errors
 /// Names the setting that cannot be taken, or that says what another one says too.
-fn read(source: &Source, prefix: &str) -> Result<Option<SecretString>, ConfigError> {
+fn read(source: &Source, prefix: &'static str) -> Result<Option<DatabaseUrl>, ConfigError> {
     let url_name = format!("{prefix}_URL");
     let url = source.text(&url_name)?;
     if let Some(url) = &url
@@ -70,33 +113,29 @@ fn read(source: &Source, prefix: &str) -> Result<Option<SecretString>, ConfigErr
     {
         // a flag is over all of them
         Written::of(url, prefix)?;
-        return Ok(Some(SecretString::from(url.clone())));
+        return Ok(Some(DatabaseUrl { url: SecretString::from(url.clone()), settings: url_name, again: None }));
     }
+    let again = ReadAgain::of(source, prefix);
     let parts = Parts::read(source, prefix)?;
     let Some(first) = parts.first() else {
         url.as_deref().map(|url| Written::of(url, prefix)).transpose()?;
-        return Ok(url.map(SecretString::from));
+        return Ok(url.map(|url| DatabaseUrl { url: SecretString::from(url), settings: url_name, again }));
     };
-    let composed = match &url {
-        Some(url) => parts.beside(&Written::of(url, prefix)?, prefix)?,
-        None if parts.host.is_some() => parts.beside(&Written::nothing(), prefix)?,
+    let (composed, settings) = match &url {
+        Some(url) => {
+            (parts.beside(&Written::of(url, prefix)?, prefix)?, format!("{url_name} or the settings beside it"))
+        }
+        None if parts.host.is_some() => {
+            let settings = format!("{prefix}_HOST, _PORT, _USER, _PASSWORD and _NAME");
+            (parts.beside(&Written::nothing(), prefix)?, settings)
+        }
         None => {
             let reason = format!("it needs {prefix}_HOST beside it, or {url_name}");
             return Err(invalid(&format!("{prefix}_{first}"), &reason));
         }
     };
     Written::of(&composed, prefix)?;
-    Ok(Some(SecretString::from(composed)))
-}
-
-/// The URL that one variable says, where there are no other settings of that database.
-///
-/// # Errors
-/// It cannot be taken.
-fn read_url(source: &Source, name: &str) -> Result<Option<SecretString>, ConfigError> {
-    let url = source.text(name)?;
-    url.as_deref().map(|url| Written::of_variable(url, name, "")).transpose()?;
-    Ok(url.map(SecretString::from))
+    Ok(Some(DatabaseUrl { url: SecretString::from(composed), settings, again }))
 }
 
 /// Of a URL only where it leads to: scheme, host and path. None where it cannot be told for certain what is what.
@@ -137,10 +176,10 @@ impl Parts {
     }
 
     fn first(&self) -> Option<&'static str> {
-        self.told().into_iter().find_map(|(part, told, _)| told.then_some(part))
+        self.given().into_iter().find_map(|(part, is_given, _)| is_given.then_some(part))
     }
 
-    fn told(&self) -> [(&'static str, bool, &'static str); 5] {
+    fn given(&self) -> [(&'static str, bool, &'static str); 5] {
         [
             ("HOST", self.host.is_some(), "a host"),
             ("PORT", self.port.is_some(), "a port"),
@@ -152,7 +191,7 @@ impl Parts {
 
     /// What the URL says and what these say, as one.
     fn beside(&self, url: &Written<'_>, prefix: &str) -> Result<String, ConfigError> {
-        let both = self.told().into_iter().find(|(part, told, _)| *told && url.says(part));
+        let both = self.given().into_iter().find(|(part, is_given, _)| *is_given && url.says(part));
         if let Some((part, _, what)) = both {
             let reason = format!("{prefix}_URL has {what} in it too: one of the two has to go");
             return Err(invalid(&format!("{prefix}_{part}"), &reason));
@@ -204,18 +243,13 @@ impl<'a> Written<'a> {
     }
 
     fn of(url: &'a str, prefix: &str) -> Result<Self, ConfigError> {
-        let advice = format!(", or give it as {prefix}_PASSWORD, where nothing is escaped");
-        Self::of_variable(url, &format!("{prefix}_URL"), &advice)
-    }
-
-    fn of_variable(url: &'a str, name: &str, advice: &str) -> Result<Self, ConfigError> {
-        let wrong = |reason: &str| invalid(name, &reason);
+        let wrong = |reason: &str| invalid(&format!("{prefix}_URL"), &reason);
         if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(wrong("it begins with postgres://"));
         }
         let written = Self::split(url).ok_or_else(|| {
             wrong(&format!(
-                "it is not clear where its password ends. In a URL / ? # and @ of a password are written %2F %3F %23 and %40{advice}"
+                "it is not clear where its password ends. In a URL / ? # and @ of a password are written %2F %3F %23 and %40, or give it as {prefix}_PASSWORD, where nothing is escaped"
             ))
         })?;
         let known = |name: &str| PARAMETERS.contains(&name) || name == WANTED_HOST || name.starts_with("options[");
@@ -292,7 +326,7 @@ mod tests {
     fn url(pairs: &[(&str, &str)]) -> Result<Option<String>, String> {
         let pairs = pairs.iter().map(|(name, value)| (format!("PRIMETRADE_DATABASE_{name}"), *value));
         let read = read(&Source::from_pairs(pairs), "PRIMETRADE_DATABASE");
-        read.map(|url| url.map(|url| url.expose_secret().to_owned())).map_err(|error| error.to_string())
+        read.map(|url| url.map(|given| given.url.expose_secret().to_owned())).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -363,8 +397,27 @@ mod tests {
     fn a_flag_is_over_all_of_them() {
         let mut source = Source::from_pairs([("PRIMETRADE_DATABASE_HOST", "h"), ("PRIMETRADE_DATABASE_PASSWORD", "p")]);
         source.set("PRIMETRADE_DATABASE_URL", "postgres://u@i/d");
-        let url = read(&source, "PRIMETRADE_DATABASE").expect("good").expect("a URL");
-        assert_eq!(url.expose_secret(), "postgres://u@i/d");
+        let given = read(&source, "PRIMETRADE_DATABASE").expect("good").expect("a URL");
+        assert_eq!(given.url.expose_secret(), "postgres://u@i/d");
+        assert_eq!(given.settings, "PRIMETRADE_DATABASE_URL");
+    }
+
+    #[test]
+    fn messages_name_the_settings_that_say_it() {
+        let read_models = |pairs: &[(&str, &str)]| {
+            let urls = DatabaseUrls::read(&Source::from_pairs(pairs.iter().copied())).expect("good");
+            urls.read.expect("a URL").settings
+        };
+        let url = ("PRIMETRADE_DATABASE_URL", "postgres://h/d");
+        assert_eq!(read_models(&[url]), "PRIMETRADE_DATABASE_URL");
+        assert_eq!(
+            read_models(&[url, ("PRIMETRADE_DATABASE_PASSWORD", "p")]),
+            "PRIMETRADE_DATABASE_URL or the settings beside it"
+        );
+        assert_eq!(
+            read_models(&[url, ("PRIMETRADE_READ_DATABASE_HOST", "i")]),
+            "PRIMETRADE_READ_DATABASE_HOST, _PORT, _USER, _PASSWORD and _NAME"
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Where a Redis is: a server, or the primary that Sentinels name.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use percent_encoding::percent_decode_str;
@@ -42,6 +44,10 @@ pub enum BadUrl {
 pub struct Address {
     to: To,
     authorities: Option<TlsCertificates>,
+    /// Where a part of it stands in a file: read again before each connection.
+    again: Option<Arc<Source>>,
+    /// It could not be, which has been said.
+    is_failing: bool,
 }
 
 #[derive(Clone)]
@@ -60,7 +66,9 @@ impl Address {
         const CA: &str = "PRIMETRADE_REDIS_CA_FILE";
         let Some(url) = source.secret(URL)? else { return Ok(None) };
         let mut address = Self::parse(url.expose_secret()).map_err(|error| invalid(URL, &error))?;
-        let Some(path) = source.text(CA)? else { return Ok(Some(address)) };
+        let authorities = source.text(CA)?;
+        address.again = (source.is_in_file(URL) || authorities.is_some()).then(|| Arc::new(source.clone()));
+        let Some(path) = authorities else { return Ok(Some(address)) };
         if !address.has_tls() {
             return Err(invalid(CA, &format!("it is of use only where {URL} begins with rediss://")));
         }
@@ -85,9 +93,27 @@ impl Address {
             _ if scheme.contains("cluster") => return Err(BadUrl::Cluster),
             _ => To::Server(server(url)?),
         };
-        let address = Self { to, authorities: None };
+        let address = Self { to, authorities: None, again: None, is_failing: false };
         address.any_client().map_err(|_| BadUrl::NotRedis)?;
         Ok(address)
+    }
+
+    /// Takes what the files of its settings say by now. Where they cannot be read, what they said last stays: they may be just
+    /// being written.
+    pub(super) async fn renew(&mut self) {
+        let Some(source) = self.again.clone() else { return };
+        let error = match tokio::task::spawn_blocking(move || Self::read(&source)).await {
+            Ok(Ok(Some(address))) => {
+                *self = address;
+                return;
+            }
+            Ok(Ok(None)) => "nothing is said of it any more".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::warn!(%error, "the settings of Redis cannot be read again; those of before stay");
+        }
     }
 
     fn has_tls(&self) -> bool {
@@ -215,4 +241,46 @@ fn host_and_port(text: &str) -> Result<(String, u16), BadUrl> {
 
 fn decoded(text: &str) -> Result<String, BadUrl> {
     percent_decode_str(text).decode_utf8().map(Into::into).map_err(|_| BadUrl::Sentinel)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_url_that_changes_in_its_file_is_taken_and_what_is_none_is_not() {
+        let file = std::env::temp_dir().join(format!("redis-url-{}", uuid::Uuid::new_v4()));
+        let write = |url: &str| {
+            fs::write(&file, url).expect("writes");
+            fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("permissions");
+        };
+        let password = |address: &Address| match &address.to {
+            To::Server(server) => server.redis_settings().password().map(str::to_owned),
+            To::PrimaryOf { .. } => None,
+        };
+        write("redis://:before@localhost\n");
+        let source = Source::from_pairs([("PRIMETRADE_REDIS_URL_FILE", file.to_str().expect("UTF-8"))]);
+        let mut address = Address::read(&source).expect("good").expect("given");
+        for (url, expected) in [
+            ("redis://:before@localhost\n", "before"),
+            ("redis://:after@localhost\n", "after"),
+            ("", "after"),
+            ("half of a U", "after"),
+        ] {
+            write(url);
+            address.renew().await;
+            assert_eq!(password(&address).as_deref(), Some(expected), "{url}");
+        }
+        assert!(address.is_failing);
+        fs::remove_file(&file).expect("removes");
+        address.renew().await;
+        assert_eq!(password(&address).as_deref(), Some("after"));
+        write("redis://:again@localhost\n");
+        address.renew().await;
+        assert_eq!((password(&address).as_deref(), address.is_failing), (Some("again"), false));
+        fs::remove_file(file).expect("removes");
+    }
 }

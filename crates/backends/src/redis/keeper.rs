@@ -12,15 +12,16 @@ use super::link::{Link, NotOpened, OPEN_MS_MAX};
 
 /// A connection that takes the place of an older one is open for so long before: whoever asks for settled values of a
 /// shorter time has them without a break.
-pub const EXCHANGE_MS: u64 = 5_000;
+pub const OVERLAP_MS: u64 = 5_000;
 
-/// A connection older than this is exchanged for a younger one.
+/// A connection older than this is replaced by a new one.
 pub(super) const CONNECTION_MS_MAX: u64 = 30_000;
 /// Between two attempts to open one; doubled with each that fails.
 const PAUSE_MS_MIN: u64 = 100;
 const PAUSE_MS_MAX: u64 = 2_000;
 /// Reasons that are logged while there is no connection, each once.
 const REASONS_MAX: usize = 10;
+
 /// Keeps a connection open as long as anybody holds a handle.
 pub(super) struct Keeper {
     pub address: Address,
@@ -30,13 +31,13 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub async fn keep_open(self, mut link: watch::Receiver<Option<Arc<Link>>>) {
+    pub async fn keep_open(mut self, mut link: watch::Receiver<Option<Arc<Link>>>) {
         while let Some(opened) = self.reach().await {
             if !self.let_through(opened) {
                 return;
             }
             tracing::info!("Redis answers");
-            if self.exchange(&mut link).await.is_err() {
+            if self.renew(&mut link).await.is_err() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(PAUSE_MS_MIN)).await;
@@ -44,7 +45,7 @@ impl Keeper {
     }
 
     /// A connection as soon as there is one to be had; `None`: nobody holds a handle any more.
-    async fn reach(&self) -> Option<Link> {
+    async fn reach(&mut self) -> Option<Link> {
         let mut failed = 0_u32;
         let mut said: Vec<String> = Vec::new();
         loop {
@@ -74,24 +75,24 @@ impl Keeper {
         true
     }
 
-    /// Exchanges the connection for a younger one whenever it is old, until it is given up.
+    /// Replaces the connection by a new one whenever it is old, until it is dropped.
     ///
     /// # Errors
     /// Nobody holds a handle any more.
-    async fn exchange(&self, link: &mut watch::Receiver<Option<Arc<Link>>>) -> Result<(), watch::error::RecvError> {
+    async fn renew(&mut self, link: &mut watch::Receiver<Option<Arc<Link>>>) -> Result<(), watch::error::RecvError> {
         let mut failing = false;
         loop {
             tokio::select! {
-                given_up = link.wait_for(Option::is_none) => return given_up.map(drop),
+                dropped = link.wait_for(Option::is_none) => return dropped.map(drop),
                 () = tokio::time::sleep(Duration::from_millis(self.connection_ms_max)) => {}
             }
             match self.open().await {
                 Ok(younger) => {
                     failing = false;
-                    // Where the older one is given up meanwhile, this one is there already.
+                    // Where the older one is dropped meanwhile, this one is there already.
                     tokio::select! {
-                        given_up = link.wait_for(Option::is_none) => drop(given_up?),
-                        () = tokio::time::sleep(Duration::from_millis(EXCHANGE_MS)) => {}
+                        dropped = link.wait_for(Option::is_none) => drop(dropped?),
+                        () = tokio::time::sleep(Duration::from_millis(OVERLAP_MS)) => {}
                     }
                     if !self.let_through(younger) {
                         return Ok(());
@@ -106,8 +107,9 @@ impl Keeper {
         }
     }
 
-    async fn open(&self) -> Result<Link, NotOpened> {
+    async fn open(&mut self) -> Result<Link, NotOpened> {
         let opening = async {
+            self.address.renew().await;
             let client = self.address.server().await?;
             Link::open(&client).await
         };

@@ -1,12 +1,12 @@
 //! Redis as a cache: a handle whose calls are short or fail at once, and never say more than "not available".
 //!
 //! - Each call takes at most [`CALL_MS_MAX`].
-//! - The circuit breaker is the connection itself. It is given up when it breaks, when calls fail one after the other, or
+//! - The circuit breaker is the connection itself. It is dropped when it breaks, when calls fail one after the other, or
 //!   when the server says that it is not the one to ask (it became a replica, it is loading its data, …); then all calls
 //!   fail at once, while a task of its own opens another one by name, probes it, and lets calls through again once it
 //!   answers in time. No caller ever waits for a connection or pays for a probe.
 //! - A connection has a greatest age: an address that leads to another server is noticed also where nothing fails. The
-//!   younger one is open for [`EXCHANGE_MS`] before it takes over, so that nobody is without Redis meanwhile.
+//!   younger one is open for [`OVERLAP_MS`] before it takes over, so that nobody is without Redis meanwhile.
 //! - A cache may lose what it holds; that is a miss. It must not bring back what it held before: who depends on that
 //!   reads with [`Redis::settled_values`], which answers only while the same Redis, with the same generation key, has
 //!   been there for long enough. A Redis that was restarted, restored from a backup or wiped is told by that.
@@ -34,13 +34,13 @@ mod address;
 mod keeper;
 
 pub use address::{Address, BadUrl};
-pub use keeper::EXCHANGE_MS;
+pub use keeper::OVERLAP_MS;
 pub use link::{CALL_MS_MAX, GENERATION_KEY};
 
 use keeper::{CONNECTION_MS_MAX, Keeper};
 use link::{Link, in_words};
 
-/// Calls that fail one after the other before the connection is given up.
+/// Calls that fail one after the other before the connection is dropped.
 const FAILURES_MAX: u32 = 3;
 /// Error replies of a server that is used all the same are logged this often at most.
 const ERRORS_SAID_ONCE_IN_MS: u64 = 60_000;
@@ -56,7 +56,7 @@ struct Inner {
     said: Mutex<Option<Instant>>,
 }
 
-/// There is no answer from Redis: it is away, slow, or was exchanged a moment ago. Do without.
+/// There is no answer from Redis: it is away, slow, or was replaced a moment ago. Do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Redis is not available")]
 pub struct NotAvailable;
@@ -137,7 +137,7 @@ impl Redis {
         };
         let mut values = values.into_iter().map(bytes);
         if values.next().transpose()?.flatten().as_ref() != Some(&link.generation) {
-            self.give_up(&link, &"its generation key is gone or another one: it was wiped or exchanged");
+            self.disconnect(&link, &"its generation key is gone or another one: it was wiped or replaced");
             return Err(NotAvailable);
         }
         let values = values.collect::<Result<Vec<_>, _>>()?;
@@ -228,7 +228,7 @@ impl Redis {
                 count(call, "error");
                 link.failures.store(0, Ordering::Relaxed);
                 if is_of_no_use(&error) {
-                    self.give_up(link, &in_words(&error));
+                    self.disconnect(link, &in_words(&error));
                 } else {
                     self.say(call, &error);
                 }
@@ -238,14 +238,14 @@ impl Redis {
                 count(call, "error");
                 let broken = error.is_io_error() || error.is_unrecoverable_error();
                 if link.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX || broken {
-                    self.give_up(link, &error);
+                    self.disconnect(link, &error);
                 }
                 Err(NotAvailable)
             }
             Err(_) => {
                 count(call, "timeout");
                 if link.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
-                    self.give_up(link, &format_args!("{FAILURES_MAX} calls without an answer in {CALL_MS_MAX} ms"));
+                    self.disconnect(link, &format_args!("{FAILURES_MAX} calls without an answer in {CALL_MS_MAX} ms"));
                 }
                 Err(NotAvailable)
             }
@@ -261,15 +261,15 @@ impl Redis {
     }
 
     /// Opens the breaker, unless somebody has already.
-    fn give_up(&self, link: &Arc<Link>, why: &dyn std::fmt::Display) {
-        let given_up = self.0.link.send_if_modified(|current| {
+    fn disconnect(&self, link: &Arc<Link>, why: &dyn std::fmt::Display) {
+        let dropped = self.0.link.send_if_modified(|current| {
             let is_this = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
             if is_this {
                 *current = None;
             }
             is_this
         });
-        if given_up {
+        if dropped {
             gauge!("redis_up").set(0.0);
             tracing::warn!(%why, "doing without Redis; trying to reach it again");
         }
@@ -312,8 +312,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replies_by_which_a_connection_is_given_up() {
-        for (reply, given_up) in [
+    fn replies_by_which_a_connection_is_dropped() {
+        for (reply, dropped) in [
             ("READONLY You can't write against a read only replica.", true),
             ("READONLY You can't write against a read only replica. script: 5, on @user_script:1.", true),
             // 6.2, out of a script
@@ -336,7 +336,7 @@ mod tests {
             let value = redis::parse_redis_value(format!("-{reply}\r\n").as_bytes()).expect("a reply");
             let error = value.extract_error().expect_err("an error");
             assert!(error.code().is_some(), "{reply}");
-            assert_eq!(is_of_no_use(&error), given_up, "{reply}");
+            assert_eq!(is_of_no_use(&error), dropped, "{reply}");
         }
     }
 }
