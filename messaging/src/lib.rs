@@ -1,6 +1,9 @@
 //! An event as a message, which partition it is in, and what comes out of a topic. Knows neither SQL nor a client of Kafka:
 //! that is the crate `kafka`.
 
+// what is to be told goes by process::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// An event as a message: CloudEvents 1.0 in Kafka binary mode.
 pub mod message;
 

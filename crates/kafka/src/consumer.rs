@@ -180,7 +180,7 @@ impl Polling {
 
     fn seek(&self, partition: i32, offset: Option<i64>) -> KafkaResult<()> {
         let mut place = TopicPartitionList::new();
-        place.add_partition_offset(&self.topic, partition, place_of(offset))?;
+        place.add_partition_offset(&self.topic, partition, to_offset(offset))?;
         let sought = self.consumer.seek_partitions(place, Duration::from_millis(BROKER_MS_MAX))?;
         for element in sought.elements() {
             element.error()?;
@@ -195,7 +195,7 @@ impl Polling {
     }
 }
 
-fn place_of(offset: Option<i64>) -> Offset {
+fn to_offset(offset: Option<i64>) -> Offset {
     offset.map_or(Offset::Beginning, Offset::Offset)
 }
 
@@ -215,7 +215,7 @@ impl Callbacks {
         let (begin, begun) = oneshot::channel();
         self.sender.blocking_send(Received::Assigned { partitions, of, begin }).ok()?;
         for (partition, offset) in begun.blocking_recv().ok()? {
-            list.add_partition_offset(&self.topic, partition, place_of(offset)).ok()?;
+            list.add_partition_offset(&self.topic, partition, to_offset(offset)).ok()?;
         }
         Some(list)
     }
@@ -230,11 +230,11 @@ impl Callbacks {
 
 impl ClientContext for Callbacks {
     fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
-        log::tell(level, kind, message);
+        log::log(level, kind, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        log::tell_error(&error, reason);
+        log::log_error(&error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {

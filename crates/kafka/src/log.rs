@@ -14,23 +14,23 @@ const SAID_ONCE_IN_S: u64 = 10;
 /// Kinds that are told apart. (librdkafka has some dozens.)
 const KINDS_MAX: usize = 100;
 
-/// For clients that need to be told nothing else.
+/// For clients of which nothing else has to be known.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Thinned;
 
 impl ClientContext for Thinned {
     fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
-        tell(level, kind, message);
+        log(level, kind, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tell_error(&error, reason);
+        log_error(&error, reason);
     }
 }
 
 /// What a client says of itself as a whole.
-pub(crate) fn tell_error(error: &KafkaError, reason: &str) {
-    tell(RDKafkaLogLevel::Error, &error.to_string(), reason);
+pub(crate) fn log_error(error: &KafkaError, reason: &str) {
+    log(RDKafkaLogLevel::Error, &error.to_string(), reason);
 }
 
 /// What is no news: a setting that [`crate::producer::Producer`] knows to be called experimental, and a session too short
@@ -40,7 +40,7 @@ fn is_expected(kind: &str, message: &str) -> bool {
 }
 
 /// What a client says, unless something of that kind was said a moment ago, by whichever client of the process.
-pub(crate) fn tell(level: RDKafkaLogLevel, kind: &str, message: &str) {
+pub(crate) fn log(level: RDKafkaLogLevel, kind: &str, message: &str) {
     if is_expected(kind, message) {
         debug!(target: "librdkafka", kind, "{message}");
         return;

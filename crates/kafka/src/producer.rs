@@ -37,7 +37,7 @@ impl Producer {
         config
             .set("acks", "all")
             .set("enable.idempotence", "true")
-            // A message is given up by purge alone: one that times out in the queue leaves a gap behind which the rest
+            // A message is dropped by purge alone: one that times out in the queue leaves a gap behind which the rest
             // is sent.
             .set("message.timeout.ms", "0")
             .set("enable.gapless.guarantee", "true")
@@ -73,7 +73,7 @@ impl Producer {
         self.producer.send_result(record).map(Delivery).map_err(|(error, _)| error)
     }
 
-    /// Gives up what is not on the brokers yet; of what is on its way to them nobody knows. Nothing is sent afterwards.
+    /// Drops what is not on the brokers yet; of what is on its way to them nobody knows. Nothing is sent afterwards.
     pub fn purge(&self) {
         self.producer.purge(PurgeConfig::default().queue().inflight());
     }

@@ -78,6 +78,10 @@ impl KafkaSettings {
     }
 
     /// What every client needs: addresses, name, security, times. All times are bounded.
+    ///
+    /// The library gives its sockets away to a callback in C alone, so they have no user time-out, and keepalive asks when
+    /// the machine has it ask (mostly after two hours). What ends a connection whose other end is gone without a word is the
+    /// library's own: a request without an answer, of which there is one at least each time that the topic is looked up.
     #[must_use]
     pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -175,6 +179,17 @@ mod tests {
         let config = settings.client_config();
         assert_eq!(config.get("security.protocol"), Some("plaintext"));
         assert_eq!(config.get("bootstrap.servers"), Some("one:9092,two:9092"));
+    }
+
+    /// In place of a user time-out of the sockets.
+    #[test]
+    fn a_broker_that_says_nothing_is_asked_for_a_bounded_time() {
+        let config = read(&[]).expect("good").expect("some").client_config();
+        assert_eq!(config.get("socket.keepalive.enable"), Some("true"));
+        for name in ["socket.timeout.ms", "socket.connection.setup.timeout.ms", "topic.metadata.refresh.interval.ms"] {
+            let ms = config.get(name).and_then(|ms| ms.parse::<u32>().ok());
+            assert!(ms.is_some_and(|ms| (1..=10_000).contains(&ms)), "{name}: {ms:?}");
+        }
     }
 
     #[test]

@@ -124,7 +124,7 @@ async fn messages_come_in_order_to_the_partitions_of_their_owners() {
 }
 
 #[tokio::test]
-async fn what_is_given_up_fails_at_once() {
+async fn what_is_dropped_fails_at_once() {
     let settings = settings_of(&[("PRIMETRADE_KAFKA_BROKERS", "127.0.0.1:1")]);
     let producer = Producer::new(&settings).expect("a producer");
     let deliveries: Vec<_> = (1..=100).map(|position| producer.send(&message(position)).expect("queued")).collect();

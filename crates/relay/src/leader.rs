@@ -47,7 +47,7 @@ impl Relay {
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
         // Tells now what every attempt would tell.
-        give_up(Producer::new(&settings).map_err(StartError::Settings)?).await;
+        end_producer(Producer::new(&settings).map_err(StartError::Settings)?).await;
         let (status, lag) = watch::channel(RelayLag::default());
         let lag_task = lag::watch(publication.clone(), status.clone(), stop.clone());
         let runner =
@@ -124,7 +124,7 @@ impl Runner {
         lag::report(&self.status, false, None);
     }
 
-    /// One term: takes the lease, publishes until something ends it, gives up what is on its way, returns the lease.
+    /// One term: takes the lease, publishes until something ends it, drops what is on its way, returns the lease.
     async fn lead(&self, lease: &mut Lease) -> Result<Ended, Trouble> {
         let asked = Instant::now();
         let length = Duration::from_millis(LEASE_MS);
@@ -145,7 +145,7 @@ impl Runner {
                     expires: asked + length,
                 };
                 let ended = work.run(lease).await;
-                give_up(producer).await;
+                end_producer(producer).await;
                 ended
             }
             Err(error) => Err(error.into()),
@@ -159,12 +159,12 @@ impl Runner {
 }
 
 /// Ends a producer; it takes a moment, on a thread that may wait.
-async fn give_up(producer: Producer) {
-    let given_up = tokio::task::spawn_blocking(move || {
+async fn end_producer(producer: Producer) {
+    let ending = tokio::task::spawn_blocking(move || {
         producer.purge();
         drop(producer);
     });
-    if let Err(error) = given_up.await {
+    if let Err(error) = ending.await {
         error!(%error, "the producer could not be ended");
     }
 }

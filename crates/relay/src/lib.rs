@@ -1,6 +1,6 @@
 //! Publishes the log to Kafka, in order, and goes on where it was.
 //!
-//! Every copy of the service runs a relay; the one that has the lease publishes. On any trouble it gives up what is not
+//! Every copy of the service runs a relay; the one that has the lease publishes. On any trouble it drops what is not
 //! on the brokers yet, and the next holder of the lease begins again at the stored cursor: a message may come twice, the
 //! first time always in order. Commands never wait for it.
 

@@ -169,7 +169,7 @@ impl Sender<'_> {
                     return Err(Trouble::LeaseLost);
                 }
             }
-            traces::tell_after(&event.traceparent, "publish", Kind::Producer, began.elapsed(), || {
+            traces::export_after(&event.traceparent, "publish", Kind::Producer, began.elapsed(), || {
                 vec![("event.type", event.event_type.clone()), ("primetrade.request_id", event.correlation_id.clone())]
             });
             let (partition, message) = shard.message(event)?;

@@ -91,6 +91,8 @@ fn commands() -> Vec<TaskCommand> {
         },
         TaskCommand::Delete,
         TaskCommand::Restore,
+        TaskCommand::Delete,
+        TaskCommand::Purge,
     ]
 }
 
