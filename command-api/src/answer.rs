@@ -14,6 +14,8 @@ use http_api::openapi::{EXAMPLE_ID, whole};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::token::later;
+
 /// `application/json`
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
@@ -24,6 +26,11 @@ pub(crate) struct Answer<'a> {
     pub(crate) log_id: Uuid,
     pub(crate) owner: OwnerId,
     pub(crate) shard: i16,
+    /// What the token stands for that was sent along: no answer stands for less.
+    pub(crate) sent: i64,
+    /// The position of the owner's last event as far as it is known here. Under a key 0: the same request again has the same
+    /// answer, whatever is known by then.
+    pub(crate) known: i64,
 }
 
 impl Answer<'_> {
@@ -63,7 +70,7 @@ impl Answer<'_> {
         response
     }
 
-    /// To a batch: its results, and the token of the last revision among them.
+    /// To a batch: its results, and the token of the revision that they stand for.
     pub(crate) fn batch(
         &self,
         results: String,
@@ -75,18 +82,20 @@ impl Answer<'_> {
         let headers = response.headers_mut();
         set_change(headers, change_id);
         headers.insert(CONTENT_TYPE, JSON);
-        if let Some(revision) = revision {
-            self.set_token(headers, revision);
-        }
+        self.set_token(headers, revision.unwrap_or(0));
         if replayed {
             headers.insert(IDEMPOTENT_REPLAYED, TRUE);
         }
         response
     }
 
-    /// The token with which a client reads what it has written.
+    /// The token with which a client reads what it has written, and what it had seen before; none where it is nothing.
     fn set_token(&self, headers: &mut HeaderMap, revision: i64) {
-        let token = self.sealer.consistency_token(self.log_id, self.owner, self.shard, revision);
+        let position = later(self.sent, Some(revision.max(self.known)));
+        if position == 0 {
+            return;
+        }
+        let token = self.sealer.consistency_token(self.log_id, self.owner, self.shard, position);
         if let Ok(token) = HeaderValue::try_from(token) {
             headers.insert(CONSISTENCY_TOKEN, token);
         }

@@ -2,19 +2,16 @@ use std::time::Duration;
 
 use access::token::Sealer;
 use commands::executor::BATCHES_AT_ONCE_MAX;
-use commands::identity::IdentityFrom;
-use commands::{Accepted, CommandRequest, Effect, Executor};
+use commands::{Accepted, Effect, Executor};
 use domain::OwnerId;
 use event_store::{EventStore, TailReader};
 use http_api::problem::{Problem, ProblemCode};
-use jobs::{Files, Jobs, Worker};
+use jobs::{AccountRecords, Files, Jobs, Worker};
 use metrics::counter;
 use process::budget::{Budget, Reservation};
 use process::context::without_permit;
 use tokio::time::timeout;
 
-use crate::answer::Answer;
-use crate::attempt::Attempt;
 use crate::refusal;
 
 /// How many of the batches under way may be one account's, so that others get a permit whatever it sends.
@@ -47,6 +44,7 @@ impl CommandApi {
     /// Commands go to `store`; `sealer` makes the consistency tokens of the answers. Without `files` there are no imports.
     #[must_use]
     pub fn new(store: EventStore, sealer: Sealer, jobs: Jobs, files: Option<Files>) -> Self {
+        let files = files.map(|files| files.beside(store.disk_space()));
         Self {
             executor: Executor::new(store),
             sealer,
@@ -57,13 +55,14 @@ impl CommandApi {
         }
     }
 
-    /// What carries out the jobs, where there are files. They read tasks by `reads`.
-    #[must_use]
-    pub fn worker(&self, reads: TailReader) -> Option<Worker> {
+    /// What carries out the jobs, where there are files. They read tasks by `reads`, and what is known of accounts from
+    /// `account`.
+    pub(crate) fn worker(&self, reads: TailReader, account: AccountRecords) -> Option<Worker> {
         self.files.clone().map(|files| Worker {
             jobs: self.jobs.clone(),
             files,
             reads,
+            account,
             executor: self.executor.clone(),
             permits: self.batches.clone(),
             explain: refusal::EXPLAIN,
@@ -92,14 +91,6 @@ impl CommandApi {
         &self.executor
     }
 
-    /// Carries out the one command of a request.
-    pub(crate) async fn execute(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
-        let accepted = self.executor.execute(&attempt.caller(), request).await;
-        let accepted = accepted.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
-        count(&accepted);
-        Ok(accepted)
-    }
-
     /// Waits until a batch of this account may be carried out.
     pub(crate) async fn batch_permit(&self, owner: OwnerId) -> Result<Reservation<OwnerId>, Problem> {
         let taken = timeout(Duration::from_millis(BATCH_WAIT_MS_MAX), self.batches.take(owner, 1));
@@ -109,16 +100,6 @@ impl CommandApi {
     /// Makes and opens the tokens and cursors.
     pub(crate) fn sealer(&self) -> &Sealer {
         &self.sealer
-    }
-
-    /// Makes the answers to a request.
-    pub(crate) fn answer(&self, attempt: &Attempt) -> Answer<'_> {
-        Answer {
-            sealer: &self.sealer,
-            log_id: self.executor.store().log_id(),
-            owner: attempt.principal.owner,
-            shard: attempt.principal.shard,
-        }
     }
 }
 

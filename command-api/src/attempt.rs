@@ -1,4 +1,3 @@
-use http_api::account::Account;
 use std::sync::Arc;
 
 use access::Principal;
@@ -7,18 +6,21 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
-use commands::identity::{CommandIdentity, command_id_of_key, fingerprint};
+use commands::identity::{CommandIdentity, IdentityFrom, command_id_of_key, fingerprint};
 use commands::json::{self, Json};
-use commands::{Caller, CommandRequest, ExpectedVersion};
+use commands::{Accepted, Caller, CommandRequest, ExpectedVersion};
 use domain::{Actor, ActorType, TaskCommand, TaskId};
+use http_api::account::TaskCaller;
 use http_api::body::{BODY_BYTES_MAX, read_body, require_media_type};
-use http_api::headers::{IdempotencyKey, IfMatch};
+use http_api::headers::{IdempotencyKey, IfMatch, SentToken};
 use http_api::problem::Problem;
 use http_api::query::NoQuery;
 use process::clock;
 use process::context::RequestContext;
 use uuid::Uuid;
 
+use crate::answer::Answer;
+use crate::api::{CommandApi, count};
 use crate::refusal;
 
 /// A request for a write, but for its body.
@@ -32,23 +34,27 @@ pub(crate) struct Attempt {
     change_id: Uuid,
     pub(crate) key: Option<IdempotencyKey>,
     pub(crate) expected: Option<IfMatch>,
+    /// What the Consistency-Token that came with it stands for; see [`CommandApi::position_sent`].
+    pub(crate) sent: i64,
 }
 
-impl<S: Sync> FromRequestParts<S> for Attempt {
+impl FromRequestParts<CommandApi> for Attempt {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let attempt = Self::with_query(parts, state).await?;
-        NoQuery::from_request_parts(parts, state).await?;
+    async fn from_request_parts(parts: &mut Parts, api: &CommandApi) -> Result<Self, Problem> {
+        let attempt = Self::with_query(parts, api).await?;
+        NoQuery::from_request_parts(parts, api).await?;
         Ok(attempt)
     }
 }
 
 impl Attempt {
     /// Of a request that may have a query string.
-    pub(crate) async fn with_query<S: Sync>(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Account(principal) = Account::from_request_parts(parts, state).await?;
+    pub(crate) async fn with_query(parts: &mut Parts, api: &CommandApi) -> Result<Self, Problem> {
+        let TaskCaller(principal) = TaskCaller::from_request_parts(parts, api).await?;
+        let token = SentToken::from_headers(&parts.headers)?;
         Ok(Self {
+            sent: api.position_sent(principal.owner, token.as_ref())?,
             principal,
             context: RequestContext::current(),
             method: parts.method.clone(),
@@ -146,4 +152,27 @@ async fn text(request: Request, media_types: &[&'static str]) -> Result<Bytes, P
 
 fn parse(text: &[u8]) -> Result<Json<'_>, Problem> {
     json::parse(text).map_err(|error| refusal::parse_problem(error.into()))
+}
+
+impl CommandApi {
+    /// Carries out the one command of a request.
+    pub(crate) async fn execute(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
+        let accepted = self.executor().execute(&attempt.caller(), request).await;
+        let accepted = accepted.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
+        count(&accepted);
+        Ok(accepted)
+    }
+
+    /// Makes the answers to a request.
+    pub(crate) fn answer(&self, attempt: &Attempt) -> Answer<'_> {
+        let owner = attempt.principal.owner;
+        Answer {
+            sealer: self.sealer(),
+            log_id: self.executor().store().log_id(),
+            owner,
+            shard: attempt.principal.shard,
+            sent: attempt.sent,
+            known: if attempt.key.is_some() { 0 } else { self.executor().last_position(owner) },
+        }
+    }
 }

@@ -88,7 +88,7 @@ async fn carry_out(api: &CommandApi, caller: &Caller, key: Option<&str>, batch: 
             Err(CommandError::Execute(error, from)) => writer.failed(&refusal::problem(error, from)),
         }
     }
-    writer.finish()
+    writer.finish(api.executor().last_position(caller.owner))
 }
 
 pub(crate) fn described() -> Operation {

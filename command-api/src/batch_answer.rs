@@ -14,7 +14,7 @@ use crate::answer;
 /// The answer, and what is to be known of it.
 pub(crate) struct Results {
     pub(crate) body: String,
-    /// The last revision of those that succeeded.
+    /// What it stands for: the last revision of those that succeeded, or a later one that was known before.
     pub(crate) revision: Option<i64>,
     /// The change that it made; where all was done before and by one, that one.
     pub(crate) change_id: Option<Uuid>,
@@ -87,8 +87,10 @@ impl Writer {
         let _ = write!(self.body, r#"{comma}{{"index":{index},"status":{}"#, status.as_u16());
     }
 
-    pub(crate) fn finish(mut self) -> Results {
-        let Self { succeeded, failed, revision, unfinished, .. } = self;
+    /// `known`: the position of the owner's last event, as far as it is known here; 0 for none.
+    pub(crate) fn finish(mut self, known: i64) -> Results {
+        let Self { succeeded, failed, unfinished, .. } = self;
+        let revision = self.revision.max(Some(known).filter(|known| *known > 0));
         let change_id = match self.changes.as_slice() {
             changes if changes.contains(&self.own_change) => Some(self.own_change),
             [change_id] => Some(*change_id),
@@ -117,7 +119,7 @@ pub(crate) fn schema() -> Value {
         "succeeded": count(),
         "failed": count(),
         "change_id": {"type": ["string", "null"], "format": "uuid", "description": "As the header `Change-Id`."},
-        "revision": {"type": ["integer", "null"], "description": "The last one among the results."},
+        "revision": {"type": ["integer", "null"], "description": "What the `Consistency-Token` stands for: the last one among the results, or a later event of the account."},
     }))
 }
 
@@ -184,7 +186,7 @@ mod tests {
             change_id: earlier,
             ..accepted
         });
-        let results = writer.finish();
+        let results = writer.finish(6);
         assert!(!results.unfinished);
         assert_eq!((results.revision, results.change_id), (Some(7), own));
         let body: Value = serde_json::from_str(&results.body).unwrap();
@@ -205,6 +207,30 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_stands_for_its_results_and_for_what_was_known_before() {
+        let revision = |succeeded: bool, known: i64| {
+            let mut writer = Writer::new(1, Uuid::nil());
+            if succeeded {
+                writer.succeeded(&Accepted {
+                    effect: Effect::Changed,
+                    task_id: TaskId(Uuid::nil()),
+                    version: 1,
+                    revision: 7,
+                    replayed: false,
+                    change_id: None,
+                    events: 0,
+                });
+            }
+            let results = writer.finish(known);
+            let body: Value = serde_json::from_str(&results.body).unwrap();
+            assert_eq!(body["revision"], json!(results.revision));
+            results.revision
+        };
+        assert_eq!([revision(true, 0), revision(true, 5), revision(true, 9)], [Some(7), Some(7), Some(9)]);
+        assert_eq!([revision(false, 0), revision(false, 9)], [None, Some(9)]);
+    }
+
+    #[test]
     fn a_batch_that_repeats_one_change_names_it() {
         let change = |ids: &[u128]| {
             let mut writer = Writer::new(ids.len(), Uuid::from_u128(1));
@@ -219,7 +245,7 @@ mod tests {
                     events: 0,
                 });
             }
-            writer.finish().change_id.map(|id| id.as_u128())
+            writer.finish(0).change_id.map(|id| id.as_u128())
         };
         assert_eq!(change(&[]), None);
         assert_eq!(change(&[0, 0]), None, "no event");
@@ -240,7 +266,7 @@ mod tests {
         ] {
             let mut writer = Writer::new(1, Uuid::nil());
             writer.failed(&refusal::problem(error.clone(), IdentityFrom::CommandId));
-            let results = writer.finish();
+            let results = writer.finish(0);
             assert_eq!(results.unfinished, unfinished, "{error:?}");
             assert!(
                 results.body.ends_with(r#""succeeded":0,"failed":1,"change_id":null,"revision":null}"#),

@@ -16,7 +16,7 @@ use crate::api::CommandApi;
 use crate::attempt::{Attempt, JsonText};
 use crate::exports::{REFUSALS, filters_of, identity, members};
 use crate::job::{self, Asked};
-use crate::operation::job as job_operation;
+use crate::operation::job_write;
 use crate::refusal;
 
 /// What a command of a batch may have, and one for many tasks may not.
@@ -137,8 +137,7 @@ pub(crate) fn schema() -> Value {
 
 pub(crate) fn described() -> Operation {
     let example = json!({"filter": {"status": "pending", "overdue": "true"}, "command": {"type": "CancelTask"}});
-    job_operation("changeTasks", "Give one command to many tasks")
-        .header("Idempotency-Key")
+    job_write("changeTasks", "Give one command to many tasks")
         .says(
             "The tasks are those that match at the account's last event before the request; each is decided as it stands at \
              its turn. One that refuses is an error of the job, and the others go on. With `dry_run` nothing changes.",

@@ -24,7 +24,10 @@ pub(crate) async fn delete(
 
 pub(crate) fn described() -> Operation {
     change("deleteTask", "Delete a task")
-        .says("No read finds it any more but those `as_of` a time before. It can be restored for 30 days. Again: 204 again.")
+        .says(
+            "No read finds it any more but those `as_of` a time before. It can be restored for 30 days; \
+             after that it is purged, and no read has it any more. Again: 204 again.",
+        )
         .empty_body()
         .empty(204, "Deleted, now or before.", &answer::HEADERS)
 }

@@ -3,17 +3,18 @@ use axum::response::Response;
 use commands::identity::{CommandIdentity, command_id_of_key, fingerprint};
 use commands::json::Json;
 use domain::InvalidFields;
+use http_api::account::covered_by_no_scope;
 use http_api::openapi::{Operation, reference};
 use http_api::problem::{Problem, ProblemCode};
 use jobs::{Filters, Request};
 use process::clock::new_id;
 use serde_json::{Value, json};
-use task_files::{ExportFormat, Filter};
+use task_files::{ExportFormat, parse_filter};
 
 use crate::api::CommandApi;
 use crate::attempt::{Attempt, JsonText};
 use crate::job::{self, Asked, unavailable};
-use crate::operation::job as job_operation;
+use crate::operation::job_write;
 
 /// What every job that is asked for may be refused for.
 pub(crate) const REFUSALS: [ProblemCode; 6] = [
@@ -40,9 +41,9 @@ pub(crate) async fn export(
         match (name.as_ref(), value) {
             ("format" | "filter", Json::Null) => {}
             ("format", Json::Text(name)) => {
-                format = ExportFormat::ALL.into_iter().find(|format| format.as_str() == name);
+                format = Asks::all().find(|format| format.as_str() == name);
                 if format.is_none() {
-                    invalid.breaks_rule("/format", "must be ndjson, csv or ics");
+                    invalid.breaks_rule("/format", "must be ndjson, csv, ics or archive");
                 }
             }
             ("format", _) => invalid.malformed("/format", "must be a string"),
@@ -53,11 +54,39 @@ pub(crate) async fn export(
     if format.is_none() && !invalid.errors().iter().any(|error| error.pointer == "/format") {
         invalid.missing("/format");
     }
+    if format == Some(Asks::Everything) && filters.is_some() {
+        invalid.breaks_rule("/filter", "must not be there: an archive has everything");
+    }
     let format = invalid.or(format)?;
     let until = api.position_now(attempt.principal.shard).await?;
-    let request = Request::Export { format, filters: filters.unwrap_or_default(), until };
+    let request = match format {
+        Asks::Tasks(format) => Request::Export { format, filters: filters.unwrap_or_default(), until },
+        // it has what is known of the account, too
+        Asks::Everything if attempt.principal.scopes.is_some() => return Err(covered_by_no_scope()),
+        Asks::Everything => Request::Archive { until },
+    };
     let identity = identity(&attempt, "/api/v1/exports", &json);
     api.submit(&attempt, Asked { id: new_id(), request, dry_run: false, identity }).await.0
+}
+
+/// What a file is asked for of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Tasks(ExportFormat),
+    Everything,
+}
+
+impl Asks {
+    fn all() -> impl Iterator<Item = Self> {
+        ExportFormat::ALL.into_iter().map(Self::Tasks).chain([Self::Everything])
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tasks(format) => format.as_str(),
+            Self::Everything => "archive",
+        }
+    }
 }
 
 /// The members of a body that has to be an object.
@@ -86,7 +115,7 @@ pub(crate) fn filters_of(json: &Json<'_>, invalid: &mut InvalidFields) -> Option
             _ => invalid.malformed(format!("/filter/{name}"), "must be a string"),
         }
     }
-    if let Err(wrong) = Filter::parse(&filters) {
+    if let Err(wrong) = parse_filter(&filters) {
         wrong.errors().iter().for_each(|error| invalid.breaks_rule(error.pointer.clone(), error.detail.clone()));
     }
     Some(filters)
@@ -132,20 +161,21 @@ pub(crate) fn schema() -> Value {
         "additionalProperties": false,
         "required": ["format"],
         "properties": {
-            "format": {"type": "string", "enum": ExportFormat::ALL.map(ExportFormat::as_str)},
+            "format": {"type": "string", "enum": Asks::all().map(Asks::as_str).collect::<Vec<_>>()},
             "filter": {"oneOf": [{"type": "null"}, reference("Filter")]},
         },
     })
 }
 
 pub(crate) fn described() -> Operation {
-    job_operation("exportTasks", "Export tasks to a file")
-        .header("Idempotency-Key")
+    job_write("exportTasks", "Export tasks to a file")
         .says(
             "The tasks that are there at the request, as of one revision, by creation and id; deleted ones are left out. \
              `ndjson`: commands that rebuild the same tasks, with their history, when they are imported; `csv`: a row for each \
-             task; `ics`: a calendar with a VTODO for each task and a VEVENT for each due date. The file is the job's result \
-             for 7 days.",
+             task; `ics`: a calendar with a VTODO for each task and a VEVENT for each due date. `archive`, without a filter: \
+             everything that the account has, as a compressed tar file with `profile.json` and folders of NDJSON files: `tasks` \
+             (those in the trash too, with `deleted_at`), their `history`, `changes`, and `audit`; no API key gets it. The file is the \
+             job's result for 7 days.",
         )
         .body(&["application/json"], &reference("NewExport"), &json!({"format": "csv", "filter": {"status": "pending"}}))
         .json(

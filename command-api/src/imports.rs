@@ -18,7 +18,7 @@ use crate::api::CommandApi;
 use crate::attempt::Attempt;
 use crate::exports::REFUSALS;
 use crate::job::{self, Asked};
-use crate::operation::job as job_operation;
+use crate::operation::job_write;
 
 const NDJSON: &str = "application/x-ndjson";
 const CSV: &str = "text/csv";
@@ -85,6 +85,7 @@ fn refused(error: UploadError<Problem>) -> Problem {
             Problem::new(ProblemCode::MalformedBody).detail("The body is not gzip as it should be.")
         }
         UploadError::Body(problem) => problem,
+        UploadError::DiskFull(_) => Problem::disk_full(),
         UploadError::Store(error) => Problem::unavailable(&error),
     }
 }
@@ -92,8 +93,7 @@ fn refused(error: UploadError<Problem>) -> Problem {
 pub(crate) fn described() -> Operation {
     let lines = json!({"type": "string", "description": "A `Command` a line."});
     let rows = json!({"type": "string", "description": "A header that names fields of a task, `title` among them; a row is a `CreateTask`."});
-    job_operation("importTasks", "Import tasks from a file")
-        .header("Idempotency-Key")
+    job_write("importTasks", "Import tasks from a file")
         .says(
             "The file is the body, up to 256 MiB as it is sent and unpacked, and may come with `Content-Encoding: gzip`. \
              Each line is decided on its own, in order per task; one that is wrong fails alone and is listed under the job's \

@@ -1,14 +1,14 @@
 //! A job that is asked for, and a job as JSON.
 
 use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use commands::identity::IdentityFrom;
 use commands::keyed_batch::KeyedBatch;
 use commands::{CommandIdentity, ExecuteError};
-use domain::{OwnerId, format_time};
+use domain::format_time;
 use http_api::answer;
-use http_api::headers::{CONSISTENCY_TOKEN, IDEMPOTENT_REPLAYED, SentToken};
+use http_api::headers::IDEMPOTENT_REPLAYED;
 use http_api::openapi::{EXAMPLE_ID, EXAMPLE_TIME, count, whole};
 use http_api::problem::{Problem, ProblemCode};
 use jobs::{Added, Job, Kind, NewJob, QUEUED_EACH_MAX, Request, State};
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::api::CommandApi;
 use crate::attempt::Attempt;
 use crate::refusal;
+use crate::token::later;
 
 /// When it is worth asking again for a job that was one too many, in seconds.
 const RETRY_AFTER_S: u32 = 10;
@@ -60,10 +61,13 @@ impl CommandApi {
             if !self.jobs().has_room(caller.owner).await.map_err(unavailable)? {
                 return Ok(Added::TooMany);
             }
+            self.check_disk()?;
             // From now on no command can use the key, nor a job one that a command has used.
             let mut keyed = KeyedBatch::new(self.executor().store(), &caller, identity);
             let bound = keyed.bind(&caller).await;
             bound.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
+        } else {
+            self.check_disk()?;
         }
         let new = NewJob {
             id: asked.id,
@@ -78,48 +82,32 @@ impl CommandApi {
         self.jobs().add(new).await.map_err(unavailable)
     }
 
+    /// What a job does is written to the log, or to a disk that may be the same.
+    fn check_disk(&self) -> Result<(), Problem> {
+        if self.executor().store().disk_space().shortage().is_some() { Err(Problem::disk_full()) } else { Ok(()) }
+    }
+
     fn accepted(&self, attempt: &Attempt, job: &Job, is_replayed: bool) -> Response {
         let mut response = answer::json(StatusCode::ACCEPTED, &shown(job));
         let headers = response.headers_mut();
         if let Ok(location) = HeaderValue::try_from(format!("/api/v1/jobs/{}", job.id)) {
             headers.insert(LOCATION, location);
         }
-        let Attempt { principal, .. } = attempt;
-        self.set_token(headers, principal.owner, principal.shard, job.revision.unwrap_or(0));
+        let (owner, shard) = (attempt.principal.owner, attempt.principal.shard);
+        // Nothing known is nothing to wait for: a token of it would take the place of a later one that the client has.
+        match later(attempt.sent, self.or_last_known(owner, job.revision)) {
+            0 => {}
+            position => self.set_token(headers, owner, shard, position),
+        }
         if is_replayed {
             headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
         }
         response
     }
-
-    /// The position that a token stands for which was sent along; 0 without one. Negative: see
-    /// `VersionRow::token_position` of `query-api`.
-    pub(crate) fn position_sent(&self, owner: OwnerId, sent: Option<&SentToken>) -> Result<i64, Problem> {
-        let Some(sent) = sent else { return Ok(0) };
-        let refused = || Problem::new(ProblemCode::InvalidConsistencyToken);
-        let token = self.sealer().open_consistency_token(sent.as_str(), owner).map_err(|_| refused())?;
-        if !token.log_id.is_nil() && token.log_id != self.executor().store().log_id() {
-            return Err(refused());
-        }
-        Ok(token.position)
-    }
-
-    /// The token with which a client reads what is done.
-    pub(crate) fn set_token(&self, headers: &mut HeaderMap, owner: OwnerId, shard: i16, position: i64) {
-        let token = self.sealer().consistency_token(self.executor().store().log_id(), owner, shard, position);
-        if let Ok(token) = HeaderValue::try_from(token) {
-            headers.insert(CONSISTENCY_TOKEN, token);
-        }
-    }
-}
-
-/// What a token stands for that holds for both: the later one.
-pub(crate) fn later(sent: i64, revision: Option<i64>) -> i64 {
-    revision.filter(|revision| revision.unsigned_abs() > sent.unsigned_abs()).unwrap_or(sent)
 }
 
 /// The database of jobs did not answer.
-pub(crate) fn unavailable(error: impl std::fmt::Display) -> Problem {
+pub(crate) fn unavailable(error: impl std::error::Error + 'static) -> Problem {
     Problem::unavailable(&error)
 }
 
@@ -151,8 +139,7 @@ pub(crate) fn shown(job: &Job) -> Value {
 }
 
 /// A job as JSON, in a line, for those that are not asked over HTTP.
-#[must_use]
-pub fn shown_text(job: &Job) -> String {
+pub(crate) fn shown_text(job: &Job) -> String {
     shown(job).to_string()
 }
 

@@ -7,25 +7,28 @@ use axum::extract::State;
 use axum::http::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use http_api::account::Account;
-use http_api::headers::{SentToken, single};
+use http_api::account::{TaskCaller, covered_by_no_scope};
+use http_api::headers::{IfNoneMatch, SentToken, single};
 use http_api::openapi::Operation;
 use http_api::problem::{Problem, ProblemCode};
 use http_api::query::{NoQuery, PathId};
+use jobs::ResultFormat;
 use process::clock;
 use serde_json::json;
 
 use crate::api::CommandApi;
-use crate::job::{later, unavailable};
+use crate::job::unavailable;
 use crate::operation::job as job_operation;
+use crate::token::later;
 
 /// The file of an export, or a part of it.
 pub(crate) async fn result(
     State(api): State<CommandApi>,
-    Account(principal): Account,
+    TaskCaller(principal): TaskCaller,
     token: Option<SentToken>,
+    if_none_match: Option<IfNoneMatch>,
     PathId(id): PathId,
     _: NoQuery,
     headers: HeaderMap,
@@ -39,8 +42,20 @@ pub(crate) async fn result(
     let (Some(bytes), Some(format)) = (job.result_bytes, job.format) else {
         return Err(Problem::new(ProblemCode::NotFound).detail("The job has no result."));
     };
+    if matches!(format, ResultFormat::Archive) && principal.scopes.is_some() {
+        // it has what is known of the account, too
+        return Err(covered_by_no_scope());
+    }
     let bytes = bytes.unsigned_abs();
     let etag = format!("\"{id}\"");
+    let position = later(sent, job.revision);
+    if if_none_match.is_some_and(|has| has.matches(&etag)) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        set(&mut response, ETAG, etag);
+        api.set_token(response.headers_mut(), principal.owner, principal.shard, position);
+        return Ok(response);
+    }
     let asked = match range(&headers, bytes, &etag)? {
         Asked::All => None,
         Asked::Part(range) => Some(range),
@@ -55,22 +70,24 @@ pub(crate) async fn result(
     let range = asked.clone().unwrap_or(0..bytes);
     let file = api.files()?.result(id, range.clone()).await.map_err(unavailable)?;
     let mut response = Response::new(Body::from_stream(file));
-    let mut set = |name, value: String| {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            response.headers_mut().insert(name, value);
-        }
-    };
-    set(CONTENT_TYPE, format.media_type().to_owned());
-    set(CONTENT_LENGTH, (range.end - range.start).to_string());
-    set(ETAG, etag);
-    set(ACCEPT_RANGES, "bytes".to_owned());
-    set(CONTENT_DISPOSITION, format!("attachment; filename=\"tasks.{}\"", format.as_str()));
+    set(&mut response, CONTENT_TYPE, format.media_type().to_owned());
+    set(&mut response, CONTENT_LENGTH, (range.end - range.start).to_string());
+    set(&mut response, ETAG, etag);
+    set(&mut response, ACCEPT_RANGES, "bytes".to_owned());
+    set(&mut response, CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", format.file_name()));
     if asked.is_some() {
-        set(CONTENT_RANGE, format!("bytes {}-{}/{bytes}", range.start, range.end.saturating_sub(1)));
+        let part = format!("bytes {}-{}/{bytes}", range.start, range.end.saturating_sub(1));
+        set(&mut response, CONTENT_RANGE, part);
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
-    api.set_token(response.headers_mut(), principal.owner, principal.shard, later(sent, job.revision));
+    api.set_token(response.headers_mut(), principal.owner, principal.shard, position);
     Ok(response)
+}
+
+fn set(response: &mut Response, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        response.headers_mut().insert(name, value);
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +123,8 @@ pub(crate) fn described() -> Operation {
         .says("With ranges (`Range`, `If-Range`), so that a download that broke off goes on where it was.")
         .path_id("The job's id.")
         .header("Consistency-Token")
+        .header("If-None-Match")
+        .empty(304, "The client has it.", &["ETag", "Consistency-Token"])
         .answer(
             200,
             "The file.",
@@ -116,6 +135,7 @@ pub(crate) fn described() -> Operation {
         )
         .answer_also(200, "text/csv", &json!({"type": "string"}), &json!("id,title\n"))
         .answer_also(200, "text/calendar", &json!({"type": "string"}), &json!("BEGIN:VCALENDAR\r\n"))
+        .answer_also(200, "application/gzip", &json!({"type": "string"}), &json!("(bytes)"))
         .answer(
             206,
             "A part of it.",
@@ -126,6 +146,7 @@ pub(crate) fn described() -> Operation {
         )
         .answer_also(206, "text/csv", &json!({"type": "string"}), &json!("id"))
         .answer_also(206, "text/calendar", &json!({"type": "string"}), &json!("BEGIN"))
+        .answer_also(206, "application/gzip", &json!({"type": "string"}), &json!("(bytes)"))
         .refuses(&[
             ProblemCode::NotFound,
             ProblemCode::ResultExpired,

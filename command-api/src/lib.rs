@@ -7,6 +7,9 @@
 /// What the handlers work with.
 mod api;
 
+/// What runs beside the requests.
+mod background;
+
 /// The one place that knows the problem for every error of `commands`.
 pub mod refusal;
 
@@ -58,25 +61,20 @@ mod job;
 /// The answer to what was accepted.
 mod answer;
 
+/// What a consistency token stands for.
+mod token;
+
 /// Commands as the OpenAPI document has them.
 mod schema;
 
 /// What the operations have in common in the document.
 mod operation;
 
-use event_store::DiskSpace;
 use http_api::openapi::{Described, Routes};
 use http_api::{Api, RouteKind};
-use process::health::Check;
 
 pub use api::CommandApi;
-pub use job::shown_text;
-
-/// For `/readyz`: whether the disk has room for more events. Reads go on where it has not.
-#[must_use]
-pub fn disk(disk_space: &DiskSpace) -> Check {
-    disk_space.shortage().map_or_else(|| Check::ok("has room"), Check::failed)
-}
+pub use undo::UNDONE_AT_ONCE_MAX;
 
 /// The routes under "Commands" and "Jobs" of the HTTP contract. `server::edge` wraps them.
 #[must_use]

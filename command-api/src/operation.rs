@@ -3,7 +3,9 @@ use http_api::problem::ProblemCode;
 
 /// A write: its key, and what any of them may be refused for.
 pub(crate) fn write(id: &'static str, summary: &'static str) -> Operation {
-    Operation::new(Tag::Commands, id, summary).account().header("Idempotency-Key").refuses(&[
+    let operation = Operation::new(Tag::Commands, id, summary).account();
+    operation.header("Idempotency-Key").header("Consistency-Token").refuses(&[
+        ProblemCode::InvalidConsistencyToken,
         ProblemCode::RequestInFlight,
         ProblemCode::KeyReused,
         ProblemCode::Contended,
@@ -23,4 +25,12 @@ pub(crate) fn change(id: &'static str, summary: &'static str) -> Operation {
 /// About jobs.
 pub(crate) fn job(id: &'static str, summary: &'static str) -> Operation {
     Operation::new(Tag::Jobs, id, summary).account()
+}
+
+/// A write about jobs.
+pub(crate) fn job_write(id: &'static str, summary: &'static str) -> Operation {
+    job(id, summary)
+        .header("Idempotency-Key")
+        .header("Consistency-Token")
+        .refuses(&[ProblemCode::InvalidConsistencyToken])
 }

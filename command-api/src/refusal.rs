@@ -1,12 +1,13 @@
 //! Matched without `_`: a new refusal does not compile until somebody decides its status.
 
 use commands::identity::IdentityFrom;
+use commands::parse_error::COMMAND_BYTES_MAX;
 use commands::{ExecuteError, ParseError};
 use domain::Refusal;
 use http_api::problem::{Problem, ProblemCode};
 use jobs::{Explain, Failure};
 use serde_json::json;
-use task_files::{CutError, LineError};
+use task_files::{CutError, LINE_BYTES_MAX, LineError};
 
 /// The problem for a command that was not carried out.
 #[must_use]
@@ -27,7 +28,7 @@ pub fn problem(error: ExecuteError, identity_from: IdentityFrom) -> Problem {
         ExecuteError::InFlight => Problem::new(ProblemCode::RequestInFlight).retry_after_s(1),
         ExecuteError::Contended => Problem::new(ProblemCode::Contended).retry_after_s(1),
         ExecuteError::Overloaded => Problem::new(ProblemCode::Overloaded).retry_after_s(1),
-        ExecuteError::DiskFull => Problem::new(ProblemCode::DiskFull).retry_after_s(5),
+        ExecuteError::DiskFull => Problem::disk_full(),
         ExecuteError::Unreadable => Problem::new(ProblemCode::StreamUnreadable).retry_after_s(30),
         ExecuteError::Failed => Problem::new(ProblemCode::Internal),
         ExecuteError::Unavailable => Problem::new(ProblemCode::Unavailable).retry_after_s(1),
@@ -38,7 +39,8 @@ pub fn problem(error: ExecuteError, identity_from: IdentityFrom) -> Problem {
 #[must_use]
 pub fn parse_problem(error: ParseError) -> Problem {
     match error {
-        ParseError::TooLong => Problem::new(ProblemCode::BodyTooLarge).detail("A command has at most 1 MiB."),
+        ParseError::TooLong => Problem::new(ProblemCode::BodyTooLarge)
+            .detail(format!("A command has at most {} MiB.", COMMAND_BYTES_MAX >> 20)),
         ParseError::TooManyCommands => Problem::new(ProblemCode::BatchTooLarge),
         ParseError::NotJson(error) => {
             Problem::new(ProblemCode::MalformedBody).detail(format!("Not JSON as it should be: {error}."))
@@ -52,7 +54,7 @@ pub fn parse_problem(error: ParseError) -> Problem {
 pub fn line_problem(error: LineError) -> Problem {
     match error {
         LineError::Cut(CutError::TooLong) => {
-            Problem::new(ProblemCode::BodyTooLarge).detail("A line has at most 1 MiB.")
+            Problem::new(ProblemCode::BodyTooLarge).detail(format!("A line has at most {} MiB.", LINE_BYTES_MAX >> 20))
         }
         LineError::Cut(error @ CutError::Unclosed) => {
             Problem::new(ProblemCode::MalformedBody).detail(error.to_string())
@@ -88,6 +90,7 @@ fn rules(refusal: &Refusal) -> Problem {
     let detail = refusal.to_string();
     match refusal {
         Refusal::NotFound => not_found(),
+        Refusal::Purged => Problem::new(ProblemCode::NotFound).detail(detail),
         Refusal::IdTaken => Problem::new(ProblemCode::TaskExists).detail(detail),
         Refusal::NotFrom { .. } => Problem::new(ProblemCode::TransitionRefused).detail(detail),
         Refusal::TooManyTags => Problem::new(ProblemCode::TooManyTags).detail(detail),
@@ -114,6 +117,7 @@ mod tests {
         let table = [
             (ExecuteError::NotFound, 404, "not-found"),
             (rules(Refusal::NotFound), 404, "not-found"),
+            (rules(Refusal::Purged), 404, "not-found"),
             (ExecuteError::StaleVersion { version: 3 }, 412, "stale-version"),
             (ExecuteError::StaleVersion { version: 0 }, 412, "stale-version"),
             (rules(Refusal::IdTaken), 409, "task-exists"),

@@ -4,6 +4,7 @@ use commands::identity::{CommandIdentity, command_id_of_key_and_index};
 use commands::keyed_batch::KeyedBatch;
 use commands::{Caller, ExecuteError, Touched, Undone};
 use domain::TaskId;
+use event_store::change::TasksOfChange;
 use http_api::body::EmptyBody;
 use http_api::openapi::{EXAMPLE_ID, Operation, reference};
 use http_api::problem::{Problem, ProblemCode};
@@ -21,7 +22,7 @@ use crate::keyed;
 use crate::operation::write;
 
 /// How many tasks a change may have touched that is undone within a request.
-const TASKS_MAX: usize = 10_000;
+pub const UNDONE_AT_ONCE_MAX: usize = 10_000;
 
 /// Leads the tasks of a change back, each on its own.
 pub(crate) async fn undo(
@@ -39,8 +40,15 @@ pub(crate) async fn undo(
         }
         let _permit = api.batch_permit(caller.owner).await?;
         let tasks = undo.tasks(&caller).await?;
+        let is_one_append = tasks.len() == 1;
         let touched = tasks.into_iter().map(|task_id| Touched { task_id, identity: None }).collect();
-        return Ok(keyed::answer(&api, &attempt, undo.carry_out(&caller, touched).await?));
+        let work = undo.carry_out(&caller, touched);
+        let results = if is_one_append {
+            work.await
+        } else {
+            api.executor().make_change(&caller, work).await.map_err(keyed::problem)?
+        };
+        return Ok(keyed::answer(&api, &attempt, results?));
     };
     let keyed = KeyedBatch::new(api.executor().store(), &caller, identity);
     if let Some(kept) = keyed.answer().await.map_err(keyed::problem)? {
@@ -72,14 +80,14 @@ struct Undo<'a> {
 }
 
 impl Undo<'_> {
-    async fn first_tasks(&self, caller: &Caller, tasks_max: usize) -> Result<Vec<TaskId>, Problem> {
+    async fn first_tasks(&self, caller: &Caller, tasks_max: usize) -> Result<TasksOfChange, Problem> {
         let tasks = self.api.executor().store().tasks_of_change(caller.owner, self.change_id, tasks_max as i64).await;
         tasks.map_err(|error| Problem::unavailable(&error))
     }
 
     /// Whether it takes a job.
     async fn is_large(&self, caller: &Caller) -> Result<bool, Problem> {
-        Ok(self.first_tasks(caller, TASKS_MAX + 1).await?.len() > TASKS_MAX)
+        Ok(self.first_tasks(caller, UNDONE_AT_ONCE_MAX + 1).await?.task_ids.len() > UNDONE_AT_ONCE_MAX)
     }
 
     /// Adds the job that undoes the change. An equal request gets the job of the first one, though by now nothing is left.
@@ -97,24 +105,22 @@ impl Undo<'_> {
         self.api.submit(attempt, Asked { id: new_id(), request, dry_run: false, identity }).await.0
     }
 
-    /// The tasks that the change touched, in its order.
+    /// The tasks that the change touched, in its order: all of them, or it is refused.
     async fn tasks(&self, caller: &Caller) -> Result<Vec<TaskId>, Problem> {
-        let (store, change_id) = (self.api.executor().store(), self.change_id);
-        let tasks = self.first_tasks(caller, UNDONE_TASKS_MAX + 1).await?;
-        if tasks.is_empty() {
+        // Before the tasks: what a job has appended by its end is among them.
+        let job = self.api.jobs().find_any(caller.owner, self.change_id).await.map_err(unavailable)?;
+        let TasksOfChange { task_ids, is_being_made } = self.first_tasks(caller, UNDONE_TASKS_MAX + 1).await?;
+        if is_being_made || !task_ids.is_empty() && job.is_some_and(|job| !job.state.has_ended()) {
+            return Err(Problem::new(ProblemCode::ChangeInProgress));
+        }
+        if task_ids.is_empty() {
             return Err(Problem::new(ProblemCode::NotFound).detail("There is no such change."));
         }
-        if tasks.len() > UNDONE_TASKS_MAX {
+        if task_ids.len() > UNDONE_TASKS_MAX {
             return Err(Problem::new(ProblemCode::BatchTooLarge)
                 .detail(format!("The change touched more than {UNDONE_TASKS_MAX} tasks.")));
         }
-        let batch = store.is_being_made(caller.owner, change_id).await.map_err(|error| Problem::unavailable(&error))?;
-        let job = self.api.jobs().find_any(caller.owner, change_id).await;
-        let job = job.map_err(|error| Problem::unavailable(&error))?;
-        if batch || job.is_some_and(|job| !job.state.has_ended()) {
-            return Err(Problem::new(ProblemCode::ChangeInProgress));
-        }
-        Ok(tasks)
+        Ok(task_ids)
     }
 
     /// Whether there is anything to undo.
@@ -129,12 +135,17 @@ impl Undo<'_> {
     async fn carry_out(&self, caller: &Caller, touched: Vec<Touched>) -> Result<Results, Problem> {
         let task_ids: Vec<TaskId> = touched.iter().map(|touched| touched.task_id).collect();
         let outcomes = self.api.executor().undo(caller, self.change_id, touched).await;
-        answer(caller, &task_ids.into_iter().zip(outcomes).collect::<Vec<_>>())
+        let known = self.api.executor().last_position(caller.owner);
+        answer(caller, known, &task_ids.into_iter().zip(outcomes).collect::<Vec<_>>())
     }
 }
 
 /// Where nothing was left to undo, that is the answer.
-fn answer(caller: &Caller, outcomes: &[(TaskId, Result<Undone, ExecuteError>)]) -> Result<Results, Problem> {
+fn answer(
+    caller: &Caller,
+    known: i64,
+    outcomes: &[(TaskId, Result<Undone, ExecuteError>)],
+) -> Result<Results, Problem> {
     let done = || outcomes.iter().map(|(_, outcome)| outcome.as_ref().ok());
     let nothing_left = done().all(|undone| undone.is_some_and(|undone| undone.accepted.change_id.is_none()));
     if nothing_left && done().flatten().any(|undone| undone.already) {
@@ -147,7 +158,7 @@ fn answer(caller: &Caller, outcomes: &[(TaskId, Result<Undone, ExecuteError>)]) 
             Err(error) => writer.failed_for(*task_id, &keyed::problem(error.clone())),
         }
     }
-    Ok(writer.finish())
+    Ok(writer.finish(known))
 }
 
 pub(crate) fn described() -> Operation {
@@ -158,11 +169,11 @@ pub(crate) fn described() -> Operation {
     write("undoChange", "Undo a change")
         .path_id("The change's id: the `Change-Id` of the answer to what made it.")
         .says(
-            "Leads each task that the change touched back to what it was before, by events of its own: its fields (tags one \
-             by one) and its stage, a creation by a deletion, a deletion by restoring the task, for 30 days. \
+            "Reverts each task that the change touched to what it was before, by events of its own: its fields (tags one by \
+             one) and its stage, a creation by a deletion, a deletion by restoring the task, for 30 days. \
              A task of which a later change that stands has changed the same is refused (`changed-since`), and the others \
-             are led back; a change that is undone and not redone counts as never made. An undo is a change itself: undone, \
-             it is redo. After an undo that not all tasks took, the rest may be tried again: a task that was led back before \
+             are reverted; a change that is undone and not redone counts as never made. An undo is a change itself: undone, \
+             it is redo. After an undo that not all tasks took, the rest may be tried again: a task that was reverted before \
              succeeds without an event. A change of more than 10,000 tasks is undone by a job.",
         )
         .empty_body()

@@ -2,11 +2,12 @@
 
 use backends::database::{self, Pool};
 use sqlx::postgres::PgConnectOptions;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use access::token::{RootSecret, Sealer};
-use access::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
+use access::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Scope, Verifier};
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, RETRY_AFTER};
@@ -18,7 +19,7 @@ use event_store::EventStore;
 use futures_util::future::join_all;
 use http_api::edge::{Edge, edge};
 use http_body_util::BodyExt;
-use jobs::Jobs;
+use jobs::{Files, Jobs, QUEUED_EACH_MAX};
 use process::clock;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -79,7 +80,18 @@ impl Answer {
 }
 
 impl Client {
+    /// Without an object store.
     async fn new(pool: &PgPool) -> Self {
+        Self::serving(pool, None).await
+    }
+
+    /// With jobs, which nobody carries out, and their files in this folder.
+    async fn with_jobs(pool: &PgPool, folder: &Path) -> Self {
+        jobs::migrate(&shared(pool)).await.unwrap();
+        Self::serving(pool, Some(Files::folder(folder).unwrap())).await
+    }
+
+    async fn serving(pool: &PgPool, files: Option<Files>) -> Self {
         event_store::migrate(&shared(pool)).await.unwrap();
         let (store, mut tasks) = EventStore::start(shared(pool)).await.unwrap();
         tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
@@ -88,14 +100,23 @@ impl Client {
         let verifier = Verifier::new(watch::channel(Arc::new(keys)).1, watch::channel(Arc::new(Revoked::default())).1);
         let secret = RootSecret::new(SecretString::from("0123456789abcdef0123456789abcdef")).unwrap();
         let sealer = Sealer::new(&secret);
-        let router = command_api::router(CommandApi::new(store, sealer.clone(), Jobs::new(shared(pool)), None));
+        let router = command_api::router(CommandApi::new(store, sealer.clone(), Jobs::new(shared(pool)), files));
         let router = edge(router, Edge { verifier: Some(verifier), ..Edge::default() });
         Self { router, sealer, key, owner: OwnerId(Uuid::nil()), token: String::new() }.account()
     }
 
     /// Another account at the same server.
     fn account(&self) -> Self {
-        let (owner, now_s) = (Uuid::new_v4(), clock::now().timestamp());
+        self.with_token_of(Uuid::new_v4(), None)
+    }
+
+    /// A service with an API key of the same account, which is good for everything that there is.
+    fn service(&self) -> Self {
+        self.with_token_of(self.owner.0, Some(&Scope::ALL))
+    }
+
+    fn with_token_of(&self, owner: Uuid, scopes: Option<&[Scope]>) -> Self {
+        let now_s = clock::now().timestamp();
         let claims = Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
@@ -106,6 +127,7 @@ impl Client {
             iat: now_s,
             exp: now_s + 600,
             jti: Uuid::new_v4(),
+            scope: scopes.map(|scopes| scopes.iter().copied().collect()),
         };
         Self { owner: OwnerId(owner), token: claims.sign("k", &self.key).unwrap(), ..self.clone() }
     }
@@ -721,10 +743,10 @@ async fn one_account_s_batches_leave_turns_to_others(pool: PgPool) {
         sqlx::raw_sql("commit").execute(&mut lock).await.unwrap();
     };
     let (held, ()) = tokio::join!(held, meanwhile);
-    let (answered, given_up): (Vec<_>, Vec<_>) = held.iter().partition(|answer| answer.status == 200);
+    let (answered, refused): (Vec<_>, Vec<_>) = held.iter().partition(|answer| answer.status == 200);
     assert!(
-        given_up.iter().all(|answer| ["unavailable", "overloaded"].contains(&answer.code())),
-        "{answered:?} {given_up:?}"
+        refused.iter().all(|answer| ["unavailable", "overloaded"].contains(&answer.code())),
+        "{answered:?} {refused:?}"
     );
     assert_eq!(client.batch(wrong.clone()).await.status, 200);
 }
@@ -840,6 +862,278 @@ async fn a_batch_under_a_key_that_broke_off_replays_what_succeeded_and_decides_t
     }
     assert_eq!(again.named("idempotent-replayed"), None);
     assert_eq!(events(&pool).await, 2);
+}
+
+const IMPORTS: &str = "/api/v1/imports";
+const EXPORTS: &str = "/api/v1/exports";
+
+/// One request for a job of each kind: path, media type, body.
+fn asking_for_jobs() -> [(&'static str, (&'static str, &'static str), String); 3] {
+    let bulk = json!({"filter": {"status": "pending"}, "command": {"type": "StartTask"}});
+    [
+        (IMPORTS, LINES, "{}".to_owned()),
+        (EXPORTS, JSON, json!({"format": "csv"}).to_string()),
+        ("/api/v1/tasks/bulk", JSON, bulk.to_string()),
+    ]
+}
+
+#[sqlx::test(migrations = false)]
+async fn without_an_object_store_there_are_no_jobs(pool: PgPool) {
+    let client = Client::new(&pool).await;
+    for (path, media_type, body) in asking_for_jobs() {
+        let refused = client.send(Method::POST, path, &[media_type], body).await;
+        assert_eq!((refused.status, refused.code()), (503, "not-configured"), "{path}");
+        assert!(refused.header(RETRY_AFTER).is_some(), "{path}");
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn one_job_too_many_is_429_and_leaves_nothing_behind(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::with_jobs(&pool, folder.path()).await;
+    let export = json!({"format": "csv"});
+    let mut waiting = Vec::new();
+    for _ in 0..QUEUED_EACH_MAX {
+        let asked = client.post(EXPORTS, &export).await;
+        assert_eq!(asked.status, 202, "{asked:?}");
+        waiting.push(asked.header(LOCATION).unwrap().to_owned());
+    }
+    for (path, media_type, body) in asking_for_jobs() {
+        for headers in [&[media_type][..], &[media_type, ("idempotency-key", path)]] {
+            let refused = client.send(Method::POST, path, headers, body.clone()).await;
+            assert_eq!((refused.status, refused.code()), (429, "too-many-jobs"), "{path}");
+            assert_eq!(refused.header(RETRY_AFTER), Some("10"), "{path}");
+        }
+    }
+    let files = std::fs::read_dir(folder.path().join("imports")).unwrap().count();
+    assert_eq!(files, 0, "of imports that were refused");
+    assert_eq!(client.account().post(EXPORTS, &export).await.status, 202, "another account");
+    assert_eq!(client.send(Method::DELETE, &waiting[0], &[], "").await.status, 204);
+    // the key that was refused is free
+    let headers = [JSON, ("idempotency-key", EXPORTS)];
+    assert_eq!(client.send(Method::POST, EXPORTS, &headers, export.to_string()).await.status, 202);
+}
+
+/// It has what is known of the account, too.
+#[sqlx::test(migrations = false)]
+async fn no_api_key_gets_an_archive(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::with_jobs(&pool, folder.path()).await;
+    let service = client.service();
+    let refused = service.post(EXPORTS, json!({"format": "archive"})).await;
+    assert_eq!((refused.status, refused.code()), (403, "insufficient-scope"));
+    assert_eq!(service.post(EXPORTS, json!({"format": "csv"})).await.status, 202);
+    let asked = client.post(EXPORTS, json!({"format": "archive"})).await;
+    let job = asked.header(LOCATION).unwrap();
+    let written = "update jobs.job set state = 'succeeded', result_bytes = 7, finished_at = now()";
+    sqlx::query(written).execute(&pool).await.unwrap();
+    let refused = service.send(Method::GET, &format!("{job}/result"), &[], "").await;
+    assert_eq!((refused.status, refused.code()), (403, "insufficient-scope"));
+    assert_eq!(service.send(Method::GET, job, &[], "").await.status, 200);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_job_is_cancelled_or_dropped_once_under_a_key(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::with_jobs(&pool, folder.path()).await;
+    let asked = async || client.post(EXPORTS, json!({"format": "csv"})).await.header(LOCATION).unwrap().to_owned();
+    let (job, other) = (asked().await, asked().await);
+    let end = async |job: &str, key: &str| client.send(Method::DELETE, job, &[("idempotency-key", key)], "").await;
+    // as if it had done something before
+    sqlx::query("update jobs.job set revision = 7").execute(&pool).await.unwrap();
+    let cancelled = end(&job, "a").await;
+    assert_eq!((cancelled.status, &cancelled.body, client.position_of(&cancelled)), (204, &Value::Null, 7));
+    assert_eq!((cancelled.header(CONTENT_TYPE), cancelled.named("idempotent-replayed")), (None, None));
+    let failure = "insert into jobs.error (job_id, number, problem) select id, 1, '{}' from jobs.job";
+    sqlx::query(failure).execute(&pool).await.unwrap();
+    let errors = async || {
+        let listed = client.send(Method::GET, &format!("{job}/errors"), &[], "").await;
+        listed.body["items"].as_array().unwrap().len()
+    };
+    let again = end(&job, "a").await;
+    assert_eq!(again.essence(), cancelled.essence());
+    assert_eq!((again.named("idempotent-replayed"), errors().await), (Some("true"), 1));
+    let dropped = end(&job, "b").await;
+    assert_eq!((dropped.status, client.position_of(&dropped), errors().await), (204, 7, 0));
+
+    let reused = end(&other, "a").await;
+    assert_eq!((reused.status, reused.code()), (422, "key-reused"));
+    assert_eq!(client.send(Method::GET, &other, &[], "").await.body["state"], "queued");
+    // what is refused leaves its key free
+    assert_eq!(end(&format!("/api/v1/jobs/{}", Uuid::new_v4()), "c").await.code(), "not-found");
+    for (header, body) in [(("if-match", "\"1\""), ""), (JSON, r#"{"a":1}"#)] {
+        let refused = client.send(Method::DELETE, &other, &[header, ("idempotency-key", "c")], body).await;
+        assert_eq!(refused.status, 400, "{header:?}");
+    }
+    assert_eq!(end(&other, "c").await.status, 204);
+}
+
+/// Else a client that keeps the latest token would go back in time.
+#[sqlx::test(migrations = false)]
+async fn a_write_that_changes_nothing_stands_for_the_account_s_last_event(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::with_jobs(&pool, folder.path()).await;
+    let (id, deleted) = (client.task().await, client.task().await);
+    assert_eq!(client.position_of(&client.delete(&deleted).await), 3);
+    let last = client.create(json!({"title": "b"})).await;
+    assert_eq!(client.position_of(&last), 4);
+    client.account().task().await;
+    let nothing = [
+        client.verb(&id, "reopen").await,
+        client.patch(&id, json!({"title": "a"})).await,
+        client.create(json!({"title": "a", "id": id})).await,
+        client.delete(&deleted).await,
+        client.batch(json!([{"type": "ReopenTask", "task_id": id}])).await,
+        client.batch(json!([{"type": "StartTask", "task_id": deleted}])).await,
+        client.post(EXPORTS, json!({"format": "csv"})).await,
+    ];
+    for answer in &nothing {
+        assert!((200..300).contains(&answer.status), "{answer:?}");
+        assert_eq!((client.position_of(answer), answer.named("change-id")), (4, None), "{answer:?}");
+    }
+    assert_eq!(nothing[0].body["revision"], 1, "the task's own");
+    let job = nothing[6].header(LOCATION).unwrap();
+    assert_eq!(client.position_of(&client.send(Method::DELETE, job, &[], "").await), 4);
+
+    // under a key too, and the same when it is sent again
+    let batch = json!({"commands": [{"type": "ReopenTask", "task_id": id}]}).to_string();
+    let send = async |path: &str, key: &str, body: &str| {
+        let method = if body.is_empty() { Method::DELETE } else { Method::POST };
+        let headers = [("idempotency-key", key)].into_iter().chain((!body.is_empty()).then_some(JSON));
+        client.send(method, path, &headers.collect::<Vec<_>>(), body.to_owned()).await
+    };
+    let first = [send("/api/v1/commands", "batch", &batch).await, send(job, "job", "").await];
+    assert_eq!(client.position_of(&client.create(json!({"title": "c"})).await), 6);
+    let again = [send("/api/v1/commands", "batch", &batch).await, send(job, "job", "").await];
+    for (first, again) in first.iter().zip(&again) {
+        assert_eq!(client.position_of(first), 4, "{first:?}");
+        assert_eq!((again.essence(), again.named("idempotent-replayed")), (first.essence(), Some("true")));
+    }
+}
+
+/// Another copy may have done what this one knows nothing of, and under a key each answer is the first one.
+#[sqlx::test(migrations = false)]
+async fn no_write_stands_for_less_than_the_token_that_was_sent_with_it(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::with_jobs(&pool, folder.path()).await;
+    let id = client.task().await;
+    let reopen = format!("/api/v1/tasks/{id}/reopen");
+    let under_key = client.send(Method::POST, &reopen, &[("idempotency-key", "k")], "").await;
+    assert_eq!(client.position_of(&under_key), 1);
+    let last = client.create(json!({"title": "b"})).await;
+    let token = ("consistency-token", last.named("consistency-token").unwrap());
+    let at_copy = Client::with_jobs(&pool, folder.path()).await;
+    let copy = Client { token: client.token.clone(), owner: client.owner, ..at_copy };
+    let refused = json!({"commands": [{"type": "StartTask", "task_id": Uuid::new_v4()}]}).to_string();
+    let key = |key| ("idempotency-key", key);
+    for (path, headers, body) in [
+        (&*reopen, vec![token], ""),
+        (&*reopen, vec![token, key("k")], ""),
+        (&*reopen, vec![token, key("k2")], ""),
+        ("/api/v1/commands", vec![token, JSON], &*refused),
+        ("/api/v1/commands", vec![token, JSON, key("k3")], &*refused),
+        (EXPORTS, vec![token, JSON], r#"{"format":"csv"}"#),
+    ] {
+        let answer = copy.send(Method::POST, path, &headers, body.to_owned()).await;
+        assert!((200..300).contains(&answer.status), "{answer:?}");
+        assert_eq!(client.position_of(&answer), 2, "{path} {headers:?}");
+    }
+    let replayed = copy.send(Method::POST, &reopen, &[key("k")], "").await;
+    assert_eq!(replayed.essence(), under_key.essence(), "without a token it is the first answer");
+    // a later event of its own counts
+    let later = copy.send(Method::POST, "/api/v1/tasks", &[token, JSON], r#"{"title":"c"}"#).await;
+    assert_eq!(client.position_of(&later), 3);
+
+    let stranger_s = client.account().create(json!({"title": "theirs"})).await;
+    let stranger_s = ("consistency-token", stranger_s.named("consistency-token").unwrap());
+    for bad in [stranger_s, ("consistency-token", "made-up"), ("consistency-token", "")] {
+        for headers in [vec![bad, JSON], vec![bad, JSON, key("k4")]] {
+            let answer = client.send(Method::POST, "/api/v1/tasks", &headers, r#"{"title":"d"}"#).await;
+            assert_eq!(answer.status, 400, "{answer:?}");
+        }
+    }
+    assert_eq!(events(&pool).await, 4, "nothing was done");
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_result_is_gone_after_its_time(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::with_jobs(&pool, folder.path()).await;
+    let asked = client.post(EXPORTS, json!({"format": "csv"})).await;
+    let job = asked.header(LOCATION).unwrap();
+    let result = format!("{job}/result");
+    let get = async |path: &str| client.send(Method::GET, path, &[], "").await;
+    assert_eq!(get(&result).await.code(), "not-found", "nobody has carried it out");
+    let expired = "update jobs.job set state = 'succeeded', result_bytes = 7, started_at = now(),
+                       finished_at = now() - interval '7 days', expires_at = now() - interval '1 s'";
+    sqlx::query(expired).execute(&pool).await.unwrap();
+    let gone = get(&result).await;
+    assert_eq!((gone.status, gone.code()), (410, "result-expired"));
+    assert_eq!(get(job).await.status, 404);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_change_that_is_being_made_is_not_undone(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::with_jobs(&pool, folder.path()).await;
+    let created = client.create(json!({"title": "a"})).await;
+    let change: Uuid = created.named("change-id").unwrap().parse().unwrap();
+    let undo = async || client.send(Method::POST, &format!("/api/v1/changes/{change}/undo"), &[], "").await;
+    // as if a batch had made it and went on, or a job
+    let batch = "insert into event_store.batch_lease (owner_id, command_id, holder, expires_at, change_id)
+                 values ($1, $2, gen_random_uuid(), now() + interval '1 hour', $2)";
+    let job = "insert into jobs.job (id, owner_id, shard, kind, request, dry_run, correlation_id, traceparent, created_at, state)
+               values ($2, $1, 0, 'bulk', '', false, '', '', now(), 'queued')";
+    for (begins, ends) in [(batch, "delete from event_store.batch_lease"), (job, "delete from jobs.job")] {
+        sqlx::query(begins).bind(client.owner.0).bind(change).execute(&pool).await.unwrap();
+        let refused = undo().await;
+        assert_eq!((refused.status, refused.code()), (409, "change-in-progress"), "{begins}");
+        sqlx::query(ends).execute(&pool).await.unwrap();
+    }
+    assert_eq!(undo().await.status, 200);
+}
+
+/// Waits until this request, which nothing is appended for, has said which change it makes: it cannot be undone yet.
+async fn is_not_undone_meanwhile(pool: &PgPool, client: &Client, request: impl Future<Output = Answer>) -> Answer {
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("select from event_store.head for update").execute(&mut *lock).await.unwrap();
+    let meanwhile = async {
+        let under_way = "select change_id from event_store.batch_lease";
+        let began = Instant::now();
+        let change: Uuid = loop {
+            match sqlx::query_scalar(under_way).fetch_optional(pool).await.unwrap() {
+                Some(change) => break change,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+            assert!(began.elapsed() < SURELY, "nothing says which change it makes");
+        };
+        let undo = format!("/api/v1/changes/{change}/undo");
+        for (client, status, code) in [(client, 409, "change-in-progress"), (&client.account(), 404, "not-found")] {
+            let refused = client.send(Method::POST, &undo, &[], "").await;
+            assert_eq!((refused.status, refused.code()), (status, code));
+        }
+        lock.commit().await.unwrap();
+        change.to_string()
+    };
+    let (answer, change) = tokio::join!(request, meanwhile);
+    assert_eq!((answer.status, answer.named("change-id")), (200, Some(change.as_str())));
+    answer
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_has_no_key_is_not_undone_before_it_is_whole(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::with_jobs(&pool, folder.path()).await;
+    let create = || json!({"type": "CreateTask", "task_id": Uuid::new_v4(), "title": "a"});
+    let mut made = is_not_undone_meanwhile(&pool, &client, client.batch(json!([create(), create()]))).await;
+    // an undo, and a redo
+    for _ in 0..2 {
+        let undo = format!("/api/v1/changes/{}/undo", made.named("change-id").unwrap());
+        made = is_not_undone_meanwhile(&pool, &client, client.send(Method::POST, &undo, &[], "")).await;
+        assert_eq!(made.body["succeeded"], 2);
+    }
+    let left: i64 = sqlx::query_scalar("select count(*) from event_store.batch_lease").fetch_one(&pool).await.unwrap();
+    assert_eq!(left, 0);
 }
 
 #[sqlx::test(migrations = false)]

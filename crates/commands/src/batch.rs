@@ -100,7 +100,7 @@ impl Batch {
     }
 
     /// Carries out its commands: each on its own, in order per task. An outcome for each, in order. Under a `key` those
-    /// without an id of their own have one made from it.
+    /// without an id of their own have one made from it; without one, its change counts as being made until the end.
     pub async fn execute(
         self,
         executor: &Executor,
@@ -120,7 +120,16 @@ impl Batch {
                 }
             }));
         }
-        let mut outcomes = executor.execute_all(caller, requests).await.into_iter();
+        let count = requests.len();
+        // Those to one task are one append.
+        let is_one_append = requests.windows(2).all(|pair| pair[0].task_id == pair[1].task_id);
+        let work = executor.execute_all(caller, requests);
+        let outcomes = if key.is_some() || is_one_append {
+            work.await
+        } else {
+            executor.make_change(caller, work).await.unwrap_or_else(|error| vec![Err(error); count])
+        };
+        let mut outcomes = outcomes.into_iter();
         let outcome = |parsed: Result<IdentityFrom, ParseError>| {
             let identity_from = parsed.map_err(CommandError::Parse)?;
             // There is an outcome for each request.

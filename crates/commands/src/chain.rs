@@ -2,11 +2,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use domain::{CommandId, OwnerId, TaskCommand, TaskId};
-use event_store::{AppendError, CommandOrigin, DecidedCommand, EventStore, Looked, Outcome, StreamAppend};
+use event_store::{
+    AppendError, CommandOrigin, DecidedCommand, EventStore, Looked, Outcome, StreamAppend, is_same_request,
+};
 use metrics::counter;
 use quick_cache::sync::Cache;
 
 use crate::identity::CommandIdentity;
+use crate::last_positions::LastPositions;
 use crate::outcome::{Accepted, ExecuteError};
 use crate::plan::Plan;
 use crate::request::{Caller, CommandRequest};
@@ -23,6 +26,7 @@ const OUTCOMES_MAX: usize = 65_536;
 pub(crate) struct Caches {
     streams: Cache<(OwnerId, TaskId), Arc<Stream>, StreamWeight>,
     outcomes: Cache<(OwnerId, CommandId), Outcome>,
+    pub(crate) last_positions: LastPositions,
 }
 
 impl Caches {
@@ -35,7 +39,7 @@ impl Caches {
 impl Default for Caches {
     fn default() -> Self {
         let streams = Cache::with_weighter((STREAMS_BYTES_MAX / 1_024) as usize, STREAMS_BYTES_MAX, StreamWeight);
-        Self { streams, outcomes: Cache::new(OUTCOMES_MAX) }
+        Self { streams, outcomes: Cache::new(OUTCOMES_MAX), last_positions: LastPositions::default() }
     }
 }
 
@@ -142,6 +146,10 @@ impl<'a> Chain<'a> {
                             plan.after.revision = next - 1;
                         }
                     }
+                    // Without an event it is told where the shard's log ends, and that may be another owner's event.
+                    if next > appended.first_position {
+                        self.caches.last_positions.note(self.caller.owner, next - 1);
+                    }
                 }
                 Err(AppendError::Conflict | AppendError::CommandKnown) => {
                     counter!("command_conflicts_total").increment(1);
@@ -187,8 +195,12 @@ impl<'a> Chain<'a> {
                 let outcomes: HashMap<CommandId, Outcome> = outcomes.into_iter().collect();
                 for (command_id, outcome) in &outcomes {
                     self.caches.outcomes.insert((self.caller.owner, *command_id), *outcome);
+                    self.caches.last_positions.note(self.caller.owner, outcome.revision);
                 }
                 self.replay(|command_id| outcomes.get(&command_id).copied());
+            }
+            if let Some(last) = events.last() {
+                self.caches.last_positions.note(self.caller.owner, last.position);
             }
             self.stream.fold(&events)?;
             if !more {
@@ -230,7 +242,7 @@ fn outcome(identity: CommandIdentity, accepted: &Accepted) -> Outcome {
 /// The answer to a command whose id has an outcome: the same, if it is the same command.
 pub(crate) fn replay(identity: CommandIdentity, outcome: Outcome) -> Result<Accepted, ExecuteError> {
     let Outcome { task_id, version, revision, fingerprint, effect, change_id } = outcome;
-    if identity.fingerprint != fingerprint {
+    if !is_same_request(fingerprint, identity.fingerprint) {
         return Err(ExecuteError::IdentityReused);
     }
     counter!("commands_replayed_total").increment(1);

@@ -54,6 +54,17 @@ impl Executor {
         &self.inner.store
     }
 
+    /// The position of the owner's last event that this process has appended or looked up; 0 where it knows of none.
+    #[must_use]
+    pub fn last_position(&self, owner: OwnerId) -> i64 {
+        self.inner.caches.last_positions.of(owner)
+    }
+
+    /// An event of the owner is at this position.
+    pub(crate) fn note_position(&self, owner: OwnerId, position: i64) {
+        self.inner.caches.last_positions.note(owner, position);
+    }
+
     /// Nobody else of this process changes the task until the lock is dropped.
     pub(crate) async fn lock_stream(
         &self,

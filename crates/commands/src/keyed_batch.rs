@@ -8,7 +8,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use domain::{OwnerId, TaskId};
-use event_store::{AppendError, CommandOrigin, DecidedCommand, Effect, EventStore, Outcome, StreamAppend};
+use event_store::{
+    AppendError, CommandOrigin, DecidedCommand, Effect, EventStore, Outcome, StreamAppend, is_same_request,
+};
 use process::clock::new_id;
 use process::context::without_permit;
 use tokio::time::{Instant, interval, sleep};
@@ -23,7 +25,7 @@ const EQUAL_WAIT_MS_MAX: u64 = 10_000;
 /// How often it is looked for its answer, in milliseconds.
 const EQUAL_LOOK_MS: u64 = 100;
 /// How often a lease is renewed, in milliseconds: several times before it would end.
-const RENEWAL_MS: u64 = 500;
+pub(crate) const RENEWAL_MS: u64 = 500;
 /// How many old answers are forgotten with each that is kept: more than one, so that they run out.
 const FORGOTTEN_WITH_EACH: i64 = 4;
 
@@ -72,7 +74,7 @@ impl<'a> KeyedBatch<'a> {
         let CommandIdentity { command_id, fingerprint } = self.identity;
         let looked = self.store.look_up(self.owner, NO_TASK, i64::MAX, vec![command_id]).await?;
         match looked.outcomes.first() {
-            Some((_, known)) if known.fingerprint != fingerprint => Err(ExecuteError::IdentityReused),
+            Some((_, known)) if !is_same_request(known.fingerprint, fingerprint) => Err(ExecuteError::IdentityReused),
             known => Ok(known.map(|(_, known)| *known)),
         }
     }

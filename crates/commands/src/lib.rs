@@ -22,6 +22,9 @@ mod plan;
 /// A task's stream as far as it was read.
 mod stream;
 
+/// How far the log of each owner is known to go.
+mod last_positions;
+
 /// Locks for keys that nobody counts.
 mod keyed_locks;
 
@@ -31,8 +34,14 @@ pub mod batch;
 /// A batch under an Idempotency-Key: carried out once.
 pub mod keyed_batch;
 
+/// A change that is not whole yet.
+mod change_in_progress;
+
 /// Undoes a change, task by task.
 mod undo;
+
+/// Purges what was deleted long ago.
+mod purge;
 
 /// What the log holds already, for imports.
 mod recognise;
@@ -49,7 +58,7 @@ pub mod new_task;
 /// A change of a task's fields, from JSON.
 pub mod patch;
 
-/// A stage that is led back, from JSON.
+/// The reversion of a stage, from JSON.
 mod stage_reversion;
 
 /// Why a text is no command.

@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_is_led_back_with_the_times_that_it_had() {
+    fn a_stage_is_reverted_with_the_times_that_it_had() {
         let reverted =
             r#""from":"completed","to":"in_progress","started_at":"2026-01-01T00:00:00Z","completed_at":null"#;
         let command = read(&line("RevertStage", reverted)).command;

@@ -95,7 +95,9 @@ pub(crate) fn decide_request(
     now: Time,
 ) -> Result<(Effect, Vec<NewEvent>), ExecuteError> {
     let is_there = match (&request.command, &stream.state) {
-        (TaskCommand::Create(_), _) | (TaskCommand::Delete, State::Deleted(_)) => true,
+        (TaskCommand::Create(_), _)
+        | (TaskCommand::Delete | TaskCommand::Purge, State::Deleted(_) | State::Purged)
+        | (TaskCommand::Restore, State::Purged) => true,
         // Its last event deleted it.
         (TaskCommand::Restore, State::Deleted(_)) => stream
             .last_occurred_at
@@ -105,7 +107,8 @@ pub(crate) fn decide_request(
     if !is_there {
         return Err(ExecuteError::NotFound);
     }
-    let deleted_again = matches!((&request.command, &stream.state), (TaskCommand::Delete, State::Deleted(_)));
+    let deleted_again =
+        matches!((&request.command, &stream.state), (TaskCommand::Delete, State::Deleted(_) | State::Purged));
     if !request.expected.is_met_by(stream.version) && !deleted_again {
         return Err(ExecuteError::StaleVersion { version: stream.version });
     }

@@ -1,8 +1,8 @@
 //! What the log holds already, for imports: commands by their ids, and events by what they say.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
-use domain::{CommandId, StoredEvent, TaskId, event_of};
+use domain::{CommandId, StoredEvent, TaskCommand, TaskId, event_of};
 use event_store::Looked;
 use futures_util::{StreamExt, TryStreamExt};
 use process::clock;
@@ -18,7 +18,8 @@ use crate::stream::Stream;
 const TASKS_IN_FLIGHT_MAX: usize = 64;
 
 impl Executor {
-    /// Those of the caller's command ids that had an effect or found nothing to do.
+    /// Those of the caller's command ids that had an effect or found nothing to do, each with the position of its task's last
+    /// event then.
     ///
     /// # Errors
     /// The store is busy or does not answer.
@@ -26,17 +27,23 @@ impl Executor {
         &self,
         caller: &Caller,
         command_ids: Vec<CommandId>,
-    ) -> Result<HashSet<CommandId>, ExecuteError> {
+    ) -> Result<HashMap<CommandId, i64>, ExecuteError> {
         let no_task = TaskId(Uuid::nil());
         let looked = self.store().look_up(caller.owner, no_task, i64::MAX, command_ids).await?;
-        Ok(looked.outcomes.into_iter().map(|(command_id, _)| command_id).collect())
+        Ok(looked.outcomes.into_iter().map(|(command_id, outcome)| (command_id, outcome.revision)).collect())
     }
 
-    /// Of commands that were refused: whether the very event that each would make, at its time, is in the log, as the one
-    /// after the version that it expects. So an account's own export is recognised, whatever the ids and requests
-    /// were that it came from. An outcome for each, in the order given.
-    pub async fn happened(&self, caller: &Caller, requests: &[&CommandRequest]) -> Vec<Result<bool, ExecuteError>> {
-        let mut happened: Vec<Result<bool, ExecuteError>> = requests.iter().map(|_| Ok(false)).collect();
+    /// Of commands that were refused: where the very event that each would make, at its time, is in the log as the one
+    /// after the version that it expects, its position. So an account's own export is recognised, whatever the ids and
+    /// requests were that it came from. A creation with a time and without an expected version, as a row of CSV is one, says
+    /// what a task is: it is there if the task was created then and is that now, by its last event. An outcome for each, in
+    /// the order given.
+    pub async fn happened(
+        &self,
+        caller: &Caller,
+        requests: &[&CommandRequest],
+    ) -> Vec<Result<Option<i64>, ExecuteError>> {
+        let mut happened: Vec<Result<Option<i64>, ExecuteError>> = requests.iter().map(|_| Ok(None)).collect();
         let mut of_task: BTreeMap<TaskId, BTreeMap<i64, Vec<usize>>> = BTreeMap::new();
         for (index, request) in requests.iter().enumerate() {
             if let ExpectedVersion::OneOf(versions) = &request.expected
@@ -51,9 +58,19 @@ impl Executor {
             .buffer_unordered(TASKS_IN_FLIGHT_MAX);
         while let Some((there, at)) = looked.next().await {
             match there {
-                Ok(there) => there.into_iter().for_each(|index| happened[index] = Ok(true)),
+                Ok(there) => there.into_iter().for_each(|(index, position)| happened[index] = Ok(Some(position))),
                 Err(error) => at.into_values().flatten().for_each(|index| happened[index] = Err(error.clone())),
             }
+        }
+        let creations = requests.iter().enumerate().filter(|(_, request)| {
+            matches!(request.command, TaskCommand::Create(_)) && request.expected == ExpectedVersion::Any
+        });
+        let creations: Vec<usize> = creations.map(|(index, _)| index).collect();
+        let mut looked = futures_util::stream::iter(creations)
+            .map(async |index| (self.is_there(caller, requests[index]).await, index))
+            .buffer_unordered(TASKS_IN_FLIGHT_MAX);
+        while let Some((there, index)) = looked.next().await {
+            happened[index] = there;
         }
         happened
     }
@@ -123,14 +140,35 @@ impl Executor {
         Ok(refused)
     }
 
-    /// The requests, by the version that each would make, whose event is there.
+    /// Where the task was created at the time that this creation says, and is now what it says, the position of its last event.
+    async fn is_there(&self, caller: &Caller, request: &CommandRequest) -> Result<Option<i64>, ExecuteError> {
+        let (TaskCommand::Create(new), Some(created_at)) = (&request.command, request.occurred_at) else {
+            return Ok(None);
+        };
+        let (mut stream, mut first) = (Stream::default(), None);
+        loop {
+            let Looked { events, more, .. } =
+                self.store().look_up(caller.owner, request.task_id, stream.version, Vec::new()).await?;
+            first = first.or(events.first().map(|event| event.occurred_at));
+            if first.is_some_and(|first| first != created_at) {
+                return Ok(None);
+            }
+            stream.fold(&events)?;
+            if !more {
+                let is_it = first == Some(created_at) && stream.state.content() == Some(&**new);
+                return Ok(is_it.then_some(stream.revision));
+            }
+        }
+    }
+
+    /// Of the requests, by the version that each would make, those whose event is there, and its position.
     async fn happened_to(
         &self,
         caller: &Caller,
         task_id: TaskId,
         at: &BTreeMap<i64, Vec<usize>>,
         requests: &[&CommandRequest],
-    ) -> Result<Vec<usize>, ExecuteError> {
+    ) -> Result<Vec<(usize, i64)>, ExecuteError> {
         let Some(((first, _), (last, _))) = at.first_key_value().zip(at.last_key_value()) else {
             return Ok(Vec::new());
         };
@@ -142,11 +180,12 @@ impl Executor {
                 after = stored.version;
                 let Some(indices) = at.get(&stored.version) else { continue };
                 let event = stored.decode().map_err(|_| ExecuteError::Unreadable)?;
-                there.extend(indices.iter().copied().filter(|index| {
-                    let request = requests[*index];
+                let same = indices.iter().filter(|index| {
+                    let request = requests[**index];
                     request.occurred_at == Some(stored.occurred_at)
                         && event_of(&request.command).as_ref() == Some(&event)
-                }));
+                });
+                there.extend(same.map(|index| (*index, stored.position)));
             }
             if !more || after >= *last {
                 return Ok(there);

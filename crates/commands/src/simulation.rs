@@ -2,7 +2,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use domain::{CommandId, TaskId};
-use event_store::Looked;
+use event_store::{Looked, is_same_request};
 use futures_util::{StreamExt, TryStreamExt};
 use process::clock;
 use quick_cache::Weighter;
@@ -60,7 +60,7 @@ impl Simulation {
         }
         let asked: Vec<&CommandRequest> = rejected.iter().map(|number| &requests[*number]).collect();
         for (number, happened) in rejected.into_iter().zip(executor.happened(caller, &asked).await) {
-            if happened? {
+            if happened?.is_some() {
                 outcomes[number] = Ok(());
             }
         }
@@ -76,7 +76,7 @@ impl Simulation {
         if let Some(CommandIdentity { command_id, fingerprint }) = request.identity
             && let Some(first) = known.get(&command_id).or_else(|| self.commands.get(&command_id))
         {
-            return if *first == fingerprint { Ok(()) } else { Err(ExecuteError::IdentityReused) };
+            return if is_same_request(*first, fingerprint) { Ok(()) } else { Err(ExecuteError::IdentityReused) };
         }
         let stream = self.streams.entry(request.task_id).or_default();
         let (_, events) = decide_request(stream, request, now)?;

@@ -3,7 +3,7 @@ use domain::{InvalidFields, Status, TaskCommand, Time, parse_time};
 use crate::fields;
 use crate::json::Json;
 
-/// The fields of a stage that is led back, as far as they were read.
+/// The fields of a stage's reversion, as far as they were read.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     from: Option<Status>,

@@ -15,7 +15,7 @@ use crate::identity::CommandIdentity;
 use crate::outcome::{Accepted, ExecuteError};
 use crate::request::Caller;
 
-/// How many tasks are led back at the same time: each with its whole stream in memory.
+/// How many tasks are reverted at the same time: each with its whole stream in memory.
 const TASKS_IN_FLIGHT_MAX: usize = 64;
 
 /// A task that a change touched, and the identity under which the change is undone there.
@@ -32,7 +32,7 @@ pub struct Touched {
 pub struct Undone {
     /// One without an event has no change.
     pub accepted: Accepted,
-    /// Whether an earlier undo has led it back.
+    /// Whether an earlier undo has reverted it.
     pub already: bool,
 }
 
@@ -60,7 +60,7 @@ impl Executor {
         Ok(already)
     }
 
-    /// Leads tasks back to what they were before a change, each on its own. An outcome for each, in the order given.
+    /// Reverts tasks to what they were before a change, each on its own. An outcome for each, in the order given.
     pub async fn undo(
         &self,
         caller: &Caller,
@@ -128,6 +128,7 @@ impl Executor {
             match self.store().append(caller.shard, append).await {
                 Ok(appended) => {
                     accepted.revision = appended.first_position + i64::from(accepted.events) - 1;
+                    self.note_position(caller.owner, accepted.revision);
                     self.forget_stream(caller.owner, task_id);
                     return Ok(Undone { accepted, already });
                 }
@@ -173,6 +174,7 @@ impl PastStream {
                 self.events.push(past(stored)?);
                 self.revision = stored.position;
             }
+            executor.note_position(caller.owner, self.revision);
             if !more {
                 return Ok(None);
             }

@@ -1,41 +1,18 @@
 //! The executor on a real Postgres: several copies with caches of their own, equal commands at once, collisions.
 
-use backends::database::{self, Pool};
-use sqlx::postgres::PgConnectOptions;
+mod common;
+
 use std::collections::HashSet;
 
-use commands::{Accepted, Caller, CommandIdentity, CommandRequest, Effect, ExecuteError, Executor, ExpectedVersion};
-use domain::{
-    Actor, ActorType, CommandId, NewTask, OwnerId, Priority, Tag, Tags, TaskCommand, TaskId, TaskPatch, Title,
-};
-use event_store::EventStore;
+use commands::{Accepted, Caller, CommandIdentity, CommandRequest, Effect, ExecuteError, ExpectedVersion};
+use common::executor;
+use domain::{CommandId, NewTask, OwnerId, Priority, Tag, Tags, TaskCommand, TaskId, TaskPatch, Title};
 use futures_util::future::join_all;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// What the programs connect by, to the same database.
-fn shared(pool: &PgPool) -> Pool {
-    database::pool(8, PgConnectOptions::clone(&pool.connect_options()))
-}
-
-async fn executor(pool: &PgPool) -> Executor {
-    event_store::migrate(&shared(pool)).await.expect("migrations run");
-    let (store, mut tasks) = EventStore::start(shared(pool)).await.expect("the store starts");
-    tokio::spawn(async move { while tasks.join_next().await.is_some() {} });
-    Executor::new(store)
-}
-
 fn caller() -> Caller {
-    let owner = Uuid::new_v4();
-    Caller {
-        owner: OwnerId(owner),
-        shard: 0,
-        actor: Actor { actor_type: ActorType::User, id: Some(owner) },
-        correlation_id: "test".into(),
-        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
-        change_id: Uuid::new_v4(),
-        history: false,
-    }
+    common::caller(OwnerId(Uuid::new_v4()))
 }
 
 fn title(text: &str) -> Title {
