@@ -46,15 +46,18 @@ pub(crate) async fn bulk(
             return Ok(Ended::Cancelled);
         }
         let requests: Vec<CommandRequest> = step.iter().map(|chosen| request(chosen.task_id)).collect();
-        let _permit = worker.permits.take(caller.owner, 1).await;
+        // Given back before it is written down, which takes long while the database is away.
+        let permit = worker.permits.take(caller.owner, 1).await;
         let outcomes: Vec<Result<(u32, Option<i64>), LineError>> = if progress.lease.dry_run {
             let decided = Simulation::default().decide(&worker.executor, &caller, &requests).await?;
             decided.into_iter().map(|outcome| outcome.map(|()| (0, None)).map_err(LineError::from)).collect()
         } else {
             let lines = (0..).zip(requests).map(|(number, request)| ParsedLine::made(number, request)).collect();
             let carried = carry_out(&worker.executor, &caller, lines).await?;
-            carried.into_iter().map(|carried| carried.outcome).collect()
+            let outcomes = carried.into_iter().map(|carried| carried.outcome);
+            outcomes.map(|outcome| outcome.map(|(events, revision)| (events, Some(revision)))).collect()
         };
+        drop(permit);
         for (chosen, outcome) in step.iter().zip(outcomes) {
             number += 1;
             match outcome {

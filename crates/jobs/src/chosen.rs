@@ -1,4 +1,4 @@
-use task_files::{ExportError, Filter, Selection, choose};
+use task_files::{ExportError, Selection, choose, parse_filter};
 
 use crate::failure::Failure;
 use crate::job::Filters;
@@ -12,9 +12,9 @@ pub(crate) async fn chosen(
     filters: &Filters,
     until: i64,
 ) -> Result<Result<Selection, Failure>, Left> {
-    let Ok(filter) = Filter::parse(filters) else { return Ok(Err(Failure::Outdated)) };
+    let Ok(filters) = parse_filter(filters) else { return Ok(Err(Failure::Outdated)) };
     let lease = &progress.lease;
-    match choose(&worker.reads, lease.owner, until, &filter, lease.created_at).await {
+    match choose(&worker.reads, lease.owner, until, &filters, lease.created_at).await {
         Ok(selection) => Ok(Ok(selection)),
         Err(error) => failure_of(error).map(Err),
     }

@@ -1,7 +1,7 @@
 //! Exports: the account's tasks as of one revision, into a file. Who takes one over writes the same file from the beginning.
 
 use object_store::buffered::BufWriter;
-use task_files::{Chosen, ExportFormat, OrderedExport};
+use task_files::{Chosen, Export, ExportFormat};
 use tokio::io::AsyncWriteExt;
 
 use crate::chosen::{chosen, failure_of};
@@ -28,37 +28,44 @@ pub(crate) async fn export(
     progress.restart(selection.tasks.len() as i64, selection.revision).await?;
     let file = FileOf::Result(progress.lease.id);
     let mut out = worker.files.writer(file);
-    let export = OrderedExport {
+    let export = Export {
         tail: &worker.reads,
         owner: progress.lease.owner,
         until,
         format,
+        for_excel: false,
         log_id: worker.executor.store().log_id(),
     };
-    match write(progress, &export, &selection.tasks, &mut out).await {
+    match write(worker, progress, &export, &selection.tasks, &mut out).await {
         Ok(true) => {
             out.shutdown().await?;
             Ok(Ended::Written(worker.files.length(file).await? as i64))
         }
-        Ok(false) => {
-            out.abort().await?;
+        Ok(false) => abort(out, None).await,
+        Err(left) => abort(out, Some(left)).await,
+    }
+}
+
+/// Removes what was written of a file: its job was cancelled, or why it is not whole. A writer that was shut down panics here,
+/// also where that failed.
+pub(crate) async fn abort(mut out: BufWriter, left: Option<Left>) -> Result<Ended, Left> {
+    let aborted = out.abort().await;
+    match left {
+        None => {
+            aborted?;
             Ok(Ended::Cancelled)
         }
-        Err(left) => {
-            // It would be written anew all the same.
-            let _ = out.abort().await;
-            match left {
-                Left::Export(error) => failure_of(error).map(Ended::Failed),
-                other => Err(other),
-            }
-        }
+        // What was not removed is overwritten by whoever takes the job next.
+        Some(Left::Export(error)) => failure_of(error).map(Ended::Failed),
+        Some(other) => Err(other),
     }
 }
 
 /// False: the job was cancelled.
 async fn write(
+    worker: &Worker,
     progress: &mut Progress,
-    export: &OrderedExport<'_>,
+    export: &Export<'_>,
     tasks: &[Chosen],
     out: &mut BufWriter,
 ) -> Result<bool, Left> {
@@ -68,7 +75,8 @@ async fn write(
         if progress.cancelled.is_cancelled() {
             return Ok(false);
         }
-        let part = export.part(rest, out).await?;
+        worker.files.check_room()?;
+        let part = export.part(rest, out).await?.tasks;
         rest = &rest[part..];
         for _ in 0..part {
             done += 1;

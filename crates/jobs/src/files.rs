@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use event_store::DiskSpace;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -16,12 +17,11 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientConfigKey, GetOptions, ObjectStore, ObjectStoreExt, RetryConfig};
 use process::clock;
-use settings::{ConfigError, Source, invalid};
+use settings::{ConfigError, OBJECT_STORE_URL, ObjectStoreUrl, Source, invalid};
 use tokio::io::AsyncBufRead;
 use tokio_util::io::StreamReader;
 use uuid::Uuid;
 
-const OBJECT_STORE_URL: &str = "PRIMETRADE_OBJECT_STORE_URL";
 const IMPORTS: &str = "imports";
 const RESULTS: &str = "results";
 /// What is written at a time, in bytes: the least that S3 takes as a part.
@@ -39,6 +39,8 @@ pub struct Files {
     store: Arc<dyn ObjectStore>,
     /// Where the store is one: the library does not list the drafts in it.
     folder: Option<Arc<FilePath>>,
+    /// Of the log, which may be on the same disk.
+    disk_space: Option<DiskSpace>,
 }
 
 /// The folder cannot be used.
@@ -53,17 +55,14 @@ impl Files {
     /// # Errors
     /// It is none of these.
     pub fn read(source: &Source) -> Result<Option<Self>, ConfigError> {
-        let Some(url) = source.text(OBJECT_STORE_URL)? else { return Ok(None) };
-        let wrong = || invalid(OBJECT_STORE_URL, &"it is file:///folder or s3://bucket/prefix");
-        if let Some(path) = url.strip_prefix("file://").filter(|path| path.starts_with('/')) {
-            return Self::folder(FilePath::new(path)).map(Some).map_err(|error| invalid(OBJECT_STORE_URL, &error));
-        }
-        let place = url.strip_prefix("s3://").ok_or_else(wrong)?;
-        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-        if bucket.is_empty() {
-            return Err(wrong());
-        }
-        let prefix = Path::parse(prefix).map_err(|_| wrong())?;
+        let (bucket, prefix) = match ObjectStoreUrl::read(source)? {
+            None => return Ok(None),
+            Some(ObjectStoreUrl::Folder(path)) => {
+                return Self::folder(&path).map(Some).map_err(|error| invalid(OBJECT_STORE_URL, &error));
+            }
+            Some(ObjectStoreUrl::Bucket { bucket, prefix }) => (bucket, prefix),
+        };
+        let prefix = Path::parse(prefix).map_err(|error| invalid(OBJECT_STORE_URL, &error))?;
         // The library's client takes the process's provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let time = |seconds: u64| format!("{seconds} seconds");
@@ -74,7 +73,7 @@ impl Files {
             .with_bucket_name(bucket)
             .build()
             .map_err(|error| invalid(OBJECT_STORE_URL, &error))?;
-        Ok(Some(Self { store: Arc::new(PrefixStore::new(store, prefix)), folder: None }))
+        Ok(Some(Self { store: Arc::new(PrefixStore::new(store, prefix)), folder: None, disk_space: None }))
     }
 
     /// A folder, made with the first file.
@@ -86,7 +85,22 @@ impl Files {
         let absolute = std::path::absolute(path).map_err(|error| failed(error.into()))?;
         let prefix = Path::from_absolute_path(&absolute).map_err(|error| failed(error.into()))?;
         let store = Arc::new(PrefixStore::new(LocalFileSystem::new(), prefix));
-        Ok(Self { store, folder: Some(absolute.into()) })
+        Ok(Self { store, folder: Some(absolute.into()), disk_space: None })
+    }
+
+    /// Takes nothing more while the log has no room: they may share a disk.
+    #[must_use]
+    pub fn beside(self, disk_space: DiskSpace) -> Self {
+        Self { disk_space: Some(disk_space), ..self }
+    }
+
+    /// Asked before each part of a file is written.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`]: the log has no room.
+    pub(crate) fn check_room(&self) -> io::Result<()> {
+        let shortage = self.disk_space.as_ref().and_then(DiskSpace::shortage);
+        shortage.map_or(Ok(()), |reason| Err(io::Error::new(io::ErrorKind::StorageFull, reason)))
     }
 
     /// Writes a file, which is there only once the writer is shut down.

@@ -76,7 +76,7 @@ pub(crate) async fn import(worker: &Worker, progress: &mut Progress, format: For
         outcomes.sort_by_key(|(line, ..)| *line);
         for (line, task_id, outcome) in outcomes {
             match outcome {
-                Ok((events, revision)) => progress.succeeded(line as i64, events, revision),
+                Ok((events, revision)) => progress.succeeded(line as i64, events, Some(revision)),
                 Err(error) => progress.failed(line as i64, task_id, error),
             }
         }

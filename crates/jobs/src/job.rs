@@ -26,6 +26,11 @@ pub enum Request {
         /// As they are after the event at this position.
         until: i64,
     },
+    /// Writes everything that the account has to a file.
+    Archive {
+        /// As it is after the event at this position.
+        until: i64,
+    },
     /// Gives one command to many tasks.
     Bulk {
         /// Which tasks.
@@ -40,6 +45,35 @@ pub enum Request {
         /// Which.
         change_id: Uuid,
     },
+}
+
+/// What the result of a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultFormat {
+    /// Tasks.
+    Tasks(ExportFormat),
+    /// Everything that an account has.
+    Archive,
+}
+
+impl ResultFormat {
+    /// The name of the file.
+    #[must_use]
+    pub fn file_name(self) -> String {
+        match self {
+            Self::Tasks(format) => format!("tasks.{}", format.as_str()),
+            Self::Archive => "account.tar.gz".to_owned(),
+        }
+    }
+
+    /// Its media type.
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Tasks(format) => format.media_type(),
+            Self::Archive => "application/gzip",
+        }
+    }
 }
 
 /// Kinds of jobs.
@@ -77,7 +111,7 @@ impl Request {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Import { .. } => Kind::Import,
-            Self::Export { .. } => Kind::Export,
+            Self::Export { .. } | Self::Archive { .. } => Kind::Export,
             Self::Bulk { .. } => Kind::Bulk,
             Self::Undo { .. } => Kind::Undo,
         }
@@ -179,7 +213,7 @@ pub struct Job {
     /// How long the result is, in bytes, where there is one.
     pub result_bytes: Option<i64>,
     /// What the result is, where it is an export.
-    pub format: Option<ExportFormat>,
+    pub format: Option<ResultFormat>,
     /// Why it failed: a problem in JSON.
     pub problem: Option<String>,
 }

@@ -28,8 +28,8 @@ pub(crate) struct Lease {
     pub total: Option<i64>,
     pub failed: i64,
     pub is_cancel_requested: bool,
-    /// How long ago it was asked for, in seconds.
-    pub age_s: f64,
+    /// How long ago somebody first took it, in seconds: how long it has waited before that does not count.
+    pub since_begun_s: f64,
 }
 
 /// The job is somebody else's now, or has ended.
@@ -77,7 +77,7 @@ impl Jobs {
             returning j.id, epoch, owner_id, shard, request, dry_run, correlation_id, traceparent,
                 created_at as "created_at: Time",
                 line, total, failed, is_cancel_requested,
-                extract(epoch from clock_timestamp() - created_at)::float8 as "age_s!"
+                extract(epoch from clock_timestamp() - started_at)::float8 as "since_begun_s!"
             "#,
             RUNNING_EACH_MAX,
             LEASE_MS as f64 / 1000.0,
@@ -100,7 +100,7 @@ impl Jobs {
             total: row.total,
             failed: row.failed,
             is_cancel_requested: row.is_cancel_requested,
-            age_s: row.age_s,
+            since_begun_s: row.since_begun_s,
         }))
     }
 

@@ -17,7 +17,7 @@ use crate::table::Jobs;
 use crate::worker::Explain;
 
 /// So many failed lines of a job are kept.
-pub(crate) const FAILURES_MAX: i64 = 10_000;
+pub const FAILURES_MAX: i64 = 10_000;
 /// How long a database that is away is tried again, in milliseconds.
 const RETRY_MS_MAX: u64 = 60_000;
 const PAUSE_MS_MAX: u64 = 1_000;
@@ -54,6 +54,8 @@ pub(crate) enum Left {
     Read(#[from] task_files::ReadError),
     #[error("{0}")]
     Execute(#[from] commands::ExecuteError),
+    #[error("what is known of the account: {0}")]
+    Account(crate::account_records::AccountError),
     #[error("a thread died: {0}")]
     Died(#[from] tokio::task::JoinError),
 }

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::archive;
 use crate::bulk::bulk;
 use crate::dry_run::dry_run;
 use crate::export::export;
@@ -36,8 +37,8 @@ const SWEEP_S: u64 = 600;
 const LEFT_BEHIND_S: u64 = 3_600;
 /// How many of them are looked at a time.
 const SWEPT_FILES_MAX: usize = 10_000;
-/// A job that is not done after so long is given up, in seconds.
-const AGE_S_MAX: f64 = 86_400.0;
+/// A job that was first begun so long ago and has to be begun again fails instead, in seconds.
+const SINCE_BEGUN_S_MAX: f64 = 86_400.0;
 
 impl Worker {
     /// Works until `stop`. What is not done by then is left to another copy.
@@ -60,6 +61,8 @@ impl Worker {
                 }
                 while under_way.try_join_next().is_some() {}
                 while under_way.len() < JOBS_AT_ONCE_MAX
+                    // what is taken now would only be left again
+                    && self.files.check_room().is_ok()
                     && let Some(Some(lease)) = looking.seen(self.jobs.take().await)
                 {
                     under_way.spawn(self.clone().carry_out(lease, stop.clone()));
@@ -100,13 +103,14 @@ impl Worker {
     }
 
     async fn work(&self, progress: &mut Progress) -> Result<Ended, Left> {
-        if progress.lease.age_s > AGE_S_MAX {
+        if progress.lease.since_begun_s > SINCE_BEGUN_S_MAX {
             return Ok(Ended::Failed(Failure::TookTooLong));
         }
         match progress.lease.request.clone() {
             Request::Import { format } if progress.lease.dry_run => dry_run(self, progress, format).await,
             Request::Import { format } => import(self, progress, format).await,
             Request::Export { format, filters, until } => export(self, progress, format, &filters, until).await,
+            Request::Archive { until } => archive(self, progress, until).await,
             Request::Bulk { filters, command, until } => bulk(self, progress, &filters, &command, until).await,
             Request::Undo { change_id } => undo(self, progress, change_id).await,
         }

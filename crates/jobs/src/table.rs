@@ -6,18 +6,17 @@ use std::time::Duration;
 use backends::database::{self, Pool};
 use commands::CommandIdentity;
 use domain::{CommandId, OwnerId, Time};
-use task_files::ExportFormat;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::job::{Job, NewJob, Request, State};
+use crate::job::{Job, NewJob, Request, ResultFormat, State};
 
 /// How many jobs of an account are carried out at a time.
 pub const RUNNING_EACH_MAX: i64 = 2;
 /// How many jobs of an account wait beside those.
 pub const QUEUED_EACH_MAX: i64 = 20;
 /// How long a job is shown after its end, in days.
-pub(crate) const SHOWN_DAYS: i32 = 7;
+pub const SHOWN_DAYS: i32 = 7;
 /// How long it is remembered after that that there was one, in days.
 const REMEMBERED_DAYS: i32 = 30;
 
@@ -83,7 +82,7 @@ macro_rules! job {
             finished_at: row.finished_at,
             expires_at: row.expires_at,
             result_bytes: row.result_bytes,
-            format: crate::table::export_format(&row.request),
+            format: crate::table::result_format(&row.request),
             problem: row.problem,
         }
     }};
@@ -91,9 +90,10 @@ macro_rules! job {
 
 pub(crate) use job;
 
-pub(crate) fn export_format(request: &str) -> Option<ExportFormat> {
+pub(crate) fn result_format(request: &str) -> Option<ResultFormat> {
     match serde_json::from_str(request) {
-        Ok(Request::Export { format, .. }) => Some(format),
+        Ok(Request::Export { format, .. }) => Some(ResultFormat::Tasks(format)),
+        Ok(Request::Archive { .. }) => Some(ResultFormat::Archive),
         Ok(Request::Import { .. } | Request::Bulk { .. } | Request::Undo { .. }) | Err(_) => None,
     }
 }

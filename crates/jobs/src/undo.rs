@@ -1,4 +1,4 @@
-//! A change of very many tasks, led back task by task.
+//! The undo of a change of very many tasks, task by task.
 
 use commands::{CommandIdentity, Touched};
 use domain::CommandId;
@@ -16,7 +16,8 @@ pub const UNDONE_TASKS_MAX: usize = 1_000_000;
 /// Undoes what is left of a change. A change that has been made stays what it is: whoever takes over finds the same tasks.
 pub(crate) async fn undo(worker: &Worker, progress: &mut Progress, change_id: Uuid) -> Result<Ended, Left> {
     let (caller, job_id) = (progress.caller(), progress.lease.id);
-    let tasks = worker.executor.store().tasks_of_change(caller.owner, change_id, UNDONE_TASKS_MAX as i64 + 1).await?;
+    let store = worker.executor.store();
+    let tasks = store.tasks_of_change(caller.owner, change_id, UNDONE_TASKS_MAX as i64 + 1).await?.task_ids;
     if tasks.len() > UNDONE_TASKS_MAX {
         return Ok(Ended::Failed(Failure::Tasks(format!("the change touched more than {UNDONE_TASKS_MAX} tasks"))));
     }

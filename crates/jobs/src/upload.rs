@@ -4,6 +4,7 @@ use std::pin::pin;
 use async_compression::tokio::bufread::GzipDecoder;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
+use object_store::buffered::BufWriter;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::StreamReader;
@@ -43,6 +44,9 @@ pub enum UploadError<E> {
     /// It did not come.
     #[error("the body broke off")]
     Body(E),
+    /// No room is left for it.
+    #[error("{0}")]
+    DiskFull(io::Error),
     /// The store did not take it.
     #[error("the object store: {0}")]
     Store(io::Error),
@@ -74,17 +78,20 @@ impl Upload {
         let stored = if self.is_gzip {
             let mut unpacked = GzipDecoder::new(&mut sent);
             unpacked.multiple_members(true);
-            copy(pin!(unpacked), &mut writer).await
+            copy(pin!(unpacked), files, &mut writer).await
         } else {
-            copy(&mut sent, &mut writer).await
+            copy(&mut sent, files, &mut writer).await
         };
         drop(sent);
         let error = match stored {
-            Ok(()) => match writer.shutdown().await {
-                Ok(()) => return Ok(Uploaded { sha256: hash.finalize().into() }),
-                Err(error) => UploadError::Store(error),
-            },
-            Err(CopyError::Write(error)) => UploadError::Store(error),
+            // A writer that was shut down cannot be aborted, nor has to be: what it has written goes with the error.
+            Ok(()) => {
+                return match writer.shutdown().await {
+                    Ok(()) => Ok(Uploaded { sha256: hash.finalize().into() }),
+                    Err(error) => Err(not_stored(error)),
+                };
+            }
+            Err(CopyError::Write(error)) => not_stored(error),
             Err(CopyError::Read(error)) => match broken {
                 Some(broken) => broken,
                 None if error.kind() == io::ErrorKind::FileTooLarge => UploadError::TooLarge,
@@ -98,6 +105,17 @@ impl Upload {
     }
 }
 
+fn not_stored<E>(error: io::Error) -> UploadError<E> {
+    if is_disk_full(&error) { UploadError::DiskFull(error) } else { UploadError::Store(error) }
+}
+
+/// Whether that is what lies under it: the library wraps what the disk says.
+fn is_disk_full(error: &io::Error) -> bool {
+    let mut causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
+    causes
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull))
+}
+
 fn too_large() -> io::Error {
     io::ErrorKind::FileTooLarge.into()
 }
@@ -108,10 +126,11 @@ enum CopyError {
 }
 
 /// As far as [`UPLOAD_BYTES_MAX`].
-async fn copy(mut from: impl AsyncRead + Unpin, to: &mut object_store::buffered::BufWriter) -> Result<(), CopyError> {
+async fn copy(mut from: impl AsyncRead + Unpin, files: &Files, to: &mut BufWriter) -> Result<(), CopyError> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut copied_bytes = 0;
     loop {
+        files.check_room().map_err(CopyError::Write)?;
         let length = from.read(&mut buffer).await.map_err(CopyError::Read)?;
         if length == 0 {
             return Ok(());

@@ -4,6 +4,7 @@ use event_store::TailReader;
 use process::budget::Budget;
 use task_files::LineError;
 
+use crate::account_records::AccountRecords;
 use crate::failure::Failure;
 use crate::files::Files;
 use crate::table::Jobs;
@@ -28,6 +29,8 @@ pub struct Worker {
     pub executor: Executor,
     /// What they read tasks by.
     pub reads: TailReader,
+    /// What is known of accounts.
+    pub account: AccountRecords,
     /// As batches need them, so that both together leave the store's queues to single commands.
     pub permits: Budget<OwnerId>,
     /// For what goes wrong.

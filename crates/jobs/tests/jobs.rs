@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backends::database::{self, Pool};
@@ -12,8 +14,8 @@ use domain::OwnerId;
 use event_store::EventStore;
 use futures_util::{TryStreamExt, stream};
 use jobs::{
-    Added, Explain, Files, Filters, Job, Jobs, NewJob, QUEUED_EACH_MAX, RUNNING_EACH_MAX, Request, State, Upload,
-    Worker,
+    AccountRecords, Added, Explain, Files, Filters, Job, Jobs, NewJob, QUEUED_EACH_MAX, RUNNING_EACH_MAX, Request,
+    State, Upload, UploadError, Worker,
 };
 use process::budget::Budget;
 use process::clock;
@@ -21,7 +23,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use task_files::{ExportFormat, Format};
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -55,6 +57,10 @@ impl World {
             jobs: Jobs::new(shared(&self.pool)),
             files: self.files.clone(),
             executor: Executor::new(store),
+            account: AccountRecords {
+                profile: Arc::new(|_| Box::pin(std::future::ready(Ok("{}".to_owned())))),
+                audit: Arc::new(|_, _| Box::pin(std::future::ready(Ok(Vec::new())))),
+            },
             permits: Budget::new(BATCHES_AT_ONCE_MAX, BATCHES_AT_ONCE_MAX),
             explain: Explain { line: |error| error.to_string(), failure: |failure| failure.to_string() },
         }
@@ -266,6 +272,69 @@ async fn one_that_waits_is_cancelled_at_once(pool: PgPool) {
     let job = world.job(owner, id).await;
     assert_eq!((job.state, job.started_at), (State::Cancelled, None));
     assert!(job.expires_at.is_some());
+}
+
+#[sqlx::test(migrations = false)]
+async fn one_that_waited_long_is_carried_out_and_one_that_was_begun_long_ago_fails(pool: PgPool) {
+    let world = World::new(pool).await;
+    let owner = OwnerId(Uuid::new_v4());
+    let (waited, begun) = (world.queued(owner, &file(10)).await, world.queued(owner, &file(10)).await);
+    let days_ago = "update jobs.job set created_at = now() - interval '2 days'";
+    sqlx::query(days_ago).execute(&world.pool).await.unwrap();
+    let abandoned = "update jobs.job set state = 'running', epoch = 1, started_at = now() - interval '25 hours',
+                         lease_expires_at = '-infinity' where id = $1";
+    sqlx::query(abandoned).bind(begun).execute(&world.pool).await.unwrap();
+    let stop = CancellationToken::new();
+    let working = tokio::spawn(world.worker().await.run(stop.clone()));
+    let (waited, begun) = (world.ended(owner, waited).await, world.ended(owner, begun).await);
+    stop.cancel();
+    working.await.unwrap();
+    assert_eq!((waited.state, waited.succeeded, waited.failed), (State::Succeeded, 7, 3));
+    assert_eq!((begun.state, begun.succeeded), (State::Failed, 0));
+    assert_eq!(begun.problem.as_deref(), Some("it could not be carried out within a day"));
+}
+
+/// The file is written only when its writer is shut down: what fails then is an error as any other.
+#[sqlx::test(migrations = false)]
+async fn an_upload_that_cannot_be_closed_is_an_error(pool: PgPool) {
+    let world = World::new(pool).await;
+    std::fs::write(world.folder.path().join("imports"), "where the folder would be").unwrap();
+    let body = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"{}"))]);
+    let stored = Upload { job_id: clock::new_id(), is_gzip: false }.store(&world.files, body).await;
+    assert!(matches!(stored, Err(UploadError::Store(_))), "{stored:?}");
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_archive_that_cannot_be_closed_is_written_later(pool: PgPool) {
+    let panics = Arc::new(AtomicUsize::new(0));
+    let (counted, hook) = (Arc::clone(&panics), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        hook(panic);
+    }));
+    let world = World::new(pool).await;
+    let owner = OwnerId(Uuid::new_v4());
+    let results = world.folder.path().join("results");
+    std::fs::write(&results, "where the folder would be").unwrap();
+    let id = clock::new_id();
+    assert!(matches!(world.add_request(owner, id, Request::Archive { until: 0 }).await, Added::Queued(_)));
+    let stop = CancellationToken::new();
+    let working = tokio::spawn(world.worker().await.run(stop.clone()));
+    let is_tried_again = async || {
+        let epoch = sqlx::query_scalar::<_, i64>("select epoch from jobs.job where id = $1").bind(id);
+        epoch.fetch_one(&world.pool).await.unwrap() > 1
+    };
+    let tried_again = async {
+        while !is_tried_again().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), tried_again).await.unwrap();
+    std::fs::remove_file(&results).unwrap();
+    assert_eq!(world.ended(owner, id).await.state, State::Succeeded);
+    stop.cancel();
+    working.await.unwrap();
+    assert_eq!(panics.load(Ordering::Relaxed), 0);
 }
 
 #[sqlx::test(migrations = false)]

@@ -32,8 +32,8 @@ pub struct StoreAway {
 pub struct Carried {
     /// The line.
     pub line: ParsedLine,
-    /// How many events it appended now, and the position of the task's last one, where that is known.
-    pub outcome: Result<(u32, Option<i64>), LineError>,
+    /// How many events it appended now, and the position of the last event that it stands for.
+    pub outcome: Result<(u32, i64), LineError>,
 }
 
 /// Carries out lines in order. What the store could not take is tried again, in order, for a minute. A task's later
@@ -61,7 +61,7 @@ pub async fn carry_out(
                 for (line, outcome) in left.into_iter().zip(outcomes) {
                     match outcome {
                         Ok(accepted) => {
-                            carried.push(Carried { line, outcome: Ok((accepted.events, Some(accepted.revision))) });
+                            carried.push(Carried { line, outcome: Ok((accepted.events, accepted.revision)) });
                         }
                         Err(error) if error.is_transient() => {
                             last.get_or_insert(error);
@@ -74,8 +74,8 @@ pub async fn carry_out(
                 let happened = executor.happened(caller, &requests).await;
                 for (happened, (line, error)) in happened.into_iter().zip(rejected) {
                     match happened {
-                        Ok(true) => carried.push(Carried { line, outcome: Ok((0, None)) }),
-                        Ok(false) => carried.push(Carried { line, outcome: Err(error.into()) }),
+                        Ok(Some(position)) => carried.push(Carried { line, outcome: Ok((0, position)) }),
+                        Ok(None) => carried.push(Carried { line, outcome: Err(error.into()) }),
                         Err(unavailable) => {
                             last.get_or_insert(unavailable);
                             again.push(line);
@@ -113,8 +113,12 @@ async fn without_earlier(
         Ok(known) => known,
         Err(error) => return Err((error, lines)),
     };
-    let (done, left): (Vec<_>, Vec<_>) =
-        lines.into_iter().partition(|line| line.earlier_id.is_some_and(|id| known.contains(&id)));
-    carried.extend(done.into_iter().map(|line| Carried { line, outcome: Ok((0, None)) }));
+    let mut left = Vec::with_capacity(lines.len());
+    for line in lines {
+        match line.earlier_id.and_then(|id| known.get(&id)) {
+            Some(revision) => carried.push(Carried { line, outcome: Ok((0, *revision)) }),
+            None => left.push(line),
+        }
+    }
     Ok(left)
 }

@@ -52,7 +52,7 @@ pub enum HeaderError {
     #[error("the first line names {0:?}, which is no field of a task: a CSV file begins with a line of names, of {fields}", fields = FIELDS.join(", "))]
     Unknown(String),
     /// Whose cells would count?
-    #[error("the first line names {0} twice")]
+    #[error("{0} appears more than once in the first line")]
     Repeated(&'static str),
     /// A task has one.
     #[error("the first line does not name title, which each task needs")]

@@ -1,70 +1,42 @@
-//! An account's tasks from the log, stream by stream, in bounded memory.
+//! An account's tasks from the log, in the order of their creation and in bounded memory: the one writer of exports, for
+//! `primetrade export` and for jobs.
 //!
-//! What is written is as the log stood when the export began. A deleted task is no task any more, and its content is
+//! What is written is as the log stood when the export was asked for. A deleted task is no task any more, and its content is
 //! nobody's business: it is left out.
 //!
 //! A line is a command that makes one event. It carries the version that the event came after and the id of the command
 //! that it came from, so that an import recognises what is there, in this account or in a copy of it.
 
-use std::io::{self, Write};
+use std::collections::HashMap;
+use std::io::Write;
 
 use domain::{OwnerId, StoredEvent, TaskEvent, TaskId, Unreadable, encode, format_time};
 use event_store::TailReader;
-use read_model::{FoldError, TaskRow, fold};
+use process::clock;
+use read_model::{TaskFilters, TaskRow, fold};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
-use crate::csv_row;
-use crate::format::Format;
+use crate::export_error::ExportError;
+use crate::format::ExportFormat;
 use crate::lines::BOM;
+use crate::selection::{Chosen, choose};
+use crate::{calendar, csv_row};
 
+/// How many events are read together, but for those of one task that has more by itself.
+const PART_EVENTS_MAX: u64 = 2_000;
 const PAGE_EVENTS_MAX: i64 = 2_000;
-/// How many tasks are put in order at most: 32 bytes each.
-pub const CHOSEN_TASKS_MAX: usize = 4_000_000;
-/// A task's commands are held back until it is known that it was not deleted, up to so many bytes.
-const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Tasks written.
-    pub tasks: u64,
+    pub tasks: usize,
     /// Lines written: commands, or rows and the header.
-    pub lines: u64,
+    pub lines: usize,
 }
 
-/// Why an export ended early; what was written is not whole.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// The file.
-    #[error("cannot write the file: {0}. What was written is not whole")]
-    Write(#[from] io::Error),
-    /// The store.
-    #[error("the event store cannot be read: {0}")]
-    Store(#[from] sqlx::Error),
-    /// More than can be put in order.
-    #[error("there are more than {CHOSEN_TASKS_MAX} tasks")]
-    TooManyTasks,
-    /// An event of a later or broken kind.
-    #[error(
-        "task {task_id} cannot be exported, since its event {version} cannot be read: {reason}. See primetrade doctor"
-    )]
-    Unreadable {
-        /// Which task.
-        task_id: TaskId,
-        /// Which event.
-        version: i64,
-        /// Why not.
-        reason: String,
-    },
-}
-
-impl ExportError {
-    pub(crate) fn unreadable(event: &StoredEvent, reason: &dyn std::fmt::Display) -> Self {
-        Self::Unreadable { task_id: event.task_id, version: event.version, reason: reason.to_string() }
-    }
-}
-
-/// Writes the tasks of an owner. `progress` is told how many events were read, and what of them was written. CSV that is
+/// Writes all tasks of an owner, as they are now. `progress` is told what was written, of how many tasks. CSV that is
 /// `for_excel` begins with a byte order mark, and its lines end in CRLF.
 ///
 /// # Errors
@@ -73,163 +45,153 @@ pub async fn export(
     tail: &TailReader,
     owner: OwnerId,
     shard: i16,
-    format: Format,
+    format: ExportFormat,
     for_excel: bool,
-    out: impl Write,
-    progress: impl Fn(u64, Summary),
+    out: &mut (impl AsyncWrite + Unpin),
+    progress: impl Fn(Summary, usize),
 ) -> Result<Summary, ExportError> {
     let heads = tail.heads().await?;
     let until = heads.iter().find(|(found, _)| *found == shard).map_or(0, |(_, position)| *position);
-    let mut export = Export { tail, owner, until, out, progress, summary: Summary::default(), events: 0 };
-    match format {
-        Format::Ndjson => export.commands().await?,
-        Format::Csv => export.rows(for_excel).await?,
+    let tasks = choose(tail, owner, until, &TaskFilters::default(), clock::now()).await?.tasks;
+    let export = Export { tail, owner, until, format, for_excel, log_id: tail.log_id().await? };
+    let mut written = export.begin(out).await?;
+    while written.tasks < tasks.len() {
+        let part = export.part(&tasks[written.tasks..], out).await?;
+        written.tasks += part.tasks;
+        written.lines += part.lines;
+        progress(written, tasks.len());
     }
-    export.out.flush()?;
-    Ok(export.summary)
+    export.end(tasks.is_empty(), out).await?;
+    out.flush().await?;
+    Ok(written)
 }
 
-struct Export<'a, W, P> {
-    tail: &'a TailReader,
-    owner: OwnerId,
-    until: i64,
-    out: W,
-    progress: P,
-    summary: Summary,
-    events: u64,
+/// An export of chosen tasks: its beginning, parts of it, its end.
+pub struct Export<'a> {
+    /// Where the tasks are.
+    pub tail: &'a TailReader,
+    /// Whose they are.
+    pub owner: OwnerId,
+    /// They are written as they were after the event at this position.
+    pub until: i64,
+    /// What is written.
+    pub format: ExportFormat,
+    /// Whether CSV begins with a byte order mark, and its lines end in CRLF.
+    pub for_excel: bool,
+    /// Names the tasks in calendars.
+    pub log_id: Uuid,
 }
 
-/// What is done with the lines of the current task.
-enum Held {
-    /// Kept until the task's end is seen.
-    Back { lines: Vec<u8>, count: u64 },
-    /// Too many to keep, and known not to be deleted.
-    Through,
-    /// Too many to keep, and known to be deleted.
-    Away,
-}
-
-impl<W: Write, P: Fn(u64, Summary)> Export<'_, W, P> {
-    async fn page(&mut self, after: Option<(TaskId, i64)>) -> Result<Vec<StoredEvent>, ExportError> {
-        let page = self.tail.read_owner_streams_after(self.owner, after, self.until, PAGE_EVENTS_MAX).await?;
-        self.events += page.len() as u64;
-        (self.progress)(self.events, self.summary);
-        Ok(page)
-    }
-
-    async fn commands(&mut self) -> Result<(), ExportError> {
-        let mut last: Option<StoredEvent> = None;
-        let mut ids = LineIds::default();
-        let mut held = Held::Back { lines: Vec::new(), count: 0 };
-        loop {
-            let after = last.as_ref().map(|event| (event.task_id, event.version));
-            let page = self.page(after).await?;
-            if page.is_empty() {
-                break;
-            }
-            for event in page {
-                if last.as_ref().is_some_and(|last| last.task_id != event.task_id) {
-                    let done = std::mem::replace(&mut held, Held::Back { lines: Vec::new(), count: 0 });
-                    self.end_task(last.as_ref(), done)?;
+impl Export<'_> {
+    /// What comes before all tasks.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn begin(&self, out: &mut (impl AsyncWrite + Unpin)) -> Result<Summary, ExportError> {
+        let mut lines = 0;
+        match self.format {
+            ExportFormat::Ndjson => {}
+            ExportFormat::Csv => {
+                if self.for_excel {
+                    out.write_all(BOM).await?;
                 }
-                held = self.take(held, &event, ids.of(&event)).await?;
-                last = Some(event);
+                out.write_all(&csv_row::line(csv_row::FIELDS, self.for_excel)?).await?;
+                lines = 1;
             }
+            ExportFormat::Ics => out.write_all(calendar::BEGIN.as_bytes()).await?,
         }
-        self.end_task(last.as_ref(), held)
+        Ok(Summary { tasks: 0, lines })
     }
 
-    async fn take(&mut self, held: Held, event: &StoredEvent, command_id: Uuid) -> Result<Held, ExportError> {
-        Ok(match held {
-            Held::Back { mut lines, mut count } => {
-                write_command(&mut lines, event, command_id)?;
-                count += 1;
-                if lines.len() < HELD_BYTES_MAX {
-                    Held::Back { lines, count }
-                } else if self.ends_deleted(event).await? {
-                    Held::Away
-                } else {
-                    self.out.write_all(&lines)?;
-                    self.summary.lines += count;
-                    Held::Through
-                }
-            }
-            Held::Through => {
-                write_command(&mut self.out, event, command_id)?;
-                self.summary.lines += 1;
-                Held::Through
-            }
-            Held::Away => Held::Away,
-        })
-    }
-
-    fn end_task(&mut self, last: Option<&StoredEvent>, held: Held) -> Result<(), ExportError> {
-        let deleted = last.is_none_or(|last| last.event_type == "TaskDeleted");
-        match held {
-            Held::Back { lines, count } if !deleted => {
-                self.out.write_all(&lines)?;
-                self.summary.lines += count;
-                self.summary.tasks += 1;
-            }
-            Held::Through => self.summary.tasks += 1,
-            Held::Back { .. } | Held::Away => {}
-        }
-        Ok(())
-    }
-
-    /// Whether the task's last event deletes it. Reads it through, so only where it is very long.
-    async fn ends_deleted(&self, event: &StoredEvent) -> Result<bool, ExportError> {
-        let mut at = (event.task_id, event.version);
-        let mut deleted = event.event_type == "TaskDeleted";
-        loop {
-            let page = self.tail.read_owner_streams_after(self.owner, Some(at), self.until, PAGE_EVENTS_MAX).await?;
-            for next in &page {
-                if next.task_id != event.task_id {
-                    return Ok(deleted);
-                }
-                deleted = next.event_type == "TaskDeleted";
-                at.1 = next.version;
-            }
-            if page.is_empty() {
-                return Ok(deleted);
-            }
-        }
-    }
-
-    async fn rows(&mut self, for_excel: bool) -> Result<(), ExportError> {
-        if for_excel {
-            self.out.write_all(BOM)?;
-        }
-        self.write_row(csv_row::FIELDS, for_excel)?;
-        let mut task: Option<TaskRow> = None;
+    /// The first of these tasks, as many as are read together.
+    ///
+    /// # Errors
+    /// See [`ExportError`].
+    pub async fn part(&self, tasks: &[Chosen], out: &mut (impl AsyncWrite + Unpin)) -> Result<Summary, ExportError> {
+        let ids: Vec<TaskId> = tasks[..part_length(tasks)].iter().map(|chosen| chosen.task_id).collect();
+        let mut written: HashMap<TaskId, WrittenTask> = HashMap::new();
         let mut after = None;
         loop {
-            let page = self.page(after).await?;
-            if page.is_empty() {
-                break;
-            }
+            let page = self.tail.read_streams_of(self.owner, &ids, after, self.until, PAGE_EVENTS_MAX).await?;
+            let Some(last) = page.last() else { break };
+            after = Some((last.task_id, last.version));
             for event in &page {
-                after = Some((event.task_id, event.version));
-                if task.as_ref().is_some_and(|task| task.task.id != event.task_id.0) {
-                    self.write_task(task.take(), for_excel)?;
-                }
-                fold(&mut task, event).map_err(|error: FoldError| ExportError::unreadable(event, &error))?;
+                written.entry(event.task_id).or_default().take(event, self.format)?;
+            }
+            // One alone may have any number of events.
+            if let [only] = ids.as_slice()
+                && let Some(task) = written.get_mut(only)
+            {
+                out.write_all(&std::mem::take(&mut task.text)).await?;
             }
         }
-        self.write_task(task, for_excel)
+        let mut lines = 0;
+        for task_id in &ids {
+            if let Some(mut task) = written.remove(task_id) {
+                task.end(self)?;
+                out.write_all(&task.text).await?;
+                lines += task.lines;
+            }
+        }
+        Ok(Summary { tasks: ids.len(), lines })
     }
 
-    fn write_task(&mut self, task: Option<TaskRow>, for_excel: bool) -> Result<(), ExportError> {
-        if let Some(task) = task.filter(|task| !task.deleted) {
-            self.write_row(csv_row::row(&task.task), for_excel)?;
-            self.summary.tasks += 1;
+    /// What comes after all tasks. `is_empty`: there was none.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn end(&self, is_empty: bool, out: &mut (impl AsyncWrite + Unpin)) -> Result<(), ExportError> {
+        if self.format == ExportFormat::Ics {
+            if is_empty {
+                out.write_all(calendar::NOTHING.as_bytes()).await?;
+            }
+            out.write_all(calendar::END.as_bytes()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn part_length(tasks: &[Chosen]) -> usize {
+    let mut events = 0;
+    let fitting = tasks.iter().take_while(|task| {
+        events += u64::from(task.events);
+        events <= PART_EVENTS_MAX
+    });
+    fitting.count().clamp(1, tasks.len())
+}
+
+/// A task on its way into the file.
+#[derive(Default)]
+struct WrittenTask {
+    text: Vec<u8>,
+    lines: usize,
+    ids: LineIds,
+    row: Option<TaskRow>,
+}
+
+impl WrittenTask {
+    fn take(&mut self, event: &StoredEvent, format: ExportFormat) -> Result<(), ExportError> {
+        match format {
+            ExportFormat::Ndjson => {
+                write_command(&mut self.text, event, self.ids.of(event))?;
+                self.lines += 1;
+            }
+            ExportFormat::Csv | ExportFormat::Ics => {
+                fold(&mut self.row, event).map_err(|error| ExportError::unreadable(event, &error))?;
+            }
         }
         Ok(())
     }
 
-    fn write_row<const N: usize>(&mut self, cells: [impl AsRef<[u8]>; N], for_excel: bool) -> Result<(), ExportError> {
-        self.out.write_all(&csv_row::line(cells, for_excel)?)?;
-        self.summary.lines += 1;
+    /// All its events are there.
+    fn end(&mut self, export: &Export<'_>) -> Result<(), ExportError> {
+        let Some(row) = &self.row else { return Ok(()) };
+        self.text = match export.format {
+            ExportFormat::Csv => csv_row::line(csv_row::row(&row.task), export.for_excel)?,
+            ExportFormat::Ics => calendar::components(&row.task, export.log_id).into_bytes(),
+            ExportFormat::Ndjson => return Ok(()),
+        };
+        self.lines = 1;
         Ok(())
     }
 }
@@ -237,7 +199,7 @@ impl<W: Write, P: Fn(u64, Summary)> Export<'_, W, P> {
 /// The command ids of the lines. A command that made one event is the line's; one that made several (a patch) is the
 /// first one's, and the others' are made from it.
 #[derive(Default)]
-pub(crate) struct LineIds {
+struct LineIds {
     task: Option<TaskId>,
     command: Uuid,
     /// How many events of that command came before.
@@ -245,7 +207,7 @@ pub(crate) struct LineIds {
 }
 
 impl LineIds {
-    pub(crate) fn of(&mut self, event: &StoredEvent) -> Uuid {
+    fn of(&mut self, event: &StoredEvent) -> Uuid {
         if (self.task, self.command) == (Some(event.task_id), event.command_id) {
             self.number += 1;
             return Uuid::new_v5(&self.command, &self.number.to_be_bytes());
@@ -256,12 +218,14 @@ impl LineIds {
 }
 
 /// The command that makes this event happen again. The names of its fields are those of the event's data.
-pub(crate) fn write_command(out: &mut impl Write, stored: &StoredEvent, command_id: Uuid) -> Result<(), ExportError> {
+fn write_command(out: &mut impl Write, stored: &StoredEvent, command_id: Uuid) -> Result<(), ExportError> {
     let event = stored.decode().map_err(|error: Unreadable| ExportError::unreadable(stored, &error))?;
     let (_, _, data) = encode(&event);
     let members = &data[1..data.len() - 1];
     let comma = if members.is_empty() { "" } else { "," };
-    let (command, task_id, at) = (command_of(&event), stored.task_id, format_time(stored.occurred_at));
+    // What the system does is no command of anybody.
+    let Some(command) = command_of(&event) else { return Ok(()) };
+    let (task_id, at) = (stored.task_id, format_time(stored.occurred_at));
     let after = stored.version - 1;
     writeln!(
         out,
@@ -270,8 +234,8 @@ pub(crate) fn write_command(out: &mut impl Write, stored: &StoredEvent, command_
     Ok(())
 }
 
-fn command_of(event: &TaskEvent) -> &'static str {
-    match event {
+fn command_of(event: &TaskEvent) -> Option<&'static str> {
+    Some(match event {
         TaskEvent::TaskCreated { .. } => "CreateTask",
         TaskEvent::TaskRenamed { .. } => "RenameTask",
         TaskEvent::TaskDescribed { .. } => "DescribeTask",
@@ -287,7 +251,8 @@ fn command_of(event: &TaskEvent) -> &'static str {
         TaskEvent::TaskStageReverted { .. } => "RevertStage",
         TaskEvent::TaskDeleted {} => "DeleteTask",
         TaskEvent::TaskRestored {} => "RestoreTask",
-    }
+        TaskEvent::TaskPurged {} => return None,
+    })
 }
 
 #[cfg(test)]

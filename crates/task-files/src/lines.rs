@@ -111,7 +111,7 @@ impl<R: BufRead> Pieces<R> {
         }
     }
 
-    /// Reads on until the record ends outside of quotes. If it never does, its first line alone is given up.
+    /// Reads on until the record ends outside of quotes. If it never does, its first line alone is refused.
     fn finish_record(&mut self, mut end: End, separator: u8) -> io::Result<bool> {
         let first = self.piece.len();
         let mut quotes = Quotes::default();

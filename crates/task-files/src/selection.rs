@@ -2,10 +2,9 @@
 
 use domain::{OwnerId, TaskId, Time};
 use event_store::TailReader;
-use read_model::{TaskRow, fold};
+use read_model::{TaskFilters, TaskRow, fold};
 
-use crate::export::{CHOSEN_TASKS_MAX, ExportError};
-use crate::filter::Filter;
+use crate::export_error::{CHOSEN_TASKS_MAX, ExportError};
 
 const PAGE_EVENTS_MAX: i64 = 2_000;
 
@@ -36,7 +35,7 @@ pub async fn choose(
     tail: &TailReader,
     owner: OwnerId,
     until: i64,
-    filter: &Filter,
+    filters: &TaskFilters,
     now: Time,
 ) -> Result<Selection, ExportError> {
     let mut selection = Selection::default();
@@ -51,19 +50,19 @@ pub async fn choose(
             after = Some((event.task_id, event.version));
             selection.revision = selection.revision.max(event.position);
             if task.as_ref().is_some_and(|row| row.task.id != event.task_id.0) {
-                selection.add(task.take(), filter, now)?;
+                selection.add(task.take(), filters, now)?;
             }
             fold(&mut task, event).map_err(|error| ExportError::unreadable(event, &error))?;
         }
     }
-    selection.add(task, filter, now)?;
+    selection.add(task, filters, now)?;
     selection.tasks.sort_unstable();
     Ok(selection)
 }
 
 impl Selection {
-    fn add(&mut self, row: Option<TaskRow>, filter: &Filter, now: Time) -> Result<(), ExportError> {
-        let Some(TaskRow { task, .. }) = row.filter(|row| !row.deleted && filter.matches(&row.task, now)) else {
+    fn add(&mut self, row: Option<TaskRow>, filters: &TaskFilters, now: Time) -> Result<(), ExportError> {
+        let Some(TaskRow { task, .. }) = row.filter(|row| !row.deleted && filters.matches(&row.task, now)) else {
             return Ok(());
         };
         if self.tasks.len() >= CHOSEN_TASKS_MAX {
