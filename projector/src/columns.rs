@@ -22,3 +22,9 @@ macro_rules! columns {
 }
 
 pub(crate) use columns;
+
+/// Tags as one text, which the statement splits again: an array of arrays has rows of one length. No tag contains a
+/// control character.
+pub(crate) fn joined(tags: &[String]) -> String {
+    tags.join("\u{1f}")
+}

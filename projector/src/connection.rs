@@ -34,9 +34,12 @@ pub(crate) async fn for_batches(pool: &Pool) -> Result<PgConnection, sqlx::Error
     Ok(address.connect().await?)
 }
 
+/// What `pg_stat_activity` calls those of a rebuild.
+pub(crate) const REBUILD: &str = "primetrade rebuild";
+
 /// A connection of a rebuild: for COPY, counting, indexes, comparison.
 pub(crate) async fn for_rebuild(pool: &Pool) -> Result<PgConnection, sqlx::Error> {
-    let address = pool.address().clone().called("primetrade rebuild").with([("synchronous_commit", "off")]);
+    let address = pool.address().clone().called(REBUILD).with([("synchronous_commit", "off")]);
     Ok(address.connect().await?)
 }
 

@@ -84,8 +84,8 @@ impl Rows {
         self.bytes.extend_from_slice(&[0; 4]);
         write(&mut self.bytes);
         let length = i32::try_from(self.bytes.len() - at - 4).unwrap_or(i32::MAX);
-        if let Some(place) = self.bytes.get_mut(at..at + 4) {
-            place.copy_from_slice(&length.to_be_bytes());
+        if let Some(prefix) = self.bytes.get_mut(at..at + 4) {
+            prefix.copy_from_slice(&length.to_be_bytes());
         }
         self
     }

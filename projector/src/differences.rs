@@ -72,3 +72,51 @@ pub(crate) struct Found {
     /// Of all rows.
     pub total: i64,
 }
+
+/// The rows of a query that compares two generations: `a` has what the live one has, `b` what the new one has, joined by owner
+/// and what else makes them a pair. Both move while they are compared, so what either has from past `bound`, the lower of
+/// both checkpoints, is left out.
+macro_rules! differing {
+    (
+        select $detail:literal,
+        from $pairs:literal,
+        where $differ:literal,
+        order by $order:literal,
+        $live:expr, $new:expr, $connection:expr
+    ) => {
+        sqlx::query_as!(
+            crate::differences::Found,
+            r#"
+            with bound as (
+                select o.owner_id, min(c.position) as position
+                from (select distinct owner_id, shard from read_model.owner where generation in ($1, $2)) as o
+                join read_model.checkpoint as c on c.generation in ($1, $2) and c.shard = o.shard
+                group by o.owner_id
+            )
+            select owner_id as "owner_id?", task_id as "task_id?", "#
+                + $detail
+                + r#" as "detail!",
+                count(*) over () as "total!"
+            from "#
+                + $pairs
+                + r#"
+            left join bound using (owner_id)
+            where coalesce(a.position, 0) <= coalesce(bound.position, 0)
+                and coalesce(b.position, 0) <= coalesce(bound.position, 0)
+                and ("#
+                + $differ
+                + r#")
+            order by "#
+                + $order
+                + r#"
+            limit $3
+            "#,
+            $live,
+            $new,
+            crate::differences::EXAMPLES_MAX,
+        )
+        .fetch_all($connection)
+    };
+}
+
+pub(crate) use differing;

@@ -10,13 +10,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backends::database::Pool;
-use event_store::TailReader;
+use event_store::{Published, TailReader};
 use process::health::Lag;
 use process::periodic::Periodic;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::connection::in_time;
 
@@ -48,25 +47,50 @@ pub async fn measure(pool: &Pool, tail: &TailReader) -> Result<Vec<ShardLag>, sq
     let mut shards = Vec::new();
     for (shard, head) in tail.heads().await? {
         let position = checkpoints.iter().find(|row| row.shard == shard).map_or(0, |row| row.position);
-        if position > head {
-            warn!(
-                shard,
-                position,
-                head,
-                "the read models are ahead of the log: was it restored? `primetrade rebuild` makes them anew"
-            );
-        }
-        let events = (head - position).max(0);
-        let mut seconds = 0.0;
-        if events > 0
-            && let Some(first) = tail.read_after(shard, position, 1).await?.first()
-        {
-            let age = process::clock::now() - first.recorded_at;
-            seconds = age.as_seconds_f64().max(0.0);
-        }
-        shards.push(ShardLag { shard, generation: live, position, lag: Lag { events, seconds } });
+        let lag = behind(tail, shard, position, head).await?;
+        shards.push(ShardLag { shard, generation: live, position, lag });
     }
     Ok(shards)
+}
+
+/// How far the relay has published one shard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShardRelay {
+    /// What is on the brokers.
+    pub published: Published,
+    /// How far that is behind the log.
+    pub lag: Lag,
+}
+
+/// Measures how far every shard that is published is behind the log, by the relay's cursors.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn measure_relay(tail: &TailReader) -> Result<Vec<ShardRelay>, sqlx::Error> {
+    // Cursors first: the heads are then at or past them.
+    let cursors = tail.published().await?;
+    let heads = tail.heads().await?;
+    let mut shards = Vec::new();
+    for published in cursors {
+        let head =
+            heads.iter().find(|(shard, _)| *shard == published.shard).map_or(published.cursor, |(_, head)| *head);
+        let lag = behind(tail, published.shard, published.cursor, head).await?;
+        shards.push(ShardRelay { published, lag });
+    }
+    Ok(shards)
+}
+
+/// How far a position of a shard is behind its head. One that is ahead of the log is no lag, but an alarm (see `divergence`).
+async fn behind(tail: &TailReader, shard: i16, position: i64, head: i64) -> Result<Lag, sqlx::Error> {
+    let events = (head - position).max(0);
+    let mut seconds = 0.0;
+    if events > 0
+        && let Some(first) = tail.read_after(shard, position, 1).await?.first()
+    {
+        let age = process::clock::now() - first.recorded_at;
+        seconds = age.as_seconds_f64().max(0.0);
+    }
+    Ok(Lag { events, seconds })
 }
 
 /// Moves the checkpoints of a live generation that is fed from Kafka to where it has everything.

@@ -36,6 +36,9 @@ pub mod redis;
 /// How far the live projection is behind the log.
 pub mod lag;
 
+/// Whether the read models are made from the log as it is now.
+mod divergence;
+
 /// A new generation beside the live one, compared and switched to.
 pub mod rebuild;
 
@@ -56,5 +59,6 @@ mod connection;
 
 pub use admin::{AdminApi, described, router};
 pub use batch::Applied;
+pub use divergence::{Diverged, Lost, known_positions, lost};
 pub use feed::{Foreign, Partitions, Projector, StartError, forget_offsets};
 pub use rebuild::{RebuildError, RebuildReport};

@@ -149,7 +149,7 @@ async fn a_batch_in_flight_for_a_partition_that_was_taken_away_is_fenced_off() {
         .unwrap();
     // … which this one has read and folded, too
     database.append(&[renamed(1, 1, "by this copy")]).await;
-    until("the batch waits for the turn", || async { database.number(WAITING).await > 0 }).await;
+    until("the batch waits for the fence", || async { database.number(WAITING).await > 0 }).await;
     elsewhere.commit().await.unwrap();
     database.append(&[renamed(1, 2, "x"), event(2, 1, "TaskCreated", CREATED)]).await;
     until("it goes on", || async {
@@ -227,9 +227,9 @@ async fn a_hole_stops_its_partition_only_and_says_what_mends_it() {
     assert_eq!(troubles[0]["partition"], 0);
     assert!(from <= 3, "{from}");
     // it stays so, however often the partition is begun with again
-    let turn = "select turn from read_model.kafka_partition where partition = 0";
-    let before = database.number(turn).await;
-    until("it was looked at again", || async { database.number(turn).await >= before + 2 }).await;
+    let fence = "select turn from read_model.kafka_partition where partition = 0";
+    let before = database.number(fence).await;
+    until("it was looked at again", || async { database.number(fence).await >= before + 2 }).await;
     assert_eq!(database.number(applied).await, 4);
     // from no sooner than what has come everywhere meanwhile, and from no later than the hole
     let from_now = mend(&running).await;
@@ -581,11 +581,11 @@ async fn a_copy_that_has_not_heard_of_another_number_of_partitions_takes_it_from
     let running = Running::start(&database, None).await;
     caught_up(&database).await;
     database.execute("update read_model.kafka_partition set partitions = 6, turn = turn + 1").await;
-    let turns = "select sum(turn)::bigint from read_model.kafka_partition";
-    let before = database.number(turns).await;
+    let fences = "select sum(turn)::bigint from read_model.kafka_partition";
+    let before = database.number(fences).await;
     database.append(&histories.next(200)).await;
     caught_up(&database).await;
-    until("all are begun with again", || async { database.number(turns).await >= before + 5 }).await;
+    until("all are begun with again", || async { database.number(fences).await >= before + 5 }).await;
     assert_eq!(database.number("select count(*) from read_model.kafka_partition where partitions <> 6").await, 0);
     running.stop().await;
     assert_exactly_once(&database).await;

@@ -35,7 +35,12 @@ async fn the_read_models_equal_the_fold_of_the_log(feed: Feed) {
     assert_eq!(database.number("select max(revision) from read_model.owner").await, events);
     assert!(database.number("select count(*) from read_model.task where deleted").await > 0, "some were deleted");
     let blank = database.number("select count(*) from read_model.task where deleted and title = ''").await;
-    assert_eq!(blank, 0, "what was deleted can be restored");
+    let purged = database.number("select count(*) from event_store.event where type = 'TaskPurged'").await;
+    assert!(purged > 0, "some were purged");
+    assert_eq!(blank, purged, "what was deleted can be restored");
+    let left = "select count(*) from read_model.history h where changes <> '{}' and exists (
+        select from event_store.event e where e.type = 'TaskPurged' and e.owner_id = h.owner_id and e.task_id = h.task_id)";
+    assert_eq!(database.number(left).await, 0, "nothing is left of what was purged");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use uuid::Uuid;
 with_both_feeds!(
     an_unreadable_event_parks_its_task_and_nothing_else,
     what_the_database_refuses_is_narrowed_down_to_its_event,
+    what_the_database_refuses_is_found_at_the_beginning_of_the_log_too,
     a_gap_in_a_stream_parks_the_task,
     the_first_event_of_an_owner_can_be_parked,
     a_long_queue_behind_a_parked_event_is_applied_in_several_transactions,
@@ -138,6 +139,18 @@ async fn what_the_database_refuses_is_narrowed_down_to_its_event(feed: Feed) {
     running.stop().await;
     assert_eq!(database.number("select count(*) from read_model.parked").await, 0);
     assert_equals_the_log(&database).await;
+}
+
+async fn what_the_database_refuses_is_found_at_the_beginning_of_the_log_too(feed: Feed) {
+    let database = Database::create_for(feed).await;
+    database.execute("alter table read_model.task_1 add constraint no_poison check (title <> 'poison')").await;
+    let poison = event(1, 1, "TaskCreated", r#"{"title":"poison","priority":"low","tags":[]}"#);
+    database.append(&[poison, event(1, 2, "TaskCreated", CREATED), event(1, 3, "TaskCreated", CREATED)]).await;
+    let running = Running::start(&database, None).await;
+    caught_up(&database).await;
+    running.stop().await;
+    assert_eq!(parked_position(&database, 1).await, Some(1));
+    assert_eq!(database.number("select count(*) from read_model.task").await, 2);
 }
 
 async fn a_gap_in_a_stream_parks_the_task(feed: Feed) {

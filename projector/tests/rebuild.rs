@@ -210,7 +210,7 @@ async fn what_is_wrong_in_the_live_generation_is_named_and_mended(feed: Feed) {
     // How far another shard has come says nothing about this one.
     database.execute("insert into event_store.head (shard, position) values (1, 0)").await;
     // as an earlier fold would have made them
-    let wrongs: [(&str, &'static str); 11] = [
+    let wrongs: [(&str, &'static str); 14] = [
         (
             "task",
             "update read_model.task set priority = (priority + 1) % 4 where ctid = (select min(ctid) from read_model.task where not deleted)",
@@ -224,6 +224,15 @@ async fn what_is_wrong_in_the_live_generation_is_named_and_mended(feed: Feed) {
             "update read_model.search set lexemes = array_to_tsvector(array['tx']) where ctid = (select min(ctid) from read_model.search)",
         ),
         ("search", "delete from read_model.search where ctid = (select max(ctid) from read_model.search)"),
+        (
+            "change",
+            "update read_model.change set tasks = tasks + 1 where ctid = (select min(ctid) from read_model.change)",
+        ),
+        ("change", "delete from read_model.change where ctid = (select max(ctid) from read_model.change)"),
+        (
+            "change",
+            "insert into read_model.change select generation, tasks, owner_id, gen_random_uuid(), position, last_position, undoes, types from read_model.change limit 1",
+        ),
         (
             "owner",
             "update read_model.owner set parked_position = 1 where ctid = (select min(ctid) from read_model.owner)",
@@ -292,6 +301,47 @@ async fn one_at_a_time() {
     assert!(matches!(rebuild::go_back(&database.pool, &database.tail()).await, Ok(1)));
     let database = filled(6, 10).await;
     assert!(matches!(rebuild::go_back(&database.pool, &database.tail()).await, Err(RebuildError::NothingKept)));
+}
+
+/// Broken off while it counts: nobody waits for that statement any more, and it would go on all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_that_was_broken_off_has_made_can_be_dropped() {
+    let database = filled(11, 1_000).await;
+    let same = rows(&database, 1).await;
+    let least = rebuild::bytes_min(&database.pool).await.unwrap();
+    let takes =
+        "select sum(pg_total_relation_size(relid))::bigint from pg_partition_tree('read_model.task') where isleaf";
+    assert!(least.cast_signed() * 2 > database.number(takes).await, "{least} bytes");
+
+    let mut holder = database.pool.begin().await.unwrap();
+    // where it looks while it counts
+    sqlx::query("lock table read_model.parked in access exclusive mode").execute(&mut *holder).await.unwrap();
+    let (pool, tail) = (database.pool.clone(), database.tail());
+    let run = tokio::spawn(async move { rebuild::run(&pool, &tail, Options::default(), |_| {}).await.map(drop) });
+    let counts = "select coalesce(max(pid), 0)::bigint from pg_stat_activity
+        where datname = current_database() and application_name = 'primetrade rebuild' and wait_event_type = 'Lock'";
+    common::until("it counts", || async { database.number(counts).await != 0 }).await;
+    let pid = i32::try_from(database.number(counts).await).unwrap();
+    run.abort();
+    assert!(run.await.unwrap_err().is_cancelled());
+    let ended = async {
+        common::until("what it did was ended", || async {
+            let lives = sqlx::query_scalar("select exists (select from pg_stat_activity where pid = $1)").bind(pid);
+            let lives: bool = lives.fetch_one(&database.pool).await.unwrap();
+            !lives
+        })
+        .await;
+        holder.rollback().await.unwrap();
+    };
+    let (discarded, ()) = tokio::join!(rebuild::discard(&database.pool), ended);
+    discarded.unwrap();
+    let left = "select (select count(*) from read_model.generation where state = 'building')
+        + (select count(*) from pg_class where relkind = 'r' and relname ~ '_building$')";
+    assert_eq!(database.number(left).await, 0);
+
+    let report = rebuild::run(&database.pool, &database.tail(), Options { expect_same: true }, |_| {}).await.unwrap();
+    assert!(report.switched && !report.resumed, "{:#?}", report.differences);
+    assert_eq!(rows(&database, report.generation).await, same);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -381,6 +431,28 @@ async fn a_table_that_is_added_is_made_counted_indexed_and_dropped_with_the_othe
     assert_eq!(database.number("select count(*) from pg_indexes where tablename = 'toy_3'").await, 1);
     assert_eq!(database.number("select count(*) from pg_class where relname = 'toy_1'").await, 0, "dropped");
     assert_equals_the_log(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn which_change_an_event_is_of_is_compared_where_the_live_generation_was_made_with_changes() {
+    let database = filled(9, 300).await;
+    let compared =
+        async || rebuild::run(&database.pool, &database.tail(), Options { expect_same: true }, |_| {}).await.unwrap();
+    for (wrong, named) in [
+        ("update read_model.history set change_id = gen_random_uuid() where position = 7", "change id"),
+        ("update read_model.history set undoes = gen_random_uuid() where position = 8", "undoes"),
+    ] {
+        database.execute(wrong).await;
+        let report = compared().await;
+        let examples = &report.differences.examples;
+        assert!(!report.switched);
+        assert!(examples.iter().any(|found| found.kind == "history" && found.detail.ends_with(named)), "{examples:#?}");
+    }
+    // as an upgrade finds and leaves it
+    database.execute("update read_model.history set change_id = null, undoes = null").await;
+    database.execute("update read_model.projected_table set complete_from = 2 where name = 'change'").await;
+    let report = compared().await;
+    assert!(report.switched, "{:#?}", report.differences);
 }
 
 #[tokio::test(flavor = "multi_thread")]

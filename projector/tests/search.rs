@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Database, Event, Running, caught_up, event};
-use read_model::search::{Query, Rank, Texts};
+use read_model::search::{Query, Relevance, Texts};
 use serde_json::json;
 
 const TITLES: [&str; 8] = [
@@ -85,7 +85,7 @@ async fn lexemes_find_what_the_text_rules_find() {
     for q in QUERIES {
         let query = Query::parse(q).unwrap();
         let mut found = 0;
-        for weakest in Rank::ALL {
+        for weakest in Relevance::ALL {
             let candidates: Vec<i64> = sqlx::query_scalar(
                 "select ('x' || right(task_id::text, 12))::bit(48)::bigint - 1 from read_model.search
                  where generation = 1 and ($1::text is null or lexemes @@ $1::tsquery) order by 1",
@@ -96,12 +96,12 @@ async fn lexemes_find_what_the_text_rules_find() {
             .unwrap();
             for task in 0..TASKS {
                 let (title, tags, description) = texts(task);
-                let rank = query.rank(&Texts::of(title, tags.iter().copied(), description));
-                let matches = rank.is_some_and(|rank| rank <= weakest);
+                let relevance = query.relevance(&Texts::of(title, tags.iter().copied(), description));
+                let matches = relevance.is_some_and(|relevance| relevance <= weakest);
                 let is_candidate = candidates.contains(&i64::try_from(task).unwrap());
                 assert!(
                     is_candidate || !matches,
-                    "{q} misses {title:?} {tags:?} {description:?} of {rank:?} up to {weakest:?}"
+                    "{q} misses {title:?} {tags:?} {description:?} of {relevance:?} up to {weakest:?}"
                 );
                 assert!(matches || !is_candidate || !query.is_exact(), "{q} finds {title:?} {tags:?} {description:?}");
                 found += usize::from(matches);

@@ -54,7 +54,7 @@ impl ReadModelId {
         prefix
     }
 
-    /// The key of an owner's version.
+    /// The key of an owner's version. Its name is older than that word: during an update it is shared with former programs.
     #[must_use]
     pub fn owner_key(&self, owner: OwnerId) -> String {
         let mut key = self.key_prefix();

@@ -1,10 +1,11 @@
-//! A task, as the read models have it, and the one fold that makes it: of events ([`TaskRow::fold`]), or of what they
+//! A task, as the read models have it, and the one fold that makes it: of events ([`fold`]), or of what they
 //! changed ([`Task::apply`]).
 
 use domain::{OwnerId, Priority, Status, StoredEvent, TaskEvent, Time, Unreadable};
 use uuid::Uuid;
 
-use crate::changes::{Change, Changes};
+use crate::field_changes::{FieldChange, FieldChanges};
+use crate::search::Texts;
 
 /// A task at one version, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub struct Task {
     pub id: Uuid,
     /// Of the last event folded into it.
     pub version: i64,
-    /// Empty where an older program deleted it.
+    /// Empty where it is purged, or an older program deleted it.
     pub title: String,
     /// Where it is known that no event touches it, it may not have been loaded (`None`).
     pub description: Option<String>,
@@ -59,7 +60,7 @@ impl Task {
     }
 
     /// What an event has changed, and when.
-    pub fn apply(&mut self, version: i64, occurred_at: Time, changes: &Changes) {
+    pub fn apply(&mut self, version: i64, occurred_at: Time, changes: &FieldChanges) {
         self.version = version;
         self.updated_at = occurred_at;
         set(&mut self.title, changes.title.as_ref());
@@ -74,7 +75,22 @@ impl Task {
     }
 }
 
-fn set<Before: Default, After: Clone>(field: &mut After, change: Option<&Change<Before, After>>) {
+impl Task {
+    /// Its texts, to be searched.
+    #[must_use]
+    pub fn texts(&self) -> Texts {
+        Texts::of(&self.title, self.tags.iter().map(String::as_str), self.description.as_deref())
+    }
+
+    /// Nothing is left but what is counted: its stage, and when that was.
+    fn forget_content(&mut self) {
+        let blank = Self::blank(self.id, self.created_at);
+        let Self { version, status, updated_at, started_at, completed_at, .. } = *self;
+        *self = Self { version, status, updated_at, started_at, completed_at, ..blank };
+    }
+}
+
+fn set<Before: Default, After: Clone>(field: &mut After, change: Option<&FieldChange<Before, After>>) {
     if let Some(change) = change {
         field.clone_from(&change.to);
     }
@@ -198,6 +214,9 @@ pub enum FoldError {
     /// Something but a restoration happened to a deleted task.
     #[error("the task was deleted before this event")]
     AfterDeletion,
+    /// A task that is not deleted is purged.
+    #[error("the task is not deleted, so it cannot be purged")]
+    NotDeleted,
     /// A deleted task that an older program has blanked is restored.
     #[error("what the task was before it was deleted is not there: rebuild the read models")]
     Blanked,
@@ -206,14 +225,14 @@ pub enum FoldError {
 /// Whether the fold of this event needs the description and the words of a row that exists.
 #[must_use]
 pub fn touches_text(event_type: &str) -> bool {
-    matches!(event_type, "TaskRenamed" | "TaskDescribed" | "TaskDeleted" | "TaskRestored")
+    matches!(event_type, "TaskRenamed" | "TaskDescribed" | "TaskDeleted" | "TaskRestored" | "TaskPurged")
 }
 
 /// Folds an event into the row of its task, and says what it has changed. `None`: the row had seen it already.
 ///
 /// # Errors
 /// See [`FoldError`]; the row is then as it was.
-pub fn fold(row: &mut Option<TaskRow>, stored: &StoredEvent) -> Result<Option<Changes>, FoldError> {
+pub fn fold(row: &mut Option<TaskRow>, stored: &StoredEvent) -> Result<Option<FieldChanges>, FoldError> {
     let seen = row.as_ref().map_or(0, |row| row.task.version);
     if stored.version <= seen {
         return Ok(None);
@@ -226,8 +245,9 @@ pub fn fold(row: &mut Option<TaskRow>, stored: &StoredEvent) -> Result<Option<Ch
         (Some(TaskRow { deleted: true, task, .. }), TaskEvent::TaskRestored {}) if task.title.is_empty() => {
             return Err(FoldError::Blanked);
         }
-        (Some(row @ TaskRow { deleted: true, .. }), TaskEvent::TaskRestored {}) => row,
+        (Some(row @ TaskRow { deleted: true, .. }), TaskEvent::TaskRestored {} | TaskEvent::TaskPurged {}) => row,
         (Some(TaskRow { deleted: true, .. }), _) => return Err(FoldError::AfterDeletion),
+        (Some(_), TaskEvent::TaskPurged {}) => return Err(FoldError::NotDeleted),
         (Some(_), TaskEvent::TaskCreated { .. }) => return Err(FoldError::CreatedTwice),
         (Some(row), _) => row,
         (row @ None, TaskEvent::TaskCreated { .. }) => row.insert(TaskRow {
@@ -241,6 +261,7 @@ pub fn fold(row: &mut Option<TaskRow>, stored: &StoredEvent) -> Result<Option<Ch
     match event {
         TaskEvent::TaskDeleted {} => row.deleted = true,
         TaskEvent::TaskRestored {} => row.deleted = false,
+        TaskEvent::TaskPurged {} => row.task.forget_content(),
         _ => {}
     }
     let changes = changes_of(event, stored.occurred_at, &row.task);
@@ -249,47 +270,51 @@ pub fn fold(row: &mut Option<TaskRow>, stored: &StoredEvent) -> Result<Option<Ch
     Ok(Some(changes))
 }
 
-/// What an event changes in its task. (A deletion changes nothing that is shown, nor does a restoration.)
-fn changes_of(event: TaskEvent, at: Time, task: &Task) -> Changes {
+/// What an event changes in its task. (A deletion changes nothing that is shown, nor do a restoration and a purge.)
+fn changes_of(event: TaskEvent, at: Time, task: &Task) -> FieldChanges {
     match event {
-        TaskEvent::TaskCreated { title, description, priority, due_at, tags, rank } => Changes {
-            title: Change::first(title.as_str().to_owned()),
-            description: Change::between(None, description.map(|text| text.as_str().to_owned())),
-            status: Change::first(Status::Pending),
-            priority: Change::first(priority),
-            due_at: Change::between(None, due_at),
-            tags: Change::between(Vec::new(), tags.iter().map(|tag| tag.as_str().to_owned()).collect()),
-            rank: Change::between(None, rank.map(|rank| rank.as_str().to_owned())),
-            ..Changes::default()
+        TaskEvent::TaskCreated { title, description, priority, due_at, tags, rank } => FieldChanges {
+            title: FieldChange::first(title.as_str().to_owned()),
+            description: FieldChange::between(None, description.map(|text| text.as_str().to_owned())),
+            status: FieldChange::first(Status::Pending),
+            priority: FieldChange::first(priority),
+            due_at: FieldChange::between(None, due_at),
+            tags: FieldChange::between(Vec::new(), tags.iter().map(|tag| tag.as_str().to_owned()).collect()),
+            rank: FieldChange::between(None, rank.map(|rank| rank.as_str().to_owned())),
+            ..FieldChanges::default()
         },
-        TaskEvent::TaskRenamed { title } => {
-            Changes { title: Change::of_given(task.title.clone(), title.as_str().to_owned()), ..Changes::default() }
-        }
-        TaskEvent::TaskDescribed { description } => Changes {
-            description: Change::between(task.description.clone(), description.map(|text| text.as_str().to_owned())),
-            ..Changes::default()
+        TaskEvent::TaskRenamed { title } => FieldChanges {
+            title: FieldChange::of_given(task.title.clone(), title.as_str().to_owned()),
+            ..FieldChanges::default()
+        },
+        TaskEvent::TaskDescribed { description } => FieldChanges {
+            description: FieldChange::between(
+                task.description.clone(),
+                description.map(|text| text.as_str().to_owned()),
+            ),
+            ..FieldChanges::default()
         },
         TaskEvent::TaskReprioritized { priority } => {
-            Changes { priority: Change::of_given(task.priority, priority), ..Changes::default() }
+            FieldChanges { priority: FieldChange::of_given(task.priority, priority), ..FieldChanges::default() }
         }
         TaskEvent::TaskScheduled { due_at } => {
-            Changes { due_at: Change::between(task.due_at, due_at), ..Changes::default() }
+            FieldChanges { due_at: FieldChange::between(task.due_at, due_at), ..FieldChanges::default() }
         }
-        TaskEvent::TaskRanked { rank } => Changes {
-            rank: Change::between(task.rank.clone(), rank.map(|rank| rank.as_str().to_owned())),
-            ..Changes::default()
+        TaskEvent::TaskRanked { rank } => FieldChanges {
+            rank: FieldChange::between(task.rank.clone(), rank.map(|rank| rank.as_str().to_owned())),
+            ..FieldChanges::default()
         },
         TaskEvent::TaskTagged { tags } => {
             let mut to = task.tags.clone();
             to.extend(tags.iter().map(|tag| tag.as_str().to_owned()));
             to.sort_unstable();
             to.dedup();
-            Changes { tags: Change::between(task.tags.clone(), to), ..Changes::default() }
+            FieldChanges { tags: FieldChange::between(task.tags.clone(), to), ..FieldChanges::default() }
         }
         TaskEvent::TaskUntagged { tags } => {
             let mut to = task.tags.clone();
             to.retain(|tag| !tags.iter().any(|gone| gone.as_str() == tag));
-            Changes { tags: Change::between(task.tags.clone(), to), ..Changes::default() }
+            FieldChanges { tags: FieldChange::between(task.tags.clone(), to), ..FieldChanges::default() }
         }
         TaskEvent::TaskStarted {} => to_stage(task, Status::InProgress, Some(at), None),
         TaskEvent::TaskCompleted {} => to_stage(task, Status::Completed, task.started_at, Some(at)),
@@ -298,16 +323,16 @@ fn changes_of(event: TaskEvent, at: Time, task: &Task) -> Changes {
         TaskEvent::TaskStageReverted { to, started_at, completed_at, .. } => {
             to_stage(task, to, started_at, completed_at)
         }
-        TaskEvent::TaskDeleted {} | TaskEvent::TaskRestored {} => Changes::default(),
+        TaskEvent::TaskDeleted {} | TaskEvent::TaskRestored {} | TaskEvent::TaskPurged {} => FieldChanges::default(),
     }
 }
 
-fn to_stage(task: &Task, status: Status, started_at: Option<Time>, completed_at: Option<Time>) -> Changes {
-    Changes {
-        status: Change::of_given(task.status, status),
-        started_at: Change::between(task.started_at, started_at),
-        completed_at: Change::between(task.completed_at, completed_at),
-        ..Changes::default()
+fn to_stage(task: &Task, status: Status, started_at: Option<Time>, completed_at: Option<Time>) -> FieldChanges {
+    FieldChanges {
+        status: FieldChange::of_given(task.status, status),
+        started_at: FieldChange::between(task.started_at, started_at),
+        completed_at: FieldChange::between(task.completed_at, completed_at),
+        ..FieldChanges::default()
     }
 }
 
@@ -401,7 +426,29 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_is_led_back_with_its_times() {
+    fn a_task_that_is_purged_is_blank() {
+        let events = [
+            stored(1, "TaskCreated", r#"{"title":"t","description":"d","priority":"high","tags":["x"]}"#),
+            stored(2, "TaskCompleted", "{}"),
+            stored(3, "TaskDeleted", "{}"),
+            stored(4, "TaskPurged", "{}"),
+        ];
+        let row = folded(&events).unwrap();
+        let (id, created_at) = (row.task.id, events[0].occurred_at);
+        let left = Task {
+            version: 4,
+            status: Status::Completed,
+            updated_at: events[3].occurred_at,
+            completed_at: Some(events[1].occurred_at),
+            ..Task::blank(id, created_at)
+        };
+        assert_eq!((row.deleted, row.task), (true, left));
+        assert_eq!(refused(&events, &stored(5, "TaskRestored", "{}")), FoldError::Blanked);
+        assert_eq!(refused(&events[..2], &stored(3, "TaskPurged", "{}")), FoldError::NotDeleted);
+    }
+
+    #[test]
+    fn a_stage_is_reverted_with_its_times() {
         let row = folded(&[
             created(1),
             stored(2, "TaskStarted", "{}"),
@@ -478,6 +525,7 @@ mod tests {
             3 => Just(TaskCommand::Reopen),
             2 => Just(TaskCommand::Cancel),
             1 => Just(TaskCommand::Delete),
+            1 => Just(TaskCommand::Purge),
         ]
     }
 
@@ -571,7 +619,7 @@ mod tests {
             let mut task = Task::blank(Uuid::from_u128(2), began);
             for event in &events {
                 let kept = fold(&mut row, event).unwrap().unwrap().to_json();
-                task.apply(event.version, event.occurred_at, &Changes::from_json(&kept).unwrap());
+                task.apply(event.version, event.occurred_at, &FieldChanges::from_json(&kept).unwrap());
                 let row = row.as_ref().unwrap();
                 if !row.deleted {
                     prop_assert_eq!(&task, &row.task);

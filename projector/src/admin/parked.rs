@@ -9,23 +9,15 @@ use http_api::account::Admin;
 use http_api::answer;
 use http_api::body::EmptyBody;
 use http_api::openapi::{EXAMPLE_ID, EXAMPLE_TIME, Operation, reference, time, whole};
-use http_api::page::{Limit, PageOf};
+use http_api::page::{PageOf, PageQuery};
 use http_api::problem::{Problem, ProblemCode};
 use http_api::query::{NoQuery, PathId, StrictQuery};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::api::{AdminApi, described_as, unavailable};
 use crate::parking;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PageQuery {
-    #[serde(default)]
-    limit: Limit,
-    cursor: Option<String>,
-}
 
 /// An event that could not be applied, or a message that nobody can read.
 #[derive(Serialize)]
@@ -40,10 +32,10 @@ struct ParkedEvent {
     parked_at: String,
     /// Events of the same task that wait behind it.
     waiting: i64,
-    /// Of an event: its place in the log.
+    /// Of an event: its position in the log.
     shard: Option<i16>,
     position: Option<i64>,
-    /// Of a message: its place in the topic.
+    /// Of a message: its offset in the topic.
     topic: Option<String>,
     partition: Option<i32>,
     offset: Option<i64>,
@@ -67,6 +59,8 @@ pub(super) fn parked_described() -> Operation {
             &reference("ParkedPage"),
             &json!({"items": [event], "next_cursor": null}),
         )
+        // that they were read is written down
+        .refuses(&[ProblemCode::DiskFull])
 }
 
 pub(super) fn parked_schema() -> Value {
@@ -104,9 +98,9 @@ pub(super) async fn parked(
     let page = PageOf { sealer, reader, binding: PARKED_CURSOR, uri: &uri, limit: query.limit };
     // Events in the order of the log, then messages.
     let behind = page.begins_behind(query.cursor.as_deref(), |key| {
-        let (shard, rest) = key.split_first_chunk::<4>()?;
+        let (group, rest) = key.split_first_chunk::<4>()?;
         let (number, id) = rest.split_first_chunk::<8>()?;
-        Some((i32::from_be_bytes(*shard), i64::from_be_bytes(*number), Uuid::from_slice(id).ok()?))
+        Some((i32::from_be_bytes(*group), i64::from_be_bytes(*number), Uuid::from_slice(id).ok()?))
     })?;
     let mut connection = api.pool.acquire().await.map_err(unavailable)?;
     admin_acts::record(&mut connection, &principal, admin_acts::PARKED_READ, None).await.map_err(unavailable)?;
@@ -114,8 +108,8 @@ pub(super) async fn parked(
     Ok(page.answer(
         rows,
         |last| {
-            let (place, number, id) = last.list_position();
-            [&place.to_be_bytes()[..], &number.to_be_bytes()[..], &id.as_bytes()[..]].concat()
+            let (group, number, id) = last.list_position();
+            [&group.to_be_bytes()[..], &number.to_be_bytes()[..], &id.as_bytes()[..]].concat()
         },
         |row| ParkedEvent {
             id: row.id,
@@ -164,7 +158,7 @@ pub(super) fn retry_described() -> Operation {
         .path_id("The `id` of the list.")
         .empty_body()
         .json(202, "It will be tried.", &[], &reference("Retry"), &json!({"id": EXAMPLE_ID, "retry_at": EXAMPLE_TIME}))
-        .refuses(&[ProblemCode::NotFound])
+        .refuses(&[ProblemCode::NotFound, ProblemCode::DiskFull])
 }
 
 pub(super) fn retry_schema() -> Value {

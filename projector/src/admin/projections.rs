@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use domain::format_time;
+use event_store::Published;
 use http_api::account::Admin;
 use http_api::answer;
 use http_api::openapi::{Operation, count, reference, time, whole};
@@ -13,16 +14,30 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::api::{AdminApi, described_as, unavailable};
-use crate::lag;
+use crate::lag::{self, ShardRelay};
 use crate::status::{self, PartitionStatus, RebuildStatus};
 
 #[derive(Serialize)]
 struct Projections {
     items: Vec<Projection>,
+    /// How far the log is published to Kafka; empty where it is not.
+    relay: Vec<Relay>,
     /// Where the live generation is fed from Kafka.
     partitions: Vec<Partition>,
     /// Messages of Kafka that nobody can read; see the list of what is parked.
     unreadable_messages: i64,
+}
+
+/// How far the relay has published a shard.
+#[derive(Serialize)]
+struct Relay {
+    shard: i16,
+    topic: String,
+    publication: i64,
+    /// Every event up to it is on the brokers.
+    position: i64,
+    lag_events: i64,
+    lag_seconds: f64,
 }
 
 /// How far a partition is read.
@@ -70,6 +85,13 @@ struct Rebuild {
     started_at: String,
 }
 
+impl Relay {
+    fn of(ShardRelay { published, lag }: ShardRelay) -> Self {
+        let Published { shard, cursor, publication, topic, .. } = published;
+        Self { shard, topic, publication, position: cursor, lag_events: lag.events, lag_seconds: lag.seconds }
+    }
+}
+
 impl Partition {
     fn of(status: PartitionStatus) -> Self {
         let PartitionStatus { topic, partition, next_offset, publication, trouble } = status;
@@ -102,7 +124,10 @@ pub(super) fn described() -> Operation {
     });
     let partition =
         json!({"topic": "task-events", "partition": 0, "next_offset": 5445, "publication": 1, "trouble": null});
-    let all = json!({"items": [shard], "partitions": [partition], "unreadable_messages": 0});
+    let relay = json!({
+        "shard": 0, "topic": "task-events", "publication": 1, "position": 5445, "lag_events": 0, "lag_seconds": 0.0,
+    });
+    let all = json!({"items": [shard], "relay": [relay], "partitions": [partition], "unreadable_messages": 0});
     described_as("showProjections", "Show how far the read models are, and their rebuild").json(
         200,
         "Each shard of the live generation.",
@@ -120,8 +145,21 @@ pub(super) fn schema() -> Value {
         "publication": count(),
         "trouble": {"type": ["string", "null"], "description": "Why nothing is read of it, and what mends it."},
     }));
+    let relay = whole(json!({
+        "shard": count(),
+        "topic": {"type": "string"},
+        "publication": count(),
+        "position": {"type": "integer", "description": "Every event up to it is on the brokers."},
+        "lag_events": count(),
+        "lag_seconds": {"type": "number", "minimum": 0},
+    }));
+    let relay = json!({
+        "type": "array", "items": relay,
+        "description": "How far the log is published to Kafka, shard by shard; empty where it is not.",
+    });
     whole(json!({
         "items": {"type": "array", "items": reference("Projection")},
+        "relay": relay,
         "partitions": {"type": "array", "items": partition, "description": "Where it is fed from Kafka."},
         "unreadable_messages": count(),
     }))
@@ -157,6 +195,7 @@ pub(super) fn rebuild_schema() -> Value {
 
 pub(super) async fn projections(_: Admin, State(api): State<AdminApi>, _: NoQuery) -> Result<Response, Problem> {
     let shards = lag::measure(&api.pool, &api.tail).await.map_err(unavailable)?;
+    let relay = lag::measure_relay(&api.tail).await.map_err(unavailable)?.into_iter().map(Relay::of).collect();
     let status = status::load(&api.pool).await.map_err(unavailable)?;
     let rebuild = status.rebuild.map(Rebuild::of);
     let items = shards
@@ -176,5 +215,5 @@ pub(super) async fn projections(_: Admin, State(api): State<AdminApi>, _: NoQuer
         .collect();
     let partitions = status.partitions.into_iter().map(Partition::of).collect();
     let unreadable_messages = status.parked.get(&None).copied().unwrap_or(0);
-    Ok(answer::json(StatusCode::OK, &Projections { items, partitions, unreadable_messages }))
+    Ok(answer::json(StatusCode::OK, &Projections { items, relay, partitions, unreadable_messages }))
 }

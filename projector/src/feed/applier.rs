@@ -74,7 +74,7 @@ impl Applier {
         position: impl Fn(usize) -> FeedPosition,
     ) -> Result<Outcome, sqlx::Error> {
         let began = Instant::now();
-        // Should this be given up for taking too long, the next batch is a smaller one.
+        // Should this be broken off for taking too long, the next batch is a smaller one.
         let events_max = std::mem::replace(&mut self.events_max, i64::try_from(events.len() / 2).unwrap_or(1).max(1));
         let batch = Batch::load(connection, generation, events, self.any_parked).await?;
         let mut batch = self.fold(batch, events).await;
@@ -198,7 +198,7 @@ fn observe(events: &[&StoredEvent], completion_seconds: &[f64], took: Duration) 
     metrics::histogram!("projector_batch_duration_seconds").record(took.as_secs_f64());
     if traces::is_on() {
         for event in events {
-            traces::tell_after(&event.traceparent, "project", Kind::Consumer, took, || {
+            traces::export_after(&event.traceparent, "project", Kind::Consumer, took, || {
                 vec![("event.type", event.event_type.clone()), ("primetrade.request_id", event.correlation_id.clone())]
             });
         }

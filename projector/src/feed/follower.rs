@@ -6,6 +6,8 @@ use tokio::sync::watch;
 use tracing::warn;
 use uuid::Uuid;
 
+use crate::divergence::Alarm;
+
 /// How often it is looked whether another generation is live, or a retry is asked for.
 pub(super) const STATUS_MS: u64 = 200;
 
@@ -32,13 +34,15 @@ pub(super) struct Follower {
     pub(super) pool: Pool,
     pub(super) tail: TailReader,
     pub(super) log_id: Uuid,
+    /// The log is not the one that was applied.
+    pub(super) alarm: Alarm,
     feed: Feed,
     applied: watch::Sender<u64>,
 }
 
 impl Follower {
     pub(super) fn new(pool: Pool, tail: TailReader, log_id: Uuid, feed: Feed, applied: watch::Sender<u64>) -> Self {
-        Self { pool, tail, log_id, feed, applied }
+        Self { pool, tail, log_id, alarm: Alarm::new(), feed, applied }
     }
 
     /// Binds the read models to the log, if they are of none yet, and takes them over from the other feed.

@@ -26,7 +26,7 @@ use backends::database::Pool;
 use event_store::TailReader;
 use futures_util::future::BoxFuture;
 use messaging::Subscription;
-use process::health::Lag;
+use process::health::{Health, Lag};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,7 @@ use tracing::error;
 use self::follower::{Feed, Follower};
 use crate::batch::Applied;
 use crate::connection::in_time;
+use crate::divergence::{self, Diverged};
 use crate::lag;
 
 pub use self::kafka::{Foreign, Partitions, forget_offsets};
@@ -57,6 +58,7 @@ pub struct Projector {
     lag: watch::Receiver<Lag>,
     partitions: watch::Receiver<Partitions>,
     foreign: watch::Receiver<Foreign>,
+    diverged: watch::Receiver<Diverged>,
     task: JoinHandle<()>,
 }
 
@@ -119,6 +121,19 @@ impl Projector {
         self.foreign.clone()
     }
 
+    /// Shards of which nothing is applied any more, since the log is not the one that was applied.
+    #[must_use]
+    pub fn diverged(&self) -> watch::Receiver<Diverged> {
+        self.diverged.clone()
+    }
+
+    /// Shows in `/readyz` how far it is, and whether the log is the one that was applied.
+    pub fn show_in(&self, health: &Health) {
+        let (lag, diverged) = (self.lag(), self.diverged());
+        health.register("log", move || std::future::ready(diverged.borrow().check()));
+        health.lag(move || std::future::ready(*lag.borrow()));
+    }
+
     /// Returns when the projector has stopped: after `shutdown`, what was under way is written. Before it, something
     /// is wrong, and the process should end.
     pub async fn stopped(self) {
@@ -141,8 +156,11 @@ async fn prepare(pool: Pool, tail: TailReader, feed: Feed) -> Result<(Follower, 
     let follower = Follower::new(pool, tail, log_id, feed, applied_sender);
     follower.take_over().await?;
     in_time(lag::advance_checkpoints(&follower.pool, &follower.tail)).await?;
+    in_time(divergence::look(&follower.pool, &follower.tail, log_id, &follower.alarm)).await?;
     let seen = in_time(lag::measure(&follower.pool, &follower.tail)).await?;
     let (lag_sender, lag) = watch::channel(lag::total(&seen));
+    // shown from the start: an alert sees only what a counter has gained since it was there
+    metrics::counter!("projector_parked_total").increment(0);
     Ok((follower, Starting { applied, lag, lag_sender }))
 }
 
@@ -161,10 +179,18 @@ impl Starting {
         let (tail, log_id, stopping) = (follower.tail.clone(), follower.log_id, stop.clone());
         tasks.spawn(async move {
             tokio::select! {
-                () = tail.exchanged(log_id) => {}
+                () = tail.replaced(log_id) => {}
                 () = stopping.cancelled() => {}
             }
         });
+        let diverged = follower.alarm.receiver();
+        tasks.spawn(divergence::watch(
+            follower.pool.clone(),
+            follower.tail.clone(),
+            log_id,
+            follower.alarm,
+            stop.clone(),
+        ));
         tasks.spawn(lag::watch(follower.pool, follower.tail, self.lag_sender, stop.clone()));
         tasks.spawn(feed(stop.clone(), partitions_sender, foreign_sender));
         let task = tokio::spawn(async move {
@@ -176,6 +202,6 @@ impl Starting {
                 }
             }
         });
-        Projector { applied: self.applied, lag: self.lag, partitions, foreign, task }
+        Projector { applied: self.applied, lag: self.lag, partitions, foreign, diverged, task }
     }
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::applier::{Applier, Outcome};
 use super::catch_up::{position_after, up_to_a_gap};
@@ -22,6 +23,7 @@ use super::limits::{BATCH_EVENTS_MAX, READ_BYTES, events_within};
 use super::pauses::{ErrorPause, FencedPause};
 use crate::checkpoint::{self, Checkpoint};
 use crate::connection::{self, in_time};
+use crate::divergence::other_than_applied;
 use crate::fence::Fence;
 use crate::parking;
 
@@ -68,6 +70,8 @@ struct Shard {
     /// As it is known here.
     checkpoint: Checkpoint,
     fenced_pause: FencedPause,
+    /// The event at the checkpoint, where this process knows it.
+    last: Option<Uuid>,
     /// As many events as make about [`READ_BYTES`].
     read_events_max: i64,
     applier: Applier,
@@ -82,6 +86,7 @@ impl Shard {
             generation: 0,
             checkpoint: Checkpoint { position: 0, fence: 0 },
             fenced_pause: FencedPause::default(),
+            last: None,
             read_events_max: BATCH_EVENTS_MAX / 4,
             applier: Applier::default(),
         }
@@ -121,12 +126,28 @@ impl Shard {
                     self.follower.hint();
                 }
             }
+            if self.follower.alarm.is_raised(self.generation, self.shard) {
+                tokio::select! {
+                    () = sleep(Duration::from_millis(STATUS_MS)) => {}
+                    () = self.stop.cancelled() => break,
+                }
+                continue;
+            }
             let events_max = self.applier.events_max().min(self.read_events_max);
             let checkpoint = self.checkpoint;
             let mut events = match ahead.take() {
-                Some(events) if events.first().is_some_and(|event| event.position == checkpoint.position + 1) => events,
-                _ => in_time(tail.read_after(self.shard, checkpoint.position, events_max)).await?,
+                Some(events) if events.first().is_some_and(|event| event.position == checkpoint.position) => events,
+                // With the event at the checkpoint: it has to be the one that was applied.
+                _ => in_time(tail.read_after(self.shard, checkpoint.position - 1, events_max + 1)).await?,
             };
+            if events.first().is_some_and(|event| event.position == checkpoint.position) {
+                let last = events.remove(0);
+                if !self.is_applied(&mut connection, &last).await? {
+                    continue;
+                }
+            }
+            // one was read too many where there is none at the checkpoint, as at the log's beginning
+            events.truncate(events_max as usize);
             if events.is_empty() {
                 tokio::select! {
                     () = tail.changed(POLL_MS) => {}
@@ -142,7 +163,7 @@ impl Shard {
             let position = |applied| position_after(self.shard, checkpoint, &events, applied);
             let apply = self.applier.apply(&mut connection, self.generation, &events, position);
             let outcome = if more {
-                let read = tail.read_after(self.shard, last, events_max);
+                let read = tail.read_after(self.shard, last - 1, events_max + 1);
                 let (outcome, read) = tokio::join!(in_time(apply), in_time(read));
                 ahead = Some(read?);
                 outcome?
@@ -154,6 +175,7 @@ impl Shard {
                 Outcome::Applied(0, _) => {}
                 Outcome::Applied(applied, _) => {
                     self.checkpoint = checkpoint.after(applied);
+                    self.last = events.get(applied - 1).map(|event| event.event_id);
                     self.fenced_pause.reset();
                     self.follower.hint();
                 }
@@ -166,6 +188,20 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// Whether the event that the log has at the checkpoint is the one that was applied; else the alarm is raised.
+    async fn is_applied(&mut self, connection: &mut PgConnection, event: &StoredEvent) -> Result<bool, sqlx::Error> {
+        let found = match self.last {
+            Some(last) if last == event.event_id => None,
+            // Another process may have applied it.
+            _ => in_time(other_than_applied(connection, self.generation, &[event])).await?,
+        };
+        if let Some((shard, found)) = &found {
+            self.follower.alarm.raise(self.generation, *shard, found);
+        }
+        self.last = Some(event.event_id);
+        Ok(found.is_none())
     }
 
     /// Which generation is live, its checkpoint, and whether a parked event is to be tried again.
@@ -199,6 +235,7 @@ impl Shard {
             let position = self.checkpoint.position;
             info!(generation = status.live_generation, shard = self.shard, position, "follows the log");
             self.generation = status.live_generation;
+            self.follower.alarm.follow(self.generation);
         }
         self.applier.any_parked = status.any_parked;
         if status.retry {

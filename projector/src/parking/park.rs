@@ -58,8 +58,8 @@ impl ToPark {
         if self.is_empty() {
             return Ok(());
         }
-        let places = self.shard.iter().zip(&self.position);
-        let ids: Vec<Uuid> = places.map(|(shard, position)| id(generation, *shard, *position)).collect();
+        let positions = self.shard.iter().zip(&self.position);
+        let ids: Vec<Uuid> = positions.map(|(shard, position)| id(generation, *shard, *position)).collect();
         sqlx::query!(
             r#"
             insert into read_model.parked (id, generation, shard, position, owner_id, task_id, version, type, reason,

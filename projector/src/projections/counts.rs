@@ -6,42 +6,51 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use chrono::NaiveDate;
 use domain::OwnerId;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use read_model::TaskRow;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::projection::{Effect, Projection};
 use crate::columns::columns;
-use crate::copy::CopyIn;
 use crate::differences::{Differences, EXAMPLES_MAX, Found};
 
 pub(super) struct Counts;
 
+#[async_trait]
 impl Projection for Counts {
-    fn write<'a>(
-        &'a self,
-        effect: &'a Effect<'a>,
+    async fn write(
+        &self,
+        effect: &Effect<'_>,
         generation: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<(), sqlx::Error>> {
-        write(effect, generation, connection).boxed()
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
+        let counters = Counters::of(effect);
+        if counters == Counters::default() {
+            return Ok(());
+        }
+        let (tasks, days) = (TaskColumns::of(&counters.tasks), DayColumns::of(&counters.days));
+        let updated = update(&tasks, &days, generation, connection).await?;
+        let is_all = |updated: i64, rows: usize| usize::try_from(updated) == Ok(rows);
+        if !is_all(updated.tasks, counters.tasks.len()) {
+            insert_task_counts(&tasks, generation, connection).await?;
+        }
+        if !is_all(updated.days, counters.days.len()) {
+            insert_day_counts(&days, generation, connection).await?;
+        }
+        Ok(())
     }
 
-    fn copy(&self, _: &Effect<'_>, _: i32) -> Option<CopyIn> {
-        None
-    }
-
-    fn compare<'a>(
-        &'a self,
-        live: i32,
-        new: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<Differences, sqlx::Error>> {
-        compare(live, new, connection).boxed()
+    async fn compare(&self, live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
+        // They have no position: each is held against the rows that it counts, within its own generation.
+        let mut differences = Differences::default();
+        for generation in [live, new] {
+            differences.add("task_count", task_counts(connection, generation).await?);
+            differences.add("day_count", day_counts(connection, generation).await?);
+        }
+        Ok(differences)
     }
 }
 
@@ -123,13 +132,21 @@ columns!(DayColumns for<'r> of ((owner_id, day), (created, completed)): (&'r (Ow
     completed: i64 = *completed,
 });
 
-async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let counters = Counters::of(effect);
-    if counters == Counters::default() {
-        return Ok(());
-    }
-    let (tasks, days) = (TaskColumns::of(&counters.tasks), DayColumns::of(&counters.days));
-    let updated = sqlx::query!(
+/// How many rows were there.
+struct Updated {
+    tasks: i64,
+    days: i64,
+}
+
+/// Changes the rows that are there.
+async fn update(
+    tasks: &TaskColumns,
+    days: &DayColumns,
+    generation: i32,
+    connection: &mut PgConnection,
+) -> Result<Updated, sqlx::Error> {
+    sqlx::query_as!(
+        Updated,
         r#"
         with task_counts as (
             update read_model.task_count as c
@@ -158,16 +175,8 @@ async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnecti
         &days.created,
         &days.completed,
     )
-    .fetch_one(&mut *connection)
-    .await?;
-    let is_all = |updated: i64, rows: usize| usize::try_from(updated) == Ok(rows);
-    if !is_all(updated.tasks, counters.tasks.len()) {
-        insert_task_counts(&tasks, generation, connection).await?;
-    }
-    if !is_all(updated.days, counters.days.len()) {
-        insert_day_counts(&days, generation, connection).await?;
-    }
-    Ok(())
+    .fetch_one(connection)
+    .await
 }
 
 /// Inserts those that have no row yet.
@@ -223,16 +232,6 @@ async fn insert_day_counts(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-async fn compare(live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
-    // They have no position: each is held against the rows that it counts, within its own generation.
-    let mut differences = Differences::default();
-    for generation in [live, new] {
-        differences.add("task_count", task_counts(connection, generation).await?);
-        differences.add("day_count", day_counts(connection, generation).await?);
-    }
-    Ok(differences)
 }
 
 async fn task_counts(connection: &mut PgConnection, generation: i32) -> Result<Vec<Found>, sqlx::Error> {

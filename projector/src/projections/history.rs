@@ -1,34 +1,38 @@
 //! `read_model.history`: a row for each event, with what it changed. What the history of a task, its past (`as_of`) and
 //! the live stream are made from.
 
+use async_trait::async_trait;
 use domain::Time;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::projection::{AppliedEvent, Effect, Projection};
 use crate::columns::columns;
 use crate::copy::{CopyIn, Rows};
-use crate::differences::{Differences, EXAMPLES_MAX, Found};
+use crate::differences::{Differences, differing};
 
 pub(super) struct History;
 
+#[async_trait]
 impl Projection for History {
-    fn write<'a>(
-        &'a self,
-        effect: &'a Effect<'a>,
+    async fn write(
+        &self,
+        effect: &Effect<'_>,
         generation: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<(), sqlx::Error>> {
-        write(effect, generation, connection).boxed()
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
+        if effect.events.is_empty() {
+            return Ok(());
+        }
+        insert(&Columns::of(&effect.events), generation, connection).await?;
+        blank(effect, generation, connection).await
     }
 
     fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn> {
         let mut rows = Rows::new();
         for applied in &effect.events {
             let event = applied.event;
-            rows.row(11)
+            rows.row(13)
                 .int(generation)
                 .uuid(event.owner_id.0)
                 .uuid(event.task_id.0)
@@ -39,20 +43,52 @@ impl Projection for History {
                 .text(&event.event_type)
                 .text(&event.actor_type)
                 .uuid_or_null(event.actor_id)
-                .text(&applied.changes.to_json());
+                .text(&applied.changes.to_json())
+                .uuid(event.change())
+                .uuid_or_null(event.undoes);
         }
         let statement = "copy read_model.history_building (generation, owner_id, task_id, version, position, \
-             occurred_at, recorded_at, type, actor_type, actor_id, changes) from stdin (format binary)";
+             occurred_at, recorded_at, type, actor_type, actor_id, changes, change_id, undoes) from stdin (format binary)";
         Some(CopyIn { statement, rows })
     }
 
-    fn compare<'a>(
-        &'a self,
-        live: i32,
-        new: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<Differences, sqlx::Error>> {
-        compare(live, new, connection).boxed()
+    async fn compare(&self, live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
+        // A purge that only one generation has applied has blanked what is before it in that one alone: such a task is not
+        // compared. Nor are changes, where the live generation was made before there were any.
+        let found = differing!(
+            select "format('event %s %s', version,
+                case when a.position is null then 'missing in the live generation'
+                    when b.position is null then 'missing in the new generation'
+                    else 'different: ' || array_to_string(array[
+                        case when a.position <> b.position then 'position' end,
+                        case when a.occurred_at <> b.occurred_at then 'occurred_at' end,
+                        case when a.recorded_at <> b.recorded_at then 'recorded_at' end,
+                        case when a.type <> b.type then 'type' end,
+                        case when a.actor_type <> b.actor_type then 'actor type' end,
+                        case when a.actor_id is distinct from b.actor_id then 'actor id' end,
+                        case when a.changes <> b.changes then 'changes' end,
+                        case when c.are_known and a.change_id is distinct from b.change_id then 'change id' end,
+                        case when c.are_known and a.undoes is distinct from b.undoes then 'undoes' end], ', ')
+                    end)",
+            from "(select * from read_model.history where generation = $1) as a
+                full join (select * from read_model.history where generation = $2) as b using (owner_id, task_id, version)
+                cross join (
+                    select complete_from <= least($1, $2) as are_known from read_model.projected_table where name = 'change'
+                ) as c",
+            where "not exists (
+                    select from read_model.history p
+                    where p.generation in ($1, $2) and p.owner_id = a.owner_id and p.task_id = a.task_id
+                        and b.owner_id is not null and p.type = 'TaskPurged' and p.position > bound.position
+                )
+                and ((a.position, a.occurred_at, a.recorded_at, a.type, a.actor_type, a.actor_id, a.changes)
+                        is distinct from
+                        (b.position, b.occurred_at, b.recorded_at, b.type, b.actor_type, b.actor_id, b.changes)
+                    or c.are_known and (a.change_id, a.undoes) is distinct from (b.change_id, b.undoes))",
+            order by "1, 2, version",
+            live, new, connection
+        )
+        .await?;
+        Ok(Differences::found("history", found))
     }
 }
 
@@ -67,20 +103,18 @@ columns!(Columns<'a> of applied: &'a AppliedEvent<'a> {
     actor_type: &'a str = &applied.event.actor_type,
     actor_id: Option<Uuid> = applied.event.actor_id,
     changes: String = applied.changes.to_json(),
+    change_id: Uuid = applied.event.change(),
+    undoes: Option<Uuid> = applied.event.undoes,
 });
 
-async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    if effect.events.is_empty() {
-        return Ok(());
-    }
-    let columns = Columns::of(&effect.events);
+async fn insert(columns: &Columns<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
         insert into read_model.history (generation, owner_id, task_id, version, position, occurred_at, recorded_at,
-            type, actor_type, actor_id, changes)
+            type, actor_type, actor_id, changes, change_id, undoes)
         select $1, h.*
         from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::timestamptz[],
-            $8::text[], $9::text[], $10::uuid[], $11::text[]) as h
+            $8::text[], $9::text[], $10::uuid[], $11::text[], $12::uuid[], $13::uuid[]) as h
         "#,
         generation,
         &columns.owner_id,
@@ -93,52 +127,29 @@ async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnecti
         &columns.actor_type as &[&str],
         &columns.actor_id as &[Option<Uuid>],
         &columns.changes,
+        &columns.change_id,
+        &columns.undoes as &[Option<Uuid>],
     )
     .execute(connection)
     .await?;
     Ok(())
 }
 
-async fn compare(live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
-    let found = sqlx::query_as!(
-        Found,
-        r#"
-        with bound as (
-            select o.owner_id, min(c.position) as position
-            from (select distinct owner_id, shard from read_model.owner where generation in ($1, $2)) as o
-            join read_model.checkpoint as c on c.generation in ($1, $2) and c.shard = o.shard
-            group by o.owner_id
-        )
-        select owner_id as "owner_id?", task_id as "task_id?",
-            format('event %s %s', version,
-                case when a.position is null then 'missing in the live generation'
-                    when b.position is null then 'missing in the new generation'
-                    else 'different: ' || array_to_string(array[
-                        case when a.position <> b.position then 'position' end,
-                        case when a.occurred_at <> b.occurred_at then 'occurred_at' end,
-                        case when a.recorded_at <> b.recorded_at then 'recorded_at' end,
-                        case when a.type <> b.type then 'type' end,
-                        case when a.actor_type <> b.actor_type then 'actor type' end,
-                        case when a.actor_id is distinct from b.actor_id then 'actor id' end,
-                        case when a.changes <> b.changes then 'changes' end], ', ')
-                end) as "detail!",
-            count(*) over () as "total!"
-        from (select * from read_model.history where generation = $1) as a
-        full join (select * from read_model.history where generation = $2) as b using (owner_id, task_id, version)
-        left join bound using (owner_id)
-        where coalesce(a.position, 0) <= coalesce(bound.position, 0)
-            and coalesce(b.position, 0) <= coalesce(bound.position, 0)
-            and (a.position, a.occurred_at, a.recorded_at, a.type, a.actor_type, a.actor_id, a.changes)
-                is distinct from
-                (b.position, b.occurred_at, b.recorded_at, b.type, b.actor_type, b.actor_id, b.changes)
-        order by 1, 2, version
-        limit $3
-        "#,
-        live,
-        new,
-        EXAMPLES_MAX,
+/// That something happened stays; what it was does not.
+async fn blank(effect: &Effect<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let (owners, tasks) = effect.purged();
+    if tasks.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "update read_model.history as h set changes = '{}'
+         from unnest($2::uuid[], $3::uuid[]) as p (owner_id, task_id)
+         where h.generation = $1 and h.owner_id = p.owner_id and h.task_id = p.task_id and h.changes <> '{}'",
+        generation,
+        &owners,
+        &tasks,
     )
-    .fetch_all(connection)
+    .execute(connection)
     .await?;
-    Ok(Differences::found("history", found))
+    Ok(())
 }

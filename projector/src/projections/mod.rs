@@ -24,9 +24,12 @@ mod counts;
 /// `search`: by what tasks are found.
 mod search;
 
+/// `change`: what each change is made of.
+mod change;
+
 pub(crate) use self::projection::{AppliedEvent, Effect, Projection, Stream, TaskChange};
 pub(crate) use self::task::load as load_tasks;
 
 /// Adding one: a file here, its migration (see `0006_projected_tables.sql`), a line here, and a query in query-api.
 pub(crate) const ALL: &[&dyn Projection] =
-    &[&task::Tasks, &history::History, &task_version::TaskVersions, &counts::Counts, &search::Search];
+    &[&task::Tasks, &history::History, &task_version::TaskVersions, &counts::Counts, &search::Search, &change::Changes];

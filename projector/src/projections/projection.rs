@@ -1,9 +1,10 @@
 //! What a projection is, and what it is given.
 
+use async_trait::async_trait;
 use domain::{OwnerId, StoredEvent, TaskId};
-use futures_util::future::BoxFuture;
-use read_model::{Changes, TaskRow};
+use read_model::{FieldChanges, TaskRow};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::copy::CopyIn;
 use crate::differences::Differences;
@@ -20,12 +21,20 @@ pub(crate) struct Effect<'a> {
     pub tasks: Vec<TaskChange>,
 }
 
+impl Effect<'_> {
+    /// The streams that are purged, as columns: what their events have left anywhere is to be blanked.
+    pub fn purged(&self) -> (Vec<Uuid>, Vec<Uuid>) {
+        let purges = self.events.iter().filter(|applied| applied.event.event_type == "TaskPurged");
+        purges.map(|applied| (applied.event.owner_id.0, applied.event.task_id.0)).unzip()
+    }
+}
+
 /// An event that was applied.
 #[derive(Debug)]
 pub(crate) struct AppliedEvent<'a> {
     pub event: &'a StoredEvent,
     /// The fields of its task that it changed.
-    pub changes: Changes,
+    pub changes: FieldChanges,
     /// The row after it, without its texts.
     pub after: TaskRow,
 }
@@ -41,26 +50,24 @@ pub(crate) struct TaskChange {
 }
 
 /// One of the read models.
+#[async_trait]
 pub(crate) trait Projection: Sync {
     /// Writes what the effect changes in its tables. The transaction has moved the checkpoint, so nobody else writes to
     /// these owners' rows. With nothing to write it asks the database nothing.
-    fn write<'a>(
-        &'a self,
-        effect: &'a Effect<'a>,
+    async fn write(
+        &self,
+        effect: &Effect<'_>,
         generation: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<(), sqlx::Error>>;
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error>;
 
     /// The rows of an effect for a generation that is filled in bulk: whole streams, each task once. `None`: it is
-    /// counted afterwards.
-    fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn>;
+    /// counted afterwards, by the function in its migration.
+    fn copy(&self, _effect: &Effect<'_>, _generation: i32) -> Option<CopyIn> {
+        None
+    }
 
     /// How two generations differ, in the snapshot of the transaction that is open. What either has from past the lower
     /// of both checkpoints is left out.
-    fn compare<'a>(
-        &'a self,
-        live: i32,
-        new: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<Differences, sqlx::Error>>;
+    async fn compare(&self, live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error>;
 }

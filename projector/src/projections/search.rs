@@ -1,8 +1,7 @@
 //! `read_model.search`: the lexemes of each task's texts ([`read_model::search`]), by which search finds it. A task that is
 //! deleted has none.
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use read_model::TaskRow;
 use read_model::search::Lexemes;
 use sqlx::PgConnection;
@@ -11,18 +10,28 @@ use uuid::Uuid;
 use super::projection::{Effect, Projection, TaskChange};
 use crate::columns::columns;
 use crate::copy::{CopyIn, Rows};
-use crate::differences::{Differences, EXAMPLES_MAX, Found};
+use crate::differences::{Differences, differing};
 
 pub(super) struct Search;
 
+#[async_trait]
 impl Projection for Search {
-    fn write<'a>(
-        &'a self,
-        effect: &'a Effect<'a>,
+    async fn write(
+        &self,
+        effect: &Effect<'_>,
         generation: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<(), sqlx::Error>> {
-        write(effect, generation, connection).boxed()
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
+        let inserted = Inserted::of(effect.tasks.iter().filter(|change| change.before.is_none()));
+        if !inserted.task_id.is_empty() {
+            insert(&inserted, generation, connection).await?;
+        }
+        let updates = effect.tasks.iter().filter_map(|change| Update::of(change.before.as_ref()?, change));
+        let updated = Updated::of(updates);
+        if !updated.task_id.is_empty() {
+            update(&updated, generation, connection).await?;
+        }
+        Ok(())
     }
 
     fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn> {
@@ -37,13 +46,32 @@ impl Projection for Search {
         Some(CopyIn { statement, rows })
     }
 
-    fn compare<'a>(
-        &'a self,
-        live: i32,
-        new: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<Differences, sqlx::Error>> {
-        compare(live, new, connection).boxed()
+    async fn compare(&self, live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
+        // Nothing where the live generation was made before the table.
+        let found = differing!(
+            select "case when a.lexemes is null then 'missing in the live generation'
+                when b.lexemes is null then 'missing in the new generation'
+                else 'different: lexemes'
+                end",
+            from "(
+                    select s.owner_id, s.task_id, s.lexemes, t.position
+                    from read_model.search as s
+                    left join read_model.task as t on t.generation = $1 and t.owner_id = s.owner_id and t.task_id = s.task_id
+                    where s.generation = $1
+                ) as a
+                full join (
+                    select s.owner_id, s.task_id, s.lexemes, t.position
+                    from read_model.search as s
+                    left join read_model.task as t on t.generation = $2 and t.owner_id = s.owner_id and t.task_id = s.task_id
+                    where s.generation = $2
+                ) as b using (owner_id, task_id)",
+            where "a.lexemes is distinct from b.lexemes
+                and (select complete_from from read_model.projected_table where name = 'search') <= least($1, $2)",
+            order by "1, 2",
+            live, new, connection
+        )
+        .await?;
+        Ok(Differences::found("search", found))
     }
 }
 
@@ -90,19 +118,6 @@ columns!(Updated for<'r> of update: Update<'r> {
     added: String = update.added.joined(),
 });
 
-async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let inserted = Inserted::of(effect.tasks.iter().filter(|change| change.before.is_none()));
-    if !inserted.task_id.is_empty() {
-        insert(&inserted, generation, connection).await?;
-    }
-    let updates = effect.tasks.iter().filter_map(|change| Update::of(change.before.as_ref()?, change));
-    let updated = Updated::of(updates);
-    if !updated.task_id.is_empty() {
-        update(&updated, generation, connection).await?;
-    }
-    Ok(())
-}
-
 async fn insert(columns: &Inserted, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
@@ -138,50 +153,4 @@ async fn update(columns: &Updated, generation: i32, connection: &mut PgConnectio
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// Nothing where the live generation was made before the table.
-async fn compare(live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
-    let found = sqlx::query_as!(
-        Found,
-        r#"
-        with bound as (
-            select o.owner_id, min(c.position) as position
-            from (select distinct owner_id, shard from read_model.owner where generation in ($1, $2)) as o
-            join read_model.checkpoint as c on c.generation in ($1, $2) and c.shard = o.shard
-            group by o.owner_id
-        )
-        select owner_id as "owner_id?", task_id as "task_id?",
-            case when a.lexemes is null then 'missing in the live generation'
-                when b.lexemes is null then 'missing in the new generation'
-                else 'different: lexemes'
-            end as "detail!",
-            count(*) over () as "total!"
-        from (
-            select s.owner_id, s.task_id, s.lexemes, t.position
-            from read_model.search as s
-            left join read_model.task as t on t.generation = $1 and t.owner_id = s.owner_id and t.task_id = s.task_id
-            where s.generation = $1
-        ) as a
-        full join (
-            select s.owner_id, s.task_id, s.lexemes, t.position
-            from read_model.search as s
-            left join read_model.task as t on t.generation = $2 and t.owner_id = s.owner_id and t.task_id = s.task_id
-            where s.generation = $2
-        ) as b using (owner_id, task_id)
-        left join bound using (owner_id)
-        where a.lexemes is distinct from b.lexemes
-            and coalesce(a.position, 0) <= coalesce(bound.position, 0)
-            and coalesce(b.position, 0) <= coalesce(bound.position, 0)
-            and (select complete_from from read_model.projected_table where name = 'search') <= least($1, $2)
-        order by 1, 2
-        limit $3
-        "#,
-        live,
-        new,
-        EXAMPLES_MAX,
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(Differences::found("search", found))
 }

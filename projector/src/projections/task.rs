@@ -3,38 +3,43 @@
 
 use std::collections::HashMap;
 
+use async_trait::async_trait;
 use domain::{OwnerId, StoredEvent, TaskId, Time, composed};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use read_model::search::title_key;
 use read_model::{Task, TaskRow, touches_text};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::projection::{Effect, Projection, Stream, TaskChange};
-use crate::columns::columns;
+use crate::columns::{columns, joined};
 use crate::copy::{CopyIn, Rows};
-use crate::differences::{Differences, EXAMPLES_MAX, Found};
-
-/// Between tags in a parameter; no tag contains a control character.
-const TAG_SEPARATOR: &str = "\u{1f}";
+use crate::differences::{Differences, differing};
 
 pub(super) struct Tasks;
 
+#[async_trait]
 impl Projection for Tasks {
-    fn write<'a>(
-        &'a self,
-        effect: &'a Effect<'a>,
+    async fn write(
+        &self,
+        effect: &Effect<'_>,
         generation: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<(), sqlx::Error>> {
-        write(effect, generation, connection).boxed()
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
+        let (new, old): (Vec<_>, Vec<_>) = effect.tasks.iter().partition(|change| change.before.is_none());
+        if !new.is_empty() {
+            insert(&Columns::of(new), generation, connection).await?;
+        }
+        if !old.is_empty() {
+            update(&Columns::of(old), generation, connection).await?;
+        }
+        Ok(())
     }
 
     fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn> {
         let mut rows = Rows::new();
         for change in &effect.tasks {
             let TaskRow { owner_id, position, deleted, task } = &change.after;
-            rows.row(17)
+            rows.row(18)
                 .int(generation)
                 .uuid(owner_id.0)
                 .uuid(task.id)
@@ -44,6 +49,7 @@ impl Projection for Tasks {
                 .smallint(task.status.code())
                 .smallint(task.priority.code())
                 .text(&task.title)
+                .text(&title_key(&task.title))
                 .text_or_null(task.description.as_deref())
                 .texts(&task.tags)
                 .text_or_null(task.rank.as_deref())
@@ -54,18 +60,50 @@ impl Projection for Tasks {
                 .time_or_null(task.completed_at);
         }
         let statement = "copy read_model.task_building (generation, owner_id, task_id, position, version, deleted, \
-             status, priority, title, description, tags, rank, due_at, created_at, updated_at, started_at, completed_at) \
+             status, priority, title, title_key, description, tags, rank, due_at, created_at, updated_at, started_at, \
+             completed_at) \
              from stdin (format binary)";
         Some(CopyIn { statement, rows })
     }
 
-    fn compare<'a>(
-        &'a self,
-        live: i32,
-        new: i32,
-        connection: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<Differences, sqlx::Error>> {
-        compare(live, new, connection).boxed()
+    async fn compare(&self, live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
+        // Where the live generation was made before there were title keys, they are not compared.
+        let found = differing!(
+            select "case when a.version is null then format('missing in the live generation (version %s)', b.version)
+                when b.version is null then format('missing in the new generation (version %s)', a.version)
+                else 'different: ' || array_to_string(array[
+                    case when a.version <> b.version then format('version (%s, new %s)', a.version, b.version) end,
+                    case when a.position <> b.position then 'position' end,
+                    case when a.deleted <> b.deleted then 'deleted' end,
+                    case when a.status <> b.status then format('status (%s, new %s)', a.status, b.status) end,
+                    case when a.priority <> b.priority then format('priority (%s, new %s)', a.priority, b.priority) end,
+                    case when a.title <> b.title then 'title' end,
+                    case when a.compared_key <> b.title_key then 'title_key' end,
+                    case when a.description is distinct from b.description then 'description' end,
+                    case when a.tags <> b.tags then 'tags' end,
+                    case when a.due_at is distinct from b.due_at then 'due_at' end,
+                    case when a.rank is distinct from b.rank then 'rank' end,
+                    case when a.created_at <> b.created_at then 'created_at' end,
+                    case when a.updated_at <> b.updated_at then 'updated_at' end,
+                    case when a.started_at is distinct from b.started_at then 'started_at' end,
+                    case when a.completed_at is distinct from b.completed_at then 'completed_at' end], ', ')
+                end",
+            from "(
+                    select t.*, case when t.generation >= p.complete_from then t.title_key end as compared_key
+                    from read_model.task as t join read_model.projected_table as p on p.name = 'task'
+                    where t.generation = $1
+                ) as a
+                full join (select * from read_model.task where generation = $2) as b using (owner_id, task_id)",
+            where "(a.version, a.position, a.deleted, a.status, a.priority, a.title, coalesce(a.compared_key, b.title_key),
+                a.description, a.tags, a.due_at, a.created_at, a.updated_at, a.started_at, a.completed_at, a.rank)
+                is distinct from
+                (b.version, b.position, b.deleted, b.status, b.priority, b.title, b.title_key,
+                b.description, b.tags, b.due_at, b.created_at, b.updated_at, b.started_at, b.completed_at, b.rank)",
+            order by "1, 2",
+            live, new, connection
+        )
+        .await?;
+        Ok(Differences::found("task", found))
     }
 }
 
@@ -135,8 +173,9 @@ columns!(Columns<'a> of change: &'a TaskChange {
     status: i16 = change.after.task.status.code(),
     priority: i16 = change.after.task.priority.code(),
     title: &'a str = &change.after.task.title,
+    title_key: String = title_key(&change.after.task.title),
     description: Option<&'a str> = change.after.task.description.as_deref(),
-    tags: String = change.after.task.tags.join(TAG_SEPARATOR),
+    tags: String = joined(&change.after.task.tags),
     due_at: Option<Time> = change.after.task.due_at,
     created_at: Time = change.after.task.created_at,
     updated_at: Time = change.after.task.updated_at,
@@ -147,30 +186,19 @@ columns!(Columns<'a> of change: &'a TaskChange {
     text_changed: bool = change.text_changed,
 });
 
-async fn write(effect: &Effect<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let (new, old): (Vec<_>, Vec<_>) = effect.tasks.iter().partition(|change| change.before.is_none());
-    if !new.is_empty() {
-        insert(&Columns::of(new), generation, connection).await?;
-    }
-    if !old.is_empty() {
-        update(&Columns::of(old), generation, connection).await?;
-    }
-    Ok(())
-}
-
 async fn insert(columns: &Columns<'_>, generation: i32, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
         insert into read_model.task (generation, owner_id, task_id, position, version, deleted, status, priority,
-            title, description, tags, due_at, created_at, updated_at, started_at, completed_at, rank)
+            title, description, tags, due_at, created_at, updated_at, started_at, completed_at, rank, title_key)
         select $1, t.owner_id, t.task_id, t.position, t.version, t.deleted, t.status, t.priority, t.title,
             t.description, string_to_array(t.tags, e'\x1f'), t.due_at, t.created_at, t.updated_at, t.started_at,
-            t.completed_at, t.rank
+            t.completed_at, t.rank, t.title_key
         from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::boolean[], $7::smallint[],
             $8::smallint[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
-            $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::text[])
+            $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::text[], $18::text[])
             as t (owner_id, task_id, position, version, deleted, status, priority, title, description, tags, due_at,
-                created_at, updated_at, started_at, completed_at, rank)
+                created_at, updated_at, started_at, completed_at, rank, title_key)
         "#,
         generation,
         &columns.owner_id,
@@ -189,6 +217,7 @@ async fn insert(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
         &columns.started_at as &[Option<Time>],
         &columns.completed_at as &[Option<Time>],
         &columns.rank as &[Option<&str>],
+        &columns.title_key,
     )
     .execute(connection)
     .await?;
@@ -200,14 +229,14 @@ async fn update(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
         r#"
         update read_model.task as t
         set position = n.position, version = n.version, deleted = n.deleted, status = n.status,
-            priority = n.priority, title = n.title, tags = string_to_array(n.tags, e'\x1f'), due_at = n.due_at,
+            priority = n.priority, title = n.title, title_key = n.title_key, tags = string_to_array(n.tags, e'\x1f'), due_at = n.due_at,
             rank = n.rank, updated_at = n.updated_at, started_at = n.started_at, completed_at = n.completed_at,
             description = case when n.text_changed then n.description else t.description end
         from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::boolean[], $7::smallint[],
             $8::smallint[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
-            $14::timestamptz[], $15::timestamptz[], $16::boolean[], $17::text[])
+            $14::timestamptz[], $15::timestamptz[], $16::boolean[], $17::text[], $18::text[])
             as n (owner_id, task_id, position, version, deleted, status, priority, title, description, tags, due_at,
-                updated_at, started_at, completed_at, text_changed, rank)
+                updated_at, started_at, completed_at, text_changed, rank, title_key)
         where t.generation = $1 and t.owner_id = n.owner_id and t.task_id = n.task_id
         "#,
         generation,
@@ -227,60 +256,9 @@ async fn update(columns: &Columns<'_>, generation: i32, connection: &mut PgConne
         &columns.completed_at as &[Option<Time>],
         &columns.text_changed,
         &columns.rank as &[Option<&str>],
+        &columns.title_key,
     )
     .execute(connection)
     .await?;
     Ok(())
-}
-
-async fn compare(live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
-    let found = sqlx::query_as!(
-        Found,
-        r#"
-        with bound as (
-            select o.owner_id, min(c.position) as position
-            from (select distinct owner_id, shard from read_model.owner where generation in ($1, $2)) as o
-            join read_model.checkpoint as c on c.generation in ($1, $2) and c.shard = o.shard
-            group by o.owner_id
-        )
-        select owner_id as "owner_id?", task_id as "task_id?",
-            case when a.version is null then format('missing in the live generation (version %s)', b.version)
-                when b.version is null then format('missing in the new generation (version %s)', a.version)
-                else 'different: ' || array_to_string(array[
-                    case when a.version <> b.version then format('version (%s, new %s)', a.version, b.version) end,
-                    case when a.position <> b.position then 'position' end,
-                    case when a.deleted <> b.deleted then 'deleted' end,
-                    case when a.status <> b.status then format('status (%s, new %s)', a.status, b.status) end,
-                    case when a.priority <> b.priority then format('priority (%s, new %s)', a.priority, b.priority) end,
-                    case when a.title <> b.title then 'title' end,
-                    case when a.description is distinct from b.description then 'description' end,
-                    case when a.tags <> b.tags then 'tags' end,
-                    case when a.due_at is distinct from b.due_at then 'due_at' end,
-                    case when a.rank is distinct from b.rank then 'rank' end,
-                    case when a.created_at <> b.created_at then 'created_at' end,
-                    case when a.updated_at <> b.updated_at then 'updated_at' end,
-                    case when a.started_at is distinct from b.started_at then 'started_at' end,
-                    case when a.completed_at is distinct from b.completed_at then 'completed_at' end], ', ')
-            end as "detail!",
-            count(*) over () as "total!"
-        from (select * from read_model.task where generation = $1) as a
-        full join (select * from read_model.task where generation = $2) as b using (owner_id, task_id)
-        left join bound using (owner_id)
-        where coalesce(a.position, 0) <= coalesce(bound.position, 0)
-            and coalesce(b.position, 0) <= coalesce(bound.position, 0)
-            and (a.version, a.position, a.deleted, a.status, a.priority, a.title, a.description, a.tags, a.due_at,
-                a.created_at, a.updated_at, a.started_at, a.completed_at, a.rank)
-                is distinct from
-                (b.version, b.position, b.deleted, b.status, b.priority, b.title, b.description, b.tags, b.due_at,
-                b.created_at, b.updated_at, b.started_at, b.completed_at, b.rank)
-        order by 1, 2
-        limit $3
-        "#,
-        live,
-        new,
-        EXAMPLES_MAX,
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(Differences::found("task", found))
 }

@@ -9,7 +9,7 @@ use crate::projections::{self, AppliedEvent, Effect, TaskChange};
 
 /// A stream with every type of event.
 fn samples() -> Vec<StoredEvent> {
-    const SAMPLES: [(&str, &str); 17] = [
+    const SAMPLES: [(&str, &str); 18] = [
         (
             "TaskCreated",
             r#"{"title":"Ä b","description":"C","priority":"high","due_at":"2026-01-02T03:04:05Z","tags":["x"]}"#,
@@ -33,6 +33,7 @@ fn samples() -> Vec<StoredEvent> {
         ("TaskDeleted", "{}"),
         ("TaskRestored", "{}"),
         ("TaskDeleted", "{}"),
+        ("TaskPurged", "{}"),
     ];
     (1..).zip(SAMPLES).map(|(version, (event_type, data))| sample(version, event_type, data)).collect()
 }
@@ -94,7 +95,7 @@ mod tests {
             assert!(matches!(fold(&mut row, event), Ok(Some(_))), "{}", event.event_type);
         }
         let types: std::collections::BTreeSet<_> = samples.iter().map(|event| &*event.event_type).collect();
-        assert_eq!(types.len(), 15, "each type of event is among them");
+        assert_eq!(types.len(), 16, "each type of event is among them");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::error::RebuildError;
 use super::fold_id::fold_id;
 use super::progress::Phase;
+use crate::connection::REBUILD;
 
 /// DDL on tables that are in use waits for them this often, 200 ms each, so that nobody waits for it for long.
 const DDL_ATTEMPTS_MAX: u32 = 50;
@@ -195,6 +196,30 @@ pub(super) async fn drop_generation(connection: &mut PgConnection, generation: i
         sleep(Duration::from_millis(100)).await;
     }
     Err(RebuildError::Locked)
+}
+
+/// Drops what is begun and not finished. What a run that was broken off may still be doing there is ended first: an index is
+/// built to its end, whether anybody waits for it or not. Under the lock, so that no other run is under way.
+pub(super) async fn drop_unfinished(connection: &mut PgConnection) -> Result<(), RebuildError> {
+    sqlx::query_scalar!(
+        r#"
+        select pg_terminate_backend(pid) as "ended!"
+        from pg_stat_activity
+        where datname = current_database() and usename = current_user and application_name = $1
+            and pid <> pg_backend_pid()
+        "#,
+        REBUILD,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let unfinished =
+        sqlx::query!("select generation from read_model.generation where state = 'building' order by generation")
+            .fetch_all(&mut *connection)
+            .await?;
+    for row in unfinished {
+        drop_generation(connection, row.generation).await?;
+    }
+    Ok(())
 }
 
 fn is_lock_timeout(error: &sqlx::Error) -> bool {

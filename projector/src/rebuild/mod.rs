@@ -2,7 +2,7 @@
 //!
 //! Fill in bulk ([`fill`]) → count and index → attach → catch up by the same code that follows the log → compare
 //! in one snapshot ([`compare`]) → switch in one transaction. It can be stopped anywhere and goes on when it is
-//! run again. The generation before is kept, to go back to.
+//! run again. The generation before is kept, to go back to. Only what the disk has no room for is not left behind.
 
 mod compare;
 mod error;
@@ -11,6 +11,7 @@ mod fold_id;
 mod generation;
 mod lock;
 mod progress;
+mod room;
 mod switch;
 
 use backends::database::Pool;
@@ -26,12 +27,14 @@ use self::fill::fill;
 use self::generation::{attach, drop_generation, drop_superfluous, index, prepare, set_phase};
 use self::lock::{lock, unlock};
 use self::progress::Meter;
+use self::room::nothing_left_where_full;
 use self::switch::{catch_up_with_live, switch, switch_to_kept};
 use crate::differences::Differences;
 use crate::{checkpoint, connection};
 
 pub use self::error::RebuildError;
 pub use self::progress::{Phase, Progress};
+pub use self::room::{bytes_min, discard};
 
 pub(crate) use self::lock::LOCK;
 
@@ -88,6 +91,7 @@ pub async fn run(
 ) -> Result<RebuildReport, RebuildError> {
     let mut guard = lock(read_pool).await?;
     let report = build(read_pool, tail, Purpose::Switch(options), &mut guard, &progress).await;
+    let report = nothing_left_where_full(report, &mut guard).await;
     unlock(guard).await;
     report
 }
@@ -103,6 +107,7 @@ pub async fn verify(
 ) -> Result<RebuildReport, RebuildError> {
     let mut guard = lock(read_pool).await?;
     let report = build(read_pool, tail, Purpose::Verify, &mut guard, &progress).await;
+    let report = nothing_left_where_full(report, &mut guard).await;
     unlock(guard).await;
     report
 }

@@ -47,6 +47,7 @@ impl Admin {
                 iat: now,
                 exp: now + 600,
                 jti: Uuid::from_u128(97),
+                scope: None,
             };
             request = request.header("authorization", format!("Bearer {}", claims.sign("k", &self.key).unwrap()));
         }

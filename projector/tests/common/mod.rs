@@ -16,8 +16,8 @@ use event_store::TailReader;
 use projector::Projector;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use system_tests::wait::until_true;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -188,12 +188,9 @@ pub async fn caught_up(database: &Database) {
     .await;
 }
 
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition().await {
-        assert!(Instant::now() < deadline, "not within a minute: {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
+/// Until it holds, for at most a minute: the time that Kafka takes for a group whose members die.
+pub async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    until_true(what, Duration::from_secs(60), condition).await;
 }
 
 /// An event to be appended.
@@ -206,7 +203,8 @@ pub struct Event {
     pub occurred_at: Time,
 }
 
-/// Appends to shard 0, as the event store would: head row first, versions in order.
+/// Appends to shard 0, as the event store would: head row first, versions in order. One event of five is a change of its
+/// own, as old ones are; the others make changes of many tasks, three at a time, every other one the undo of the one before.
 pub async fn append(pool: &Pool, events: &[Event]) {
     let mut transaction = pool.begin().await.unwrap();
     let head: i64 = sqlx::query_scalar("select position from event_store.head where shard = 0 for update")
@@ -241,11 +239,14 @@ pub async fn append(pool: &Pool, events: &[Event]) {
     }
     sqlx::query(
         "insert into event_store.event (position, version, occurred_at, recorded_at, owner_id, task_id, event_id,
-            command_id, actor_id, shard, schema_version, type, actor_type, correlation_id, traceparent, data)
+            command_id, actor_id, shard, schema_version, type, actor_type, correlation_id, traceparent, data, change_id,
+            undoes)
         select $1 + n, version, occurred_at, now(), owner_id, task_id, gen_random_uuid(), gen_random_uuid(), owner_id,
-            0, schema_version, type, 'user', 'test', '', data
+            0, schema_version, type, 'user', 'test', '', data, md5(owner_id::text || change)::uuid,
+            case when change % 2 = 1 then md5(owner_id::text || (change - 3))::uuid end
         from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[], $6::text[], $7::smallint[], $8::text[])
-            with ordinality as e (owner_id, task_id, version, occurred_at, type, schema_version, data, n)",
+            with ordinality as e (owner_id, task_id, version, occurred_at, type, schema_version, data, n),
+            lateral (select case when n % 5 > 0 then ($1 + n) / 100 * 3 + n % 3 end) as c (change)",
     )
     .bind(head)
     .bind(&owners)
@@ -316,6 +317,9 @@ impl Histories {
             4 => TaskCommand::Reopen,
             5 => TaskCommand::Cancel,
             6 if self.below(4) == 0 => TaskCommand::Delete,
+            // Of what is deleted.
+            6 if self.below(3) == 0 => TaskCommand::Purge,
+            6 => TaskCommand::Restore,
             7 => TaskCommand::Tag(self.tags()),
             8 => TaskCommand::Untag(self.tags()),
             _ => {

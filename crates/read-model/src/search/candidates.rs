@@ -1,21 +1,21 @@
 use super::lexemes::{lexeme, pairs};
-use super::matching::{Place, Rank};
+use super::matching::{Field, Relevance};
 use super::query::{Part, Query, Term};
 
 impl Query {
-    /// Which tasks can match with a rank up to this one, as a `tsquery` on their lexemes. `None`: any task can.
+    /// Which tasks can match with a relevance up to this one, as a `tsquery` on their lexemes. `None`: any task can.
     ///
     /// All that match are found, and none else if the query [is exact](Self::is_exact).
     #[must_use]
-    pub fn tsquery(&self, weakest: Rank) -> Option<String> {
+    pub fn tsquery(&self, weakest: Relevance) -> Option<String> {
         let required = self.required.iter().map(|term| term.tsquery(weakest));
         let excluded = self.excluded.iter().filter(|term| term.is_exact());
-        let excluded = excluded.map(|term| format!("!{}", term.tsquery(Rank::WEAKEST)));
+        let excluded = excluded.map(|term| format!("!{}", term.tsquery(Relevance::WEAKEST)));
         let terms: Vec<String> = required.chain(excluded).collect();
         (!terms.is_empty()).then(|| terms.join(" & "))
     }
 
-    /// Whether lexemes alone tell which tasks match; else these are held against their texts ([`Self::rank`]).
+    /// Whether lexemes alone tell which tasks match; else these are held against their texts ([`Self::relevance`]).
     #[must_use]
     pub fn is_exact(&self) -> bool {
         self.required.iter().chain(&self.excluded).all(Term::is_exact)
@@ -31,13 +31,13 @@ impl Term {
         }
     }
 
-    /// In any of the places; all parts in the same one.
-    fn tsquery(&self, Rank(weakest_place, may_be_prefix): Rank) -> String {
-        let places = Place::ALL.into_iter().filter(|place| *place <= weakest_place);
-        let alternatives: Vec<String> = places
-            .map(|place| {
-                let is_prefix = place < weakest_place || may_be_prefix;
-                let parts: Vec<String> = self.parts.iter().map(|part| part.tsquery(place, is_prefix)).collect();
+    /// In any of the fields; all parts in the same one.
+    fn tsquery(&self, Relevance(weakest_field, may_be_prefix): Relevance) -> String {
+        let fields = Field::ALL.into_iter().filter(|field| *field <= weakest_field);
+        let alternatives: Vec<String> = fields
+            .map(|field| {
+                let is_prefix = field < weakest_field || may_be_prefix;
+                let parts: Vec<String> = self.parts.iter().map(|part| part.tsquery(field, is_prefix)).collect();
                 parts.join(" & ")
             })
             .collect();
@@ -46,13 +46,13 @@ impl Term {
 }
 
 impl Part {
-    fn tsquery(&self, place: Place, may_be_prefix: bool) -> String {
+    fn tsquery(&self, field: Field, may_be_prefix: bool) -> String {
         match self {
-            Self::Word { folded, is_prefix, .. } => quoted(&lexeme(place, folded), *is_prefix && may_be_prefix),
+            Self::Word { folded, is_prefix, .. } => quoted(&lexeme(field, folded), *is_prefix && may_be_prefix),
             // The character begins a piece, wherever in a run it is.
-            Self::Run(run) if run.len() == 1 => quoted(&lexeme(place, &run.iter().collect::<String>()), true),
+            Self::Run(run) if run.len() == 1 => quoted(&lexeme(field, &run.iter().collect::<String>()), true),
             Self::Run(run) => {
-                pairs(run).map(|pair| quoted(&lexeme(place, &pair), false)).collect::<Vec<_>>().join(" & ")
+                pairs(run).map(|pair| quoted(&lexeme(field, &pair), false)).collect::<Vec<_>>().join(" & ")
             }
         }
     }
@@ -67,7 +67,7 @@ fn quoted(lexeme: &str, is_prefix: bool) -> String {
 mod tests {
     use super::*;
 
-    fn tsquery(q: &str, weakest: Rank) -> Option<String> {
+    fn tsquery(q: &str, weakest: Relevance) -> Option<String> {
         Query::parse(q).unwrap().tsquery(weakest)
     }
 
@@ -84,14 +84,14 @@ mod tests {
             ("年1 ", "('t年':* & 't1' | 'g年':* & 'g1' | 'd年':* & 'd1')"),
             ("d'e\\ ", "('td''e' | 'gd''e' | 'dd''e')"),
         ] {
-            assert_eq!(tsquery(q, Rank::WEAKEST).as_deref(), Some(expected), "{q}");
+            assert_eq!(tsquery(q, Relevance::WEAKEST).as_deref(), Some(expected), "{q}");
         }
-        assert_eq!(tsquery("-\"b c\"", Rank::WEAKEST), None);
+        assert_eq!(tsquery("-\"b c\"", Relevance::WEAKEST), None);
     }
 
     #[test]
-    fn each_rank_asks_for_more() {
-        let asked = Rank::ALL.map(|weakest| tsquery("a", weakest).unwrap());
+    fn each_relevance_asks_for_more() {
+        let asked = Relevance::ALL.map(|weakest| tsquery("a", weakest).unwrap());
         let expected = [
             "('ta')",
             "('ta':*)",

@@ -8,7 +8,7 @@ use super::characters::{ZERO_WIDTH_JOINER, characters};
 /// Of a longer word no more is compared: Postgres takes lexemes of up to 2,046 bytes.
 const WORD_CHARACTERS_MAX: usize = 500;
 
-/// The form in which words are compared: after full case folding, without what is aside.
+/// The form in which words are compared: after full case folding, without marks that make no difference.
 pub(super) fn folded(word: &str) -> String {
     let mut folded = if word.is_ascii() { word.to_ascii_lowercase() } else { folded_by_unicode(word) };
     if let Some((end, _)) = folded.char_indices().nth(WORD_CHARACTERS_MAX) {
@@ -22,7 +22,7 @@ fn folded_by_unicode(word: &str) -> String {
     let mut base = None;
     for c in CaseMapper::new().fold_string(word).nfd() {
         if is_mark(c) {
-            if !is_aside(c, base) {
+            if !is_ignored(c, base) {
                 folded.push(c);
             }
             continue;
@@ -56,7 +56,7 @@ pub(super) fn is_mark(c: char) -> bool {
     GeneralCategoryGroup::Mark.contains(CodePointMapData::<GeneralCategory>::new().get(c))
 }
 
-fn is_aside(mark: char, base: Option<char>) -> bool {
+fn is_ignored(mark: char, base: Option<char>) -> bool {
     const BREVE: char = '\u{306}';
     let script = |c| CodePointMapData::<Script>::new().get(c);
     match mark {

@@ -1,10 +1,10 @@
 //! What is stored of a task's texts, so that an index finds the tasks that can match.
 //!
-//! A lexeme is a place and a form of a word, or a place and a piece of a run: two characters, or its last one. A word or a
+//! A lexeme is a field and a form of a word, or a field and a piece of a run: two characters, or its last one. A word or a
 //! prefix is found exactly; of a run of three characters and more, and of a phrase, the tasks found are held against their
 //! texts.
 
-use super::matching::{Place, Texts};
+use super::matching::{Field, Texts};
 use super::tokens::Token;
 
 /// The lexemes of some texts, sorted by bytes (the order of a `tsvector`), each once. None is empty or has a space.
@@ -20,7 +20,7 @@ impl Lexemes {
         let texts = Texts::of(title, tags.iter().map(String::as_str), description);
         let mut lexemes: Vec<String> = texts
             .fields()
-            .flat_map(|(place, text)| text.iter().flat_map(move |token| of_token(place, token)))
+            .flat_map(|(field, text)| text.iter().flat_map(move |token| of_token(field, token)))
             .collect();
         lexemes.sort_unstable();
         lexemes.dedup();
@@ -45,12 +45,12 @@ impl Lexemes {
     }
 }
 
-/// A place and a form.
-pub(super) fn lexeme(place: Place, form: &str) -> String {
-    let prefix = match place {
-        Place::Title => 't',
-        Place::Tags => 'g',
-        Place::Description => 'd',
+/// A field and a form.
+pub(super) fn lexeme(field: Field, form: &str) -> String {
+    let prefix = match field {
+        Field::Title => 't',
+        Field::Tags => 'g',
+        Field::Description => 'd',
     };
     format!("{prefix}{form}")
 }
@@ -60,13 +60,13 @@ pub(super) fn pairs(run: &[char]) -> impl Iterator<Item = String> {
     run.windows(2).map(|pair| pair.iter().collect())
 }
 
-fn of_token(place: Place, token: &Token) -> Vec<String> {
+fn of_token(field: Field, token: &Token) -> Vec<String> {
     match token {
-        Token::Word(word) => std::iter::once(&word.folded).chain(&word.also).map(|form| lexeme(place, form)).collect(),
+        Token::Word(word) => std::iter::once(&word.folded).chain(&word.also).map(|form| lexeme(field, form)).collect(),
         Token::Run(run) => {
             let characters: Vec<char> = run.iter().map(|character| character.c).collect();
             let last = characters.last().map(char::to_string);
-            pairs(&characters).chain(last).map(|piece| lexeme(place, &piece)).collect()
+            pairs(&characters).chain(last).map(|piece| lexeme(field, &piece)).collect()
         }
     }
 }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn lexemes_have_a_place_and_a_form() {
+    fn lexemes_have_a_field_and_a_form() {
         let lexemes = Lexemes::of("Straße, straße a.b", &tags(&["x y", "z"]), Some("会議の 準 👍🏽"));
         assert_eq!(lexemes.joined(), "dの d会議 d準 d議の d👍 d👍🏽 gx gy gz ta ta.b tb tstrasse");
     }

@@ -14,38 +14,52 @@ pub struct Texts {
 
 /// How well a task matches: the best first.
 ///
-/// It is the best place of the query's weakest term. Titles come before tags and these before descriptions, then whole
+/// It is the best field of the query's weakest term. Titles come before tags and these before descriptions, then whole
 /// words before prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank(
-    pub(super) Place,
+pub struct Relevance(
+    pub(super) Field,
     /// Found by a prefix.
     pub(super) bool,
 );
 
+/// A field of a task that is searched, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub enum Field {
+    /// The title.
     Title,
+    /// Its tags.
     Tags,
+    /// The description.
     Description,
 }
 
-impl Place {
-    pub const ALL: [Self; 3] = [Self::Title, Self::Tags, Self::Description];
+impl Field {
+    pub(super) const ALL: [Self; 3] = [Self::Title, Self::Tags, Self::Description];
+
+    /// As the API has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Title => "title",
+            Self::Tags => "tags",
+            Self::Description => "description",
+        }
+    }
 }
 
-impl Rank {
+impl Relevance {
     /// The best first.
     pub const ALL: [Self; 6] = [
-        Self(Place::Title, false),
-        Self(Place::Title, true),
-        Self(Place::Tags, false),
-        Self(Place::Tags, true),
-        Self(Place::Description, false),
+        Self(Field::Title, false),
+        Self(Field::Title, true),
+        Self(Field::Tags, false),
+        Self(Field::Tags, true),
+        Self(Field::Description, false),
         Self::WEAKEST,
     ];
     /// Any match has it or a better one.
-    pub const WEAKEST: Self = Self(Place::Description, true);
+    pub const WEAKEST: Self = Self(Field::Description, true);
 
     /// Its index in [`Self::ALL`].
     #[must_use]
@@ -54,19 +68,10 @@ impl Rank {
     }
 }
 
-/// Fields whose text is answered, and so marked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Field {
-    /// The title.
-    Title,
-    /// The description.
-    Description,
-}
-
 /// A range of a field in which a term was found, in code points of its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
-    /// Where.
+    /// Title or description: tags are not marked.
     pub field: Field,
     /// The first code point.
     pub from: usize,
@@ -85,24 +90,24 @@ impl Texts {
     }
 
     /// Each of the texts; a phrase does not run on from one to the other.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (Place, &[Token])> {
-        let tags = self.tags.iter().map(|tag| (Place::Tags, tag.as_slice()));
-        std::iter::once((Place::Title, self.title.as_slice()))
+    pub(super) fn fields(&self) -> impl Iterator<Item = (Field, &[Token])> {
+        let tags = self.tags.iter().map(|tag| (Field::Tags, tag.as_slice()));
+        std::iter::once((Field::Title, self.title.as_slice()))
             .chain(tags)
-            .chain(std::iter::once((Place::Description, self.description.as_slice())))
+            .chain(std::iter::once((Field::Description, self.description.as_slice())))
     }
 }
 
 impl Query {
     /// How well the texts match. None: they do not, or nothing in the query can be searched for.
     #[must_use]
-    pub fn rank(&self, texts: &Texts) -> Option<Rank> {
-        let is_found = |term: &Term| term.best_place(texts).is_some();
+    pub fn relevance(&self, texts: &Texts) -> Option<Relevance> {
+        let is_found = |term: &Term| term.relevance(texts).is_some();
         if self.is_empty() || self.excluded.iter().any(is_found) {
             return None;
         }
-        let best = Rank(Place::Title, false);
-        self.required.iter().try_fold(best, |weakest, term| Some(weakest.max(term.best_place(texts)?)))
+        let best = Relevance(Field::Title, false);
+        self.required.iter().try_fold(best, |weakest, term| Some(weakest.max(term.relevance(texts)?)))
     }
 
     /// Where terms were found, in the order of the texts, the first 20. Ranges that overlap are one.
@@ -149,11 +154,11 @@ struct FoundPart {
 }
 
 impl Term {
-    fn best_place(&self, texts: &Texts) -> Option<Rank> {
-        let ranks = texts
-            .fields()
-            .flat_map(|(place, text)| self.occurrences(text).map(move |occurrence| Rank(place, occurrence.by_prefix)));
-        ranks.min()
+    fn relevance(&self, texts: &Texts) -> Option<Relevance> {
+        let relevances = texts.fields().flat_map(|(field, text)| {
+            self.occurrences(text).map(move |occurrence| Relevance(field, occurrence.by_prefix))
+        });
+        relevances.min()
     }
 
     fn occurrences(&self, text: &[Token]) -> impl Iterator<Item = Occurrence> {
@@ -224,7 +229,7 @@ mod tests {
     }
 
     fn finds(q: &str, title: &str) -> bool {
-        query(q).rank(&Texts::of(title, [], None)).is_some()
+        query(q).relevance(&Texts::of(title, [], None)).is_some()
     }
 
     #[test]
@@ -307,7 +312,7 @@ mod tests {
     #[test]
     fn terms_occur_in_any_field_and_phrases_in_one() {
         let texts = Texts::of("one two", ["three four", "five"], Some("six"));
-        let is_found = |q: &str| query(q).rank(&texts).is_some();
+        let is_found = |q: &str| query(q).relevance(&texts).is_some();
         assert!(is_found("one three five six"));
         assert!(is_found("\"three four\" si"));
         for q in ["\"two three\"", "\"four five\"", "\"five six\"", "\"two six\"", "one seven", "one -five"] {
@@ -316,18 +321,18 @@ mod tests {
     }
 
     #[test]
-    fn the_weakest_terms_best_place_is_the_rank() {
+    fn the_weakest_terms_best_field_is_the_relevance() {
         let title = |title: &'static str| Texts::of(title, [], None);
         let tag = |tag: &'static str| Texts::of("-", [tag], None);
         let description = |description: &'static str| Texts::of("-", [], Some(description));
-        let ranks =
+        let relevances =
             [title("plan"), title("planning"), tag("plan"), tag("planned"), description("plan"), description("plans")]
-                .map(|texts| query("plan").rank(&texts).unwrap());
-        assert!(ranks.is_sorted() && ranks.windows(2).all(|pair| pair[0] != pair[1]), "{ranks:?}");
+                .map(|texts| query("plan").relevance(&texts).unwrap());
+        assert!(relevances.is_sorted() && relevances.windows(2).all(|pair| pair[0] != pair[1]), "{relevances:?}");
         let both = Texts::of("plan trip", ["trips"], Some("trip, planning"));
-        assert_eq!(query("plan trip").rank(&both), Some(ranks[0]));
-        assert_eq!(query("trip planni").rank(&both), Some(ranks[5]));
-        assert_eq!(query("-other").rank(&both), Some(ranks[0]));
+        assert_eq!(query("plan trip").relevance(&both), Some(relevances[0]));
+        assert_eq!(query("trip planni").relevance(&both), Some(relevances[5]));
+        assert_eq!(query("-other").relevance(&both), Some(relevances[0]));
     }
 
     #[test]

@@ -36,6 +36,6 @@ mod text_index;
 
 pub use folding::title_key;
 pub use lexemes::Lexemes;
-pub use matching::{Field, Mark, Rank, Texts};
+pub use matching::{Field, Mark, Relevance, Texts};
 pub use query::{CHARACTERS_MAX, Query, QueryError, TERMS_MAX};
-pub use text_index::{Ranks, TextIndex};
+pub use text_index::{Relevances, TextIndex};

@@ -11,6 +11,8 @@ const SIMILAR_LETTERS_MIN: usize = 5;
 /// What `q` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
+    /// As it was sent.
+    text: String,
     /// All of them must occur.
     pub(super) required: Vec<Term>,
     /// None of them may occur.
@@ -38,6 +40,9 @@ pub(super) enum Part {
 /// Why `q` is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
+    /// It has a NUL.
+    #[error("must not contain NUL")]
+    Nul,
     /// Over [`CHARACTERS_MAX`].
     #[error("must have at most {CHARACTERS_MAX} characters")]
     TooLong,
@@ -50,12 +55,15 @@ impl Query {
     /// Reads `q`.
     ///
     /// # Errors
-    /// It is too long, or has too many terms.
+    /// It has a NUL, is too long, or has too many terms.
     pub fn parse(q: &str) -> Result<Self, QueryError> {
+        if q.contains('\0') {
+            return Err(QueryError::Nul);
+        }
         if q.chars().count() > CHARACTERS_MAX {
             return Err(QueryError::TooLong);
         }
-        let mut query = Self { required: Vec::new(), excluded: Vec::new() };
+        let mut query = Self { text: q.to_owned(), required: Vec::new(), excluded: Vec::new() };
         let mut ends_with_prefix = false;
         for element in (Elements { rest: q, is_after_space: true }) {
             let tokens = tokens(element.text);
@@ -81,6 +89,12 @@ impl Query {
             *is_prefix = true;
         }
         Ok(query)
+    }
+
+    /// As it was sent.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Whether nothing in it can be searched for. It matches no task.

@@ -1,18 +1,18 @@
-//! The texts of many tasks in memory, by which a [`Query`] is answered as [`Query::rank`] answers it for one task.
+//! The texts of many tasks in memory, by which a [`Query`] is answered as [`Query::relevance`] answers it for one task.
 //!
-//! Each word, and each character of a run, has a number, the tasks that have it, and its places in them. A word is found by
+//! Each word, and each character of a run, has a number, the tasks that have it, and where it occurs in them. A word is found by
 //! the former alone; where parts must be neighbours, the numbers of a task's texts are gone through in their order.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
-use super::matching::{Place, Rank, Texts};
+use super::matching::{Field, Relevance, Texts};
 use super::query::{Part, Query, Term, is_similar};
 use super::tokens::{Token, Word};
 
 /// Bytes of a word beside its text, on the 64-bit machines that there are: in both maps, and its list of tasks.
 const WORD_BYTES: usize = 160;
-/// Bytes of a number in the order of the texts, and of the place that goes with it.
+/// Bytes of a number in the order of the texts, and of the field that goes with it.
 const TOKEN_BYTES: usize = 12;
 /// Before the tokens of a title.
 const TITLE: u32 = 0;
@@ -38,43 +38,43 @@ pub struct TextIndex {
     characters: HashMap<char, u32>,
     /// Each form of each word.
     forms: BTreeSet<(Box<str>, u32)>,
-    /// Where a token stands: task and place, ascending. By the token's number, from [`TOKENS_FROM`] on.
+    /// Where a token stands: task and field, ascending. By the token's number, from [`TOKENS_FROM`] on.
     postings: Vec<Vec<Posting>>,
     text_bytes: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Posting(u32);
 
 impl Posting {
-    fn new(task: usize, place: Place) -> Self {
-        Self(u32::try_from(task).unwrap_or(u32::MAX) << 2 | place as u32)
+    fn new(task: usize, field: Field) -> Self {
+        Self(u32::try_from(task).unwrap_or(u32::MAX) << 2 | field as u32)
     }
 
     fn task(self) -> usize {
         (self.0 >> 2) as usize
     }
 
-    fn place(self) -> Place {
-        Place::ALL[(self.0 & 3) as usize]
+    fn field(self) -> Field {
+        Field::ALL[(self.0 & 3) as usize]
     }
 }
 
 /// How well each task matches, by its number.
 #[derive(Debug)]
-pub struct Ranks(Vec<u8>);
+pub struct Relevances(Vec<u8>);
 
-impl Ranks {
+impl Relevances {
     const NONE: u8 = u8::MAX;
 
     /// `None`: it does not match.
     #[must_use]
-    pub fn get(&self, task: u32) -> Option<Rank> {
-        self.0.get(task as usize).and_then(|code| Rank::ALL.get(usize::from(*code)).copied())
+    pub fn get(&self, task: u32) -> Option<Relevance> {
+        self.0.get(task as usize).and_then(|code| Relevance::ALL.get(usize::from(*code)).copied())
     }
 
-    fn improve(&mut self, task: usize, place: Place, by_prefix: bool) {
-        let code = Rank(place, by_prefix).code();
+    fn improve(&mut self, task: usize, field: Field, by_prefix: bool) {
+        let code = Relevance(field, by_prefix).code();
         self.0[task] = self.0[task].min(code);
     }
 }
@@ -96,18 +96,18 @@ impl TextIndex {
         let task = self.starts.len();
         self.starts.push(self.tokens.len());
         self.present.push(true);
-        for (place, text) in texts.fields() {
-            self.tokens.push(match place {
-                Place::Title => TITLE,
-                Place::Tags => TAG,
-                Place::Description => DESCRIPTION,
+        for (field, text) in texts.fields() {
+            self.tokens.push(match field {
+                Field::Title => TITLE,
+                Field::Tags => TAG,
+                Field::Description => DESCRIPTION,
             });
             let mut after_run = false;
             for token in text {
                 match token {
                     Token::Word(word) => {
                         let token = self.word(word);
-                        self.push(token, task, place);
+                        self.push(token, task, field);
                     }
                     Token::Run(run) => {
                         if after_run {
@@ -115,7 +115,7 @@ impl TextIndex {
                         }
                         for character in run {
                             let token = self.character(character.c);
-                            self.push(token, task, place);
+                            self.push(token, task, field);
                         }
                     }
                 }
@@ -150,9 +150,9 @@ impl TextIndex {
         self.text_bytes + self.postings.len() * WORD_BYTES + self.tokens.len() * TOKEN_BYTES + self.starts.len() * 9
     }
 
-    fn push(&mut self, token: u32, task: usize, place: Place) {
+    fn push(&mut self, token: u32, task: usize, field: Field) {
         self.tokens.push(token);
-        let posting = Posting::new(task, place);
+        let posting = Posting::new(task, field);
         let postings = &mut self.postings[(token - TOKENS_FROM) as usize];
         if postings.last() != Some(&posting) {
             postings.push(posting);
@@ -197,30 +197,31 @@ impl TextIndex {
 impl TextIndex {
     /// How well each task matches.
     #[must_use]
-    pub fn ranks(&self, query: &Query) -> Ranks {
-        let nothing = || Ranks(vec![Ranks::NONE; self.len()]);
+    pub fn relevances(&self, query: &Query) -> Relevances {
+        let nothing = || Relevances(vec![Relevances::NONE; self.len()]);
         if query.is_empty() {
             return nothing();
         }
-        let mut ranks = Ranks(self.present.iter().map(|present| if *present { 0 } else { Ranks::NONE }).collect());
+        let mut relevances =
+            Relevances(self.present.iter().map(|present| if *present { 0 } else { Relevances::NONE }).collect());
         let mut of_term = nothing();
         for term in &query.required {
-            of_term.0.fill(Ranks::NONE);
+            of_term.0.fill(Relevances::NONE);
             self.find(term, &mut of_term);
-            for (rank, of_term) in ranks.0.iter_mut().zip(&of_term.0) {
-                *rank = (*rank).max(*of_term);
+            for (relevance, of_term) in relevances.0.iter_mut().zip(&of_term.0) {
+                *relevance = (*relevance).max(*of_term);
             }
         }
         for term in &query.excluded {
-            of_term.0.fill(Ranks::NONE);
+            of_term.0.fill(Relevances::NONE);
             self.find(term, &mut of_term);
-            for (rank, of_term) in ranks.0.iter_mut().zip(&of_term.0) {
-                if *of_term != Ranks::NONE {
-                    *rank = Ranks::NONE;
+            for (relevance, of_term) in relevances.0.iter_mut().zip(&of_term.0) {
+                if *of_term != Relevances::NONE {
+                    *relevance = Relevances::NONE;
                 }
             }
         }
-        ranks
+        relevances
     }
 
     /// The query, with every term that no task has, not even as a prefix, tolerating a typing mistake if it is long enough.
@@ -241,43 +242,51 @@ impl TextIndex {
             .any(|(_, token)| self.postings(*token).iter().any(|posting| self.present[posting.task()]))
     }
 
-    fn find(&self, term: &Term, found: &mut Ranks) {
+    fn find(&self, term: &Term, found: &mut Relevances) {
         let elements: Vec<Element> = term.parts.iter().flat_map(|part| self.elements(part)).collect();
         if let [element] = elements.as_slice() {
             for (tokens, by_prefix) in [(&element.whole, false), (&element.prefixed, true)] {
                 for posting in tokens.iter().flat_map(|token| self.postings(*token)) {
-                    found.improve(posting.task(), posting.place(), by_prefix);
+                    found.improve(posting.task(), posting.field(), by_prefix);
                 }
             }
             return;
         }
         let count = |element: &&Element| element.tokens().map(|token| self.postings(token).len()).sum::<usize>();
         let Some(rarest) = elements.iter().min_by_key(count) else { return };
-        let mut tasks: Vec<usize> =
-            rarest.tokens().flat_map(|token| self.postings(token)).map(|posting| posting.task()).collect();
-        tasks.sort_unstable();
+        let mut candidates: Vec<Posting> = rarest.tokens().flat_map(|token| self.postings(token)).copied().collect();
+        candidates.sort_unstable();
+        // Most of those that do not have the others too are told by the postings, without their texts.
+        for other in elements.iter().filter_map(Element::only) {
+            let mut others = self.postings(other).iter().peekable();
+            candidates.retain(|candidate| {
+                while others.next_if(|posting| *posting < candidate).is_some() {}
+                others.peek() == Some(&candidate)
+            });
+        }
+        let mut tasks: Vec<usize> = candidates.into_iter().map(Posting::task).collect();
         tasks.dedup();
         for task in tasks {
             self.find_neighbours(&elements, task, found);
         }
     }
 
-    fn find_neighbours(&self, elements: &[Element], task: usize, found: &mut Ranks) {
+    fn find_neighbours(&self, elements: &[Element], task: usize, found: &mut Relevances) {
         let end = self.starts.get(task + 1).copied().unwrap_or(self.tokens.len());
         let tokens = &self.tokens[self.starts[task]..end];
         let Some(first) = elements.first() else { return };
-        let mut place = Place::Title;
+        let mut field = Field::Title;
         for (at, token) in tokens.iter().enumerate() {
             match *token {
-                TITLE => place = Place::Title,
-                TAG => place = Place::Tags,
-                DESCRIPTION => place = Place::Description,
+                TITLE => field = Field::Title,
+                TAG => field = Field::Tags,
+                DESCRIPTION => field = Field::Description,
                 RUN_END => {}
                 // Most tokens are told here.
                 token if first.by_prefix(token).is_none() => {}
                 _ => {
                     if let Some(by_prefix) = stand_at(elements, &tokens[at..]) {
-                        found.improve(task, place, by_prefix);
+                        found.improve(task, field, by_prefix);
                     }
                 }
             }
@@ -338,6 +347,14 @@ impl TextIndex {
 impl Element {
     fn tokens(&self) -> impl Iterator<Item = u32> {
         self.whole.iter().chain(&self.prefixed).copied()
+    }
+
+    /// `None`: it may be one of several, or nobody has it.
+    fn only(&self) -> Option<u32> {
+        match (self.whole.as_slice(), self.prefixed.as_slice()) {
+            ([only], []) => Some(*only),
+            _ => None,
+        }
     }
 
     /// Whether the token is one that is found by a prefix alone. `None`: it is none of them.
@@ -417,11 +434,11 @@ mod tests {
             if removed {
                 index.remove(0);
             }
-            let ranks = index.ranks(&query);
+            let relevances = index.relevances(&query);
             for (number, task) in (0_u32..).zip(&tasks) {
                 let texts = Texts::of(&task.title, task.tags.iter().map(String::as_str), task.description.as_deref());
-                let expected = query.rank(&texts).filter(|_| !(removed && number == 0));
-                prop_assert_eq!(ranks.get(number), expected, "{} in {:?}", q, task);
+                let expected = query.relevance(&texts).filter(|_| !(removed && number == 0));
+                prop_assert_eq!(relevances.get(number), expected, "{} in {:?}", q, task);
             }
         }
     }
@@ -435,11 +452,14 @@ mod tests {
         }
         let found = |q: &str| {
             let query = index.tolerating(&Query::parse(q).unwrap());
-            let ranks = index.ranks(&query);
-            let found: Vec<&str> =
-                (0_u32..).zip(titles).filter(|(task, _)| ranks.get(*task).is_some()).map(|(_, title)| title).collect();
+            let relevances = index.relevances(&query);
+            let found: Vec<&str> = (0_u32..)
+                .zip(titles)
+                .filter(|(task, _)| relevances.get(*task).is_some())
+                .map(|(_, title)| title)
+                .collect();
             for (number, title) in (0_u32..).zip(titles) {
-                assert_eq!(ranks.get(number), query.rank(&Texts::of(title, [], None)), "{q} in {title}");
+                assert_eq!(relevances.get(number), query.relevance(&Texts::of(title, [], None)), "{q} in {title}");
             }
             found.join("|")
         };
@@ -471,8 +491,8 @@ mod tests {
         let old = index.add("planing", [], None);
         index.add("planning", [], None);
         let query = Query::parse("planing ").unwrap();
-        assert_eq!(index.ranks(&index.tolerating(&query)).get(1), None);
+        assert_eq!(index.relevances(&index.tolerating(&query)).get(1), None);
         index.remove(old);
-        assert!(index.ranks(&index.tolerating(&query)).get(1).is_some());
+        assert!(index.relevances(&index.tolerating(&query)).get(1).is_some());
     }
 }

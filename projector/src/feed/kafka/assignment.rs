@@ -53,7 +53,7 @@ pub(super) enum State {
 impl Partition {
     /// Up to where it has everything of a shard.
     pub(super) fn complete_until(&self, shard: i16, base: &Positions) -> i64 {
-        self.chain.positions.get(&shard).max(base.get(&shard)).copied().unwrap_or(0)
+        self.chain.complete_until(shard, base)
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) enum Next {
     New,
     /// It came before.
     Duplicate,
+    /// It follows on a message before the last one that was applied, which it would have to follow on.
+    Skips,
     /// Messages are missing before it.
     Gap(Gap),
 }
@@ -62,11 +64,16 @@ impl From<&Message> for Link {
 }
 
 impl ChainPosition {
+    /// Up to where everything of a shard is there. `base`: the checkpoints.
+    pub(super) fn complete_until(&self, shard: i16, base: &Positions) -> i64 {
+        self.positions.get(&shard).max(base.get(&shard)).copied().unwrap_or(0)
+    }
+
     /// Goes on to a message, if nothing is missing before it.
     pub(super) fn next(&mut self, link: &Link, base: &Positions) -> Next {
         let shard = link.shard;
+        let here = self.complete_until(shard, base);
         let base = base.get(&shard).copied().unwrap_or(0);
-        let here = self.positions.get(&shard).copied().unwrap_or(0).max(base);
         let publication = self.awaited.get(&shard).copied().unwrap_or(0).max(self.publication);
         if link.publication < publication || (link.publication == self.publication && link.position <= here) {
             return Next::Duplicate;
@@ -74,6 +81,10 @@ impl ChainPosition {
         if link.previous > here {
             let publication = link.publication;
             return Next::Gap(Gap { shard, after: here, missing: link.previous, publication });
+        }
+        // Past the checkpoint the last position is that of a message of this partition: the next one follows on it.
+        if link.previous < here && here > base && link.position > here {
+            return Next::Skips;
         }
         // A new publication may begin before what is there: nothing is wrong with having that again.
         self.publication = link.publication;
@@ -106,6 +117,7 @@ mod tests {
             Next::New => "new",
             Next::Duplicate => "duplicate",
             Next::Gap(_) => "gap",
+            Next::Skips => "skips",
         }
     }
 
@@ -131,6 +143,20 @@ mod tests {
         assert_eq!(take(&mut chain, 0, link(3, 3, 5)), "new");
         assert_eq!(take(&mut chain, 0, link(1, 5, 9)), "duplicate");
         assert_eq!(take(&mut chain, 0, link(3, 5, 9)), "new");
+    }
+
+    /// The log went back, and got another event after a position before the last one that was applied.
+    #[test]
+    fn a_message_that_passes_over_what_was_applied_is_noticed() {
+        let mut chain = ChainPosition::default();
+        assert_eq!(take(&mut chain, 0, link(1, 0, 3)), "new");
+        assert_eq!(take(&mut chain, 0, link(1, 3, 5)), "new");
+        for _ in 0..2 {
+            assert_eq!(take(&mut chain, 0, link(1, 3, 7)), "skips");
+        }
+        assert_eq!(take(&mut chain, 0, link(1, 5, 7)), "new");
+        // up to the checkpoint all is there, whichever partition it is of
+        assert_eq!(take(&mut chain, 9, link(1, 7, 11)), "new");
     }
 
     #[test]

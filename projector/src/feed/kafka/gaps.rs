@@ -39,12 +39,17 @@ pub(super) async fn stop_at(
         partition.chain.awaited.insert(gap.shard, again.publication);
         return Ok(());
     }
+    stop(assignment, consumer, number);
+    report(assignment, follower, generation, connection, number, gap).await
+}
+
+/// Reads nothing more of a partition for a while.
+pub(super) fn stop(assignment: &mut Assignment, consumer: &Consumer, number: i32) {
     consumer.pause(number);
     assignment.drop_pending(&[number]);
     if let Some(partition) = assignment.partitions.get_mut(&number) {
         partition.state = State::Stopped(Instant::now() + Duration::from_millis(MEND_MS));
     }
-    report(assignment, follower, generation, connection, number, gap).await
 }
 
 /// Asks where partitions end that are read to their ends, as far as anybody knows, and lack something that is published.

@@ -40,6 +40,7 @@ use super::limits::BATCH_EVENTS_MAX;
 use super::pauses::{ErrorPause, FencedPause};
 use crate::batch::Applied;
 use crate::connection::{self, in_time};
+use crate::divergence::other_than_applied;
 use crate::fence::Fence;
 use crate::parking;
 
@@ -98,6 +99,9 @@ impl Kafka {
         stop: CancellationToken,
     ) -> Self {
         let topic: Arc<str> = subscription.topic().into();
+        // shown from the start, as in `prepare`
+        metrics::counter!("projector_foreign_messages_total").increment(0);
+        metrics::counter!("projector_unreadable_messages_total").increment(0);
         Self {
             follower,
             subscription,
@@ -300,6 +304,7 @@ impl Kafka {
         if status.live_generation != self.generation {
             info!(generation = status.live_generation, topic = %self.assignment.topic, "follows the topic");
             self.generation = status.live_generation;
+            self.follower.alarm.follow(self.generation);
             self.follower.hint();
         }
         let fences: BTreeMap<i32, i64> = status.partitions.into_iter().zip(status.fences).collect();
@@ -324,7 +329,12 @@ impl Kafka {
     async fn apply(&mut self, connection: &mut PgConnection, consumer: &Consumer) -> Result<(), sqlx::Error> {
         let Self { assignment, applier, follower, generation, .. } = self;
         let events_max = usize::try_from(applier.events_max()).unwrap_or(1);
-        let plan = plan(assignment, follower.log_id, events_max);
+        let alarm = &follower.alarm;
+        let plan = plan(assignment, follower.log_id, events_max, |shard| alarm.is_raised(*generation, shard));
+        if let Some((shard, found)) = in_time(other_than_applied(connection, *generation, &plan.again)).await? {
+            alarm.raise(*generation, shard, &found);
+            return Ok(());
+        }
         if plan.steps.is_empty() {
             return match plan.then {
                 Then::More => Ok(()),
@@ -332,6 +342,11 @@ impl Kafka {
                 Then::Gap(partition, gap) => {
                     let gap = (partition, gap);
                     in_time(gaps::stop_at(assignment, follower, *generation, connection, consumer, gap)).await
+                }
+                Then::OtherLog(partition, shard, found) => {
+                    alarm.raise(*generation, shard, found);
+                    gaps::stop(assignment, consumer, partition);
+                    Ok(())
                 }
             };
         }
@@ -390,7 +405,7 @@ impl Kafka {
         let read_model = ReadModelId { cache_id, log_id, generation };
         // The receiver keeps a cache of what expires within seconds.
         if owner_versions.try_send(Applied { read_model, as_of, owners }).is_err() {
-            metrics::counter!("projector_standings_dropped_total").increment(1);
+            metrics::counter!("projector_owner_versions_dropped_total").increment(1);
         }
     }
 

@@ -15,6 +15,8 @@ pub(super) struct Plan<'a> {
     pub(super) topic: Arc<str>,
     pub(super) steps: Vec<Step>,
     pub(super) events: Vec<&'a StoredEvent>,
+    /// Events that came again: they were applied.
+    pub(super) again: Vec<&'a StoredEvent>,
     /// What comes then.
     pub(super) then: Then,
 }
@@ -26,6 +28,9 @@ pub(super) enum Then {
     Unreadable,
     /// Messages of this partition are missing.
     Gap(i32, Gap),
+    /// The next message of this partition is of this shard, and another log than the one that was applied; or of a shard of
+    /// which that is known.
+    OtherLog(i32, i16, &'static str),
 }
 
 /// What is stored as read once a message is done.
@@ -83,11 +88,17 @@ impl Plan<'_> {
     }
 }
 
-/// What is to be done with the pending messages.
-pub(super) fn plan(assignment: &Assignment, log_id: Uuid, events_max: usize) -> Plan<'_> {
+/// What is to be done with the pending messages. `is_stopped`: of which shards nothing is applied any more.
+pub(super) fn plan(
+    assignment: &Assignment,
+    log_id: Uuid,
+    events_max: usize,
+    is_stopped: impl Fn(i16) -> bool,
+) -> Plan<'_> {
     let Assignment { topic, partitions, pending, base, .. } = assignment;
     let mut chains: BTreeMap<i32, ChainPosition> = BTreeMap::new();
-    let mut plan = Plan { topic: topic.clone(), steps: Vec::new(), events: Vec::new(), then: Then::More };
+    let mut plan =
+        Plan { topic: topic.clone(), steps: Vec::new(), events: Vec::new(), again: Vec::new(), then: Then::More };
     for Pending { partition: number, offset, message } in pending {
         let Some(partition) = partitions.get(number) else { break };
         let chain = chains.entry(*number).or_insert_with(|| partition.chain.clone());
@@ -112,10 +123,26 @@ pub(super) fn plan(assignment: &Assignment, log_id: Uuid, events_max: usize) -> 
             break;
         };
         let link = Link::from(message);
+        if is_stopped(link.shard) {
+            plan.then = Then::OtherLog(*number, link.shard, "it is stopped");
+            break;
+        }
+        // by what is stored: what stands before it in this plan is not there yet
+        let is_applied = link.position <= partition.complete_until(link.shard, base);
         let next = chain.next(&link, base);
         let is_event = match next {
             Next::New => true,
-            Next::Duplicate => false,
+            Next::Duplicate => {
+                if is_applied {
+                    plan.again.push(&message.event);
+                }
+                false
+            }
+            Next::Skips => {
+                let told = "a message follows on one before the last that was applied";
+                plan.then = Then::OtherLog(*number, link.shard, told);
+                break;
+            }
             Next::Gap(gap) => {
                 plan.then = Then::Gap(*number, gap);
                 break;

@@ -58,7 +58,8 @@ pub(super) async fn park(
     if let Some(link) = link_of(unreadable, follower.log_id) {
         match chain.next(&link, &assignment.base) {
             Next::Gap(gap) => return Ok(Parked::Gap(*number, gap)),
-            Next::Duplicate => {}
+            // whether it is of another log cannot be said of what cannot be read
+            Next::Duplicate | Next::Skips => {}
             Next::New => {
                 let found = follower.tail.read_after(link.shard, link.position - 1, 1).await?;
                 let found = found.into_iter().find(|event| event.position == link.position);
@@ -71,8 +72,13 @@ pub(super) async fn park(
             }
         }
     }
-    let plan =
-        Plan { topic: assignment.topic.clone(), steps: vec![step], events: event.iter().collect(), then: Then::More };
+    let plan = Plan {
+        topic: assignment.topic.clone(),
+        steps: vec![step],
+        events: event.iter().collect(),
+        again: Vec::new(),
+        then: Then::More,
+    };
     let outcome = match &event {
         Some(event) => {
             let reason =

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A field before and after. What it was is not read back: nobody needs it to fold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change<Before: Default, After = Before> {
+pub struct FieldChange<Before: Default, After = Before> {
     /// Before.
     #[serde(skip_deserializing)]
     pub from: Before,
@@ -13,14 +13,14 @@ pub struct Change<Before: Default, After = Before> {
     pub to: After,
 }
 
-impl<T: Default + PartialEq> Change<T> {
+impl<T: Default + PartialEq> FieldChange<T> {
     /// `None` where nothing has changed.
     pub fn between(from: T, to: T) -> Option<Self> {
         (from != to).then_some(Self { from, to })
     }
 }
 
-impl<T: PartialEq> Change<Option<T>, T> {
+impl<T: PartialEq> FieldChange<Option<T>, T> {
     /// Of a field that every task has: `None` where nothing has changed.
     pub fn of_given(from: T, to: T) -> Option<Self> {
         (from != to).then_some(Self { from: Some(from), to })
@@ -36,37 +36,37 @@ impl<T: PartialEq> Change<Option<T>, T> {
 /// to n gives the task at version n ([`crate::Task::apply`]).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Changes {
+pub struct FieldChanges {
     /// The first event changes it from null.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub title: Option<Change<Option<String>, String>>,
+    pub title: Option<FieldChange<Option<String>, String>>,
     /// Null: none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<Change<Option<String>>>,
+    pub description: Option<FieldChange<Option<String>>>,
     /// The first event changes it from null.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<Change<Option<Status>, Status>>,
+    pub status: Option<FieldChange<Option<Status>, Status>>,
     /// The first event changes it from null.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<Change<Option<Priority>, Priority>>,
+    pub priority: Option<FieldChange<Option<Priority>, Priority>>,
     /// Null: none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub due_at: Option<Change<Option<Time>>>,
+    pub due_at: Option<FieldChange<Option<Time>>>,
     /// All of them, sorted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tags: Option<Change<Vec<String>>>,
+    pub tags: Option<FieldChange<Vec<String>>>,
     /// Null: none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rank: Option<Change<Option<String>>>,
+    pub rank: Option<FieldChange<Option<String>>>,
     /// Null: not yet, or no more.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Change<Option<Time>>>,
+    pub started_at: Option<FieldChange<Option<Time>>>,
     /// Null: not yet, or no more.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub completed_at: Option<Change<Option<Time>>>,
+    pub completed_at: Option<FieldChange<Option<Time>>>,
 }
 
-impl Changes {
+impl FieldChanges {
     /// As the history keeps them.
     #[must_use]
     pub fn to_json(&self) -> String {
