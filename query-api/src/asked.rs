@@ -6,14 +6,15 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use http_api::account::Account;
+use http_api::account::TaskCaller;
 use http_api::headers::{CONSISTENCY_TOKEN, IfNoneMatch, SentToken};
 use http_api::problem::Problem;
 
 use crate::answer::Answer;
+use crate::error::ReadError;
 use crate::minimum_revision::MinimumRevision;
 use crate::owner_version::{Owner, OwnerVersion};
-use crate::reads::Reads;
+use crate::reads::{Query, Reads};
 
 /// The owner who asks, what it must show at least, and what the client has already.
 pub(crate) struct Asked {
@@ -29,7 +30,7 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Account(principal) = Account::from_request_parts(parts, state).await?;
+        let TaskCaller(principal) = TaskCaller::from_request_parts(parts, state).await?;
         let reads = Reads::from_ref(state);
         let minimum = match SentToken::from_headers(&parts.headers)? {
             None => None,
@@ -40,6 +41,13 @@ where
 }
 
 impl Asked {
+    /// What the query finds for the owner who asks, or 304 where the client has it.
+    pub async fn answer(self, reads: &Reads, query: &impl Query) -> Result<Response, ReadError> {
+        let version = reads.owner_version(self.owner, self.minimum).await?;
+        let answer = reads.answer(self.owner, version, query).await?;
+        Ok(self.respond(&answer))
+    }
+
     /// 304 where the client has what is at this version; for what exists at every version and depends on no clock.
     pub fn not_modified(&self, version: &OwnerVersion) -> Option<Response> {
         self.has(&version.etag).then(|| not_modified(&version.etag, &version.token))

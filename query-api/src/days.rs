@@ -3,6 +3,9 @@
 use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use domain::Time;
+use http_api::openapi::Operation;
+use serde::Deserialize;
+use serde_json::json;
 
 use crate::error::ReadError;
 
@@ -11,6 +14,24 @@ pub(crate) const DAYS_MAX: i64 = 366;
 /// Days where nothing is said.
 const DAYS_DEFAULT: i64 = 30;
 const DAY_US: i64 = 86_400_000_000;
+
+/// The query string of counts by day.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameters {
+    from: Option<String>,
+    to: Option<String>,
+    time_zone: Option<String>,
+}
+
+/// The parameter that says whose days they are.
+pub(crate) fn described_zone(read: Operation) -> Operation {
+    read.query(
+        "time_zone",
+        "Whose days they are: a name of the IANA time zone database.",
+        json!({"type": "string", "default": "UTC", "examples": ["Europe/Berlin"]}),
+    )
+}
 
 /// The days that are asked for; None: as today's date has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +51,14 @@ pub(crate) struct Period {
 impl DaysRequest {
     /// # Errors
     /// [`ReadError::Parameter`] names what is not understood.
-    pub fn parse(from: Option<&str>, to: Option<&str>, time_zone: Option<&str>) -> Result<Self, ReadError> {
-        let day = |name, value: Option<&str>| match value {
+    pub fn parse(Parameters { from, to, time_zone }: &Parameters) -> Result<Self, ReadError> {
+        let day = |name, value: &Option<String>| match value {
             None => Ok(None),
             Some(value) => {
                 date(value).map(Some).ok_or_else(|| ReadError::parameter(name, "must be a date such as 2026-01-31"))
             }
         };
-        let zone = time_zone.map_or(Ok(Tz::UTC), str::parse);
+        let zone = time_zone.as_deref().map_or(Ok(Tz::UTC), str::parse);
         let zone = zone.map_err(|_| ReadError::parameter("time_zone", "must be a name such as Europe/Berlin"))?;
         Ok(Self { from: day("from", from)?, to: day("to", to)?, zone })
     }
@@ -153,12 +174,17 @@ mod tests {
         domain::parse_time(text).unwrap()
     }
 
-    fn said(text: &str) -> Option<&str> {
-        (!text.is_empty()).then_some(text)
+    fn said(text: &str) -> Option<String> {
+        (!text.is_empty()).then(|| text.to_owned())
     }
 
     fn period(from: &str, to: &str) -> Result<Period, Problem> {
-        Ok(DaysRequest::parse(said(from), said(to), None)?.period(time("2026-03-10T23:59:59Z"))?)
+        let parameters = Parameters { from: said(from), to: said(to), time_zone: None };
+        Ok(DaysRequest::parse(&parameters)?.period(time("2026-03-10T23:59:59Z"))?)
+    }
+
+    fn in_zone(name: &str) -> Result<DaysRequest, ReadError> {
+        DaysRequest::parse(&Parameters { time_zone: Some(name.to_owned()), ..Parameters::default() })
     }
 
     #[test]
@@ -184,11 +210,11 @@ mod tests {
         let now = time("2026-03-10T11:30:00Z");
         for (zone, today) in [("UTC", "2026-03-10"), ("Pacific/Kiritimati", "2026-03-11"), ("Etc/GMT+12", "2026-03-09")]
         {
-            let request = DaysRequest::parse(None, None, Some(zone)).unwrap();
+            let request = in_zone(zone).unwrap();
             assert_eq!(request.period(now).unwrap().to, day(today), "{zone}");
         }
         for unknown in ["", "Berlin", "Europe/Berlin ", "+01:00", "../etc/passwd"] {
-            assert!(DaysRequest::parse(None, None, Some(unknown)).is_err(), "{unknown}");
+            assert!(in_zone(unknown).is_err(), "{unknown}");
         }
     }
 

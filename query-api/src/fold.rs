@@ -1,17 +1,8 @@
 //! The history of a task, folded: the task as of a version.
 
 use domain::Time;
-use read_model::{Changes, Task};
+use read_model::{FieldChanges, Task};
 use uuid::Uuid;
-
-/// One row of a task's history, as far as the fold needs it.
-#[derive(Debug, Clone)]
-pub(crate) struct Change {
-    pub version: i64,
-    pub occurred_at: Time,
-    /// JSON object {field: {from, to}}.
-    pub changes: String,
-}
 
 /// Why a history cannot be folded: the table is not as its writer promised.
 #[derive(Debug, thiserror::Error)]
@@ -35,16 +26,16 @@ impl Fold {
         Self { task_id, task: None }
     }
 
-    /// The task after this change.
-    pub fn apply(&mut self, change: &Change) -> Result<&Task, Unfoldable> {
-        let unfoldable = |reason: String| Unfoldable { task_id: self.task_id, version: change.version, reason };
-        let changes = Changes::from_json(&change.changes).map_err(|error| unfoldable(error.to_string()))?;
+    /// The task after this version. `changes` is as the history keeps it: a JSON object {field: {from, to}}.
+    pub fn apply(&mut self, version: i64, occurred_at: Time, changes: &str) -> Result<&Task, Unfoldable> {
+        let unfoldable = |reason: String| Unfoldable { task_id: self.task_id, version, reason };
+        let changes = FieldChanges::from_json(changes).map_err(|error| unfoldable(error.to_string()))?;
         let expected = self.version() + 1;
-        if change.version != expected {
+        if version != expected {
             return Err(unfoldable(format!("version {expected} was to come")));
         }
-        let task = self.task.get_or_insert_with(|| Task::blank(self.task_id, change.occurred_at));
-        task.apply(change.version, change.occurred_at, &changes);
+        let task = self.task.get_or_insert_with(|| Task::blank(self.task_id, occurred_at));
+        task.apply(version, occurred_at, &changes);
         Ok(task)
     }
 
@@ -78,8 +69,8 @@ mod tests {
         DateTime::from_timestamp(second, 0).unwrap()
     }
 
-    fn change(version: i64, changes: &str) -> Change {
-        Change { version, occurred_at: at(version), changes: changes.to_owned() }
+    fn apply<'f>(fold: &'f mut Fold, version: i64, changes: &str) -> Result<&'f Task, Unfoldable> {
+        fold.apply(version, at(version), changes)
     }
 
     #[test]
@@ -87,26 +78,26 @@ mod tests {
         let mut fold = Fold::of(Uuid::nil());
         let created = r#"{"title":{"from":null,"to":"a"},"status":{"from":null,"to":"pending"},
             "priority":{"from":null,"to":"high"},"tags":{"from":[],"to":["x"]},"due_at":{"from":null,"to":"2026-01-01T00:00:00.5Z"}}"#;
-        let task = fold.apply(&change(1, created)).unwrap().clone();
+        let task = apply(&mut fold, 1, created).unwrap().clone();
         assert_eq!(
             (task.title.as_str(), task.priority, task.tags.as_slice()),
             ("a", Priority::High, &["x".to_owned()][..])
         );
         let started = r#"{"status":{"from":"pending","to":"in_progress"},"started_at":{"from":null,"to":"1970-01-01T00:00:02Z"}}"#;
-        let task = fold.apply(&change(2, started)).unwrap().clone();
+        let task = apply(&mut fold, 2, started).unwrap().clone();
         assert_eq!(
             (task.status, task.started_at, task.created_at, task.updated_at),
             (Status::InProgress, Some(at(2)), at(1), at(2))
         );
-        let task = fold.apply(&change(3, r#"{"due_at":{"from":"2026-01-01T00:00:00.5Z","to":null}}"#)).unwrap();
+        let task = apply(&mut fold, 3, r#"{"due_at":{"from":"2026-01-01T00:00:00.5Z","to":null}}"#).unwrap();
         assert_eq!((task.due_at, task.version), (None, 3));
     }
 
     #[test]
     fn a_hole_or_an_unknown_value_is_told() {
         let mut fold = Fold::of(Uuid::nil());
-        assert!(fold.apply(&change(2, "{}")).is_err());
-        assert!(fold.apply(&change(1, r#"{"status":{"from":null,"to":"asleep"}}"#)).is_err());
-        assert!(fold.apply(&change(1, r#"{"title":{"from":null,"to":7}}"#)).is_err());
+        assert!(apply(&mut fold, 2, "{}").is_err());
+        assert!(apply(&mut fold, 1, r#"{"status":{"from":null,"to":"asleep"}}"#).is_err());
+        assert!(apply(&mut fold, 1, r#"{"title":{"from":null,"to":7}}"#).is_err());
     }
 }

@@ -19,6 +19,9 @@ mod trash;
 /// `GET /api/v1/tasks/{id}/history`.
 mod history;
 
+/// `GET /api/v1/changes`, `GET /api/v1/changes/{id}`.
+mod changes;
+
 /// `GET /api/v1/tasks/facets`.
 mod facets;
 
@@ -34,6 +37,9 @@ mod flow;
 /// `GET /api/v1/stream`.
 mod stream;
 
+/// The dashboard: the page, its files, and its views.
+pub mod dashboard;
+
 /// A time that is looked back to.
 mod as_of;
 
@@ -45,6 +51,9 @@ mod asked;
 
 /// What the OpenAPI document says of all of them.
 mod described;
+
+/// Pages of a list.
+mod page;
 
 /// The way of a read: version, cache, one statement for all requests that mean the same.
 mod reads;
@@ -113,6 +122,7 @@ use crate::stream::Streams;
 pub use crate::connect::connect;
 pub use crate::replica::Replica;
 pub use crate::sources::Sources;
+pub use crate::stream::STREAMS_EACH_MAX;
 
 /// The read side. Cheap to clone.
 #[derive(Clone)]
@@ -183,6 +193,8 @@ fn routes() -> Routes<QueryApi> {
         .get("/api/v1/tasks/deleted", trash::trash, trash::described)
         .get("/api/v1/tasks/{id}", task::task, task::described)
         .get("/api/v1/tasks/{id}/history", history::history, history::described)
+        .get("/api/v1/changes", changes::changes, changes::described_list)
+        .get("/api/v1/changes/{id}", changes::change, changes::described)
         .get("/api/v1/stats", stats::stats, stats::described)
         .get("/api/v1/stats/flow", flow::flow, flow::described)
         .get("/api/v1/stream", stream::stream, stream::described)
@@ -193,6 +205,8 @@ fn routes() -> Routes<QueryApi> {
         .schema("TrashPage", trash::schema)
         .schema("HistoryItem", history::item_schema)
         .schema("HistoryPage", history::schema)
+        .schema("Change", changes::item_schema)
+        .schema("ChangePage", changes::schema)
         .schema("Facets", facets::schema)
         .schema("Suggestions", suggest::schema)
         .schema("Stats", stats::schema)

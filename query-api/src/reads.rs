@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use access::token::Sealer;
 use backends::database::Pool;
 use metrics::{Counter, counter};
 use process::context;
@@ -82,14 +83,38 @@ pub(crate) trait Query: Sync {
     /// What is asked for in bytes, the same for requests that mean the same.
     fn key(&self) -> Vec<u8>;
 
-    /// Reads it from one snapshot of the generation of `shown`, which is the newest version that is known.
-    fn load(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-    ) -> impl Future<Output = Result<Loaded, ReadError>> + Send;
+    /// Reads it from one snapshot.
+    fn load(&self, scope: ReadScope<'_>) -> impl Future<Output = Result<Loaded, ReadError>> + Send;
+}
+
+/// From where, for whom and at which generation a query is read.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadScope<'a> {
+    pub reads: &'a Reads,
+    pub source: ReadSource,
+    pub owner: Uuid,
+    /// The newest version that is known; what is read is of its generation.
+    pub shown: &'a VersionRow,
+}
+
+impl<'a> ReadScope<'a> {
+    pub fn pool(self) -> &'a Pool {
+        self.reads.pool(self.source)
+    }
+
+    pub fn generation(self) -> i32 {
+        self.shown.generation
+    }
+
+    /// Whether it is from the source that is asked first, while there is nothing wrong.
+    pub fn is_nearest(self) -> bool {
+        self.source == ReadSource::Replica || self.reads.0.sources.replica.is_none()
+    }
+
+    /// Makes the cursors of pages.
+    pub fn sealer(self) -> &'a Sealer {
+        self.reads.owner_versions().sealer()
+    }
 }
 
 impl Reads {
@@ -131,11 +156,6 @@ impl Reads {
 
     pub fn owner_versions(&self) -> &OwnerVersions {
         &self.0.owner_versions
-    }
-
-    /// Whether that is the source that is asked first, while there is nothing wrong.
-    pub fn is_nearest(&self, source: ReadSource) -> bool {
-        source == ReadSource::Replica || self.0.sources.replica.is_none()
     }
 
     /// The owner's version: now, or once that shows what the token asks for.
@@ -219,8 +239,8 @@ impl Reads {
         let mut source = self.nearest();
         loop {
             let asked_at = Instant::now();
-            let read = query.load(self, source, owner.id, &version.row);
-            let loaded = match (self.in_time(source, read).await, source) {
+            let scope = ReadScope { reads: self, source, owner: owner.id, shown: &version.row };
+            let loaded = match (self.in_time(source, query.load(scope)).await, source) {
                 // The pool finds out by trying; the next connection may be a good one.
                 (Err(ReadError::Disconnected), ReadSource::Primary) if asked_at < deadline => {
                     pause().await;
@@ -310,7 +330,7 @@ fn count_answer(layer: &'static str, hit: bool) {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use access::token::{RootSecret, Sealer};
+    use access::token::RootSecret;
     use futures_util::future::join_all;
     use sqlx::postgres::PgConnectOptions;
 
@@ -336,13 +356,13 @@ mod tests {
             b"slow".to_vec()
         }
 
-        async fn load(&self, _: &Reads, _: ReadSource, _: Uuid, shown: &VersionRow) -> Result<Loaded, ReadError> {
+        async fn load(&self, scope: ReadScope<'_>) -> Result<Loaded, ReadError> {
             let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
             tokio::time::sleep(Duration::from_millis(20)).await;
             let body = bytes::Bytes::from(format!("{count}"));
             Ok(Loaded {
                 live_generation: 1,
-                row: *shown,
+                row: *scope.shown,
                 content: Some(Content { body, etag: Etag::OwnerVersion, link: None }),
             })
         }

@@ -21,7 +21,7 @@ const CLOCKS_APART_MS_MAX: i64 = 1_000;
 /// A Redis must have been there for so long: then it holds no believable version from before.
 const SETTLED_MS: u64 = (OWNER_VERSION_MS_MAX + CLOCKS_APART_MS_MAX) as u64;
 // a connection that takes the place of an older one has settled by then
-const _: () = assert!(SETTLED_MS < backends::redis::EXCHANGE_MS);
+const _: () = assert!(SETTLED_MS < backends::redis::OVERLAP_MS);
 /// For so long a process must remember what it has shown.
 pub(crate) const REMEMBERED_MS_MIN: u64 = SETTLED_MS + 1_000;
 /// Scripts under way.

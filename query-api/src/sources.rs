@@ -55,10 +55,3 @@ pub(crate) async fn planned(pool: &Pool) -> Result<PoolTransaction, sqlx::Error>
     .await?;
     Ok(transaction)
 }
-
-/// A transaction of which all statements see one snapshot.
-pub(crate) async fn snapshot(pool: &Pool) -> Result<PoolTransaction, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    sqlx::query!("set transaction isolation level repeatable read").execute(&mut *transaction).await?;
-    Ok(transaction)
-}

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use axum::extract::State;
 use axum::response::Response;
-use backends::database::Pool;
 use http_api::openapi::{EXAMPLE_ID, Operation, count, reference, whole};
 use http_api::problem::ProblemCode;
 use http_api::query::StrictQuery;
@@ -20,12 +19,12 @@ use crate::described::{ANSWERED, read};
 use crate::error::ReadError;
 use crate::list::query::{self, Page};
 use crate::list::request::ListRequest;
+use crate::list::task_set::TaskSet;
 use crate::list::{ColumnCache, Columns};
-use crate::owner_version::VersionRow;
-use crate::reads::{Query, ReadSource, Reads};
-use crate::search::{self, Search, write_marks};
+use crate::reads::{Query, ReadScope, ReadSource, Reads};
+use crate::search::{self, write_marks};
 use crate::sources::planned;
-use crate::task_json::{self, write_number, write_tag_count, write_text};
+use crate::task_json::{self, write_list, write_number, write_tag_count, write_text};
 
 /// Of each list, in an answer.
 const LIMIT_MAX: u16 = 20;
@@ -49,10 +48,9 @@ pub(crate) async fn suggest(
     StrictQuery(Parameters { q, limit }): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
     let q = q.filter(|q| !q.is_empty()).ok_or_else(|| ReadError::parameter("q", "must be given"))?;
-    let (search, limit) = (Search::parse(q)?, limit.as_deref().map_or(Ok(LIMIT_DEFAULT), parse_limit)?);
-    let version = reads.owner_version(asked.owner, asked.minimum).await?;
-    let answer = reads.answer(asked.owner, version, &SuggestQuery { search, limit, columns }).await?;
-    Ok(asked.respond(&answer))
+    let query = SearchQuery::parse(&q).map_err(|error| ReadError::parameter("q", error))?;
+    let limit = limit.as_deref().map_or(Ok(LIMIT_DEFAULT), parse_limit)?;
+    asked.answer(&reads, &SuggestQuery { query, limit, columns }).await
 }
 
 fn parse_limit(text: &str) -> Result<u16, ReadError> {
@@ -100,44 +98,39 @@ pub(crate) fn schema() -> Value {
 
 /// Suggestions, and what may find them faster.
 struct SuggestQuery {
-    search: Search,
+    query: SearchQuery,
     limit: u16,
     columns: ColumnCache,
 }
 
 impl Query for SuggestQuery {
     fn key(&self) -> Vec<u8> {
-        [&b"G"[..], &self.request(self.search.query.clone()).to_bytes()].concat()
+        [&b"G"[..], &self.request(self.query.clone()).to_bytes()].concat()
     }
 
-    async fn load(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-    ) -> Result<Loaded, ReadError> {
+    async fn load(&self, scope: ReadScope<'_>) -> Result<Loaded, ReadError> {
         // Columns are of the nearest source.
-        if !reads.is_nearest(source) {
-            return Ok(self.by_tables(reads.pool(source), owner, shown).await?.loaded(self.limit));
+        if !scope.is_nearest() {
+            return Ok(self.by_tables(scope).await?.loaded(self.limit));
         }
-        if let Some(found) = self.by_columns(owner, shown).await? {
+        if let Some(found) = self.by_columns(scope).await? {
             return Ok(found.loaded(self.limit));
         }
-        let mut found = self.by_tables(reads.pool(source), owner, shown).await?;
+        let ReadScope { source, owner, .. } = scope;
+        let mut found = self.by_tables(scope).await?;
         let of_tasks = found.page.total;
         if of_tasks == 0 {
             return Ok(found.loaded(self.limit));
         }
-        if found.page.tasks.is_empty() && self.search.query.may_have_mistakes() {
+        if found.page.tasks.is_empty() && self.query.may_have_mistakes() {
             // Only texts in memory tell what is similar.
             let wait_ms_max = if source == ReadSource::Replica { REPLICA_TEXTS_MS_MAX } else { TEXTS_MS_MAX };
-            if !self.columns.texts(shown.generation, owner, of_tasks, wait_ms_max).await {
+            if !self.columns.texts(scope.generation(), owner, of_tasks, wait_ms_max).await {
                 return Err(ReadError::SearchTooSlow);
             }
-            found = self.by_columns(owner, shown).await?.unwrap_or(found);
+            found = self.by_columns(scope).await?.unwrap_or(found);
         } else {
-            self.columns.request_texts(shown.generation, owner, of_tasks);
+            self.columns.request_texts(scope.generation(), owner, of_tasks);
         }
         Ok(found.loaded(self.limit))
     }
@@ -145,28 +138,29 @@ impl Query for SuggestQuery {
 
 impl SuggestQuery {
     fn request(&self, query: SearchQuery) -> ListRequest {
-        ListRequest::most_relevant(Search { query, text: self.search.text.clone() }, self.limit)
+        ListRequest::most_relevant(query, self.limit)
     }
 
     /// From columns, if the owner has some with texts.
-    async fn by_columns(&self, owner: Uuid, shown: &VersionRow) -> Result<Option<Found>, ReadError> {
+    async fn by_columns(&self, scope: ReadScope<'_>) -> Result<Option<Found>, ReadError> {
         let look = |columns: &Columns| {
-            let query = columns.tolerating(&self.search.query);
-            let mut tags = TagCounts::new(&self.search.query);
+            let query = columns.tolerating(&self.query);
+            let mut tags = TagCounts::new(&self.query);
             tags.add(columns);
             (columns.find(&self.request(query.clone())), (query, tags.most_frequent(self.limit)))
         };
-        let found = self.columns.page(shown, owner, true, look).await?;
+        let found = self.columns.page(scope.shown, scope.owner, true, look).await?;
         Ok(found.map(|(page, (query, tags))| Found { page, query, tags }))
     }
 
     /// From the database, without mistakes.
-    async fn by_tables(&self, pool: &Pool, owner: Uuid, shown: &VersionRow) -> Result<Found, ReadError> {
-        let query = self.search.query.clone();
-        let mut transaction = planned(pool).await?;
-        let page = query::pick(&mut transaction, shown.generation, owner, &self.request(query.clone())).await?;
+    async fn by_tables(&self, scope: ReadScope<'_>) -> Result<Found, ReadError> {
+        let (generation, owner) = (scope.generation(), scope.owner);
+        let query = self.query.clone();
+        let mut transaction = planned(scope.pool()).await?;
+        let page = query::pick(&mut transaction, generation, owner, &self.request(query.clone())).await?;
         let mut tags = TagCounts::new(&query);
-        Columns::read_in_parts(&mut transaction, shown.generation, owner, None, |part| tags.add(part)).await?;
+        Columns::read_in_parts(&mut transaction, generation, owner, None, |part| tags.add(part)).await?;
         transaction.commit().await?;
         let tags = tags.most_frequent(self.limit);
         Ok(Found { page, query, tags })
@@ -185,11 +179,11 @@ impl<'q> TagCounts<'q> {
     }
 
     fn add(&mut self, columns: &Columns) {
-        let mut by_set = vec![0; columns.tag_sets()];
-        (0..columns.len()).for_each(|at| by_set[columns.tag_set(at)] += 1);
+        let sets = columns.sets();
+        let mut by_set = vec![0; sets.sets.len()];
+        columns.places().for_each(|at| by_set[columns.tag_set(at) as usize] += 1);
         let matching = columns.matching_tags(self.query);
-        for ((tag, count), _) in columns.count_tags(&by_set).zip(matching).filter(|((_, count), is)| *is && *count > 0)
-        {
+        for ((tag, count), _) in sets.count_tags(&by_set).zip(matching).filter(|((_, count), is)| *is && *count > 0) {
             *self.counts.entry(tag.to_owned()).or_default() += count;
         }
     }
@@ -215,21 +209,11 @@ impl Found {
     fn loaded(self, limit: u16) -> Loaded {
         let Page { live_generation, row, ref tasks, .. } = self.page;
         let mut body = Vec::with_capacity(2_000);
-        body.extend_from_slice(b"{\"tasks\":[");
-        for (n, task) in tasks.iter().take(limit.into()).enumerate() {
-            if n > 0 {
-                body.push(b',');
-            }
-            write_task(&mut body, task, &self.query);
-        }
-        body.extend_from_slice(b"],\"tags\":[");
-        for (n, (tag, count)) in self.tags.iter().enumerate() {
-            if n > 0 {
-                body.push(b',');
-            }
-            write_tag_count(&mut body, tag, *count);
-        }
-        body.extend_from_slice(b"],\"revision\":");
+        body.extend_from_slice(b"{\"tasks\":");
+        write_list(&mut body, tasks.iter().take(limit.into()), |out, task| write_task(out, task, &self.query));
+        body.extend_from_slice(b",\"tags\":");
+        write_list(&mut body, &self.tags, |out, (tag, count)| write_tag_count(out, tag, *count));
+        body.extend_from_slice(b",\"revision\":");
         write_number(&mut body, row.complete_until());
         body.push(b'}');
         let content = Content { body: body.into(), etag: Etag::OwnerVersion, link: None };

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use backends::database::Pool;
 use futures_util::TryStreamExt;
 use http_api::openapi::{Operation, reference, time as a_time};
 use http_api::problem::ProblemCode;
@@ -18,9 +17,9 @@ use crate::as_of::AsOf;
 use crate::asked::Asked;
 use crate::described::{ANSWERED, read};
 use crate::error::ReadError;
-use crate::fold::{Change, Fold};
+use crate::fold::Fold;
 use crate::owner_version::{VersionRow, version_row};
-use crate::reads::{Query, ReadSource, Reads};
+use crate::reads::{Query, ReadScope, Reads};
 use crate::task_columns::task_in;
 use crate::task_json;
 
@@ -38,9 +37,7 @@ pub(crate) async fn task(
     StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
     let as_of = parameters.as_of.map(|value| AsOf::parse(&value, clock::now())).transpose()?;
-    let version = reads.owner_version(asked.owner, asked.minimum).await?;
-    let answer = reads.answer(asked.owner, version, &TaskRequest { id, as_of }).await?;
-    Ok(asked.respond(&answer))
+    asked.answer(&reads, &TaskRequest { id, as_of }).await
 }
 
 pub(crate) fn described() -> Operation {
@@ -67,17 +64,10 @@ impl Query for TaskRequest {
         key
     }
 
-    async fn load(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-    ) -> Result<Loaded, ReadError> {
-        let pool = reads.pool(source);
+    async fn load(&self, scope: ReadScope<'_>) -> Result<Loaded, ReadError> {
         match self.as_of {
-            None => load(pool, shown.generation, owner, self.id).await,
-            Some(as_of) => load_as_of(pool, shown.generation, owner, self.id, as_of).await,
+            None => load(scope.pool(), scope.generation(), scope.owner, self.id).await,
+            Some(as_of) => load_as_of(scope, self.id, as_of).await,
         }
     }
 }
@@ -118,14 +108,9 @@ pub(crate) async fn load(
 
 /// What had happened by then is a prefix of the history, since `occurred_at` never decreases in a stream. It is folded as
 /// it comes: a long one is never in memory. Where its end lies in the future, all of it has happened by now.
-async fn load_as_of(
-    pool: &Pool,
-    generation: i32,
-    owner: Uuid,
-    id: Uuid,
-    AsOf { at, now }: AsOf,
-) -> Result<Loaded, ReadError> {
-    let mut connection = pool.acquire().await?;
+async fn load_as_of(scope: ReadScope<'_>, id: Uuid, AsOf { at, now }: AsOf) -> Result<Loaded, ReadError> {
+    let generation = scope.generation();
+    let mut connection = scope.pool().acquire().await?;
     let mut rows = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -133,13 +118,14 @@ async fn load_as_of(
                h.type = 'TaskDeleted' as is_deletion
            from read_model.projection p
            left join read_model.owner o on o.generation = $1 and o.owner_id = $2
-           left join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = $3
+           -- a deleted task without a title is purged: it never was
+           left join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = $3 and not (t.deleted and t.title = '')
            left join read_model.history h
                on h.generation = $1 and h.owner_id = $2 and h.task_id = t.task_id
                    and (h.occurred_at <= $4 or t.updated_at > $5)
            order by h.version"#,
         generation,
-        owner,
+        scope.owner,
         id,
         at,
         now
@@ -154,7 +140,7 @@ async fn load_as_of(
             (row.live_generation, version)
         });
         if let (Some(version), Some(occurred_at), Some(changes)) = (row.version, row.occurred_at, row.changes) {
-            fold.apply(&Change { version, occurred_at, changes })?;
+            fold.apply(version, occurred_at, &changes)?;
             deleted = row.is_deletion.unwrap_or(false);
         }
     }

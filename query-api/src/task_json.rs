@@ -1,13 +1,15 @@
-//! A task in JSON, as the API shows it.
+//! A task in JSON, as the OpenAPI document describes it, and what answers are written with.
 
 use std::io::Write;
 
 use domain::{
     DESCRIPTION_CHARACTERS_MAX, Priority, RANK_CHARACTERS_MAX, Status, TAG_CHARACTERS_MAX, TAGS_MAX,
-    TITLE_CHARACTERS_MAX, Time, format_time,
+    TITLE_CHARACTERS_MAX,
 };
 use http_api::openapi::{EXAMPLE_ID, EXAMPLE_TIME, time, whole};
-use read_model::Task;
+pub(crate) use read_model::task_json::{
+    to_json, write, write_list, write_number, write_text, write_text_or_null, write_time,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -43,84 +45,11 @@ pub(crate) fn example() -> Value {
     })
 }
 
-/// Appends the task in JSON.
-pub(crate) fn write(out: &mut Vec<u8>, task: &Task) {
-    out.extend_from_slice(b"{\"id\":\"");
-    out.extend_from_slice(task.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
-    out.extend_from_slice(b"\",\"title\":");
-    write_text(out, &task.title);
-    out.extend_from_slice(b",\"description\":");
-    match &task.description {
-        Some(description) => write_text(out, description),
+pub(crate) fn write_id(out: &mut Vec<u8>, id: Option<Uuid>) {
+    match id {
+        Some(id) => write_text(out, id.hyphenated().encode_lower(&mut Uuid::encode_buffer())),
         None => out.extend_from_slice(b"null"),
     }
-    out.extend_from_slice(b",\"status\":\"");
-    out.extend_from_slice(task.status.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"priority\":\"");
-    out.extend_from_slice(task.priority.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"due_at\":");
-    write_time(out, task.due_at);
-    out.extend_from_slice(b",\"tags\":[");
-    for (n, tag) in task.tags.iter().enumerate() {
-        if n > 0 {
-            out.push(b',');
-        }
-        write_text(out, tag);
-    }
-    out.extend_from_slice(b"],\"rank\":");
-    match &task.rank {
-        Some(rank) => write_text(out, rank),
-        None => out.extend_from_slice(b"null"),
-    }
-    out.extend_from_slice(b",\"version\":");
-    write_number(out, task.version);
-    out.extend_from_slice(b",\"created_at\":");
-    write_time(out, Some(task.created_at));
-    out.extend_from_slice(b",\"updated_at\":");
-    write_time(out, Some(task.updated_at));
-    out.extend_from_slice(b",\"started_at\":");
-    write_time(out, task.started_at);
-    out.extend_from_slice(b",\"completed_at\":");
-    write_time(out, task.completed_at);
-    out.push(b'}');
-}
-
-/// The task in JSON.
-pub(crate) fn to_json(task: &Task) -> Vec<u8> {
-    let mut out = Vec::with_capacity(400 + task.title.len() + task.description.as_ref().map_or(0, String::len));
-    write(&mut out, task);
-    out
-}
-
-/// Appends a JSON string.
-pub(crate) fn write_text(out: &mut Vec<u8>, text: &str) {
-    if text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
-        // Writing a string into a vector cannot fail.
-        let _ = serde_json::to_writer(&mut *out, text);
-    } else {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-    }
-}
-
-/// Appends a time, or null.
-pub(crate) fn write_time(out: &mut Vec<u8>, time: Option<Time>) {
-    match time {
-        Some(time) => {
-            out.push(b'"');
-            out.extend_from_slice(format_time(time).as_bytes());
-            out.push(b'"');
-        }
-        None => out.extend_from_slice(b"null"),
-    }
-}
-
-/// Appends a number.
-pub(crate) fn write_number(out: &mut Vec<u8>, number: i64) {
-    use std::io::Write;
-    // Nor can this.
-    let _ = write!(out, "{number}");
 }
 
 /// Counts by name.
@@ -140,36 +69,17 @@ pub(crate) fn write_tag_count(out: &mut Vec<u8>, tag: &str, count: i64) {
 
 #[cfg(test)]
 mod tests {
+    use domain::Time;
+    use read_model::Task;
+
     use super::*;
 
     #[test]
-    fn json_is_escaped() {
-        let mut task = Task::blank(Uuid::nil(), Time::UNIX_EPOCH);
-        task.title = "a \"b\" \\ ü".into();
-        task.description = Some("line\nline\u{7f}".into());
-        task.tags = vec!["x".into(), "y\"".into()];
-        let value: serde_json::Value = serde_json::from_slice(&to_json(&task)).unwrap();
-        assert_eq!(value["title"], task.title);
-        assert_eq!(value["description"], "line\nline\u{7f}");
-        assert_eq!(value["tags"], serde_json::json!(["x", "y\""]));
-        assert_eq!(value["created_at"], "1970-01-01T00:00:00Z");
-        assert_eq!(value["due_at"], serde_json::Value::Null);
-        let keys = [
-            "id",
-            "title",
-            "description",
-            "status",
-            "priority",
-            "due_at",
-            "tags",
-            "rank",
-            "version",
-            "created_at",
-            "updated_at",
-            "started_at",
-            "completed_at",
-        ];
-        assert_eq!(value.as_object().unwrap().len(), keys.len());
-        assert!(keys.iter().all(|key| value.get(key).is_some()));
+    fn the_schema_and_the_example_have_the_members_that_are_written() {
+        let written = to_json(&Task::blank(Uuid::nil(), Time::UNIX_EPOCH));
+        let written: Value = serde_json::from_slice(&written).unwrap();
+        let names = |task: &Value| task.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&schema()["properties"]), names(&written));
+        assert_eq!(names(&example()), names(&written));
     }
 }

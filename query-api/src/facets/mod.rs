@@ -11,7 +11,6 @@ use http_api::query::StrictQuery;
 use process::clock;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use self::tally::{DUE, TAGS_MAX, Tally};
 use crate::answer::{Content, Etag, Loaded};
@@ -20,11 +19,9 @@ use crate::asked::Asked;
 use crate::described::{ANSWERED, read};
 use crate::error::ReadError;
 use crate::list::request::{self, ListRequest};
-use crate::list::{ColumnCache, described_filters};
-use crate::owner_version::VersionRow;
+use crate::list::{ColumnCache, Columns, described_filters};
 use crate::past::{self, Past, Snapshot};
-use crate::reads::{Query, ReadSource, Reads};
-use crate::search::Search;
+use crate::reads::{Query, ReadScope, Reads};
 
 /// The query string of facets: the filters of a list.
 #[derive(Deserialize)]
@@ -56,9 +53,7 @@ pub(crate) async fn facets(
 ) -> Result<Response, ReadError> {
     let sealer = reads.owner_versions().sealer();
     let request = ListRequest::parse(parameters.into(), asked.owner.id, sealer, clock::now())?;
-    let version = reads.owner_version(asked.owner, asked.minimum).await?;
-    let answer = reads.answer(asked.owner, version, &FacetsQuery { request, columns, past }).await?;
-    Ok(asked.respond(&answer))
+    asked.answer(&reads, &FacetsQuery { request, columns, past }).await
 }
 
 pub(crate) fn described() -> Operation {
@@ -106,20 +101,14 @@ impl Query for FacetsQuery {
         [&b"F"[..], &self.request.to_bytes()].concat()
     }
 
-    async fn load(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-    ) -> Result<Loaded, ReadError> {
+    async fn load(&self, scope: ReadScope<'_>) -> Result<Loaded, ReadError> {
         if let Some(as_of) = self.request.as_of {
-            return self.load_as_of(reads, source, owner, shown, as_of).await;
+            return self.load_as_of(scope, as_of).await;
         }
         let filters = &self.request.filters;
         let mut tally = Tally::new(filters, clock::now());
-        let add = |columns: &_| tally.add(columns);
-        let (live_generation, row) = self.columns.count(reads, source, shown, owner, filters.q.as_ref(), add).await?;
+        let add = |columns: &Columns| tally.add(columns);
+        let (live_generation, row) = self.columns.count(scope, filters.q.as_ref(), add).await?;
         let etag = tally.changes_at().map_or(Etag::OwnerVersion, Etag::OwnerVersionUntil);
         let body = tally.to_json(row.complete_until()).into();
         Ok(Loaded { live_generation, row, content: Some(Content { body, etag, link: None }) })
@@ -127,25 +116,18 @@ impl Query for FacetsQuery {
 }
 
 impl FacetsQuery {
-    async fn load_as_of(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-        as_of: AsOf,
-    ) -> Result<Loaded, ReadError> {
+    async fn load_as_of(&self, scope: ReadScope<'_>, as_of: AsOf) -> Result<Loaded, ReadError> {
         let filters = &self.request.filters;
         let mut tally = Tally::new(filters, as_of.at);
-        let (mut snapshot, held) = self.past.tasks_at(reads, source, owner, shown, as_of).await?;
+        let (mut snapshot, held) = self.past.tasks_at(scope, as_of).await?;
         let mut etag = Etag::OwnerVersion;
         if let Some(held) = held {
             etag = held.etag(as_of);
             match &filters.q {
-                None => tally.add(&held.tasks),
-                Some(Search { query, .. }) => {
-                    let transaction = &mut snapshot.transaction;
-                    tally.add(&past::search(transaction, shown.generation, owner, &held.tasks, as_of, query).await?);
+                None => tally.add(&held.tasks()),
+                Some(query) => {
+                    let found = past::search(&mut snapshot.transaction, scope, held, as_of, query).await?;
+                    tally.add(&found.tasks());
                 }
             }
         }

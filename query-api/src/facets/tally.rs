@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use chrono::DateTime;
 use domain::{Priority, Status, Time};
+use read_model::TaskFilters;
 
-use crate::list::request::Filters;
-use crate::list::{Columns, Facts, Misses};
-use crate::task_json::{write_counts, write_number, write_tag_count};
+use crate::list::matcher::{Matcher, Misses};
+use crate::list::task_set::{TaskSet, UNDATED};
+use crate::task_json::{write_counts, write_list, write_number, write_tag_count};
 
 /// Tags in an answer at most.
 pub(super) const TAGS_MAX: usize = 50;
@@ -17,7 +18,7 @@ pub(super) const DUE: [&str; 4] = ["overdue", "next_24_hours", "later", "none"];
 const DAY_US: i64 = 86_400_000_000;
 
 pub(super) struct Tally<'a> {
-    filters: &'a Filters,
+    filters: &'a TaskFilters,
     now_us: i64,
     total: i64,
     by_status: [i64; 4],
@@ -28,7 +29,7 @@ pub(super) struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    pub fn new(filters: &'a Filters, now: Time) -> Self {
+    pub fn new(filters: &'a TaskFilters, now: Time) -> Self {
         Self {
             filters,
             now_us: now.timestamp_micros(),
@@ -41,14 +42,18 @@ impl<'a> Tally<'a> {
         }
     }
 
-    pub fn add(&mut self, columns: &Columns) {
-        let matcher = columns.matcher(self.filters);
+    pub fn add(&mut self, tasks: &impl TaskSet) {
+        let matcher = Matcher::of(tasks, self.filters);
+        let sets = tasks.sets();
         // By number of the set of tags.
-        let mut by_tags = vec![0; columns.tag_sets()];
-        for (at, Facts { status, priority, due_us, .. }) in columns.facts().enumerate() {
+        let mut by_tags = vec![0; sets.sets.len()];
+        for at in tasks.places() {
+            let stage = tasks.stage(at);
+            let (Some(status), Some(priority)) = (stage.status(), stage.priority()) else { continue };
+            let due_us = Some(tasks.due_us(at)).filter(|due_us| *due_us != UNDATED);
             let is_open = status < 2;
             let is_overdue = is_open && due_us.is_some_and(|due_us| due_us < self.now_us);
-            let misses = columns.misses(&matcher, at);
+            let misses = matcher.misses(tasks, at);
             let misses = Misses { due: misses.due || self.filters.overdue && !is_overdue, ..misses };
             let missed = misses.count();
             // Whether it matches all filters but this one.
@@ -56,12 +61,12 @@ impl<'a> Tally<'a> {
             self.total += i64::from(missed == 0);
             self.by_status[status] += i64::from(counts(misses.status));
             self.by_priority[priority] += i64::from(counts(misses.priority));
-            by_tags[columns.tag_set(at)] += i64::from(counts(misses.tags));
+            by_tags[tasks.tag_set(at) as usize] += i64::from(counts(misses.tags));
             if is_open {
                 self.by_due[self.due(due_us)] += i64::from(counts(misses.due));
             }
         }
-        for (tag, count) in columns.count_tags(&by_tags).filter(|(_, count)| *count > 0) {
+        for (tag, count) in sets.count_tags(&by_tags).filter(|(_, count)| *count > 0) {
             match self.by_tag.get_mut(tag) {
                 Some(sum) => *sum += count,
                 None => _ = self.by_tag.insert(tag.to_owned(), count),
@@ -93,14 +98,9 @@ impl<'a> Tally<'a> {
         write_counts(&mut out, Status::ALL.iter().map(|status| status.as_str()).zip(self.by_status));
         out.extend_from_slice(b",\"by_priority\":");
         write_counts(&mut out, Priority::ALL.iter().map(|priority| priority.as_str()).zip(self.by_priority));
-        out.extend_from_slice(b",\"by_tag\":[");
-        for (n, (tag, count)) in self.most_frequent_tags().into_iter().enumerate() {
-            if n > 0 {
-                out.push(b',');
-            }
-            write_tag_count(&mut out, tag, count);
-        }
-        out.extend_from_slice(b"],\"by_due\":");
+        out.extend_from_slice(b",\"by_tag\":");
+        write_list(&mut out, self.most_frequent_tags(), |out, (tag, count)| write_tag_count(out, tag, count));
+        out.extend_from_slice(b",\"by_due\":");
         write_counts(&mut out, DUE.into_iter().zip(self.by_due));
         out.extend_from_slice(b",\"revision\":");
         write_number(&mut out, revision);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use backends::database::Pool;
 use process::context;
+use read_model::search::Query;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use uuid::Uuid;
 
@@ -17,8 +18,8 @@ use super::columns::{BYTES_MAX, Columns, Outcome, TASKS_MAX};
 use super::query::{self, Page};
 use crate::error::ReadError;
 use crate::owner_version::VersionRow;
-use crate::reads::{ReadSource, Reads};
-use crate::search::{self, Search};
+use crate::reads::ReadScope;
+use crate::search;
 use crate::sources::planned;
 
 /// Owners with fewer tasks do without: whatever Postgres does is quick enough.
@@ -120,16 +121,13 @@ impl ColumnCache {
     /// millisecond for 500 tasks. Returns what is live, and the snapshot's version.
     pub(crate) async fn count(
         &self,
-        reads: &Reads,
-        source: ReadSource,
-        shown: &VersionRow,
-        owner: Uuid,
-        q: Option<&Search>,
+        scope: ReadScope<'_>,
+        q: Option<&Query>,
         mut count: impl FnMut(&Columns) + Send,
     ) -> Result<(i32, VersionRow), ReadError> {
-        let generation = shown.generation;
-        if reads.is_nearest(source) {
-            let version = self.with_columns(shown, owner, q.is_some(), |columns| {
+        let (generation, owner) = (scope.generation(), scope.owner);
+        if scope.is_nearest() {
+            let version = self.with_columns(scope.shown, owner, q.is_some(), |columns| {
                 count(columns);
                 columns.version
             });
@@ -138,9 +136,9 @@ impl ColumnCache {
             }
         }
         let mut tasks = 0;
-        let mut transaction = planned(reads.pool(source)).await?;
+        let mut transaction = planned(scope.pool()).await?;
         let matches = match q {
-            Some(Search { query, .. }) => Some(search::matches(&mut transaction, generation, owner, query).await?),
+            Some(query) => Some(search::matches(&mut transaction, generation, owner, query).await?),
             None => None,
         };
         let found = matches.as_ref().map(|matches| matches.ids.as_slice());
@@ -150,7 +148,7 @@ impl ColumnCache {
         });
         let (live_generation, version) = read.await?;
         transaction.commit().await?;
-        if reads.is_nearest(source) {
+        if scope.is_nearest() {
             let tasks = matches.map_or_else(|| i64::try_from(tasks).unwrap_or(i64::MAX), |matches| matches.of_tasks);
             self.request(generation, owner, tasks, q.is_some());
         }

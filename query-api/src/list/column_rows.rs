@@ -16,10 +16,9 @@ const CATCH_UP_EVENTS_MAX: i64 = 5_000;
 
 /// A task as far as lists and counts ask.
 #[derive(Debug, Clone)]
-pub(crate) struct Task {
+pub(super) struct Task {
     pub id: Uuid,
-    /// None: it is deleted.
-    pub status: Option<i16>,
+    pub status: i16,
     pub priority: i16,
     pub created_at: Time,
     pub updated_at: Time,
@@ -41,7 +40,7 @@ macro_rules! task_with_texts {
         let task = || {
             Some(Task {
                 id: $row.task_id?,
-                status: Some($row.status?),
+                status: $row.status?,
                 priority: $row.priority?,
                 created_at: $row.created_at?,
                 updated_at: $row.updated_at?,

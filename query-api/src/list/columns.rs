@@ -2,24 +2,24 @@
 //!
 //! No set of indexes answers every combination of filters quickly: where matches are neither rare nor spread evenly
 //! along the sort (old tasks are done, due dates follow creation), Postgres has to look at tens of thousands of rows
-//! for a page. Looking at 57 bytes a task in memory takes a fraction of a millisecond instead. The ids found are then
+//! for a page. Looking at 53 bytes a task in memory takes a fraction of a millisecond instead. The ids found are then
 //! read from the table, and the page counts only if the owner's change counter is the one that the columns are at:
 //! they are a faster way to find the same page, never a source of truth.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use backends::database::Pool;
-use read_model::search::{Query, Texts};
+use read_model::search::{Query, Relevances, Texts};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::column_rows::{Changes, Task, TaskWithTexts, changes_since, read};
+use super::first_page::first;
 use super::indexed_texts::IndexedTexts;
-use super::matcher::{Filterable, Matcher, Misses, UNDATED};
-use super::request::{Filters, ListRequest, Sort, SortBy, SortPosition, relevance_key};
+use super::request::ListRequest;
 use super::tag_sets::TagSets;
+use super::task_set::{Stage, TaskSet, UNDATED};
 use crate::owner_version::VersionRow;
 
 /// Owners with more would take too much memory.
@@ -27,7 +27,7 @@ pub(super) const TASKS_MAX: i64 = 500_000;
 /// Bytes of all columns together, their texts among them, and so of each.
 pub(super) const BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Bytes of a task in all columns.
-pub(crate) const TASK_BYTES: usize = 16 + 4 * 8 + 1 + 4;
+pub(super) const TASK_BYTES: usize = 16 + 4 * 8 + 1 + 4;
 
 /// Tasks that are read at a time where columns are not kept.
 const PART_TASKS_MAX: usize = 4_096;
@@ -72,23 +72,12 @@ pub(crate) struct Columns {
     /// [`UNDATED`] where it is not completed.
     completed_us: Vec<i64>,
     due_us: Vec<i64>,
-    /// As [`Filterable::stage`].
-    stages: Vec<u8>,
+    stages: Vec<Stage>,
     /// Which set of tags.
     tag_sets: Vec<u32>,
-    sets: Arc<TagSets>,
+    sets: TagSets,
     /// Where they are kept.
     texts: Option<IndexedTexts>,
-}
-
-/// A task's place in a sort, such that a smaller one comes first in either direction.
-type Rank = (bool, i64, u128);
-
-impl Sort {
-    fn rank(self, key: Option<i64>, id: Uuid) -> Rank {
-        let (key, none, id) = (key.unwrap_or(0), key.is_none(), id.as_u128());
-        if self.descending { (none, !key, !id) } else { (none, key, id) }
-    }
 }
 
 impl Columns {
@@ -102,7 +91,7 @@ impl Columns {
             due_us: Vec::new(),
             stages: Vec::new(),
             tag_sets: Vec::new(),
-            sets: Arc::default(),
+            sets: TagSets::default(),
             texts: None,
         }
     }
@@ -171,30 +160,11 @@ impl Columns {
         self.ids.len()
     }
 
-    /// Which set of tags it has, in the order of [`Self::tag_sets`].
-    pub(crate) fn tag_set(&self, at: usize) -> usize {
-        self.tag_sets[at] as usize
-    }
-
-    /// How many different sets of tags there are.
-    pub(crate) fn tag_sets(&self) -> usize {
-        self.sets.sets.len()
-    }
-
-    /// Each tag, and how many tasks of these sets have it. (The counts are by set of tags.)
-    pub(crate) fn count_tags(&self, by_set: &[i64]) -> impl Iterator<Item = (&str, i64)> {
-        let mut counts = vec![0; self.sets.tags.len()];
-        for (set, count) in self.sets.sets.iter().zip(by_set) {
-            set.iter().for_each(|tag| counts[*tag as usize] += count);
-        }
-        self.sets.tags.iter().map(AsRef::as_ref).zip(counts)
-    }
-
-    /// Whether each tag, in the order of [`Self::count_tags`], matches `q`.
+    /// Whether each tag, in the order of [`TagSets::tags`], matches `q`.
     pub(crate) fn matching_tags(&self, query: &Query) -> Vec<bool> {
         match &self.texts {
             Some(texts) => texts.matching_tags(query),
-            None => self.sets.tags.iter().map(|tag| query.rank(&Texts::of(tag, [], None)).is_some()).collect(),
+            None => self.sets.tags.iter().map(|tag| query.relevance(&Texts::of(tag, [], None)).is_some()).collect(),
         }
     }
 
@@ -203,47 +173,29 @@ impl Columns {
         self.texts.as_ref().map_or_else(|| query.clone(), |texts| texts.tolerating(query))
     }
 
-    /// The filters, worked out for these tasks. `q` is looked for where texts are kept; otherwise only tasks that match it
-    /// are here.
-    pub(crate) fn matcher(&self, filters: &Filters) -> Matcher {
-        let ranks = filters.q.as_ref().zip(self.texts.as_ref()).map(|(q, texts)| texts.ranks(&q.query));
-        Matcher::of(filters, &self.sets, ranks)
-    }
-
-    /// Which filters the task does not match.
-    pub(crate) fn misses(&self, matcher: &Matcher, at: usize) -> Misses {
-        matcher.misses(self.filterable(at))
-    }
-
-    fn filterable(&self, at: usize) -> Filterable {
-        let text = self.texts.as_ref().map_or(0, |texts| texts.number(at));
-        Filterable { stage: self.stages[at], due_us: self.due_us[at], tag_set: self.tag_sets[at], text }
-    }
-
     /// What is counted of each task.
     pub(crate) fn facts(&self) -> impl Iterator<Item = Facts> {
-        (0..self.ids.len()).map(|at| {
-            let stage = self.stages[at];
+        (0..self.ids.len()).filter_map(|at| {
             let dated = |us: i64| Some(us).filter(|us| *us != UNDATED);
-            Facts {
-                status: (stage & 15).trailing_zeros() as usize,
-                priority: (stage >> 4).trailing_zeros() as usize,
+            Some(Facts {
+                status: self.stages[at].status()?,
+                priority: self.stages[at].priority()?,
                 created_us: self.created_us[at],
                 updated_us: self.updated_us[at],
                 completed_us: dated(self.completed_us[at]),
                 due_us: dated(self.due_us[at]),
-            }
+            })
         })
     }
 
-    pub(crate) fn push(&mut self, task: Task) {
+    fn push(&mut self, task: Task) {
         self.ids.push(task.id);
         self.created_us.push(task.created_at.timestamp_micros());
         self.updated_us.push(task.updated_at.timestamp_micros());
         self.completed_us.push(task.completed_at.map_or(UNDATED, |time| time.timestamp_micros()));
         self.due_us.push(task.due_at.map_or(UNDATED, |due| due.timestamp_micros()));
-        self.stages.push(stage(task.status, task.priority));
-        self.tag_sets.push(Arc::make_mut(&mut self.sets).number(task.tags));
+        self.stages.push(Stage::of(Some(task.status), Some(task.priority)));
+        self.tag_sets.push(self.sets.number(task.tags));
     }
 
     fn push_with_texts(&mut self, TaskWithTexts { task, title, description }: TaskWithTexts) {
@@ -255,36 +207,6 @@ impl Columns {
         if let Some(texts) = &mut self.texts {
             self.sets.tags[tags..].iter().for_each(|tag| texts.push_tag(tag));
         }
-    }
-
-    /// Without tasks, for some of these.
-    pub(crate) fn with_the_same_sets(&self) -> Self {
-        Self { sets: self.sets.clone(), ..Self::empty(self.version) }
-    }
-
-    /// Appends a task of columns that have the same sets.
-    pub(crate) fn copy(&mut self, from: &Self, at: usize) {
-        self.ids.push(from.ids[at]);
-        self.created_us.push(from.created_us[at]);
-        self.updated_us.push(from.updated_us[at]);
-        self.completed_us.push(from.completed_us[at]);
-        self.due_us.push(from.due_us[at]);
-        self.stages.push(from.stages[at]);
-        self.tag_sets.push(from.tag_sets[at]);
-    }
-
-    pub(crate) fn id(&self, at: usize) -> Uuid {
-        self.ids[at]
-    }
-
-    pub(crate) fn updated_us(&self) -> &[i64] {
-        &self.updated_us
-    }
-
-    /// Its code; `None` where it is deleted.
-    pub(crate) fn status(&self, at: usize) -> Option<usize> {
-        let status = self.stages[at] & 15;
-        (status != 0).then_some(status.trailing_zeros() as usize)
     }
 
     fn remove(&mut self, at: usize) {
@@ -335,62 +257,64 @@ impl Columns {
 
     /// The ids of the page's tasks in order, and of one more if there is.
     pub(crate) fn find(&self, request: &ListRequest) -> Vec<Uuid> {
-        self.first(request, usize::from(request.limit) + 1)
-    }
-
-    /// The ids of the first tasks that match, in order.
-    pub(super) fn first(&self, request: &ListRequest, wanted: usize) -> Vec<Uuid> {
-        let sort = request.sort;
-        let after = request.after.map(|SortPosition { key, id }| sort.rank(key, id));
-        let matcher = self.matcher(&request.filters);
-        let mut found: Vec<Rank> = Vec::with_capacity((8 * wanted).min(self.ids.len()));
-        let mut worst: Option<Rank> = None;
-        for at in 0..self.ids.len() {
-            let task = self.filterable(at);
-            if !matcher.matches(task) {
-                continue;
-            }
-            let key = match sort.by {
-                SortBy::Relevance => matcher.rank(task).map(|rank| relevance_key(rank, self.created_us[at])),
-                by => self.key(at, by),
-            };
-            let rank = sort.rank(key, self.ids[at]);
-            if after.is_some_and(|after| rank <= after) || worst.is_some_and(|worst| rank >= worst) {
-                continue;
-            }
-            found.push(rank);
-            if found.len() == 8 * wanted {
-                let (_, last, _) = found.select_nth_unstable(wanted - 1);
-                worst = Some(*last);
-                found.truncate(wanted);
-            }
-        }
-        found.sort_unstable();
-        found.truncate(wanted);
-        let id = |id: u128| Uuid::from_u128(if sort.descending { !id } else { id });
-        found.into_iter().map(|(_, _, number)| id(number)).collect()
-    }
-
-    fn key(&self, at: usize, by: SortBy) -> Option<i64> {
-        match by {
-            SortBy::CreatedAt => Some(self.created_us[at]),
-            SortBy::UpdatedAt => Some(self.updated_us[at]),
-            SortBy::Priority => Some(i64::from((self.stages[at] >> 4).trailing_zeros())),
-            SortBy::DueAt => Some(self.due_us[at]).filter(|due_us| *due_us != UNDATED),
-            SortBy::Relevance => None,
-        }
+        first(self, request, usize::from(request.limit) + 1)
     }
 }
 
-fn stage(status: Option<i16>, priority: i16) -> u8 {
-    status.map_or(0, |status| 1 << (status & 3)) | 16 << (priority & 3)
+impl TaskSet for Columns {
+    fn places(&self) -> impl Iterator<Item = usize> {
+        0..self.ids.len()
+    }
+
+    fn places_max(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn id(&self, at: usize) -> Uuid {
+        self.ids[at]
+    }
+
+    fn stage(&self, at: usize) -> Stage {
+        self.stages[at]
+    }
+
+    fn created_us(&self, at: usize) -> i64 {
+        self.created_us[at]
+    }
+
+    fn updated_us(&self, at: usize) -> i64 {
+        self.updated_us[at]
+    }
+
+    fn due_us(&self, at: usize) -> i64 {
+        self.due_us[at]
+    }
+
+    fn tag_set(&self, at: usize) -> u32 {
+        self.tag_sets[at]
+    }
+
+    fn sets(&self) -> &TagSets {
+        &self.sets
+    }
+
+    fn relevances(&self, query: &Query) -> Option<Relevances> {
+        self.texts.as_ref().map(|texts| texts.relevances(query))
+    }
+
+    fn text(&self, at: usize) -> u32 {
+        self.texts.as_ref().map_or(0, |texts| texts.number(at))
+    }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use domain::Time;
+    use chrono::DateTime;
+    use domain::{Priority, Status, Time};
+    use read_model::TaskFilters;
 
     use super::*;
+    use crate::list::request::{Sort, SortBy};
 
     pub(in crate::list) fn columns(tasks: usize) -> Columns {
         let mut columns = Columns::empty(VersionRow {
@@ -411,7 +335,7 @@ pub(super) mod tests {
             let (created_at, updated_at) = (Time::default(), Time::default());
             columns.push(Task {
                 id,
-                status: Some(0),
+                status: 0,
                 priority: 1,
                 created_at,
                 updated_at,
@@ -419,6 +343,59 @@ pub(super) mod tests {
                 due_at: None,
                 tags: Vec::new(),
             });
+        }
+    }
+
+    #[test]
+    fn filters_mean_in_columns_what_they_mean_of_a_task() {
+        const TAGS: [&[&str]; 4] = [&[], &["a"], &["a", "b"], &["c"]];
+        let at = |us: i64| DateTime::from_timestamp_micros(us).unwrap();
+        let (now, mut columns, mut tasks) = (at(20), columns(0), Vec::new());
+        for (status, priority) in Status::ALL.iter().flat_map(|status| Priority::ALL.iter().map(move |p| (*status, *p)))
+        {
+            for due_at in [None, Some(at(10)), Some(at(19)), Some(at(20)), Some(at(30))] {
+                for tags in TAGS {
+                    let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+                    let blank = read_model::Task::blank(Uuid::from_u128(tasks.len() as u128), at(0));
+                    let task = read_model::Task { status, priority, due_at, tags, ..blank };
+                    columns.push(Task {
+                        id: task.id,
+                        status: status.code(),
+                        priority: priority.code(),
+                        created_at: task.created_at,
+                        updated_at: task.updated_at,
+                        completed_at: None,
+                        due_at,
+                        tags: task.tags.clone(),
+                    });
+                    tasks.push(task);
+                }
+            }
+        }
+        let (tenth, twentieth) = ("1970-01-01T00:00:00.00001Z", "1970-01-01T00:00:00.00002Z");
+        let all: [&[(&str, &str)]; 13] = [
+            &[],
+            &[("status", "pending,completed")],
+            &[("priority", "high")],
+            &[("tag", "b,c")],
+            &[("tag", "z")],
+            &[("due_after", tenth)],
+            &[("due_before", twentieth)],
+            &[("due_after", tenth), ("due_before", twentieth), ("tag", "a")],
+            &[("overdue", "true")],
+            &[("overdue", "true"), ("due_before", "2030-01-01T00:00:00Z"), ("priority", "low,urgent")],
+            &[("overdue", "true"), ("due_before", tenth)],
+            &[("overdue", "true"), ("status", "in_progress,completed")],
+            &[("overdue", "true"), ("status", "completed,cancelled")],
+        ];
+        for asked in all {
+            let mut filters = TaskFilters::default();
+            asked.iter().for_each(|(name, value)| filters.set(name, value).unwrap());
+            let first = ListRequest::first_page(Sort { by: SortBy::CreatedAt, descending: false });
+            let find = |request: ListRequest| super::first(&columns, &request, tasks.len());
+            let found = filters.at(now).map(|filters| find(ListRequest { filters, ..first }));
+            let matching = tasks.iter().filter(|task| filters.matches(task, now)).map(|task| task.id);
+            assert_eq!(found.unwrap_or_default(), matching.collect::<Vec<_>>(), "{asked:?}");
         }
     }
 
@@ -432,7 +409,7 @@ pub(super) mod tests {
         columns.remove(tasks_max);
         let tags = |n: usize| (0..20).map(|tag| format!("{n:0250}{tag:0250}")).collect();
         for n in 0..BYTES_MAX / 12_000 {
-            let _ = Arc::make_mut(&mut columns.sets).number(tags(n));
+            let _ = columns.sets.number(tags(n));
         }
         assert!(!columns.fit(), "tags");
     }

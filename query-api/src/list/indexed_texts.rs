@@ -1,6 +1,6 @@
 //! The texts of an owner's tasks in memory, as one more column.
 
-use read_model::search::{Query, Ranks, TextIndex};
+use read_model::search::{Query, Relevances, TextIndex};
 
 /// The texts of the tasks of columns.
 #[derive(Default)]
@@ -37,14 +37,14 @@ impl IndexedTexts {
         self.index.bytes() + self.tags.bytes() + 4 * self.numbers.capacity()
     }
 
-    /// By which [`Ranks`] names the task.
+    /// By which [`Relevances`] names the task.
     pub fn number(&self, at: usize) -> u32 {
         self.numbers[at]
     }
 
     /// How well each task matches.
-    pub fn ranks(&self, query: &Query) -> Ranks {
-        self.index.ranks(query)
+    pub fn relevances(&self, query: &Query) -> Relevances {
+        self.index.relevances(query)
     }
 
     /// As [`TextIndex::tolerating`].
@@ -54,7 +54,7 @@ impl IndexedTexts {
 
     /// Whether each tag matches.
     pub fn matching_tags(&self, query: &Query) -> Vec<bool> {
-        let ranks = self.tags.ranks(query);
-        (0..self.tags.len()).map(|tag| u32::try_from(tag).is_ok_and(|tag| ranks.get(tag).is_some())).collect()
+        let relevances = self.tags.relevances(query);
+        (0..self.tags.len()).map(|tag| u32::try_from(tag).is_ok_and(|tag| relevances.get(tag).is_some())).collect()
     }
 }

@@ -3,28 +3,14 @@
 use std::sync::Arc;
 
 use domain::Time;
-use read_model::search::{Rank, Ranks};
+use read_model::TaskFilters;
+use read_model::search::{Relevance, Relevances};
 
-use super::request::Filters;
-use super::tag_sets::TagSets;
+use super::task_set::{TaskSet, UNDATED};
 
-/// The due date of a task that has none: later than any end.
-pub(super) const UNDATED: i64 = i64::MAX;
-
-/// What filters ask about a task.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Filterable {
-    /// Bits 0 to 3: status, none where it is deleted; bits 4 to 7: priority; one set of each.
-    pub stage: u8,
-    pub due_us: i64,
-    /// Which set of tags.
-    pub tag_set: u32,
-    /// Which texts, where they are kept.
-    pub text: u32,
-}
-
-/// Filters, worked out for one owner's columns.
+/// Filters, worked out for one set of tasks.
 pub(crate) struct Matcher {
+    /// Bits of a [`Stage`](super::task_set::Stage), as the next.
     statuses: u8,
     priorities: u8,
     /// From, and earlier than.
@@ -32,16 +18,18 @@ pub(crate) struct Matcher {
     /// By number of the set.
     tag_sets: Option<Vec<bool>>,
     /// How well the texts match `q`.
-    ranks: Option<Ranks>,
+    relevances: Option<Relevances>,
 }
 
 impl Matcher {
-    pub(super) fn of(filters: &Filters, sets: &TagSets, ranks: Option<Ranks>) -> Self {
+    /// `q` is looked for where texts are kept; otherwise only tasks that match it are there.
+    pub fn of(tasks: &impl TaskSet, filters: &TaskFilters) -> Self {
         let mask = |codes: &[i16], shift: u32| match codes {
             [] => 15 << shift,
             codes => codes.iter().fold(0_u8, |mask, code| mask | 1 << (u32::from(code.unsigned_abs() & 3) + shift)),
         };
         let dated = filters.due_after.is_some() || filters.due_before.is_some();
+        let sets = tasks.sets();
         let wanted: Vec<u32> = filters.tags.iter().filter_map(|tag| sets.number_of(tag)).collect();
         let has = |set: &Arc<[u32]>| set.iter().any(|tag| wanted.contains(tag));
         Self {
@@ -52,42 +40,44 @@ impl Matcher {
                 (filters.due_after.map_or(i64::MIN, us), filters.due_before.map_or(UNDATED, us))
             }),
             tag_sets: (!filters.tags.is_empty()).then(|| sets.sets.iter().map(has).collect()),
-            ranks,
+            relevances: filters.q.as_ref().and_then(|q| tasks.relevances(q)),
         }
     }
 
-    pub(super) fn matches(&self, task: Filterable) -> bool {
-        let Filterable { stage, due_us, tag_set, .. } = task;
-        let is_of_stage = stage & self.statuses != 0 && stage & self.priorities != 0;
-        is_of_stage && self.is_due(due_us) && self.has_tag(tag_set) && self.has_q(task)
+    pub fn matches(&self, tasks: &impl TaskSet, at: usize) -> bool {
+        let stage = tasks.stage(at);
+        let is_of_stage = stage.is_among(self.statuses) && stage.is_among(self.priorities);
+        is_of_stage && self.is_due(tasks, at) && self.has_tag(tasks, at) && self.has_q(tasks, at)
     }
 
-    pub(super) fn misses(&self, task: Filterable) -> Misses {
-        let Filterable { stage, due_us, tag_set, .. } = task;
+    /// Which filters the task does not match.
+    pub fn misses(&self, tasks: &impl TaskSet, at: usize) -> Misses {
+        let stage = tasks.stage(at);
         Misses {
-            status: stage & self.statuses == 0,
-            priority: stage & self.priorities == 0,
-            tags: !self.has_tag(tag_set),
-            due: !self.is_due(due_us),
-            q: !self.has_q(task),
+            status: !stage.is_among(self.statuses),
+            priority: !stage.is_among(self.priorities),
+            tags: !self.has_tag(tasks, at),
+            due: !self.is_due(tasks, at),
+            q: !self.has_q(tasks, at),
         }
     }
 
     /// How well the task matches `q`.
-    pub(super) fn rank(&self, task: Filterable) -> Option<Rank> {
-        self.ranks.as_ref()?.get(task.text)
+    pub fn relevance(&self, tasks: &impl TaskSet, at: usize) -> Option<Relevance> {
+        self.relevances.as_ref()?.get(tasks.text(at))
     }
 
-    fn has_q(&self, task: Filterable) -> bool {
-        self.ranks.as_ref().is_none_or(|ranks| ranks.get(task.text).is_some())
+    fn has_q(&self, tasks: &impl TaskSet, at: usize) -> bool {
+        self.relevances.as_ref().is_none_or(|relevances| relevances.get(tasks.text(at)).is_some())
     }
 
-    fn is_due(&self, due_us: i64) -> bool {
-        self.due_us.is_none_or(|(from, until)| from <= due_us && due_us < until)
+    fn is_due(&self, tasks: &impl TaskSet, at: usize) -> bool {
+        self.due_us.is_none_or(|(from, until)| (from..until).contains(&tasks.due_us(at)))
     }
 
-    fn has_tag(&self, tag_set: u32) -> bool {
-        self.tag_sets.as_ref().is_none_or(|sets| sets.get(tag_set as usize).copied().unwrap_or(false))
+    fn has_tag(&self, tasks: &impl TaskSet, at: usize) -> bool {
+        let has = |sets: &Vec<bool>| sets.get(tasks.tag_set(at) as usize).copied().unwrap_or(false);
+        self.tag_sets.as_ref().is_none_or(has)
     }
 }
 

@@ -1,48 +1,50 @@
 //! `GET /api/v1/tasks`: filters, sorts, pages.
 
 mod column_cache;
-pub(crate) mod column_rows;
+mod column_rows;
 pub(crate) mod columns;
+mod first_page;
 mod indexed_texts;
-mod matcher;
+pub(crate) mod matcher;
 pub(crate) mod query;
 pub(crate) mod request;
-mod tag_sets;
+pub(crate) mod tag_sets;
+pub(crate) mod task_set;
 
 use std::time::{Duration, Instant};
 
-use access::token::Sealer;
 use axum::extract::State;
 use axum::response::Response;
 use chrono::TimeDelta;
-use domain::{OwnerId, Priority, Status, Time};
-use http_api::openapi::{Operation, count, one_of, page_of, reference, time};
+use domain::{Priority, Status, Time};
+use http_api::openapi::{Operation, one_of, reference, time};
 use http_api::problem::ProblemCode;
 use http_api::query::StrictQuery;
 use process::clock;
 use read_model::Task;
-use read_model::search::CHARACTERS_MAX;
+use read_model::search::{CHARACTERS_MAX, Query as SearchQuery, title_key};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use self::first_page::first;
 use self::query::Page;
-use self::request::{ListRequest, Parameters, Sort, SortBy, SortPosition, relevance_key};
+use self::request::{ListRequest, Parameters, Sort, SortBy, SortKey, SortPosition, relevance_key};
+use self::task_set::TaskSet;
 use crate::answer::{Content, Etag, Loaded};
 use crate::as_of::AsOf;
 use crate::asked::Asked;
 use crate::described::{ANSWERED_PAGE, read};
 use crate::error::ReadError;
-use crate::owner_version::VersionRow;
-use crate::past::{self, Held, Past, SEARCH_MS_MAX, SEARCHED_TASKS, Snapshot};
-use crate::reads::{Query, ReadSource, Reads};
-use crate::search::{self, Search};
+use crate::page::{Pages, page_with_revision};
+use crate::past::{self, Past, SEARCH_MS_MAX, SEARCHED_TASKS, Snapshot};
+use crate::reads::{Query, ReadScope, Reads};
+use crate::search;
 use crate::sources::planned;
-use crate::task_json::{self, write_number, write_text};
+use crate::task_json;
 
 pub(crate) use self::column_cache::ColumnCache;
 pub(crate) use self::columns::{Columns, Facts};
-pub(crate) use self::matcher::Misses;
 
 pub(crate) async fn list(
     State(reads): State<Reads>,
@@ -61,7 +63,7 @@ pub(crate) async fn list(
 }
 
 pub(crate) fn described() -> Operation {
-    let sorts = SortBy::INDEXED.iter().flat_map(|by| [by.as_str().to_owned(), format!("-{}", by.as_str())]);
+    let sorts = SortBy::DIRECTED.iter().flat_map(|by| [by.as_str().to_owned(), format!("-{}", by.as_str())]);
     let sorts: Vec<_> = sorts.chain([SortBy::Relevance.as_str().to_owned()]).collect();
     let page = json!({"items": [task_json::example()], "next_cursor": null, "revision": 3});
     let read = read("listTasks", "List tasks")
@@ -69,7 +71,7 @@ pub(crate) fn described() -> Operation {
     described_filters(read)
         .query(
             "sort",
-            "`-` is descending; ties by id. No due date is last in both directions. `relevance` only with `q`.",
+            "`-` is descending; ties by id. No due date and no rank are last in both directions; titles are compared as a search does. `relevance` only with `q`.",
             json!({"type": "string", "enum": sorts, "default": "-created_at"}),
         )
         .pages()
@@ -102,11 +104,7 @@ pub(crate) fn described_filters(read: Operation) -> Operation {
 }
 
 pub(crate) fn schema() -> Value {
-    let mut page = page_of("ListedTask");
-    page["properties"]["revision"] = count();
-    page["properties"]["revision"]["description"] = "What the page shows at least; the stream resumes from it.".into();
-    page["required"] = json!(["items", "next_cursor", "revision"]);
-    page
+    page_with_revision("ListedTask")
 }
 
 /// A task, with `q` also where it was found.
@@ -128,20 +126,14 @@ impl Query for ListQuery {
         self.request.to_bytes()
     }
 
-    async fn load(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-    ) -> Result<Loaded, ReadError> {
+    async fn load(&self, scope: ReadScope<'_>) -> Result<Loaded, ReadError> {
         if let Some(as_of) = self.request.as_of {
-            return self.load_as_of(reads, source, owner, shown, as_of).await;
+            return self.load_as_of(scope, as_of).await;
         }
         let now = clock::now();
-        let page = self.page(reads, source, owner, shown, now).await?;
+        let page = self.page(scope, now).await?;
         let etag = if self.request.filters.overdue {
-            let (row, next_due_at) = query::next_due(reads.pool(source), shown.generation, owner, now).await?;
+            let (row, next_due_at) = query::next_due(scope.pool(), scope.generation(), scope.owner, now).await?;
             let next_overdue = next_due_at.map(|due_at| due_at + TimeDelta::microseconds(1));
             // Of another version than the page: the page is not kept.
             let until = if row == page.row { next_overdue } else { Some(now) };
@@ -149,9 +141,7 @@ impl Query for ListQuery {
         } else {
             Etag::OwnerVersion
         };
-        let (live_generation, row) = (page.live_generation, page.row);
-        let content = content(page, etag, owner, &self.request, reads.owner_versions().sealer());
-        Ok(Loaded { live_generation, row, content: Some(content) })
+        Ok(self.loaded(page, etag, scope))
     }
 }
 
@@ -169,32 +159,27 @@ pub(crate) async fn plan_ahead(connection: &mut PgConnection, generation: i32) -
 
 impl ListQuery {
     /// The page as it was then: found as pages of owners with many tasks are.
-    async fn load_as_of(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-        as_of: AsOf,
-    ) -> Result<Loaded, ReadError> {
+    async fn load_as_of(&self, scope: ReadScope<'_>, as_of: AsOf) -> Result<Loaded, ReadError> {
         let request = &self.request;
-        let (mut snapshot, held) = self.past.tasks_at(reads, source, owner, shown, as_of).await?;
+        let (mut snapshot, held) = self.past.tasks_at(scope, as_of).await?;
         let search = request.filters.q.as_ref();
         let by_relevance = request.sort.by == SortBy::Relevance;
-        let ids = match (&held, request.filters.at(as_of.at)) {
-            (Some(Held { tasks, .. }), Some(filters)) => {
-                let wanted = if search.is_some() { tasks.len() } else { usize::from(request.limit) + 1 };
-                tasks.first(&ListRequest { filters, ..request.clone() }, wanted)
+        let etag = held.as_ref().map_or(Etag::OwnerVersion, |held| held.etag(as_of));
+        // The versions are let go of with this: whoever brings them up to date does not wait for the database.
+        let ids = match (held, request.filters.at(as_of.at)) {
+            (Some(held), Some(filters)) => {
+                let tasks = held.tasks();
+                let wanted = if search.is_some() { tasks.places_max() } else { usize::from(request.limit) + 1 };
+                first(&tasks, &ListRequest { filters, ..request.clone() }, wanted)
             }
             _ => Vec::new(),
         };
-        let etag = held.map_or(Etag::OwnerVersion, |held| held.etag(as_of));
         let began = Instant::now();
         let mut tasks = Vec::new();
         for ids in ids.chunks(SEARCHED_TASKS) {
-            let found = past::tasks(&mut snapshot.transaction, shown.generation, owner, ids, as_of).await?;
+            let found = past::tasks(&mut snapshot.transaction, scope, ids, as_of).await?;
             // The texts of then are in no index.
-            let finds = |task: &Task| search.is_none_or(|q| q.query.rank(&search::texts(task)).is_some());
+            let finds = |task: &Task| search.is_none_or(|query| query.relevance(&task.texts()).is_some());
             tasks.extend(found.into_iter().filter(finds));
             if tasks.len() > usize::from(request.limit) && !by_relevance {
                 break;
@@ -204,56 +189,61 @@ impl ListQuery {
             }
         }
         if by_relevance {
-            let place = |task: &Task| (key(task, request), task.id);
-            tasks.retain(|task| request.after.is_none_or(|after| place(task) > (after.key, after.id)));
-            tasks.sort_by_cached_key(place);
+            let position = |task: &Task| (key(task, request), task.id);
+            let after = request.after.as_ref().map(|after| (after.key.clone(), after.id));
+            tasks.retain(|task| after.as_ref().is_none_or(|after| position(task) > *after));
+            tasks.sort_by_cached_key(position);
             tasks.truncate(usize::from(request.limit) + 1);
         }
         let Snapshot { transaction, row, live_generation } = snapshot;
         transaction.commit().await?;
-        let page = Page { live_generation, row, total: 0, tasks };
-        let content = content(page, etag, owner, &self.request, reads.owner_versions().sealer());
-        Ok(Loaded { live_generation, row, content: Some(content) })
+        Ok(self.loaded(Page { live_generation, row, total: 0, tasks }, etag, scope))
     }
 
     /// Finds the page in the quickest way that there is for it; all ways find the same one.
-    async fn page(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-        now: Time,
-    ) -> Result<Page, ReadError> {
+    async fn page(&self, scope: ReadScope<'_>, now: Time) -> Result<Page, ReadError> {
         let Self { request, columns, .. } = self;
-        let pool = reads.pool(source);
+        let (pool, generation, owner) = (scope.pool(), scope.generation(), scope.owner);
         let Some(filters) = request.filters.at(now) else {
-            return query::by_ids(pool, shown.generation, owner, &[]).await;
+            return query::by_ids(pool, generation, owner, &[]).await;
         };
         let request = &ListRequest { filters, ..request.clone() };
         let by_q = request.filters.q.is_some();
+        // Which columns do not have, and no index either.
+        let by_text = matches!(request.sort.by, SortBy::Title | SortBy::Rank);
         // Columns are of the nearest source.
-        let by_columns = !request.filters.is_empty() && reads.is_nearest(source);
+        let by_columns = !request.filters.is_empty() && !by_text && scope.is_nearest();
         let find = |columns: &Columns| (columns.find(request), ());
-        if by_columns && let Some((page, ())) = columns.page(shown, owner, by_q, find).await? {
+        if by_columns && let Some((page, ())) = columns.page(scope.shown, owner, by_q, find).await? {
             return Ok(page);
         }
-        if !by_q {
-            let page = query::walk(pool, shown.generation, owner, request).await?;
+        if !by_q && !by_text {
+            let page = query::walk(pool, generation, owner, request).await?;
             if is_whole(&page, request) {
                 return Ok(page);
             }
             if by_columns {
-                columns.request(shown.generation, owner, page.total, false);
+                columns.request(generation, owner, page.total, false);
             }
         }
         let mut transaction = planned(pool).await?;
-        let page = query::pick(&mut transaction, shown.generation, owner, request).await?;
+        let page = query::pick(&mut transaction, generation, owner, request).await?;
         transaction.commit().await?;
         if by_q && by_columns {
-            columns.request(shown.generation, owner, page.total, true);
+            columns.request(generation, owner, page.total, true);
         }
         Ok(page)
+    }
+
+    fn loaded(&self, page: Page, etag: Etag, scope: ReadScope<'_>) -> Loaded {
+        let request = &self.request;
+        let Page { live_generation, row, tasks, .. } = page;
+        let pages = Pages { sealer: scope.sealer(), owner: scope.owner, binding: &request.binding };
+        let key = |last: &Task| SortPosition { key: key(last, request), id: last.id }.to_bytes();
+        let write = |out: &mut Vec<u8>, task: &Task| write(out, task, request.filters.q.as_ref());
+        let (body, next) = pages.write(request.limit, tasks, key, write, Some(row.complete_until()));
+        let link = next.map(|cursor| request.link(&cursor));
+        Loaded { live_generation, row, content: Some(Content { body, etag, link }) }
     }
 }
 
@@ -263,54 +253,34 @@ fn is_whole(page: &Page, request: &ListRequest) -> bool {
         return true;
     }
     // The walk of due dates may have been cut off before the tasks without one, which stand behind it.
-    let undated_first = request.after.is_some_and(|after| after.key.is_none());
+    let undated_first = request.after.as_ref().is_some_and(|after| after.key.is_none());
     let in_order =
         request.sort.by != SortBy::DueAt || undated_first || page.tasks.iter().all(|task| task.due_at.is_some());
     in_order && page.tasks.len() > usize::from(request.limit)
 }
 
-fn content(mut page: Page, etag: Etag, owner: Uuid, request: &ListRequest, sealer: &Sealer) -> Content {
-    let limit = usize::from(request.limit);
-    let more = page.tasks.len() > limit;
-    page.tasks.truncate(limit);
-    let next = page.tasks.last().filter(|_| more).map(|last| {
-        let place = SortPosition { key: key(last, request), id: last.id };
-        sealer.seal_cursor(OwnerId(owner), &request.binding, &place.to_bytes())
-    });
-    let mut body = Vec::with_capacity(100 + 450 * page.tasks.len());
-    body.extend_from_slice(b"{\"items\":[");
-    for (n, task) in page.tasks.iter().enumerate() {
-        if n > 0 {
-            body.push(b',');
-        }
-        task_json::write(&mut body, task);
-        if let Some(Search { query, .. }) = &request.filters.q {
-            body.pop();
-            body.extend_from_slice(b",\"matches\":");
-            search::write_marks(&mut body, query.marks(&search::texts(task)));
-            body.push(b'}');
-        }
+fn write(out: &mut Vec<u8>, task: &Task, q: Option<&SearchQuery>) {
+    task_json::write(out, task);
+    if let Some(query) = q {
+        out.pop();
+        out.extend_from_slice(b",\"matches\":");
+        search::write_marks(out, query.marks(&task.texts()));
+        out.push(b'}');
     }
-    body.extend_from_slice(b"],\"next_cursor\":");
-    match &next {
-        Some(cursor) => write_text(&mut body, cursor),
-        None => body.extend_from_slice(b"null"),
-    }
-    body.extend_from_slice(b",\"revision\":");
-    write_number(&mut body, page.row.complete_until());
-    body.push(b'}');
-    Content { body: body.into(), etag, link: next.map(|cursor| request.link(&cursor)) }
 }
 
-fn key(task: &Task, request: &ListRequest) -> Option<i64> {
+fn key(task: &Task, request: &ListRequest) -> Option<SortKey> {
+    let at = |time: Time| SortKey::Number(time.timestamp_micros());
     match request.sort.by {
-        SortBy::CreatedAt => Some(task.created_at.timestamp_micros()),
-        SortBy::UpdatedAt => Some(task.updated_at.timestamp_micros()),
-        SortBy::Priority => Some(i64::from(task.priority.code())),
-        SortBy::DueAt => task.due_at.map(|time| time.timestamp_micros()),
+        SortBy::CreatedAt => Some(at(task.created_at)),
+        SortBy::UpdatedAt => Some(at(task.updated_at)),
+        SortBy::Priority => Some(SortKey::Number(i64::from(task.priority.code()))),
+        SortBy::DueAt => task.due_at.map(at),
+        SortBy::Title => Some(SortKey::Text(title_key(&task.title))),
+        SortBy::Rank => task.rank.clone().map(SortKey::Text),
         SortBy::Relevance => {
-            let rank = request.filters.q.as_ref()?.query.rank(&search::texts(task))?;
-            Some(relevance_key(rank, task.created_at.timestamp_micros()))
+            let relevance = request.filters.q.as_ref()?.relevance(&task.texts())?;
+            Some(SortKey::Number(relevance_key(relevance, task.created_at.timestamp_micros())))
         }
     }
 }

@@ -11,10 +11,10 @@ use read_model::Task;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::request::{ListRequest, SortBy, SortPosition};
+use super::request::{ListRequest, SortBy, SortKey, SortPosition};
 use crate::error::ReadError;
 use crate::owner_version::{VersionRow, version_row};
-use crate::search::{self, Matches, Search};
+use crate::search::{self, Matches};
 use crate::task_columns::task_in;
 
 /// How many tasks a walk looks at for a page.
@@ -72,19 +72,22 @@ impl Page {
 }
 
 /// Where a page begins: beyond these.
-struct Bounds {
+struct Bounds<'a> {
     time: Time,
     priority: i16,
     relevance: i64,
+    /// `None`: at the beginning.
+    title: Option<&'a str>,
+    rank: &'a str,
     id: Uuid,
-    /// Whether tasks with a due date still come.
-    dated: bool,
-    /// Tasks without a due date: from this id on.
-    undated_from: Option<Uuid>,
+    /// Whether tasks with a key still come.
+    keyed: bool,
+    /// Tasks without one: from this id on.
+    keyless_from: Option<Uuid>,
 }
 
-impl Bounds {
-    fn of(request: &ListRequest) -> Self {
+impl<'a> Bounds<'a> {
+    fn of(request: &'a ListRequest) -> Self {
         let descending = request.sort.descending;
         let (first_id, last_id) = if descending { (Uuid::max(), Uuid::nil()) } else { (Uuid::nil(), Uuid::max()) };
         // Years 0 and 10000: times of the API lie between.
@@ -94,22 +97,27 @@ impl Bounds {
             time: first_time,
             priority: if descending { 4 } else { -1 },
             relevance: i64::MIN,
+            title: None,
+            // A rank has letters and digits.
+            rank: if descending { "~" } else { "" },
             id: first_id,
-            dated: true,
-            undated_from: Some(first_id),
+            keyed: true,
+            keyless_from: Some(first_id),
         };
-        match request.after {
-            None => first,
-            Some(SortPosition { key: Some(key), id }) => Self {
-                time: DateTime::from_timestamp_micros(key).unwrap_or(first_time),
-                priority: i16::try_from(key).unwrap_or(first.priority),
-                relevance: key,
+        let Some(SortPosition { key, id }) = &request.after else { return first };
+        let id = *id;
+        match key {
+            Some(SortKey::Number(key)) => Self {
+                time: DateTime::from_timestamp_micros(*key).unwrap_or(first_time),
+                priority: i16::try_from(*key).unwrap_or(first.priority),
+                relevance: *key,
                 id,
                 ..first
             },
-            Some(SortPosition { key: None, id }) => {
+            Some(SortKey::Text(text)) => Self { title: Some(text), rank: text, id, ..first },
+            None => {
                 let next = if descending { id.as_u128().wrapping_sub(1) } else { id.as_u128().wrapping_add(1) };
-                Self { dated: false, undated_from: (id != last_id).then_some(Uuid::from_u128(next)), id, ..first }
+                Self { keyed: false, keyless_from: (id != last_id).then_some(Uuid::from_u128(next)), id, ..first }
             }
         }
     }
@@ -199,22 +207,37 @@ macro_rules! walk_due {
               ) w where "]
             [" order by w.due_at " $direction " nulls last, w.task_id " $direction " limit $6"]
             ["order by t.due_at " $direction " nulls last, t.task_id " $direction]
-            time $executor, $arguments, $arguments.bounds.dated, $arguments.bounds.undated_from
+            time $executor, $arguments, $arguments.bounds.keyed, $arguments.bounds.keyless_from
         )
     };
 }
 
-/// Picks out the matches and sorts them by due date.
-macro_rules! pick_due {
-    ($executor:expr, $arguments:ident, $beyond:literal, $from:literal, $direction:literal) => {
+/// Picks out the matches and sorts them by a key that tasks may be without.
+macro_rules! pick_keyed {
+    ($executor:expr, $arguments:ident, $column:literal, $key:ident, $beyond:literal, $from:literal, $direction:literal) => {
         page_of!(
-            ["with m as materialized (select w.due_at as key, w.task_id from read_model.task w
+            ["with m as materialized (select w." $column " as key, w.task_id from read_model.task w
               where w.generation = $1 and w.owner_id = $2 and not w.deleted and $5::bigint is not null
-              and (($13 and (w.due_at, w.task_id)" $beyond "($3, $4)) or (w.due_at is null and w.task_id" $from "$14)) and "]
+              and (($13 and (w." $column ", w.task_id)" $beyond "($3, $4)) or (w." $column " is null and w.task_id" $from "$14)) and "]
             [") select f.* from (select * from m order by key " $direction " nulls last, task_id " $direction " limit $6) m
               cross join lateral (select * from read_model.task f where f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id limit 1) f"]
-            ["order by t.due_at " $direction " nulls last, t.task_id " $direction]
-            time $executor, $arguments, $arguments.bounds.dated, $arguments.bounds.undated_from
+            ["order by t." $column $direction " nulls last, t.task_id " $direction]
+            $key $executor, $arguments, $arguments.bounds.keyed, $arguments.bounds.keyless_from
+        )
+    };
+}
+
+/// Picks out the matches and sorts them by title.
+macro_rules! pick_title {
+    ($executor:expr, $arguments:ident, $beyond:literal, $direction:literal) => {
+        page_of!(
+            ["with m as materialized (select w.title_key as key, w.task_id from read_model.task w
+              where w.generation = $1 and w.owner_id = $2 and not w.deleted and $5::bigint is not null
+              and ($3::text is null or (w.title_key, w.task_id)" $beyond "($3, $4)) and "]
+            [") select f.* from (select * from m order by key " $direction ", task_id " $direction " limit $6) m
+              cross join lateral (select * from read_model.task f where f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id limit 1) f"]
+            ["order by t.title_key " $direction ", t.task_id " $direction]
+            title $executor, $arguments
         )
     };
 }
@@ -224,15 +247,15 @@ macro_rules! pick_relevant {
     ($executor:expr, $arguments:ident) => {
         page_of!(
             ["with m as materialized (select w.key, w.task_id from (
-                select t.*, f.rank * 1000000000000000000::bigint
+                select t.*, f.relevance * 1000000000000000000::bigint
                     + (300000000000000000 - (extract(epoch from t.created_at) * 1000000)::bigint) as key
-                from unnest($12::uuid[], $13::smallint[]) as f (task_id, rank)
+                from unnest($12::uuid[], $13::smallint[]) as f (task_id, relevance)
                 join read_model.task t on t.generation = $1 and t.owner_id = $2 and t.task_id = f.task_id
               ) w where not w.deleted and $5::bigint is not null and (w.key, w.task_id) > ($3, $4) and "]
             [") select m.key, f.* from (select * from m order by key, task_id limit $6) m
               cross join lateral (select * from read_model.task f where f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id limit 1) f"]
             ["order by t.key, t.task_id"]
-            relevance $executor, $arguments, $arguments.ranks
+            relevance $executor, $arguments, $arguments.relevances
         )
     };
 }
@@ -240,7 +263,7 @@ macro_rules! pick_relevant {
 struct Arguments<'a> {
     generation: i32,
     owner: Uuid,
-    bounds: Bounds,
+    bounds: Bounds<'a>,
     walk_tasks_max: i64,
     return_tasks_max: i64,
     statuses: Option<&'a [i16]>,
@@ -250,7 +273,7 @@ struct Arguments<'a> {
     due_before: Option<Time>,
     /// The tasks that match `q`, and how well.
     found: Option<&'a [Uuid]>,
-    ranks: &'a [i16],
+    relevances: &'a [i16],
 }
 
 fn asked<T>(values: &[T]) -> Option<&[T]> {
@@ -273,7 +296,7 @@ impl<'a> Arguments<'a> {
             due_after: filters.due_after,
             due_before: filters.due_before,
             found: matches.map(|matches| matches.ids.as_slice()),
-            ranks: matches.map(|matches| matches.ranks.as_slice()).unwrap_or_default(),
+            relevances: matches.map(|matches| matches.relevances.as_slice()).unwrap_or_default(),
         }
     }
 }
@@ -288,8 +311,8 @@ pub(super) async fn walk(
     let arguments = Arguments::of(generation, owner, request, None);
     let rows = match (request.sort.by, request.sort.descending) {
         (SortBy::CreatedAt, false) => walk!(executor, arguments, " created_at ", time, " > ", " asc ").await,
-        // What `q` finds is not walked to.
-        (SortBy::CreatedAt, true) | (SortBy::Relevance, _) => {
+        // What `q` finds is not walked to, and texts are in no index.
+        (SortBy::CreatedAt, true) | (SortBy::Relevance | SortBy::Title | SortBy::Rank, _) => {
             walk!(executor, arguments, " created_at ", time, " < ", " desc ").await
         }
         (SortBy::UpdatedAt, false) => walk!(executor, arguments, " updated_at ", time, " > ", " asc ").await,
@@ -311,9 +334,13 @@ pub(crate) async fn pick(
     request: &ListRequest,
 ) -> Result<Page, ReadError> {
     let matches = match &request.filters.q {
-        Some(Search { query, .. }) => Some(search::matches(connection, generation, owner, query).await?),
+        Some(query) => Some(search::matches(connection, generation, owner, query).await?),
         None => None,
     };
+    if request.sort.by == SortBy::Title && !has_title_keys(connection, generation).await? {
+        tracing::error!(generation, "lists by title need a rebuild of the read models: primetrade rebuild");
+        return Err(ReadError::Unavailable);
+    }
     let arguments = Arguments::of(generation, owner, request, matches.as_ref());
     let rows = match (request.sort.by, request.sort.descending) {
         (SortBy::CreatedAt, false) => pick!(&mut *connection, arguments, " created_at ", time, " > ", " asc ").await,
@@ -322,11 +349,29 @@ pub(crate) async fn pick(
         (SortBy::UpdatedAt, true) => pick!(&mut *connection, arguments, " updated_at ", time, " < ", " desc ").await,
         (SortBy::Priority, false) => pick!(&mut *connection, arguments, " priority ", priority, " > ", " asc ").await,
         (SortBy::Priority, true) => pick!(&mut *connection, arguments, " priority ", priority, " < ", " desc ").await,
-        (SortBy::DueAt, false) => pick_due!(&mut *connection, arguments, " > ", " >= ", " asc ").await,
-        (SortBy::DueAt, true) => pick_due!(&mut *connection, arguments, " < ", " <= ", " desc ").await,
+        (SortBy::DueAt, false) => {
+            pick_keyed!(&mut *connection, arguments, " due_at ", time, " > ", " >= ", " asc ").await
+        }
+        (SortBy::DueAt, true) => {
+            pick_keyed!(&mut *connection, arguments, " due_at ", time, " < ", " <= ", " desc ").await
+        }
+        (SortBy::Rank, false) => pick_keyed!(&mut *connection, arguments, " rank ", rank, " > ", " >= ", " asc ").await,
+        (SortBy::Rank, true) => pick_keyed!(&mut *connection, arguments, " rank ", rank, " < ", " <= ", " desc ").await,
+        (SortBy::Title, false) => pick_title!(&mut *connection, arguments, " > ", " asc ").await,
+        (SortBy::Title, true) => pick_title!(&mut *connection, arguments, " < ", " desc ").await,
         (SortBy::Relevance, _) => pick_relevant!(&mut *connection, arguments).await,
     };
     Page::of(rows?, generation)
+}
+
+/// Whether the generation was made since titles are kept as they are compared.
+async fn has_title_keys(connection: &mut PgConnection, generation: i32) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select complete_from <= $1 as "complete!" from read_model.projected_table where name = 'task'"#,
+        generation
+    )
+    .fetch_one(connection)
+    .await
 }
 
 /// Reads the tasks that were found elsewhere, in that order; whether they are still the page is for the caller to see

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// Tags and sets of tags, each once.
 #[derive(Default, Clone)]
-pub(super) struct TagSets {
+pub(crate) struct TagSets {
     pub tags: Vec<Arc<str>>,
     tag_numbers: HashMap<Arc<str>, u32>,
     pub sets: Vec<Arc<[u32]>>,
@@ -31,6 +31,15 @@ impl TagSets {
         self.sets.push(set.clone());
         self.numbers.insert(set, number);
         number
+    }
+
+    /// Each of [`Self::tags`], and how many tasks of these sets have it. (The counts are by set of tags.)
+    pub fn count_tags(&self, by_set: &[i64]) -> impl Iterator<Item = (&str, i64)> {
+        let mut counts = vec![0; self.tags.len()];
+        for (set, count) in self.sets.iter().zip(by_set) {
+            set.iter().for_each(|tag| counts[*tag as usize] += count);
+        }
+        self.tags.iter().map(AsRef::as_ref).zip(counts)
     }
 
     fn tag_number(&mut self, tag: String) -> u32 {

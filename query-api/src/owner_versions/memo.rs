@@ -12,7 +12,7 @@ use crate::minimum_revision::MinimumRevision;
 use crate::owner_version::{Owner, OwnerVersion, VersionRow};
 use crate::redis_versions::REMEMBERED_MS_MIN;
 
-/// How long a look-up's result is used without asking again.
+/// How long a lookup's result is used without asking again.
 const RECENT_MS_MAX: u64 = 5;
 /// Owners remembered in one part before old ones are dropped.
 const PART_OWNERS_MAX: usize = 2_048;
@@ -50,7 +50,7 @@ impl Memo {
     }
 
     /// The owner's version less than [`RECENT_MS_MAX`] ago, if that shows what is asked for. What is remembered may say
-    /// yes; only a fresh look-up may say no.
+    /// yes; only a fresh lookup may say no.
     pub fn recent(&self, owner: Uuid, minimum: Option<MinimumRevision>) -> Option<Arc<OwnerVersion>> {
         let part = self.part(owner);
         let known = part.owners.get(&owner)?;

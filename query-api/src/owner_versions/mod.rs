@@ -1,4 +1,4 @@
-//! Owner versions, looked up: the one look-up that makes cached answers right.
+//! Owner versions, looked up: the one lookup that makes cached answers right.
 //!
 //! Requests that wait at the same time share one query; its result is good for a few milliseconds. What this process has
 //! shown of an owner it never takes back ([`memo`]).
@@ -35,9 +35,9 @@ pub(crate) use self::query::query;
 
 /// How long a read waits for what its token names.
 const TOKEN_WAIT_MS_MAX: u64 = 2_000;
-/// How often it looks where no hint comes. All that wait look at the same moments, and so share one look-up.
+/// How often it looks where no hint comes. All that wait look at the same moments, and so share one lookup.
 const TOKEN_POLL_MS: u64 = 5;
-/// How long one look-up may take.
+/// How long one lookup may take.
 const LOOKUP_MS_MAX: u64 = 2_000;
 /// How often it is tried while the database is away.
 const RECONNECT_EVERY_MS: u64 = 10;
@@ -173,7 +173,7 @@ impl OwnerVersions {
         self.0.look_up(Source::Primary, owner).await
     }
 
-    /// Keeps what a statement saw that was not a look-up, so that no later read shows less. Returns what was seen, with
+    /// Keeps what a statement saw that was not a lookup, so that no later read shows less. Returns what was seen, with
     /// its headers.
     pub fn seen(&self, owner: Owner, asked_at: Instant, row: VersionRow) -> Arc<OwnerVersion> {
         let newest = self.0.memo.remember(owner, asked_at, row);
@@ -312,9 +312,9 @@ impl Inner {
 /// Versions that Redis had, of those that it was asked for.
 fn count_redis(hits: usize, asked: usize) {
     static HITS: LazyLock<Counter> =
-        LazyLock::new(|| counter!("cache_hits_total", "layer" => "redis", "kind" => "standing"));
+        LazyLock::new(|| counter!("cache_hits_total", "layer" => "redis", "kind" => "owner_version"));
     static MISSES: LazyLock<Counter> =
-        LazyLock::new(|| counter!("cache_misses_total", "layer" => "redis", "kind" => "standing"));
+        LazyLock::new(|| counter!("cache_misses_total", "layer" => "redis", "kind" => "owner_version"));
     HITS.increment(hits as u64);
     MISSES.increment(asked.saturating_sub(hits) as u64);
 }

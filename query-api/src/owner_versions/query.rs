@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::owner_version::{VersionRow, version_row};
 
-/// What one look-up found.
+/// What one lookup found.
 pub(crate) struct Found {
     cache_id: Option<Uuid>,
     pub rows: Vec<(Uuid, VersionRow)>,

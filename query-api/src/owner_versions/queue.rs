@@ -1,4 +1,4 @@
-//! Requests that wait for a look-up at one source. What gathers while one is under way is the next one.
+//! Requests that wait for a lookup at one source. What gathers while one is under way is the next one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::error::ReadError;
 use crate::owner_version::{Owner, OwnerVersion};
 
-/// Owners in one look-up.
+/// Owners in one lookup.
 const LOOKUP_OWNERS_MAX: usize = 1_000;
 /// Requests that may wait; more are turned away.
 const WAITING_MAX: usize = 20_000;

@@ -7,18 +7,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use backends::database::{Pool, PoolTransaction};
+use backends::database::PoolTransaction;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use uuid::Uuid;
 
-use super::moments::MomentCounts;
-use super::versions::{Held, Versions, count_at, tasks_at};
+use super::held::Held;
+use super::unkept;
+use super::versions::Versions;
 use crate::as_of::AsOf;
 use crate::error::ReadError;
 use crate::list::columns::leads_to;
 use crate::owner_version::{VersionRow, version_row};
-use crate::reads::{ReadSource, Reads};
-use crate::sources::snapshot;
+use crate::reads::ReadScope;
 
 /// Bytes of all versions together, and so of each owner's.
 const BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -36,6 +36,8 @@ pub(crate) struct Past(Arc<Mutex<HashMap<Uuid, Entry>>>);
 struct Entry {
     versions: Arc<RwLock<Option<Versions>>>,
     bytes: usize,
+    /// They took more than all may: they are not loaded again.
+    too_large: bool,
     used_at: Instant,
 }
 
@@ -58,19 +60,14 @@ enum Opened {
 
 impl Past {
     /// The owner's tasks as they were then, and the snapshot that they are from. Without any where another generation is live.
-    pub async fn tasks_at(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-        as_of: AsOf,
-    ) -> Result<(Snapshot, Option<Held>), ReadError> {
-        let (mut snapshot, opened) = self.open(reads, source, owner, shown).await?;
+    /// While they are there, the owner's versions cannot be brought up to date.
+    pub async fn tasks_at(&self, scope: ReadScope<'_>, as_of: AsOf) -> Result<(Snapshot, Option<Held>), ReadError> {
+        let owner = scope.owner;
+        let (mut snapshot, opened) = self.open(scope).await?;
         let held = match opened {
-            Opened::Versions(versions) => Some(versions.at(as_of)),
+            Opened::Versions(versions) => Some(Held::of(versions, as_of)),
             Opened::Unkept(version) => {
-                let held = tasks_at(&mut snapshot.transaction, owner, version, as_of, TASKS_MAX).await?;
+                let held = unkept::tasks_at(&mut snapshot.transaction, owner, version, as_of, TASKS_MAX).await?;
                 Some(held.ok_or_else(|| {
                     tracing::error!(%owner, tasks_max = TASKS_MAX, "an owner has too many tasks for a list as of a time");
                     ReadError::Unavailable
@@ -81,39 +78,35 @@ impl Past {
         Ok((snapshot, held))
     }
 
-    /// Counts the owner's tasks at each moment. Returns what is live, and the snapshot's version.
+    /// How many of the owner's tasks had which status at each of these moments, in microseconds, none earlier than the one before;
+    /// with what is live, and the snapshot's version.
     pub async fn count(
         &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-        mut counts: MomentCounts,
-    ) -> Result<(i32, VersionRow, MomentCounts), ReadError> {
-        let (mut snapshot, opened) = self.open(reads, source, owner, shown).await?;
-        match opened {
-            Opened::Versions(versions) => versions.count(&mut counts),
-            Opened::Unkept(version) => count_at(&mut snapshot.transaction, owner, version, &mut counts).await?,
-            Opened::Nothing => {}
-        }
+        scope: ReadScope<'_>,
+        moments_us: Vec<i64>,
+    ) -> Result<(i32, VersionRow, Vec<[i64; 4]>), ReadError> {
+        let (mut snapshot, opened) = self.open(scope).await?;
+        let counts = match opened {
+            Opened::Versions(versions) => versions.count(&moments_us),
+            Opened::Unkept(version) => {
+                unkept::count(&mut snapshot.transaction, scope.owner, version, moments_us).await?
+            }
+            Opened::Nothing => vec![[0; 4]; moments_us.len()],
+        };
         snapshot.transaction.commit().await?;
         Ok((snapshot.live_generation, snapshot.row, counts))
     }
 
-    async fn open(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-    ) -> Result<(Snapshot, Opened), ReadError> {
+    async fn open(&self, scope: ReadScope<'_>) -> Result<(Snapshot, Opened), ReadError> {
+        let owner = scope.owner;
         let entry = self.entry(owner);
         for _ in 0..TRIES_MAX {
             // Whoever waits for the rows to be loaded holds no connection.
             drop(entry.read().await);
-            let mut snapshot = Snapshot::take(reads.pool(source), owner, shown.generation).await?;
+            let mut snapshot = Snapshot::take(scope).await?;
             let Some(version) = snapshot.version() else { return Ok((snapshot, Opened::Nothing)) };
-            if !reads.is_nearest(source) || Versions::bytes_of(events(&version)) > BYTES_MAX {
+            let too_large = Versions::bytes_of(events(&version)) > BYTES_MAX || self.were_too_large(owner);
+            if !scope.is_nearest() || too_large {
                 return Ok((snapshot, Opened::Unkept(version)));
             }
             if let Some(versions) = versions(entry.clone().read_owned().await)
@@ -123,6 +116,8 @@ impl Past {
             }
             let mut versions = entry.clone().write_owned().await;
             let caught_up = match versions.as_mut() {
+                // Another read has found that out while this one waited.
+                None if self.were_too_large(owner) => return Ok((snapshot, Opened::Unkept(version))),
                 None => false,
                 Some(versions) if versions.version == version => true,
                 // Another read has brought them past this snapshot.
@@ -131,28 +126,37 @@ impl Past {
             };
             if !caught_up {
                 *versions = None;
-                *versions = Some(Versions::load(&mut snapshot.transaction, owner, version).await?);
+                *versions = Versions::load(&mut snapshot.transaction, owner, version, BYTES_MAX).await?;
             }
-            self.set_bytes(owner, versions.as_ref().map_or(0, Versions::bytes));
-            if let Some(versions) = self::versions(versions.downgrade()) {
-                return Ok((snapshot, Opened::Versions(versions)));
-            }
+            // `None`: their texts alone take more than all may.
+            self.set_bytes(owner, versions.as_ref().map_or(BYTES_MAX, Versions::bytes));
+            let opened = self::versions(versions.downgrade()).map_or(Opened::Unkept(version), Opened::Versions);
+            return Ok((snapshot, opened));
         }
         Err(ReadError::NotYet)
     }
 
     fn entry(&self, owner: Uuid) -> Arc<RwLock<Option<Versions>>> {
         let mut entries = self.entries();
-        let new = || Entry { versions: Arc::default(), bytes: ENTRY_BYTES, used_at: Instant::now() };
+        let new = || Entry { versions: Arc::default(), bytes: ENTRY_BYTES, too_large: false, used_at: Instant::now() };
         let entry = entries.entry(owner).or_insert_with(new);
         entry.used_at = Instant::now();
         entry.versions.clone()
     }
 
+    fn were_too_large(&self, owner: Uuid) -> bool {
+        self.entries().get(&owner).is_some_and(|entry| entry.too_large)
+    }
+
     fn set_bytes(&self, owner: Uuid, bytes: usize) {
         let mut entries = self.entries();
         if let Some(entry) = entries.get_mut(&owner) {
-            entry.bytes = ENTRY_BYTES + bytes;
+            entry.too_large = bytes > BYTES_MAX - ENTRY_BYTES;
+            entry.bytes = ENTRY_BYTES + if entry.too_large { 0 } else { bytes };
+            if entry.too_large {
+                // Whoever has them keeps them until they have answered.
+                entry.versions = Arc::default();
+            }
         }
         // What was not used for longest goes.
         while entries.values().map(|entry| entry.bytes).sum::<usize>() > BYTES_MAX {
@@ -178,8 +182,9 @@ fn versions(guard: OwnedRwLockReadGuard<Option<Versions>>) -> Option<OwnedRwLock
 }
 
 impl Snapshot {
-    async fn take(pool: &Pool, owner: Uuid, generation: i32) -> Result<Self, ReadError> {
-        let mut transaction = snapshot(pool).await?;
+    async fn take(scope: ReadScope<'_>) -> Result<Self, ReadError> {
+        let generation = scope.generation();
+        let mut transaction = scope.pool().begin_snapshot().await?;
         let row = sqlx::query!(
             r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                    o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -188,7 +193,7 @@ impl Snapshot {
                join read_model.projected_table t on t.name = 'task_version'
                left join read_model.owner o on o.generation = $1 and o.owner_id = $2"#,
             generation,
-            owner
+            scope.owner
         )
         .fetch_one(&mut *transaction)
         .await?;
@@ -204,5 +209,31 @@ impl Snapshot {
     fn version(&self) -> Option<VersionRow> {
         let is_live = self.live_generation == self.row.generation;
         (is_live && self.row.change_counter.is_some()).then_some(self.row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_much_is_not_loaded_again_and_drives_nobody_out() {
+        let (past, large, small) = (Past::default(), Uuid::from_u128(1), Uuid::from_u128(2));
+        let (versions, _) = (past.entry(large), past.entry(small));
+        past.set_bytes(small, BYTES_MAX / 2);
+        past.set_bytes(large, BYTES_MAX);
+        assert!(past.were_too_large(large) && !past.were_too_large(small));
+        assert_eq!(past.entries().len(), 2, "nobody was driven out");
+        assert!(!Arc::ptr_eq(&versions, &past.entry(large)), "it does not keep them");
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_makes_room() {
+        let (past, old, new) = (Past::default(), Uuid::from_u128(1), Uuid::from_u128(2));
+        for owner in [old, new] {
+            past.entry(owner);
+            past.set_bytes(owner, BYTES_MAX / 2);
+        }
+        assert!(!past.entries().contains_key(&old) && past.entries().contains_key(&new));
     }
 }

@@ -3,7 +3,7 @@
 const DAY_US: i64 = 86_400_000_000;
 
 /// How many tasks had which status at each of some moments.
-pub(crate) struct MomentCounts {
+pub(super) struct MomentCounts {
     /// Microseconds, none earlier than the one before.
     moments_us: Vec<i64>,
     /// By status: how many more than at the moment before. One past the last moment is for those that still hold then.

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use domain::Time;
 use read_model::search::Query;
-use read_model::{Changes, Task};
+use read_model::{FieldChanges, Task};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::held::Held;
 use crate::as_of::AsOf;
 use crate::error::ReadError;
-use crate::list::columns::Columns;
-use crate::search;
+use crate::list::task_set::TaskSet;
+use crate::reads::ReadScope;
 
 /// Tasks whose texts of then are read at once.
 pub(crate) const SEARCHED_TASKS: usize = 500;
@@ -40,8 +41,7 @@ struct Row {
 /// The tasks of these ids as they were then, in the order of the ids; without those that were not there.
 pub(crate) async fn tasks(
     connection: &mut PgConnection,
-    generation: i32,
-    owner: Uuid,
+    scope: ReadScope<'_>,
     ids: &[Uuid],
     as_of: AsOf,
 ) -> Result<Vec<Task>, ReadError> {
@@ -49,9 +49,9 @@ pub(crate) async fn tasks(
     // the name of a field.
     let rows = sqlx::query_as!(
         Row,
-        r#"select v.task_id as id, v.version, v.status as "status!", v.priority, v.due_at, v.tags, v.created_at,
-               v.held_from as updated_at, v.started_at, v.completed_at, title.changes as title, description.changes as "description?",
-               rank.changes as "rank?"
+        r#"select v.task_id as id, v.version, v.status as "status!", v.priority as "priority!", v.due_at, v.tags, v.created_at,
+               v.held_from as updated_at, v.started_at, v.completed_at, title.changes as "title!", description.changes as "description?",
+               v.rank
            from unnest($3::uuid[]) with ordinality as w (task_id, n)
            cross join lateral (
                select * from read_model.task t where t.generation = $1 and t.owner_id = $2 and t.task_id = w.task_id limit 1
@@ -74,16 +74,10 @@ pub(crate) async fn tasks(
                    and h.changes like any (array['{"description":%', '%,"description":%'])
                order by h.version desc limit 1
            ) description on true
-           left join lateral (
-               select h.changes from read_model.history h
-               where h.generation = $1 and h.owner_id = $2 and h.task_id = w.task_id and h.version <= v.version
-                   and h.changes like any (array['{"rank":%', '%,"rank":%'])
-               order by h.version desc limit 1
-           ) rank on true
-           where v.status is not null
+           where v.status is not null and v.priority is not null
            order by w.n"#,
-        generation,
-        owner,
+        scope.generation(),
+        scope.owner,
         ids,
         as_of.at,
         as_of.now
@@ -96,35 +90,33 @@ pub(crate) async fn tasks(
 /// Those of the tasks in whose texts of then it is found.
 pub(crate) async fn search(
     connection: &mut PgConnection,
-    generation: i32,
-    owner: Uuid,
-    held: &Columns,
+    scope: ReadScope<'_>,
+    held: Held,
     as_of: AsOf,
     query: &Query,
-) -> Result<Columns, ReadError> {
+) -> Result<Held, ReadError> {
     let began = Instant::now();
-    let mut found = held.with_the_same_sets();
-    let places: Vec<usize> = (0..held.len()).collect();
+    let mut held = held.apart();
+    let places: Vec<usize> = held.tasks().places().collect();
     for places in places.chunks(SEARCHED_TASKS) {
-        let ids: Vec<Uuid> = places.iter().map(|at| held.id(*at)).collect();
-        let tasks = tasks(connection, generation, owner, &ids, as_of).await?;
+        let ids: Vec<Uuid> = places.iter().map(|at| held.tasks().id(*at)).collect();
+        let tasks = tasks(connection, scope, &ids, as_of).await?;
         let matching: HashSet<Uuid> =
-            tasks.iter().filter(|task| query.rank(&search::texts(task)).is_some()).map(|task| task.id).collect();
-        for at in places.iter().filter(|at| matching.contains(&held.id(**at))) {
-            found.copy(held, *at);
+            tasks.iter().filter(|task| query.relevance(&task.texts()).is_some()).map(|task| task.id).collect();
+        for (at, _) in places.iter().zip(&ids).filter(|(_, id)| !matching.contains(*id)) {
+            held.leave_out(*at);
         }
         if began.elapsed() > Duration::from_millis(SEARCH_MS_MAX) {
             return Err(ReadError::SearchTooSlow);
         }
     }
-    Ok(found)
+    Ok(held)
 }
 
 impl Row {
     fn into_task(self) -> Result<Task, ReadError> {
         let title = changes(self.id, &self.title)?.title;
         let description = self.description.as_deref().map(|text| changes(self.id, text)).transpose()?;
-        let rank = self.rank.as_deref().map(|text| changes(self.id, text)).transpose()?;
         Ok(Task {
             id: self.id,
             version: self.version,
@@ -134,7 +126,7 @@ impl Row {
             priority: read_model::priority(self.priority)?,
             due_at: self.due_at,
             tags: self.tags,
-            rank: rank.and_then(|changes| changes.rank?.to),
+            rank: self.rank,
             created_at: self.created_at,
             updated_at: self.updated_at,
             started_at: self.started_at,
@@ -143,8 +135,8 @@ impl Row {
     }
 }
 
-fn changes(task_id: Uuid, json: &str) -> Result<Changes, ReadError> {
-    Changes::from_json(json).map_err(|error| {
+fn changes(task_id: Uuid, json: &str) -> Result<FieldChanges, ReadError> {
+    FieldChanges::from_json(json).map_err(|error| {
         tracing::error!(%error, %task_id, "reading what an event changed");
         ReadError::Unavailable
     })

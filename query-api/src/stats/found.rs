@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 use domain::{Priority, Status, Time};
 
 use crate::days::Period;
-use crate::task_json::{write_counts, write_number};
+use crate::task_json::{write_counts, write_list, write_number};
 
 pub(super) struct Found {
     /// (status, priority, tasks)
@@ -54,17 +54,11 @@ impl Found {
     }
 
     fn write_days(&self, out: &mut Vec<u8>, period: Period, count: impl Fn((i64, i64)) -> i64) {
-        for (n, day) in period.from.iter_days().take_while(|day| *day <= period.to).enumerate() {
+        write_list(out, period.from.iter_days().take_while(|day| *day <= period.to), |out, day| {
             let count = self.days.get(&day).copied().map_or(0, &count);
             // Writing into a vector cannot fail.
-            let _ = write!(
-                out,
-                "{}{{\"date\":\"{}\",\"count\":{count}}}",
-                if n > 0 { "," } else { "[" },
-                day.format("%Y-%m-%d")
-            );
-        }
-        out.push(b']');
+            let _ = write!(out, "{{\"date\":\"{}\",\"count\":{count}}}", day.format("%Y-%m-%d"));
+        });
     }
 }
 

@@ -5,38 +5,26 @@ mod tally;
 
 use axum::extract::State;
 use axum::response::Response;
-use backends::database::Pool;
 use chrono::{Days, TimeDelta};
 use chrono_tz::Tz;
 use domain::{Priority, Status, Time};
 use http_api::openapi::{Operation, count, reference, whole};
 use http_api::query::StrictQuery;
 use process::clock;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sqlx::postgres::types::PgInterval;
-use uuid::Uuid;
 
 use self::found::Found;
 use self::tally::Tally;
 use crate::answer::{Content, Etag, Loaded};
 use crate::asked::Asked;
-use crate::days::{DAYS_MAX, DaysRequest, Period, start_of_day};
+use crate::days::{DAYS_MAX, DaysRequest, Parameters, Period, described_zone, start_of_day};
 use crate::described::{ANSWERED, read};
 use crate::error::ReadError;
 use crate::list::ColumnCache;
 use crate::owner_version::{VersionRow, version_row};
-use crate::reads::{Query, ReadSource, Reads};
+use crate::reads::{Query, ReadScope, Reads};
 use crate::sources::planned;
-
-/// The query string of statistics.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Parameters {
-    from: Option<String>,
-    to: Option<String>,
-    time_zone: Option<String>,
-}
 
 /// Statistics with these days in the lists; beyond today where something was written with a later date, by a clock that ran
 /// ahead.
@@ -49,13 +37,11 @@ pub(crate) async fn stats(
     State(reads): State<Reads>,
     State(columns): State<ColumnCache>,
     asked: Asked,
-    StrictQuery(Parameters { from, to, time_zone }): StrictQuery<Parameters>,
+    StrictQuery(parameters): StrictQuery<Parameters>,
 ) -> Result<Response, ReadError> {
-    let days = DaysRequest::parse(from.as_deref(), to.as_deref(), time_zone.as_deref())?;
+    let days = DaysRequest::parse(&parameters)?;
     days.period(clock::now())?;
-    let version = reads.owner_version(asked.owner, asked.minimum).await?;
-    let answer = reads.answer(asked.owner, version, &StatsQuery { days, columns }).await?;
-    Ok(asked.respond(&answer))
+    asked.answer(&reads, &StatsQuery { days, columns }).await
 }
 
 pub(crate) fn described() -> Operation {
@@ -67,19 +53,14 @@ pub(crate) fn described() -> Operation {
         "overdue": 0, "created_per_day": day, "completed_per_day": [{"date": "2026-11-22", "count": 0}],
         "completion_time_seconds": {"p50": null, "p90": null, "p99": null},
     });
-    read("showStats", "Count tasks, as they are and by day")
+    let read = read("showStats", "Count tasks, as they are and by day")
         .says(
             "`from` and `to` bound only the lists per day (both included, at most 366; by default the last 30, and beyond \
              today as far as events lie that a clock wrote which ran ahead). The rest is over all tasks, as they are now.",
         )
         .query("from", "The first day.", date())
-        .query("to", "The last day.", date())
-        .query(
-            "time_zone",
-            "Whose days they are: a name of the IANA time zone database.",
-            json!({"type": "string", "default": "UTC", "examples": ["Europe/Berlin"]}),
-        )
-        .json(200, "The statistics.", &ANSWERED, &reference("Stats"), &stats)
+        .query("to", "The last day.", date());
+    described_zone(read).json(200, "The statistics.", &ANSWERED, &reference("Stats"), &stats)
 }
 
 pub(crate) fn schema() -> Value {
@@ -106,13 +87,7 @@ impl Query for StatsQuery {
         [b"S".to_vec(), self.days.key()].concat()
     }
 
-    async fn load(
-        &self,
-        reads: &Reads,
-        source: ReadSource,
-        owner: Uuid,
-        shown: &VersionRow,
-    ) -> Result<Loaded, ReadError> {
+    async fn load(&self, scope: ReadScope<'_>) -> Result<Loaded, ReadError> {
         let now = clock::now();
         let mut period = self.days.period(now)?;
         // As far as the lists may reach.
@@ -121,11 +96,10 @@ impl Query for StatsQuery {
             None => period.from.checked_add_days(Days::new(DAYS_MAX.unsigned_abs() - 1)).unwrap_or(period.to),
         };
         let counted = if self.days.zone == Tz::UTC {
-            from_tables(reads.pool(source), shown.generation, owner, Period { to: last_day, ..period }, now).await?
+            from_tables(scope, Period { to: last_day, ..period }, now).await?
         } else {
             let mut tally = Tally::new(self.days.zone, Period { to: last_day, ..period }, now);
-            let (live_generation, row) =
-                self.columns.count(reads, source, shown, owner, None, |columns| tally.add(columns)).await?;
+            let (live_generation, row) = self.columns.count(scope, None, |columns| tally.add(columns)).await?;
             Counted { live_generation, row, found: tally.finish() }
         };
         let Counted { live_generation, row, found } = counted;
@@ -153,14 +127,8 @@ struct Counted {
 }
 
 /// Statistics by UTC days, which the tables have.
-async fn from_tables(
-    pool: &Pool,
-    generation: i32,
-    owner: Uuid,
-    period: Period,
-    now: Time,
-) -> Result<Counted, ReadError> {
-    let mut transaction = planned(pool).await?;
+async fn from_tables(scope: ReadScope<'_>, period: Period, now: Time) -> Result<Counted, ReadError> {
+    let mut transaction = planned(scope.pool()).await?;
     let row = sqlx::query!(
         r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                o.change_counter as "change_counter?", o.parked_position as "parked_position?",
@@ -187,8 +155,8 @@ async fn from_tables(
                    as "completion_times?: Vec<PgInterval>"
            from read_model.projection p
            left join read_model.owner o on o.generation = $1 and o.owner_id = $2"#,
-        generation,
-        owner,
+        scope.generation(),
+        scope.owner,
         period.from,
         period.to,
         now
@@ -196,7 +164,7 @@ async fn from_tables(
     .fetch_one(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    let version = version_row!(row, generation: generation);
+    let version = version_row!(row, generation: scope.generation());
     let found = Found {
         counts: row
             .statuses

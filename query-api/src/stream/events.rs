@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use uuid::Uuid;
 
 use crate::error::ReadError;
-use crate::fold::{Change, Fold};
+use crate::fold::Fold;
 use crate::owner_version::{Owner, version_row};
 use crate::reads::{ReadSource, Reads};
 use crate::task_columns::task_in;
@@ -20,7 +20,7 @@ const EVENTS_MAX: i64 = 100;
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of the tasks that are remembered from one page to the next, roughly; beyond that, only those of the page.
 const FOLDS_BYTES_MAX: usize = 1024 * 1024;
-/// Tries where a rebuild has just switched.
+/// Tries where a rebuild has just switched, or a task was purged.
 const TRIES_MAX: u32 = 5;
 
 /// The events of one account in a range of positions.
@@ -49,6 +49,8 @@ struct Event {
     task_id: Uuid,
     version: i64,
     event_type: String,
+    /// Its task is purged by now.
+    is_purged: bool,
 }
 
 impl Page {
@@ -86,7 +88,7 @@ impl Page {
         Err(ReadError::Unavailable)
     }
 
-    /// None: another generation is live now.
+    /// None: another generation is live now, or a task was purged in between. Then it is to be read again.
     async fn read_from(
         reads: &Reads,
         source: ReadSource,
@@ -99,6 +101,11 @@ impl Page {
             r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                    o.change_counter as "change_counter?", o.parked_position as "parked_position?",
                    h.position as "position?", h.task_id as "task_id?", h.version as "version?", h.type as "event_type?",
+                   -- a deleted task without a title is purged
+                   exists (
+                       select from read_model.task t where t.generation = $1 and t.owner_id = $2 and t.task_id = h.task_id
+                         and t.deleted and t.title = ''
+                   ) as "is_purged!",
                    t.title as "title?", t.description, t.status as "status?", t.priority as "priority?", t.due_at,
                    t.tags as "tags?", t.rank, t.created_at as "created_at?", t.updated_at as "updated_at?", t.started_at, t.completed_at
                from read_model.projection p
@@ -141,9 +148,14 @@ impl Page {
             if let Some(task) = current {
                 states.insert((task_id, version), task_json::to_json(&task));
             }
-            events.push(Event { position, task_id, version, event_type });
+            if row.is_purged {
+                folds.tasks.remove(&task_id);
+            }
+            events.push(Event { position, task_id, version, event_type, is_purged: row.is_purged });
         }
-        fold_missing(reads.pool(source), owner, &events, &mut states, folds).await?;
+        if !fold_missing(reads.pool(source), owner, &events, &mut states, folds).await? {
+            return Ok(None);
+        }
         let whole = events.len() < usize::try_from(EVENTS_MAX).unwrap_or(usize::MAX);
         if whole {
             // What comes now comes one by one: a stream that waits keeps nothing.
@@ -151,16 +163,17 @@ impl Page {
         }
         let last = events.last().map_or(after, |event| event.position);
         let until = if whole { complete_until.max(last).max(after) } else { last };
-        let events =
-            events.into_iter().map(|event| Some((event.position, event.to_bytes(&states)?))).collect::<Option<_>>();
+        let events = events.into_iter().filter(|event| event.is_deletion() || !event.is_purged);
+        let events = events.map(|event| Some((event.position, event.to_bytes(&states)?))).collect::<Option<_>>();
         let events = events.ok_or(ReadError::Unavailable)?;
         Ok(Some(Self { after, until, events }))
     }
 }
 
 impl Event {
+    /// Of a purged task these are all that is told: what it was is gone.
     fn is_deletion(&self) -> bool {
-        self.event_type == "TaskDeleted"
+        matches!(self.event_type.as_str(), "TaskDeleted" | "TaskPurged")
     }
 
     fn to_bytes(&self, states: &HashMap<(Uuid, i64), Vec<u8>>) -> Option<Bytes> {
@@ -181,21 +194,23 @@ impl Event {
     }
 }
 
-/// Adds the states that are not the task's last, from its history.
+/// Adds the states that are not the task's last, from its history. False: one of the tasks was purged in between.
 async fn fold_missing(
     pool: &Pool,
     owner: Uuid,
     events: &[Event],
     states: &mut HashMap<(Uuid, i64), Vec<u8>>,
     folds: &mut Folds,
-) -> Result<(), ReadError> {
-    let missing = |event: &&Event| !event.is_deletion() && !states.contains_key(&(event.task_id, event.version));
+) -> Result<bool, ReadError> {
+    let missing = |event: &&Event| {
+        !event.is_deletion() && !event.is_purged && !states.contains_key(&(event.task_id, event.version))
+    };
     let mut versions: HashMap<Uuid, Vec<i64>> = HashMap::new();
     for event in events.iter().filter(missing) {
         versions.entry(event.task_id).or_default().push(event.version);
     }
     if versions.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     if folds.tasks.values().map(Fold::bytes).sum::<usize>() > FOLDS_BYTES_MAX {
         folds.tasks.retain(|task, _| versions.contains_key(task));
@@ -204,7 +219,7 @@ async fn fold_missing(
     for (task, versions) in &versions {
         let fold = folds.tasks.entry(*task).or_insert_with(|| Fold::of(*task));
         if versions.iter().any(|version| *version <= fold.version()) {
-            // An earlier place than the page before.
+            // The page begins before the end of the one before.
             *fold = Fold::of(*task);
         }
         tasks.push(*task);
@@ -232,10 +247,14 @@ async fn fold_missing(
     while let Some(row) = rows.try_next().await? {
         let Some(fold) = folds.tasks.get_mut(&row.task_id) else { continue };
         let version = row.version;
-        let task = fold.apply(&Change { version, occurred_at: row.occurred_at, changes: row.changes })?;
+        let task = fold.apply(version, row.occurred_at, &row.changes)?;
+        if task.title.is_empty() {
+            folds.tasks.remove(&row.task_id);
+            return Ok(false);
+        }
         if versions.get(&row.task_id).is_some_and(|wanted| wanted.contains(&version)) {
             states.insert((row.task_id, version), task_json::to_json(task));
         }
     }
-    Ok(())
+    Ok(true)
 }

@@ -21,7 +21,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use http_api::account::Account;
+use http_api::account::TaskCaller;
 use http_api::headers::LastEventId;
 use http_api::openapi::{Operation, Tag};
 use http_api::problem::{Problem, ProblemCode};
@@ -31,6 +31,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use self::subscriptions::STREAMS_EACH_MAX;
 use self::subscriptions::{Subscription, Subscriptions};
 use crate::error::ReadError;
 use crate::minimum_revision::MinimumRevision;
@@ -63,7 +64,7 @@ impl Streams {
 
 pub(crate) async fn stream(
     State(streams): State<Streams>,
-    Account(principal): Account,
+    TaskCaller(principal): TaskCaller,
     resume_from: Option<LastEventId>,
     _: NoQuery,
 ) -> Result<Response, Problem> {
@@ -84,8 +85,8 @@ pub(crate) async fn stream(
 pub(crate) fn described() -> Operation {
     Operation::new(Tag::Queries, "followTasks", "Follow what happens to the account's tasks")
         .says(
-            "Server-sent events: `id` is a revision, `event` a type, `data` the task after it (of `TaskDeleted`: its id and \
-             version). Event `job`: a job of the account that has changed, as `GET /api/v1/jobs/{id}` shows it; it has no \
+            "Server-sent events: `id` is a revision, `event` a type, `data` the task after it (of `TaskDeleted` and \
+             `TaskPurged`: its id and version; of a task that is purged by now, no other events come). Event `job`: a job of the account that has changed, as `GET /api/v1/jobs/{id}` shows it; it has no \
              `id`, and one that was missed does not come again. The first message has only an id, where the stream begins. A comment every 15 s says that it lives. \
              It ends with the token, and where a client is too slow to take what it is sent (a comment says so); connect \
              again with `Last-Event-ID`, and nothing is missed. An account has 10 at once, at each copy of the service.",
@@ -124,8 +125,8 @@ enum Given {
     At(Instant),
     /// Nothing yet.
     Nothing,
-    /// The last word.
-    LastWord,
+    /// That it is too slow, last of all.
+    TooSlow,
 }
 
 impl Live {
@@ -169,9 +170,9 @@ impl Live {
     /// much of it that the rest fits into buffers.
     async fn give(&mut self) -> Option<Bytes> {
         match self.given {
-            Given::LastWord => return None,
+            Given::TooSlow => return None,
             Given::At(at) if at.elapsed() > Duration::from_secs(TAKEN_S_MAX) => {
-                self.given = Given::LastWord;
+                self.given = Given::TooSlow;
                 metrics::counter!("streams_dropped_total").increment(1);
                 return Some(Bytes::from_static(TOO_SLOW));
             }

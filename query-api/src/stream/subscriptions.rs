@@ -19,7 +19,7 @@ use crate::owner_versions::OwnerVersions;
 use crate::reads::{ReadSource, Reads};
 
 /// Streams of one account at once.
-const STREAMS_MAX: usize = 10;
+pub const STREAMS_EACH_MAX: usize = 10;
 /// How often to look for events where no hint comes.
 const POLL_MS: u64 = 100;
 /// How often to look for jobs that have changed.
@@ -61,7 +61,7 @@ struct Until {
     position: i64,
     /// How many messages about jobs there were.
     jobs: u64,
-    /// The log was exchanged: positions mean something else now.
+    /// The log was replaced: positions mean something else now.
     over: bool,
 }
 
@@ -83,7 +83,7 @@ impl Subscriptions {
         let events = match accounts.by_id.entry(owner.id) {
             Entry::Occupied(mut taken) => {
                 let (events, streams) = taken.get_mut();
-                if *streams >= STREAMS_MAX {
+                if *streams >= STREAMS_EACH_MAX {
                     return Err(ReadError::TooManyStreams);
                 }
                 *streams += 1;
@@ -227,7 +227,7 @@ async fn look(
     match now {
         Ok(now) if *seen == Some(now) => return,
         Ok(now) => *seen = Some(now),
-        // Logged where it happened; the look-ups below would fail as well.
+        // Logged where it happened; the lookups below would fail as well.
         Err(_) => {
             *seen = None;
             return;

@@ -2,9 +2,10 @@
 
 use axum::http::StatusCode;
 use serde_json::json;
+use system_tests::wait::eventually;
 use uuid::Uuid;
 
-use crate::world::{Answer, Task, World, at, eventually};
+use crate::world::{Answer, Task, World, at};
 
 #[tokio::test]
 async fn what_the_client_has_is_not_sent_again() {

@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use system_tests::wait::eventually;
 use uuid::Uuid;
 
-use crate::world::{Task, World, eventually};
+use crate::world::{Task, World};
 
 const TOKEN: &str = "consistency-token";
 

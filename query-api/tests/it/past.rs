@@ -7,28 +7,34 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
+use system_tests::wait::eventually;
 use uuid::Uuid;
 
 use crate::lists::{FILTERS, SORTS, expected, walk};
 use crate::world::{Task, Time, World, at, rfc};
 
-/// What a task went through: each version, the first one its creation.
+/// What a task went through: each version, the first one its creation. Some are deleted and restored on the way.
 type Life = Vec<Task>;
 
 fn life() -> impl Strategy<Value = Life> {
     let due = || prop_oneof![1 => Just(None), 2 => (0_i64..5).prop_map(|n| Some(at(n * 1000)))];
     // Seconds since the version before: often none.
-    let version = (0_i64..3, 0_i16..4, 0_i16..4, due(), proptest::collection::btree_set("[ab]|c d", 0..3), 0..3_u8);
+    let rank = || proptest::option::of("[Aa][1z]");
+    let tags = || proptest::collection::btree_set("[ab]|c d", 0..3);
+    // After how many seconds it was deleted, and after how many more restored.
+    let away = || proptest::option::weighted(0.3, (0_i64..2, 0_i64..3));
+    let version = (0_i64..3, 0_i16..4, 0_i16..4, due(), tags(), 0..3_u8, rank(), away());
     (any::<u128>(), 0_i64..8, proptest::collection::vec(version, 1..6), 0..4_u8).prop_map(
         |(id, born, versions, fate)| {
             let mut time = at(born);
             let mut life: Life = Vec::new();
-            for (seconds, status, priority, due_at, tags, word) in versions {
+            for (seconds, status, priority, due_at, tags, word, rank, away) in versions {
                 time += TimeDelta::seconds(seconds);
                 life.push(Task {
                     id: Uuid::from_u128(id),
                     version: i64::try_from(life.len()).unwrap() + 1,
-                    title: ["red apple", "green pear", "green peach"][usize::from(word)].to_owned(),
+                    title: ["Red apple", "green pear", "green peach"][usize::from(word)].to_owned(),
+                    rank,
                     status: if life.is_empty() { 0 } else { status },
                     priority,
                     due_at,
@@ -37,6 +43,14 @@ fn life() -> impl Strategy<Value = Life> {
                     updated_at: time,
                     ..Task::new("")
                 });
+                if let Some((until, seconds)) = away {
+                    let before = life.last().unwrap().clone();
+                    for (deleted, seconds) in [(true, until), (false, seconds)] {
+                        time += TimeDelta::seconds(seconds);
+                        let version = i64::try_from(life.len()).unwrap() + 1;
+                        life.push(Task { version, deleted, updated_at: time, ..before.clone() });
+                    }
+                }
             }
             if fate == 0 {
                 let last = life.last().unwrap().clone();
@@ -101,4 +115,41 @@ async fn lists_as_of_each_time_are_what_the_versions_were() {
             }
         }
     }
+}
+
+/// Reads whose statements have waited longer for a lock than texts of then may be searched.
+const WAITED_TOO_LONG: &str = "select count(*) from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock' and clock_timestamp() - query_start > interval '2.1 s'";
+
+#[tokio::test]
+async fn texts_of_then_are_searched_for_two_seconds_at_most() {
+    let world = World::new().await;
+    let owner = Uuid::new_v4();
+    world.create(owner, &Task::new("apple")).await;
+    // from here on the versions are in memory, and the texts are all that is read
+    world.get(owner, &format!("/api/v1/tasks?as_of={}", rfc(at(98)))).await.ok();
+    let as_of = rfc(at(99));
+    let [list, facets] = ["", "/facets"].map(|of| format!("/api/v1/tasks{of}?as_of={as_of}&q=app"));
+    let without_q = format!("/api/v1/tasks?as_of={as_of}");
+
+    let mut lock = world.db.begin().await.unwrap();
+    sqlx::raw_sql("lock table read_model.history in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let unlocked = async {
+        eventually("all three have waited too long", async || {
+            let waiting: i64 = sqlx::query_scalar(WAITED_TOO_LONG).fetch_one(&world.db).await.unwrap();
+            waiting == 3
+        })
+        .await;
+        lock.rollback().await.unwrap();
+    };
+    let (listed, counted, all, ()) =
+        tokio::join!(world.get(owner, &list), world.get(owner, &facets), world.get(owner, &without_q), unlocked);
+    for answer in [listed, counted] {
+        let answer = answer.refused(503, "search-too-slow");
+        assert_ne!(answer.header("retry-after"), "");
+    }
+    all.ok();
+    // nothing is left of it
+    assert_eq!(world.get(owner, &list).await.ok().json()["items"][0]["title"], "apple");
+    assert_eq!(world.get(owner, &facets).await.ok().json()["total"], 1);
 }

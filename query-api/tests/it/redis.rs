@@ -10,9 +10,10 @@ use backends::redis::{Entry, GENERATION_KEY, Redis};
 use bytes::Bytes;
 use rustix::process::Signal;
 use system_tests::redis::Redis as Server;
+use system_tests::wait::eventually;
 use uuid::Uuid;
 
-use crate::world::{SETTLED_MS, Task, World, eventually};
+use crate::world::{SETTLED_MS, Task, World};
 
 const TOKEN: &str = "consistency-token";
 /// A read may take so long, whatever Redis does.

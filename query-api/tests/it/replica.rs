@@ -10,13 +10,14 @@ use futures_util::future::join_all;
 use query_api::{Replica, Sources};
 use sqlx::postgres::PgConnectOptions;
 use system_tests::redis::Redis;
+use system_tests::wait::eventually;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::streams::Stream;
-use crate::world::{Task, World, at, eventually, rfc};
+use crate::world::{Task, World, at, rfc};
 
 const TOKEN: &str = "consistency-token";
 /// As [`World::pool`] has them.
@@ -150,7 +151,7 @@ async fn a_replica_that_has_not_seen_a_switch_of_generations_is_not_read() {
     let token = world.token(owner, position);
     let began = Instant::now();
     assert_eq!(world.first_title(&router, owner, &[(TOKEN, &token)]).await, "b");
-    // For longer than a look-up is good for.
+    // For longer than a lookup is good for.
     let until = Instant::now() + Duration::from_millis(100);
     while Instant::now() < until {
         assert_eq!(world.first_title(&router, owner, &[]).await, "b");
@@ -163,12 +164,12 @@ async fn a_replica_that_has_not_seen_a_switch_of_generations_is_not_read() {
 const SOME_READS_MAX: Duration = Duration::from_secs(5);
 
 /// What is in front of a replica, and can hold back everything that comes and goes.
-struct Door {
+struct Proxy {
     address: SocketAddr,
     is_held: watch::Sender<bool>,
 }
 
-impl Door {
+impl Proxy {
     async fn before(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -226,8 +227,8 @@ async fn a_replica_that_hangs_holds_nobody_up_and_is_read_again_afterwards() {
     world.create(other, &Task { due_at: Some(at(0)), ..Task::new("at the primary") }).await;
     let name = world.replica().await;
     let options = world.options(Some(&name));
-    let door = Door::before(SocketAddr::new("127.0.0.1".parse().unwrap(), options.get_port())).await;
-    let through_it = options.host("127.0.0.1").port(door.address.port());
+    let proxy = Proxy::before(SocketAddr::new("127.0.0.1".parse().unwrap(), options.get_port())).await;
+    let through_it = options.host("127.0.0.1").port(proxy.address.port());
     world.router = world.with_replica_at(query_api::connect(through_it, CONNECTIONS)).await;
     world.get(Uuid::new_v4(), "/api/v1/tasks").await.ok();
     let mut stream = Stream::open(&world, owner, None).await;
@@ -236,7 +237,7 @@ async fn a_replica_that_hangs_holds_nobody_up_and_is_read_again_afterwards() {
     let title = world.first_title(&world.router, owner, &[]).await;
     assert_eq!(title, "before", "the replica is read, or this test says nothing");
 
-    door.is_held.send_replace(true);
+    proxy.is_held.send_replace(true);
     let began = Instant::now();
     let reads = async {
         for path in ["/api/v1/tasks?limit=1", "/api/v1/tasks?limit=2", "/api/v1/tasks?limit=3"] {
@@ -251,7 +252,7 @@ async fn a_replica_that_hangs_holds_nobody_up_and_is_read_again_afterwards() {
     assert_eq!(stream.next().await.unwrap().id, third);
     println!("reads and streams while the replica hangs: {:?}", began.elapsed());
 
-    door.is_held.send_replace(false);
+    proxy.is_held.send_replace(false);
     sqlx::raw_sql("update read_model.task set title = 'at the replica'")
         .execute(&world.open(&name).await)
         .await

@@ -149,6 +149,38 @@ async fn a_stream_resumes_from_any_id() {
     world.send(&world.router, owner, "/api/v1/stream?x=1", &[]).await.refused(400, "invalid-parameter");
 }
 
+/// What it was is nowhere, for who resumes from before, too.
+#[tokio::test]
+async fn of_a_purged_task_only_its_end_is_told() {
+    let world = World::new().await;
+    let owner = Uuid::new_v4();
+    let mut task = Task::new("first");
+    let created = world.create(owner, &task).await;
+    // more than a page of them
+    for n in 0..120 {
+        world.rename(owner, &mut task, &n.to_string()).await;
+    }
+    let kept = world.create(owner, &Task::new("kept")).await;
+    let deleted = Task { version: task.version + 1, deleted: true, ..task.clone() };
+    let deletion = world.event(owner, &deleted, "TaskDeleted", json!({})).await;
+    let purged = Task { version: task.version + 2, title: String::new(), ..deleted };
+    let purge = world.event(owner, &purged, "TaskPurged", json!({})).await;
+    sqlx::query!("update read_model.history set changes = '{}' where task_id = $1", task.id)
+        .execute(&world.db)
+        .await
+        .unwrap();
+    for last in [0, created, created + 60] {
+        let mut stream = Stream::open(&world, owner, Some(last)).await;
+        let event = stream.next().await.unwrap();
+        assert_eq!((event.id, &event.data["title"]), (kept, &json!("kept")));
+        for (id, name, version) in [(deletion, "TaskDeleted", 122), (purge, "TaskPurged", 123)] {
+            let data = json!({"id": task.id, "version": version});
+            assert_eq!(stream.next().await.unwrap(), Event { id, event: Some(name.to_owned()), data });
+        }
+        stream.nothing_for(100).await;
+    }
+}
+
 /// However long it is: each page goes on from where the one before has ended, so the beginning is not needed any more.
 #[tokio::test]
 async fn a_history_is_folded_once_for_a_stream() {

@@ -121,7 +121,7 @@ fn expected(tasks: &[Task], q: &str) -> (Vec<Uuid>, Vec<(String, usize)>) {
     let mut found: Vec<_> = there()
         .filter_map(|task| {
             let texts = Texts::of(&task.title, task.tags.iter().map(String::as_str), task.description.as_deref());
-            Some((query.rank(&texts)?, std::cmp::Reverse(task.created_at), task.id))
+            Some((query.relevance(&texts)?, std::cmp::Reverse(task.created_at), task.id))
         })
         .collect();
     found.sort();
@@ -131,7 +131,7 @@ fn expected(tasks: &[Task], q: &str) -> (Vec<Uuid>, Vec<(String, usize)>) {
     let count = |tag: &String| there().filter(|task| task.tags.contains(tag)).count();
     let mut tags: Vec<(String, usize)> = tags
         .into_iter()
-        .filter(|tag| query.rank(&Texts::of(tag, [], None)).is_some())
+        .filter(|tag| query.relevance(&Texts::of(tag, [], None)).is_some())
         .map(|tag| (tag.clone(), count(tag)))
         .collect();
     tags.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

@@ -98,6 +98,17 @@ async fn what_lies_in_the_future_has_happened_by_now() {
         let answer = get(&task, time).await.json();
         assert_eq!(answer["version"].as_i64(), version, "{time}");
     }
+    // And so lists, facets and the flow of today.
+    let read = async |path: String| world.get(owner, &path).await.ok().json();
+    let list = read(format!("/api/v1/tasks?sort=title&as_of={}", rfc(now))).await;
+    let titles: Vec<&str> =
+        list["items"].as_array().unwrap().iter().map(|task| task["title"].as_str().unwrap()).collect();
+    assert_eq!(titles, ["c", "renamed"]);
+    let earlier = read(format!("/api/v1/tasks?as_of={}", rfc(seconds(120)))).await;
+    assert_eq!(earlier["items"].as_array().unwrap().len(), 1);
+    assert_eq!(read(format!("/api/v1/tasks/facets?as_of={}", rfc(now))).await["total"], 2);
+    let flow = read("/api/v1/stats/flow".to_owned()).await;
+    assert_eq!(flow["days"].as_array().unwrap().last().unwrap()["pending"], 2, "{flow}");
 }
 
 #[tokio::test]

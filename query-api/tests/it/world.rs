@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
 
 use access::token::{RootSecret, Sealer};
 use access::{AUDIENCE, Claims, ISSUER, Keys, Revoked, Role, Verifier};
@@ -21,6 +20,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPoolCopyExt, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
+use system_tests::wait::eventually;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -93,6 +93,7 @@ pub struct Task {
     pub status: i16,
     pub priority: i16,
     pub tags: Vec<String>,
+    pub rank: Option<String>,
     pub due_at: Option<Time>,
     pub created_at: Time,
     pub updated_at: Time,
@@ -119,6 +120,7 @@ impl Task {
             status: 0,
             priority: 1,
             tags: Vec::new(),
+            rank: None,
             due_at: None,
             created_at: at(0),
             updated_at: at(0),
@@ -216,6 +218,7 @@ impl World {
             iat: now,
             exp: now + lifetime_s,
             jti: Uuid::new_v4(),
+            scope: None,
         };
         format!("Bearer {}", claims.sign("k", &self.key).unwrap())
     }
@@ -345,7 +348,7 @@ impl World {
         sqlx::query!(
             "insert into read_model.history (generation, owner_id, task_id, version, position, occurred_at, recorded_at, type, actor_type, actor_id, changes)
              values (1, $1, $2, $3, $4, $5, $5, $6, 'user', $1, $7)",
-            owner, task.id, task.version, position, task.updated_at, event_type, changes.to_string()
+            owner, task.id, task.version, position, task.updated_at, event_type, written(&changes)
         )
         .execute(&mut *tx)
         .await
@@ -353,8 +356,8 @@ impl World {
         let title_key = changes["title"]["to"].as_str().map(read_model::search::title_key);
         sqlx::query!(
             "insert into read_model.task_version (generation, owner_id, task_id, version, position, status, priority, held_from,
-                 created_at, due_at, started_at, completed_at, tags, title_key)
-             values (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                 created_at, due_at, started_at, completed_at, tags, title_key, rank)
+             values (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             owner,
             task.id,
             task.version,
@@ -367,7 +370,8 @@ impl World {
             task.started_at,
             task.completed_at,
             &task.tags,
-            title_key
+            title_key,
+            task.rank
         )
         .execute(&mut *tx)
         .await
@@ -455,8 +459,8 @@ async fn write_task(tx: &mut sqlx::PgConnection, owner: Uuid, position: i64, tas
         .unwrap();
     sqlx::query!(
         "insert into read_model.task (generation, owner_id, task_id, position, version, deleted, status, priority, title, description,
-             tags, due_at, created_at, updated_at, started_at, completed_at)
-         values (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+             tags, due_at, created_at, updated_at, started_at, completed_at, title_key, rank)
+         values (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         owner,
         task.id,
         position,
@@ -471,7 +475,9 @@ async fn write_task(tx: &mut sqlx::PgConnection, owner: Uuid, position: i64, tas
         task.created_at,
         task.updated_at,
         task.started_at,
-        task.completed_at
+        task.completed_at,
+        read_model::search::title_key(&task.title),
+        task.rank
     )
     .execute(&mut *tx)
     .await
@@ -578,11 +584,11 @@ pub fn distinct<T: Eq + std::hash::Hash>(items: &[T]) -> bool {
     items.iter().collect::<HashSet<_>>().len() == items.len()
 }
 
-/// Tries until it holds, or gives up after ten seconds.
-pub async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while !holds().await {
-        assert!(std::time::Instant::now() < deadline, "{what}: not within ten seconds");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+/// The fields in the order in which the projector writes them, as far as it matters: the title first.
+fn written(changes: &Value) -> String {
+    let Some(fields) = changes.as_object() else { return changes.to_string() };
+    let mut fields: Vec<_> = fields.iter().collect();
+    fields.sort_by_key(|(name, _)| *name != "title");
+    let fields: Vec<String> = fields.iter().map(|(name, change)| format!("\"{name}\":{change}")).collect();
+    format!("{{{}}}", fields.join(","))
 }
