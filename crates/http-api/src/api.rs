@@ -36,6 +36,13 @@ impl Api {
         self.kinds.extend(other.kinds);
         Self { router: self.router.merge(other.router), kinds: self.kinds }
     }
+
+    /// With routes that are not ordinary. They are named as they are registered.
+    #[must_use]
+    pub fn of_kind(mut self, kind: RouteKind, paths: impl IntoIterator<Item = &'static str>) -> Self {
+        self.kinds.extend(paths.into_iter().map(|path| (path, kind)));
+        self
+    }
 }
 
 impl From<Router> for Api {

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http_body::Body as _;
 use tower::Service;
+use tower_http::CompressionLevel;
 use tower_http::compression::Compression;
 
 use crate::problem::Problem;
@@ -40,6 +41,11 @@ pub(crate) fn is_compressible(response: &Response) -> bool {
 
 /// In an encoding that the client takes, if there is one.
 pub(crate) fn compress(response: Response, accept_encoding: HeaderValue) -> Response {
+    compress_at(CompressionLevel::Default, response, accept_encoding)
+}
+
+/// The same at a level of the caller's.
+pub(crate) fn compress_at(level: CompressionLevel, response: Response, accept_encoding: HeaderValue) -> Response {
     let status = response.status();
     let mut request = Request::new(Body::empty());
     request.headers_mut().insert(ACCEPT_ENCODING, accept_encoding);
@@ -48,6 +54,7 @@ pub(crate) fn compress(response: Response, accept_encoding: HeaderValue) -> Resp
         std::future::ready(Ok::<_, Infallible>(response.take().unwrap_or_default()))
     });
     let mut compression = Compression::new(answered)
+        .quality(level)
         .compress_when(|_: StatusCode, _: Version, _: &HeaderMap, _: &axum::http::Extensions| true);
     match compression.call(request).now_or_never() {
         Some(Ok(compressed)) => {

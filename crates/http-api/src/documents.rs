@@ -7,16 +7,14 @@ use std::sync::LazyLock;
 use axum::Router;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
+use crate::asset::Asset;
 use crate::headers::IfNoneMatch;
 use crate::openapi::{Described, Operation, Routes, Tag};
-use crate::packed::Packed;
 use crate::problem::{Problem, ProblemCode};
 
 /// The document of all services, as [`crate::openapi::document`] makes it of their parts; a test of `primetrade` says
@@ -50,6 +48,7 @@ fn routes() -> Routes<()> {
         .get("/openapi.json", openapi, openapi_described)
         .get("/docs", reference, reference_described)
         .get("/docs/{file}", reference_file, reference_file_described)
+        .get("/docs/operations.md", operations, operations_described)
         .without_query()
 }
 
@@ -119,39 +118,11 @@ pub fn problems_page() -> String {
     page
 }
 
-/// A file of this binary, with what tells it from that of another version.
-struct Asset {
-    body: Packed,
-    media_type: HeaderValue,
-    etag: HeaderValue,
-}
-
-impl Asset {
-    fn new(body: Bytes, media_type: &'static str) -> Self {
-        let hash = Sha256::digest(&body);
-        let first: [u8; 8] = hash.first_chunk().copied().unwrap_or_default();
-        // weak: it may be compressed
-        let etag = format!("W/\"{:016x}\"", u64::from_be_bytes(first));
-        let etag = HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("W/\"\""));
-        Self { body: Packed::new(body), media_type: HeaderValue::from_static(media_type), etag }
-    }
-
-    async fn answer(&self, request: &HeaderMap, has: Option<&IfNoneMatch>) -> Response {
-        let validators = [(CACHE_CONTROL, CACHE), (ETAG, self.etag.clone())];
-        if has.is_some_and(|has| self.etag.to_str().is_ok_and(|etag| has.matches(etag))) {
-            return (StatusCode::NOT_MODIFIED, validators).into_response();
-        }
-        let mut response = self.body.answer(request).await;
-        response.headers_mut().insert(CONTENT_TYPE, self.media_type.clone());
-        (validators, response).into_response()
-    }
-}
-
 async fn openapi(headers: HeaderMap, has: Option<IfNoneMatch>) -> Response {
     static ASSET: LazyLock<Asset> = LazyLock::new(|| {
         // without the indentation that the file has for its readers
         let document = serde_json::from_str::<Value>(OPENAPI).map(|document| document.to_string());
-        Asset::new(Bytes::from(document.unwrap_or_default()), "application/json")
+        Asset::new(document.unwrap_or_default(), "application/json", CACHE)
     });
     ASSET.answer(&headers, has.as_ref()).await
 }
@@ -209,14 +180,38 @@ async fn reference_file(
 ) -> Result<Response, Problem> {
     const JAVASCRIPT: &str = "application/javascript";
     static SCALAR: LazyLock<Asset> = LazyLock::new(|| {
-        Asset::new(scalar_api_reference::get_asset("scalar.js").unwrap_or_default().into(), JAVASCRIPT)
+        Asset::new(scalar_api_reference::get_asset("scalar.js").unwrap_or_default(), JAVASCRIPT, CACHE)
     });
-    static STARTED: LazyLock<Asset> = LazyLock::new(|| Asset::new(Bytes::from_static(START.as_bytes()), JAVASCRIPT));
+    static STARTED: LazyLock<Asset> = LazyLock::new(|| Asset::new(START, JAVASCRIPT, CACHE));
     match file.as_ref().map(|Path(file)| file.as_str()) {
         Ok("scalar.js") => Ok(SCALAR.answer(&headers, has.as_ref()).await),
         Ok("start.js") => Ok(STARTED.answer(&headers, has.as_ref()).await),
         Ok(_) | Err(_) => Err(Problem::new(ProblemCode::NotFound)),
     }
+}
+
+/// For operators: the dashboard leads here.
+const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
+async fn operations(headers: HeaderMap, has: Option<IfNoneMatch>) -> Response {
+    // browsers show plain text, and save Markdown
+    static ASSET: LazyLock<Asset> = LazyLock::new(|| Asset::new(OPERATIONS, "text/plain; charset=utf-8", CACHE));
+    ASSET.answer(&headers, has.as_ref()).await
+}
+
+fn operations_described() -> Operation {
+    Operation::new(Tag::Operations, "operationsGuide", "Get the guide for operators")
+        .says("What goes wrong, what it looks like, and what to do; in Markdown.")
+        .header("If-None-Match")
+        .answer(
+            200,
+            "The guide.",
+            &["ETag", "Cache-Control"],
+            "text/plain",
+            &json!({"type": "string"}),
+            &json!("# Operations\n\n…"),
+        )
+        .empty(304, "The client has it.", &["ETag", "Cache-Control"])
 }
 
 fn reference_file_described() -> Operation {
@@ -238,7 +233,8 @@ fn reference_file_described() -> Operation {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use axum::http::Request;
+    use axum::http::header::ETAG;
+    use axum::http::{Request, StatusCode};
     use http_body_util::BodyExt;
     use tower::ServiceExt;
 
@@ -312,7 +308,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_gzip_gets_what_was_compressed_for_all() {
+    async fn the_guide_for_operators_is_text_that_browsers_show() {
+        let (status, headers, guide) = get("/docs/operations.md").await;
+        assert_eq!((status, headers[CONTENT_TYPE].as_bytes()), (StatusCode::OK, &b"text/plain; charset=utf-8"[..]));
+        assert!(guide.starts_with("# Operations\n"), "{guide}");
+    }
+
+    #[tokio::test]
+    async fn what_is_compressed_for_all_is_sent_to_who_takes_it() {
         let asked = async |accepts: &str| {
             let request = Request::get("/openapi.json").header("accept-encoding", accepts).body(Body::empty());
             let answer = edge(router(), Edge::default()).oneshot(request.expect("a request")).await;
@@ -320,8 +323,8 @@ mod tests {
             assert_eq!(parts.headers.get_all("vary").iter().count(), 1);
             (parts.headers.get("content-encoding").cloned(), body.collect().await.expect("a body").to_bytes().len())
         };
-        let (gzip, packed_bytes) = asked("br, gzip").await;
-        let (none, plain_bytes) = asked("br").await;
+        let (gzip, packed_bytes) = asked("deflate, gzip").await;
+        let (none, plain_bytes) = asked("deflate").await;
         assert_eq!((gzip.as_ref().map(HeaderValue::as_bytes), none), (Some(&b"gzip"[..]), None));
         assert!(packed_bytes < plain_bytes / 4, "{packed_bytes} of {plain_bytes}");
     }

@@ -4,7 +4,7 @@
 //! is a 400 that names it.
 //!
 //! ```text
-//! async fn patch(Account(principal): Account, expected: Option<IfMatch>, key: Option<IdempotencyKey>, ...)
+//! async fn patch(TaskCaller(principal): TaskCaller, expected: Option<IfMatch>, key: Option<IdempotencyKey>, ...)
 //! ```
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -167,7 +167,7 @@ macro_rules! header_extractor {
             /// # Errors
             /// A 400 that names the header when it is malformed or repeated.
             pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-                // most requests have none: one look-up
+                // most requests have none: one lookup
                 if !headers.contains_key(&$name) {
                     return Ok(None);
                 }

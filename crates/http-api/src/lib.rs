@@ -3,6 +3,9 @@
 //!
 //! A router of one service needs no middleware of its own: [`edge::edge`] puts all of it around the merged router, once.
 
+// what is to be told goes by process::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// Every error answer: one table of codes, RFC 9457 `application/problem+json`.
 pub mod problem;
 
@@ -41,6 +44,9 @@ mod compression;
 
 /// Bodies that are compressed once for all who ask for them.
 mod packed;
+
+/// A file that is in the binary.
+pub mod asset;
 
 /// `/livez`, `/readyz`, `/metrics`.
 pub mod health;

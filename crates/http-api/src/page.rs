@@ -8,8 +8,9 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 use domain::OwnerId;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Serialize;
-use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::answer;
 use crate::problem::{Problem, ProblemCode};
@@ -73,6 +74,17 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
+/// The query string of a list that has pages and no other parameters.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    /// How many items a page has at most.
+    #[serde(default)]
+    pub limit: Limit,
+    /// The `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
 /// A page of a list that somebody asks for. Its cursor is the key of the last item of the page before.
 pub struct PageOf<'a> {
     /// Makes cursors that nobody else can make.
@@ -107,6 +119,14 @@ impl PageOf<'_> {
         let payload = self.sealer.open_cursor(cursor, self.reader, self.binding).ok();
         let key = payload.and_then(|payload| key(&payload));
         key.map(Some).ok_or_else(|| Problem::new(ProblemCode::InvalidCursor))
+    }
+
+    /// The same where keys are UUIDs.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begins_behind_id(&self, cursor: Option<&str>) -> Result<Option<Uuid>, Problem> {
+        self.begins_behind(cursor, |key| Uuid::from_slice(key).ok())
     }
 
     /// How many rows to look for: one more than is shown tells whether there is another page.

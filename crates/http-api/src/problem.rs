@@ -13,11 +13,13 @@
 //! one by the edge. New refusals get a line in the table below; `/problems/{code}` shows its explanation.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use backends::database::is_disk_full;
 use bytes::Bytes;
 use domain::{FieldError, InvalidFields};
 use process::context;
@@ -97,9 +99,13 @@ problem_codes! {
         "No account has this address and this password. Which of the two is wrong is not told.";
     InvalidRefreshToken = "invalid-refresh-token", 401, "The refresh token is not good any more",
         "It is unknown, has expired, its session has ended, or it was used before. A second use ends the session, since somebody else may hold the token: log in again.";
+    InvalidApiKey = "invalid-api-key", 401, "The API key is not good",
+        "It is unknown, has expired, or was revoked. An operator makes another one with `primetrade keys api create`.";
     // 403
     Forbidden = "forbidden", 403, "Not allowed to this role",
         "The account is known but may not do this; it takes an admin.";
+    InsufficientScope = "insufficient-scope", 403, "The scopes of the API key do not cover this",
+        "The access token is one of an API key, and none of the key's scopes covers this request: reads take `tasks:read`, all else `tasks:write`, and nothing of accounts or admins is covered by any. `WWW-Authenticate` names the scope that it takes, where there is one.";
     WrongPassword = "wrong-password", 403, "The current password is wrong",
         "To change a password the current one is needed, and the one that was sent is not it.";
     AccountDisabled = "account-disabled", 403, "The account is disabled",
@@ -114,7 +120,7 @@ problem_codes! {
     RequestTooSlow = "request-too-slow", 408, "The request did not arrive in time",
         "The request line and the headers must arrive within 10 seconds.";
     BodyTooSlow = "body-too-slow", 408, "The body did not arrive in time",
-        "A body must arrive within 30 seconds. Send it again, or split a batch into smaller ones.";
+        "A body must arrive within 30 seconds; the file of an import may take longer, as long as 64 KiB come each second. Send it again, or split a batch into smaller ones.";
     // 409
     EmailTaken = "email-taken", 409, "There is an account with this address already",
         "Log in with it, or register another address.";
@@ -167,7 +173,7 @@ problem_codes! {
     TooManyStreams = "too-many-streams", 429, "Too many live streams are open for this account",
         "An account has at most 10 streams open at once. Close one.";
     TooManyJobs = "too-many-jobs", 429, "Too many jobs wait for this account",
-        "Two jobs of an account are carried out at a time, and 20 wait. Wait as long as `Retry-After` says, or cancel one.";
+        "An account has 2 jobs that are carried out, and 20 that wait. Wait as long as `Retry-After` says, or cancel one.";
     HeadersTooLarge = "headers-too-large", 431, "The request's headers are too large",
         "All headers together have at most 32 KiB.";
     // 5xx
@@ -250,11 +256,18 @@ impl Problem {
         Self::new(ProblemCode::Internal)
     }
 
-    /// A 503 with `Retry-After` because something that is needed is away. The source is logged, not told.
+    /// A 503 with `Retry-After` because something that is needed is away; by its name where it is room on the disk of a
+    /// database. The source is logged, not told.
     #[must_use]
-    pub fn unavailable(source: &dyn fmt::Display) -> Self {
+    pub fn unavailable(source: &(dyn Error + 'static)) -> Self {
         tracing::warn!(trace_id = %context::current_trace_id(), error = %source, "unavailable");
-        Self::new(ProblemCode::Unavailable)
+        if is_disk_full(source) { Self::disk_full() } else { Self::new(ProblemCode::Unavailable) }
+    }
+
+    /// A 503 because a disk has no room for more.
+    #[must_use]
+    pub fn disk_full() -> Self {
+        Self::new(ProblemCode::DiskFull).retry_after_s(5)
     }
 
     /// A 503 for a request that is refused because there is too much to do. It is counted.

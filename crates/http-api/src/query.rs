@@ -5,8 +5,8 @@
 //! #[serde(deny_unknown_fields)]           // unknown parameters are refused
 //! struct Params { status: Option<String>, #[serde(default)] limit: Limit, cursor: Option<String> }
 //!
-//! async fn list(Account(principal): Account, StrictQuery(params): StrictQuery<Params>) -> ...
-//! async fn get(Account(principal): Account, PathId(id): PathId) -> ...        // "/api/v1/tasks/{id}"
+//! async fn list(TaskCaller(principal): TaskCaller, StrictQuery(params): StrictQuery<Params>) -> ...
+//! async fn get(TaskCaller(principal): TaskCaller, PathId(id): PathId) -> ...        // "/api/v1/tasks/{id}"
 //! ```
 //!
 //! Fields may be strings, numbers, booleans, unit enums, options of these, or anything that deserialises from a string.

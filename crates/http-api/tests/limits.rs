@@ -1,7 +1,7 @@
 //! What a client may ask for, as its answers say it; and copies that count together by way of a real Redis.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use access::installation::Installation;
 use access::token::RootSecret;
@@ -18,6 +18,7 @@ use http_api::openapi::{Operation, Routes, Tag};
 use http_server::client_address::TrustedProxies;
 use rustix::process::Signal;
 use system_tests::redis::Redis as Server;
+use system_tests::wait::eventually;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -150,14 +151,6 @@ fn address(n: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, n])
 }
 
-async fn eventually<F: AsyncFnMut() -> bool>(what: &str, mut holds: F) {
-    let deadline = Instant::now() + Duration::from_secs(15);
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 async fn copy(server: &Server) -> (RateLimits, Redis, CancellationToken) {
     copy_with(server, "a secret that all copies of one installation share").await
 }
@@ -244,7 +237,7 @@ async fn each_copy_limits_by_itself_while_redis_is_away() {
     let (one, redis, _stop) = copy(&server).await;
     let (two, ..) = copy(&server).await;
     server.signal(Signal::STOP);
-    eventually("Redis is given up", async || redis.get("x").await.is_err() && !redis.is_up()).await;
+    eventually("the connection to Redis is dropped", async || redis.get("x").await.is_err() && !redis.is_up()).await;
     for copy in [&one, &two] {
         let admitted = admitted(copy, address(1));
         assert!((AUTH.quota..2 * AUTH.quota).contains(&admitted), "{admitted}");

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,9 +16,10 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::response::IntoResponse;
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use futures_util::stream;
-use http_api::body::JsonBody;
+use futures_util::{TryStreamExt, stream};
+use http_api::body::{FileBody, JsonBody};
 use http_api::edge::{self, Edge};
+use http_api::problem::Problem;
 use http_api::refuse;
 use http_server::{Listener, Tls, serve};
 use process::context::RequestContext;
@@ -97,6 +99,7 @@ async fn start_listener(edge: Edge, tls: Option<Tls>) -> Server {
             }),
         )
         .route("/large", get(|| async { vec![b'x'; LARGE_BYTES] }))
+        .route("/file", post(file))
         .route("/longer", post(|| async { tokio::time::sleep(Duration::from_secs(11)).await }))
         .route("/slow", post(|| async { tokio::time::sleep(Duration::from_millis(300)).await }));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
@@ -691,6 +694,61 @@ async fn pass_s(seconds: u64) {
     tokio::time::advance(Duration::from_secs(seconds)).await;
 }
 
+/// Bytes of the file that comes.
+static FILE_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Says how long the file is.
+async fn file(request: Request) -> Result<String, Problem> {
+    let mut body = FileBody::of(request, u64::MAX).await?;
+    let count = |part: Bytes| {
+        FILE_BYTES.fetch_add(part.len(), Ordering::Relaxed);
+        std::future::ready(Ok(()))
+    };
+    body.parts().try_for_each(count).await?;
+    Ok(FILE_BYTES.load(Ordering::Relaxed).to_string())
+}
+
+#[tokio::test]
+async fn a_file_may_take_as_long_as_64_kib_come_each_second() {
+    const LENGTH: usize = 100 * (65 << 10);
+    tokio::time::pause();
+    let server = soon(start()).await;
+    let begin = async || {
+        FILE_BYTES.store(0, Ordering::Relaxed);
+        let mut stream = TcpStream::connect(server.address).await.expect("connects");
+        let head = format!("POST /file HTTP/1.1\r\nHost: x\r\nContent-Length: {LENGTH}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("sends");
+        stream
+    };
+    let send = async |stream: &mut TcpStream, bytes: usize, seconds: usize| {
+        for second in 1..=seconds {
+            soon(stream.write_all(&vec![b'x'; bytes])).await.expect("sends");
+            soon(async {
+                while FILE_BYTES.load(Ordering::Relaxed) < second * bytes {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            pass_s(1).await;
+        }
+    };
+    let mut fast = soon(begin()).await;
+    send(&mut fast, 65 << 10, 100).await;
+    soon(read_until(&mut fast, LENGTH.to_string().as_bytes())).await;
+    let mut slow = soon(begin()).await;
+    send(&mut slow, 60 << 10, 30).await;
+    pass_s(1).await;
+    let mut answer = Vec::new();
+    soon(async {
+        while !answer.ends_with(b"}") {
+            assert!(slow.read_buf(&mut answer).await.expect("reads") > 0, "{}", String::from_utf8_lossy(&answer));
+        }
+    })
+    .await;
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"code\":\"body-too-slow\""), "{answer}");
+}
+
 #[tokio::test]
 async fn between_requests_a_connection_may_be_idle_for_a_minute() {
     tokio::time::pause();
@@ -772,7 +830,7 @@ async fn ask_to_the_end(mut client: h2::client::SendRequest<Bytes>) -> u64 {
 }
 
 #[tokio::test]
-async fn who_opens_no_window_over_http2_is_given_up_also_if_other_answers_are_taken() {
+async fn who_opens_no_window_over_http2_is_disconnected_also_if_other_answers_are_taken() {
     tokio::time::pause();
     let server = soon(start()).await;
     for path in ["/large", "/weak", "/live"] {
@@ -856,7 +914,7 @@ async fn the_last_answer_of_a_connection_is_given_in_full_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_stops_reading_is_given_up() {
+async fn a_client_that_stops_reading_is_disconnected() {
     let bytes = read_slowly("", Duration::from_secs(60)).await;
     assert!(bytes < LARGE_BYTES, "{bytes}");
 }

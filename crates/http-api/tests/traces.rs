@@ -37,7 +37,7 @@ async fn a_request_and_what_follows_from_it_are_one_trace() {
     tokio::spawn(async move { axum_serve(listener, collector).await });
 
     assert!(!traces::is_on());
-    traces::tell_after(PARENT, "lost", Kind::Consumer, Duration::ZERO, || panic!("nobody is told"));
+    traces::export_after(PARENT, "lost", Kind::Consumer, Duration::ZERO, || panic!("spans are not exported"));
     let exporting = traces::start(&endpoint, "a-service").expect("starts");
     assert!(traces::is_on());
     let handler = async || RequestContext::current().traceparent();
@@ -49,7 +49,7 @@ async fn a_request_and_what_follows_from_it_are_one_trace() {
     let answer = ask(PARENT).await.expect("answered");
     let event = axum::body::to_bytes(answer.into_body(), 100).await.expect("a body");
     let event = std::str::from_utf8(&event).expect("text");
-    traces::tell_after(event, "project", Kind::Consumer, Duration::from_millis(3), || {
+    traces::export_after(event, "project", Kind::Consumer, Duration::from_millis(3), || {
         vec![("event.type", "TaskCreated".to_owned())]
     });
     // Not sampled: not told.

@@ -5,6 +5,9 @@
 //! Nagle delay, and a drain on shutdown: idle connections close at once, requests in progress get 5 s. A live stream has to
 //! end by itself (it knows the shutdown token), else it holds the drain up to its end.
 
+// what is to be told goes by process::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 /// Who is at the other end of a connection, also behind proxies that are trusted.
 pub mod client_address;
 

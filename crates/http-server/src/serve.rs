@@ -57,6 +57,8 @@ async fn serve_within(
     let connections = TaskTracker::new();
     let open = metrics::gauge!("http_connections");
     let refused = metrics::counter!("http_connections_refused_total");
+    // shown from the start: an alert sees only what a counter has gained since it was there
+    metrics::counter!("http_connections_abused_total").increment(0);
     let accepting = async {
         loop {
             // the semaphore is never closed

@@ -14,10 +14,12 @@ use tokio::time::{Instant, timeout};
 use super::read::{content_length, discard, too_large};
 use crate::problem::{Problem, ProblemCode};
 
-/// While a file is waited for so long ...
-const WINDOW: Duration = Duration::from_secs(30);
-/// ... as many bytes have to come: 64 KiB/s.
-const WINDOW_BYTES_MIN: usize = 30 * (64 << 10);
+/// How fast a file has to come while it is waited for, in bytes a second.
+pub const FILE_BYTES_EACH_SECOND_MIN: usize = 64 << 10;
+/// Over how long that is measured, in seconds.
+const WINDOW_S: u64 = 30;
+const WINDOW: Duration = Duration::from_secs(WINDOW_S);
+const WINDOW_BYTES_MIN: usize = WINDOW_S as usize * FILE_BYTES_EACH_SECOND_MIN;
 
 /// The body of a request, whose length is bounded by whoever reads it.
 #[derive(Debug)]

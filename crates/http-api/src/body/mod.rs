@@ -25,7 +25,7 @@ use http_body::Body as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-pub use self::file::FileBody;
+pub use self::file::{FILE_BYTES_EACH_SECOND_MIN, FileBody};
 pub use self::json::parse_json;
 pub use self::read::{BATCH_BYTES_MAX, BODY_BYTES_MAX, BODY_TIME_MAX, read_body};
 use crate::headers::single;

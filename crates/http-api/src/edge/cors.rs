@@ -68,8 +68,8 @@ impl Cors {
         self.origins.contains(origin).then(|| origin.clone())
     }
 
-    /// What an answer says of it.
-    pub fn tell(&self, allowed_origin: Option<HeaderValue>, headers: &mut HeaderMap) {
+    /// Writes the headers of an answer.
+    pub fn write_headers(&self, allowed_origin: Option<HeaderValue>, headers: &mut HeaderMap) {
         if let Some(origin) = allowed_origin {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
@@ -93,4 +93,17 @@ pub(super) fn preflight() -> Response {
         (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
     ];
     (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn gateway_and_services_of_compose_have_the_same_origins() {
+        let compose = include_str!("../../../../docker-compose.yml");
+        let (before, gateway) = compose.split_once("\n  gateway:\n").expect("a gateway");
+        let of_services = before.split("\n\n").find(|part| part.starts_with("x-environment:")).expect("what all have");
+        for part in [of_services, gateway] {
+            assert!(part.contains("  PRIMETRADE_CORS_ORIGINS: ${PRIMETRADE_CORS_ORIGINS:-}\n"), "{part}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use access::{Principal, Verifier};
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_ENCODING, VARY};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use http_server::client_address::{Peer, TrustedProxies};
 use process::context::{RequestContext, X_REQUEST_ID};
@@ -20,7 +20,7 @@ use super::cors::Cors;
 use super::route::KnownRoute;
 use super::security_headers;
 use super::settings::Edge;
-use crate::account::known;
+use crate::account::{is_read, known};
 use crate::api::RouteKind;
 use crate::compression::{compress, is_compressible};
 use crate::headers::single;
@@ -73,7 +73,7 @@ impl Rules {
         let is_always = exchange.route.kind == RouteKind::Always;
         let principal = if is_always { None } else { self.limit(request, exchange)? };
         Self::check(request, exchange.route.kind)?;
-        // `Account` takes the principal, or verifies the token where it is not known yet
+        // `TaskCaller` and the others take the principal, or verify the token where it is not known yet
         if let Some(principal) = principal {
             request.extensions_mut().insert(principal);
         } else if let Some(verifier) = &self.verifier {
@@ -147,7 +147,7 @@ impl Rules {
         if let Some(status) = exchange.rate_limit {
             status.append_to(headers);
         }
-        self.cors.tell(exchange.allowed_origin, headers);
+        self.cors.write_headers(exchange.allowed_origin, headers);
         if is_compressible(&response) {
             response = match exchange.accept_encoding {
                 Some(accept_encoding) => compress(response, accept_encoding),
@@ -181,7 +181,7 @@ impl Rules {
 /// Records the span of a request that was answered.
 fn record_span(context: &RequestContext, route: &KnownRoute, status: StatusCode, took: Duration) {
     let KnownRoute { method, path, .. } = route;
-    traces::tell(Finished {
+    traces::export(Finished {
         name: format!("{method} {path}"),
         kind: Kind::Server,
         span: context.span(),
@@ -195,9 +195,4 @@ fn record_span(context: &RequestContext, route: &KnownRoute, status: StatusCode,
         ],
         failed: status.is_server_error(),
     });
-}
-
-/// Whether the method is safe (RFC 9110): it asks for no change.
-fn is_read(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }

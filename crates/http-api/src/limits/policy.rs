@@ -33,7 +33,7 @@ pub const ADDRESS: Policy = policy!("address", 100, 60);
 pub const ACCOUNT: Policy = policy!("account", 1200, 60);
 /// Of these, the ones that may change something.
 pub const WRITES: Policy = policy!("writes", 600, 60);
-/// Registering, logging in, refreshing, by address.
+/// Registering, logging in, refreshing, exchanging API keys, by address.
 pub const AUTH: Policy = policy!("auth", 30, 60);
 /// Wrong passwords, by address and account together: the owner is not locked out elsewhere.
 pub const WRONG_PASSWORDS: Policy = policy!("wrong-passwords", 5, 900);

@@ -23,7 +23,7 @@ use crate::problem::Problem;
 pub enum RequestClass {
     /// Without a good token, from an address.
     Anonymous(IpAddr),
-    /// Registering, logging in or refreshing, from an address.
+    /// Registering, logging in, refreshing or exchanging an API key, from an address.
     Authentication(IpAddr),
     /// An account that reads.
     Read(OwnerId),

@@ -37,7 +37,8 @@ pub(super) fn parameters() -> Value {
         parameter(
             "header",
             "Consistency-Token",
-            "Of an earlier answer: this one shows at least as much. It waits for at most 2 s.",
+            "Of an earlier answer. A read shows at least as much, and waits for that for at most 2 s; the token that a write \
+             answers with stands for at least as much.",
             text.clone(),
         ),
         parameter(

@@ -45,7 +45,14 @@ pub fn document(parts: Vec<Described>) -> Value {
             "securitySchemes": {
                 "access_token": {
                     "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-                    "description": "The `access_token` of `POST /api/v1/auth/login`, good for 15 minutes.",
+                    "description": "The `access_token` of `POST /api/v1/auth/login`, good for 15 minutes; or that of `POST /api/v1/auth/token`, \
+                                    good for what the scopes of its API key cover: `tasks:read` all that is read of tasks, \
+                                    changes, statistics and jobs, `tasks:write` all that changes something of them; nothing \
+                                    under Accounts or of admins.",
+                },
+                "api_key": {
+                    "type": "http", "scheme": "bearer",
+                    "description": "An API key, `ptk_…`, which an operator makes with `primetrade keys api create`.",
                 },
                 "session_cookie": {
                     "type": "apiKey", "in": "cookie", "name": "__Host-session",

@@ -12,6 +12,7 @@ enum Access {
     Anybody,
     Account,
     AccountOrCookie,
+    ApiKey,
     Admin,
 }
 
@@ -75,11 +76,11 @@ impl Operation {
         self
     }
 
-    /// It takes an account.
+    /// It takes an account, by an access token that is good for it.
     #[must_use]
     pub fn account(mut self) -> Self {
         self.access = Access::Account;
-        self.refuses(&[ProblemCode::Unauthenticated])
+        self.refuses(&[ProblemCode::Unauthenticated, ProblemCode::InsufficientScope])
     }
 
     /// It takes the session cookie in place of an access token.
@@ -87,6 +88,13 @@ impl Operation {
     pub fn or_session_cookie(mut self) -> Self {
         self.access = Access::AccountOrCookie;
         self.refuses(&[ProblemCode::ForeignOrigin])
+    }
+
+    /// It takes an API key.
+    #[must_use]
+    pub fn api_key(mut self) -> Self {
+        self.access = Access::ApiKey;
+        self.refuses(&[ProblemCode::Unauthenticated, ProblemCode::InvalidApiKey])
     }
 
     /// It takes the role `admin`.
@@ -270,6 +278,7 @@ impl Operation {
         operation["security"] = match self.access {
             Access::Anybody => json!([]),
             Access::AccountOrCookie => json!([{"access_token": []}, {"session_cookie": []}]),
+            Access::ApiKey => json!([{"api_key": []}]),
             Access::Account | Access::Admin => json!([{"access_token": []}]),
         };
         operation
@@ -281,6 +290,7 @@ fn refusal(codes: &[ProblemCode]) -> Value {
     let told: Vec<_> = codes.iter().map(|code| format!("`{code}`: {}.", code.title())).collect();
     let headers: &[&'static str] = match codes.first().map_or(0, |code| code.status().as_u16()) {
         401 => &["WWW-Authenticate"],
+        403 if codes.contains(&ProblemCode::InsufficientScope) => &["WWW-Authenticate"],
         409 | 429 | 503 => &["Retry-After"],
         _ => &[],
     };

@@ -40,7 +40,8 @@ impl Tag {
             }
             Self::Queries => {
                 "Reads come from read models, which follow the writes by milliseconds. A read that sends the \
-                 `Consistency-Token` of a write shows at least that write."
+                 `Consistency-Token` of a write shows at least that write. Send the latest with each request, writes too: then \
+                 no answer goes back behind it."
             }
             Self::Jobs => {
                 "What takes longer than an answer may is a job: asked for with a request, carried out after it, and looked \
