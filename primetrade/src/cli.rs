@@ -2,7 +2,13 @@
 
 use std::path::PathBuf;
 
+use access::Scope;
+use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
+
+/// Exit status of what could not run.
+pub const COULD_NOT_RUN: u8 = 2;
 
 /// Task-management backend whose truth is a log of events.
 #[derive(Debug, Parser)]
@@ -57,10 +63,15 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum Brief {
     /// Bring the database to this version's schema.
-    Migrate,
+    Migrate {
+        /// Change nothing; say what would be applied, and whether the programs that are in use now could still be started
+        /// afterwards (exit status 1: they could not).
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show every setting that holds and where it comes from, without secrets.
     Config,
-    /// The keys that sign access tokens.
+    /// The keys that sign access tokens, and the API keys of services.
     #[command(subcommand)]
     Keys(Keys),
     /// Accounts.
@@ -82,7 +93,7 @@ pub enum Brief {
     },
     /// Publish the log to Kafka again, where messages were lost.
     ///
-    /// A new publication begins at this position: the relay sends what stands there and after it, and the projectors
+    /// A new publication begins at this position: the relay sends what is there and after it, and the projectors
     /// read the topic from its beginning. Nothing is applied twice. With it the log may also go to another topic, or
     /// to another number of partitions (--from 1).
     Republish {
@@ -93,6 +104,27 @@ pub enum Brief {
         #[arg(long)]
         shard: Option<i16>,
     },
+    /// After a restore from a backup, or the promotion of a standby that was behind: brings all that stands beside the log in
+    /// line with it.
+    ///
+    /// The log gets another id, and is published anew; all sessions end, and all signing keys but a new one; what the ledger
+    /// (PRIMETRADE_SECURITY_LEDGER) has and the backup has not is done to accounts again; the read models are made anew, and
+    /// everything is checked. Run it before the server or the services are started; again, if it was interrupted.
+    RestoreFinish,
+    /// After the loss of the disk, and a restore from a backup: appends the events that the backup lacks and the topic still
+    /// holds, as they were.
+    ///
+    /// Run it before the services are started. Where the topic lacks one, what comes after it cannot be appended (exit
+    /// status 1), and `primetrade restore-finish` is needed. It is carried out by the program primetrade-salvage beside this
+    /// one, which comes with the services.
+    Salvage {
+        /// Where the events are taken from.
+        #[arg(long, required = true)]
+        from_kafka: bool,
+        /// Append nothing; say what would be.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Check the log, the command ids and the read models of a live database.
     Doctor,
 }
@@ -102,6 +134,62 @@ pub enum Brief {
 pub enum Keys {
     /// Make a new signing key; the old one stays valid until the tokens that it signed have expired.
     Rotate,
+    /// API keys: by these, services act for an account without its password.
+    #[command(subcommand)]
+    Api(ApiKeys),
+}
+
+/// `primetrade keys api …`
+#[derive(Debug, Subcommand)]
+pub enum ApiKeys {
+    /// Make an API key. It is shown now and never again.
+    Create {
+        /// E-mail address of the account for which the service acts.
+        #[arg(long, value_name = "EMAIL")]
+        account: String,
+        /// What the key is called, such as the name of the service: 1 to 100 characters.
+        #[arg(long)]
+        name: String,
+        /// What it is good for: tasks:read, tasks:write. May be given several times, or with commas between.
+        #[arg(long = "scope", value_name = "SCOPE", required = true, value_delimiter = ',', value_parser = scope)]
+        scopes: Vec<Scope>,
+        /// It ends after this time, as 90d, 12h or 30m [default: it ends when it is revoked].
+        #[arg(long, value_name = "TIME", value_parser = lifetime)]
+        expires: Option<TimeDelta>,
+    },
+    /// List API keys, without the keys themselves; what has ended is shown for 30 days.
+    List {
+        /// E-mail address: only of this account.
+        #[arg(long, value_name = "EMAIL")]
+        account: Option<String>,
+    },
+    /// Revoke an API key: it and its access tokens end within 5 seconds, at every service.
+    Revoke {
+        /// The key's id, as the list shows it.
+        id: Uuid,
+    },
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    let names = || Scope::ALL.map(Scope::as_str).join(", ");
+    Scope::parse(text).ok_or_else(|| format!("there are {}", names()))
+}
+
+/// From a minute to ten years.
+fn lifetime(text: &str) -> Result<TimeDelta, String> {
+    const MINUTES_MAX: i64 = 10 * 366 * 24 * 60;
+    let minutes = || {
+        let unit = text.chars().last()?;
+        let number: i64 = text.strip_suffix(unit)?.parse().ok()?;
+        let minutes = match unit {
+            'd' => number.checked_mul(24 * 60)?,
+            'h' => number.checked_mul(60)?,
+            'm' => number,
+            _ => return None,
+        };
+        (1..=MINUTES_MAX).contains(&minutes).then(|| TimeDelta::minutes(minutes))
+    };
+    minutes().ok_or_else(|| "expected days, hours or minutes, as 90d, 12h or 30m, at most ten years".to_owned())
 }
 
 /// `primetrade user …`
@@ -201,6 +289,15 @@ impl From<Format> for task_files::Format {
     }
 }
 
+impl From<Format> for task_files::ExportFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Ndjson => Self::Ndjson,
+            Format::Csv => Self::Csv,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -219,5 +316,35 @@ mod tests {
         }
         assert!(Cli::try_parse_from(["primetrade", "user", "list", "--json"]).unwrap().json);
         assert!(Cli::try_parse_from(["primetrade", "user", "create", "--email", "a@b.c"]).is_err(), "no password");
+    }
+
+    #[test]
+    fn a_lifetime_is_a_number_of_days_hours_or_minutes() {
+        for (text, expected) in
+            [("90d", TimeDelta::days(90)), ("12h", TimeDelta::hours(12)), ("1m", TimeDelta::minutes(1))]
+        {
+            assert_eq!(lifetime(text), Ok(expected));
+        }
+        for wrong in ["", "d", "90", "90 d", "0d", "-1d", "1.5d", "1y", "99999d", "9223372036854775807d", "9é"] {
+            assert!(lifetime(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_api_key_has_the_scopes_that_there_are() {
+        let of = |scopes: &[&str]| {
+            let args = ["primetrade", "keys", "api", "create", "--account", "a@b.c", "--name", "n"];
+            let parsed = Cli::try_parse_from(args.iter().chain(scopes)).ok()?;
+            let Command::Brief(Brief::Keys(Keys::Api(ApiKeys::Create { scopes, .. }))) = parsed.command else {
+                return None;
+            };
+            Some(scopes)
+        };
+        let both = Some(vec![Scope::TasksRead, Scope::TasksWrite]);
+        assert_eq!(of(&["--scope", "tasks:read", "--scope", "tasks:write"]), both);
+        assert_eq!(of(&["--scope", "tasks:read,tasks:write"]), both);
+        for wrong in [&[][..], &["--scope", "tasks"], &["--scope", ""], &["--scope", "tasks:read,admin"]] {
+            assert_eq!(of(wrong), None, "{wrong:?}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 use uuid::Uuid;
 
 /// What is kept in a data folder, by name: anything else in it is not ours.
-pub const OWN_ENTRIES: [&str; 10] = [
+pub const OWN_ENTRIES: [&str; 11] = [
     "primetrade.lock",
     "secret",
     "postgres",
@@ -31,6 +31,7 @@ pub const OWN_ENTRIES: [&str; 10] = [
     "postgres.gate",
     "postgres.users",
     "run",
+    "objects",
 ];
 
 /// The managed cluster, in the data folder.
@@ -52,7 +53,7 @@ pub enum DataDirError {
         source: io::Error,
     },
     /// Nothing was begun there.
-    #[error("there is no {} in the data folder {path}, and only primetrade serve makes one. Say where the data is with --data-dir, or give a database with --database-url", thing(.entry))]
+    #[error("there is no {} in the data folder {path}, and only primetrade serve makes one. Say where the data is with --data-dir, or give a database with --database-url", entry_name(.entry))]
     Missing {
         /// The folder.
         path: String,
@@ -119,7 +120,7 @@ fn advice(source: &io::Error) -> &'static str {
     }
 }
 
-fn thing(entry: &str) -> &str {
+fn entry_name(entry: &str) -> &str {
     if entry == CLUSTER { "database" } else { entry }
 }
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use backends::database::DatabaseUrls;
-use backends::database::{self, Address, DatabaseError, Pool, Use, pool};
-use secrecy::{ExposeSecret, SecretString};
+use backends::database::{self, Address, DatabaseError, Granted, Plan, Pool, Schema, Use, pool};
+use backends::database::{DatabaseUrl, DatabaseUrls};
+use secrecy::ExposeSecret;
 
 use crate::data_dir::DataDir;
 use crate::postgres::{ManagedPostgres, PostgresError};
@@ -54,35 +54,64 @@ impl Databases {
     ///
     /// # Errors
     /// See [`DatabaseError`].
-    pub async fn open_urls(write_url: &SecretString, urls: &DatabaseUrls) -> Result<Self, DatabaseError> {
-        let connect = |variable, connections_max, url| {
-            database::connect(variable, connections_max, url, Use::Write, Duration::from_millis(CONNECT_MS_MAX))
+    pub async fn open_urls(log: &DatabaseUrl, urls: &DatabaseUrls) -> Result<Self, DatabaseError> {
+        let connect = |given, connections_max| {
+            database::connect(given, connections_max, Use::Write, Duration::from_millis(CONNECT_MS_MAX))
         };
-        let write = connect("PRIMETRADE_DATABASE_URL", WRITE_CONNECTIONS_MAX, write_url).await?;
+        let write = connect(log, WRITE_CONNECTIONS_MAX).await?;
         let read = match &urls.read {
-            Some(url) if url.expose_secret() != write_url.expose_secret() => {
-                connect("PRIMETRADE_READ_DATABASE_URL", READ_CONNECTIONS_MAX, url).await?
+            Some(given) if given.url.expose_secret() != log.url.expose_secret() => {
+                connect(given, READ_CONNECTIONS_MAX).await?
             }
             _ => pool(READ_CONNECTIONS_MAX, write.address().clone()),
         };
-        let replica = urls.replica.as_ref();
-        let replica =
-            replica.map(|url| database::address("PRIMETRADE_READ_REPLICA_URL", url, Use::Read)).transpose()?;
+        let replica = urls.replica.as_ref().map(|given| database::address(given, Use::Read)).transpose()?;
         Ok(Self { write, read, replica, managed: None })
     }
 
     /// Brings all schemas to the program's version.
     ///
     /// # Errors
-    /// A newer program was here, or the database refuses.
+    /// The schemas are not for this program any more, or the database refuses.
     pub async fn migrate(&self) -> Result<(), DatabaseError> {
-        let told = |schema| move |error| DatabaseError::of_migration(schema, error);
-        event_store::migrate(&self.write).await.map_err(told("event_store"))?;
-        identity::migrate(&self.write).await.map_err(told("identity"))?;
-        jobs::migrate(&self.write).await.map_err(told("jobs"))?;
-        let connection = self.read.acquire().await;
-        let mut connection = connection.map_err(|error| told("read_model")(error.into()))?;
-        read_model::migrate(&mut connection).await.map_err(told("read_model"))
+        for (schema, pool) in self.schemas() {
+            schema.migrate(&mut *schema.connection(pool).await?).await?;
+        }
+        Ok(())
+    }
+
+    /// What [`Self::migrate`] would do. Nothing is changed.
+    ///
+    /// # Errors
+    /// As of [`Self::migrate`].
+    pub async fn plan(&self) -> Result<Vec<Plan>, DatabaseError> {
+        let mut plans = Vec::new();
+        for (schema, pool) in self.schemas() {
+            plans.push(schema.plan(&mut *schema.connection(pool).await?).await?);
+        }
+        Ok(plans)
+    }
+
+    /// Makes the database roles, one for each kind of connection, and grants them their rights. Nobody else logs in to the
+    /// managed PostgreSQL: it has none.
+    ///
+    /// # Errors
+    /// As of [`Self::migrate`].
+    pub async fn grant(&self) -> Result<Vec<Granted>, DatabaseError> {
+        let mut all = Vec::new();
+        for (schema, pool) in self.schemas().into_iter().filter(|_| self.managed.is_none()) {
+            all.extend(schema.grant(&mut *schema.connection(pool).await?).await?);
+        }
+        Ok(all)
+    }
+
+    fn schemas(&self) -> [(Schema, &Pool); 4] {
+        [
+            (event_store::schema(), &self.write),
+            (identity::schema(), &self.write),
+            (jobs::schema(), &self.write),
+            (read_model::schema(), &self.read),
+        ]
     }
 
     /// A pool for reading the whole log page by page.
@@ -112,5 +141,32 @@ impl Databases {
             managed.release().await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// These are older than the declaration: no program that lacks one of them has the code that reads it.
+    fn is_older_than_the_declaration(schema: &str, version: i64) -> bool {
+        match schema {
+            "event_store" => version <= 4,
+            "identity" => version <= 5,
+            "jobs" => version <= 1,
+            "read_model" => version <= 12 || version == 20,
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn each_migration_says_which_programs_can_run_beside_it() {
+        for schema in [event_store::schema(), identity::schema(), jobs::schema(), read_model::schema()] {
+            for (version, since) in schema.declarations() {
+                let name = schema.name();
+                assert!(
+                    since.is_some() || is_older_than_the_declaration(name, version),
+                    "migration {version} of {name} does not begin with `-- compatible-since: N`"
+                );
+            }
+        }
     }
 }

@@ -1,28 +1,29 @@
 //! `primetrade doctor`: whether what must always hold does, on a live database, in plain words.
 //!
-//! 2: a shard's positions and a stream's versions have no gap and no repeat. 3: a command id has at most one effect.
-//! 4: the read models equal the fold of the log. And whether something lies in the future, or a job is left half done. Each look is one statement over a bounded range (but for one that
-//! groups by command id inside of Postgres), so no snapshot is held open for long and no memory grows with the log.
+//! 2: a shard's positions and a stream's versions have no gap and no repeat. 3: a command id has at most one effect, of the
+//! change that was answered. 4: the read models equal the fold of the log; the intervals in which a task's versions held
+//! have no gap and no overlap, and each change is what its events make it. And whether something lies in the future, a
+//! deleted task is not purged, or a job is left half done or nobody's. Who owns the tables looks ([`event_store::checks`],
+//! [`jobs::checks`], [`rebuild::verify`]); what was found is told here.
 
 use backends::database::Pool;
 use chrono::TimeDelta;
-use domain::{Time, format_time};
+use domain::{RESTORABLE_DAYS, Time, format_time};
 use event_store::TailReader;
+use event_store::checks::{self, Found, WrongCommand, WrongHead, WrongPositions};
 use process::clock;
 use projector::rebuild::{self, RebuildError};
-use uuid::Uuid;
 
 use crate::database::Databases;
 use crate::output::Progress;
+use crate::room::while_there_is_room;
 
-const RANGE_POSITIONS: i64 = 100_000;
-const PAGE_ROWS: i64 = 20_000;
 /// Clocks of several machines differ by less: the same as commands are allowed.
 const FUTURE_GRACE: TimeDelta = TimeDelta::minutes(1);
 /// A job whose lease has ended is taken over within seconds where any copy runs.
 const JOB_LEFT_S: f64 = 600.0;
-/// Of each kind so many findings are told one by one; the rest is counted.
-const TOLD_MAX: u64 = 20;
+/// A deletion is dealt with within an hour of its 30 days where any copy runs.
+const PURGE_GRACE: TimeDelta = TimeDelta::days(1);
 
 /// Why the checks could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -38,30 +39,14 @@ pub enum DoctorError {
 /// What is wrong, in plain words. None: all is well.
 pub type Findings = Vec<String>;
 
-/// One kind of finding: tells some, counts all.
-struct Kind {
-    told: Findings,
-    total: u64,
-}
-
-impl Kind {
-    fn new() -> Self {
-        Self { told: Vec::new(), total: 0 }
+/// Tells what was found of a kind, and how much more there is.
+fn told<T>(found: Found<T>, what: &str, tell: impl FnMut(T) -> String) -> Findings {
+    let more = found.total.saturating_sub(found.shown.len() as u64);
+    let mut told: Findings = found.shown.into_iter().map(tell).collect();
+    if more > 0 {
+        told.push(format!("… and {more} more {what}"));
     }
-
-    fn found(&mut self, finding: impl FnOnce() -> String) {
-        self.total += 1;
-        if self.total <= TOLD_MAX {
-            self.told.push(finding());
-        }
-    }
-
-    fn into_findings(mut self, what: &str) -> Findings {
-        if self.total > TOLD_MAX {
-            self.told.push(format!("… and {} more {what}", self.total - TOLD_MAX));
-        }
-        self.told
-    }
+    told
 }
 
 /// Looks at everything.
@@ -80,6 +65,9 @@ pub async fn run(databases: &Databases, progress: &Progress) -> Result<Findings,
     findings.extend(future(write, clock::now()).await?);
     findings.extend(heads_and_ends(write).await?);
     findings.extend(jobs_left(write).await?);
+    findings.extend(jobs_waiting(write).await?);
+    findings.extend(jobs_of_nobody(write).await?);
+    findings.extend(unpurged(write, clock::now()).await?);
     for (shard, head) in &heads {
         findings.extend(
             positions(pages, *shard, *head, &mut |range| {
@@ -97,7 +85,15 @@ pub async fn run(databases: &Databases, progress: &Progress) -> Result<Findings,
     let show = |made: &rebuild::Progress| {
         progress.set(3 * from + made.events_done.unsigned_abs(), &format!("read models: {}", made.phase.as_str()));
     };
-    let report = rebuild::verify(&databases.read, &tail, show).await?;
+    let report = match while_there_is_room(databases, rebuild::verify(&databases.read, &tail, show)).await {
+        Err(RebuildError::NoRoom(reason)) => {
+            findings.push(format!(
+                "the read models were not compared with the fold of the log, for which another one of them is made: {reason}"
+            ));
+            return Ok(findings);
+        }
+        report => report?,
+    };
     let total = report.differences.total;
     let told = report.differences.examples.len() as i64;
     for difference in &report.differences.examples {
@@ -112,108 +108,73 @@ pub async fn run(databases: &Databases, progress: &Progress) -> Result<Findings,
 
 /// Whether Postgres itself still watches over what it is trusted with.
 async fn constraints(write: &Pool) -> Result<Findings, DoctorError> {
-    let missing = sqlx::query_scalar!(
-        r#"
-        select wanted.name as "name!"
-        from unnest(array['event_position', 'event_stream_version', 'command_id']) wanted (name)
-        where not exists (
-            select from pg_constraint c
-            join pg_namespace n on n.oid = c.connamespace
-            join pg_index i on i.indexrelid = c.conindid
-            where n.nspname = 'event_store' and c.conname = wanted.name and i.indisvalid and i.indisunique)
-        "#
-    );
-    let missing = missing.fetch_all(write).await?;
+    let missing = checks::missing_constraints(write).await?;
     Ok(missing.iter().map(|name| format!("the constraint {name} of the event store is missing or not valid")).collect())
 }
 
 /// What was written while a clock ran ahead: it is not to be mended, the log does not change, but to be known of.
 async fn future(write: &Pool, now: Time) -> Result<Findings, DoctorError> {
-    let mut kind = Kind::new();
-    let rows = sqlx::query!(
-        r#"
-        select owner_id, count(*) as "events!", min(occurred_at) as "first!: Time", max(occurred_at) as "last!: Time",
-            count(*) over () as "owners!"
-        from event_store.event
-        where occurred_at > $1
-        group by owner_id
-        order by count(*) desc, owner_id
-        limit $2
-        "#,
-        now + FUTURE_GRACE,
-        TOLD_MAX as i64,
-    )
-    .fetch_all(write)
-    .await?;
-    for row in &rows {
-        let (first, last) = (format_time(row.first), format_time(row.last));
-        kind.found(|| {
-            format!(
-                "{} events of owner {} lie in the future, from {first} to {last}: was a clock ahead, or is this one behind? Reads \
-                 by now show them; elsewhere they are taken by primetrade import --history",
-                row.events, row.owner_id
-            )
-        });
-    }
-    kind.total = rows.first().map_or(0, |row| row.owners.unsigned_abs());
-    Ok(kind.into_findings("owners with events in the future"))
+    let found = checks::later_events(write, now + FUTURE_GRACE).await?;
+    Ok(told(found, "owners with events in the future", |later| {
+        format!(
+            "{} events of owner {} lie in the future, from {} to {}: was a clock ahead, or is this one behind? Reads \
+             by now show them; elsewhere they are taken by primetrade import --history",
+            later.events,
+            later.owner_id,
+            format_time(later.first),
+            format_time(later.last)
+        )
+    }))
 }
 
-/// Jobs that nobody goes on with: no copy runs that has an object store, or none gets to its end.
+/// Jobs that nobody goes on with.
 async fn jobs_left(write: &Pool) -> Result<Findings, DoctorError> {
-    let mut kind = Kind::new();
-    let rows = sqlx::query!(
-        r#"
-        select id, owner_id, extract(epoch from clock_timestamp() - lease_expires_at)::bigint as "seconds!",
-            count(*) over () as "jobs!"
-        from jobs.job
-        where state = 'running' and lease_expires_at between '2000-01-01' and clock_timestamp() - make_interval(secs => $1)
-        order by lease_expires_at, id
-        limit $2
-        "#,
-        JOB_LEFT_S,
-        TOLD_MAX as i64,
-    )
-    .fetch_all(write)
-    .await?;
-    for row in &rows {
-        let told = || {
-            format!(
-                "job {} of owner {} was begun, and for {} s nobody goes on with it",
-                row.id, row.owner_id, row.seconds
-            )
-        };
-        kind.found(told);
-    }
-    kind.total = rows.first().map_or(0, |row| row.jobs.unsigned_abs());
-    Ok(kind.into_findings("jobs that nobody goes on with"))
+    let found = jobs::checks::left(write, JOB_LEFT_S).await?;
+    Ok(told(found, "jobs that nobody goes on with", |job| {
+        format!("job {} of owner {} was begun, and for {} s nobody goes on with it", job.id, job.owner_id, job.seconds)
+    }))
 }
 
-/// Head and last event of each shard, in one snapshot: a live log moves on between two statements.
+/// Jobs that nobody takes, though their accounts have room for them.
+async fn jobs_waiting(write: &Pool) -> Result<Findings, DoctorError> {
+    let found = jobs::checks::waiting(write, JOB_LEFT_S).await?;
+    Ok(told(found, "jobs that nobody takes", |job| {
+        format!(
+            "job {} of owner {} waits for {} s, and nobody takes it: does a copy run that has an object store?",
+            job.id, job.owner_id, job.seconds
+        )
+    }))
+}
+
+/// Jobs of accounts that are not there.
+async fn jobs_of_nobody(write: &Pool) -> Result<Findings, DoctorError> {
+    let found = jobs::checks::of_nobody(write).await?;
+    Ok(told(found, "jobs of nobody", |job| {
+        format!("job {} is of owner {}, and there is no such account", job.id, job.owner_id)
+    }))
+}
+
+/// Tasks that were deleted more than 30 days ago, and are not purged.
+async fn unpurged(write: &Pool, now: Time) -> Result<Findings, DoctorError> {
+    let found = checks::unpurged(write, now - TimeDelta::days(RESTORABLE_DAYS) - PURGE_GRACE).await?;
+    Ok(told(found, "tasks that are not purged", |task| {
+        format!(
+            "task {} of owner {} was deleted at {} and is not purged: does a copy run that takes commands?",
+            task.task_id,
+            task.owner_id,
+            format_time(task.recorded_at)
+        )
+    }))
+}
+
+/// Whether the head of each shard is at its last event.
 async fn heads_and_ends(write: &Pool) -> Result<Findings, DoctorError> {
-    let rows = sqlx::query!(
-        r#"
-        select shard as "shard!", head.position as head,
-            (select max(position) from event_store.event e where e.shard = shards.shard) as last
-        from (select shard from event_store.head union select distinct shard from event_store.event) shards
-        left join event_store.head using (shard)
-        order by shard
-        "#
-    )
-    .fetch_all(write)
-    .await?;
-    let mut findings = Vec::new();
-    for row in rows {
-        let last = row.last.unwrap_or(0);
-        match row.head {
-            None => findings.push(format!("shard {} has events but no head", row.shard)),
-            Some(head) if head != last => {
-                findings.push(format!("shard {}: the head says {head}, but the last event is at {last}", row.shard));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(findings)
+    let wrong = checks::wrong_heads(write).await?;
+    let tell = |WrongHead { shard, head, last }| match head {
+        None => format!("shard {shard} has events but no head"),
+        Some(head) => format!("shard {shard}: the head says {head}, but the last event is at {last}"),
+    };
+    Ok(wrong.into_iter().map(tell).collect())
 }
 
 /// Every position from 1 to the head once.
@@ -223,184 +184,57 @@ async fn positions(
     head: i64,
     advance: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Findings, DoctorError> {
-    let mut kind = Kind::new();
-    let before = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from event_store.event where shard = $1 and position < 1"#,
-        shard
-    );
-    let before = before.fetch_one(write).await?;
-    if before > 0 {
-        kind.found(|| format!("shard {shard} has {before} events at positions below 1"));
-    }
-    let mut from = 0;
-    while from < head {
-        let until = (from + RANGE_POSITIONS).min(head);
-        let counted = sqlx::query!(
-            r#"
-            select count(*) as "count!", count(distinct position) as "positions!"
-            from event_store.event where shard = $1 and position > $2 and position <= $3
-            "#,
-            shard,
-            from,
-            until,
-        )
-        .fetch_one(write)
-        .await?;
-        if counted.count != counted.positions || counted.count != until - from {
-            tell_positions(write, shard, from, until, &mut kind).await?;
+    let found = checks::positions(write, shard, head, advance).await?;
+    Ok(told(found, "gaps or repeats of positions", |wrong| match wrong {
+        WrongPositions::BeforeFirst(events) => format!("shard {shard} has {events} events at positions below 1"),
+        WrongPositions::Repeated(position) => format!("shard {shard} has position {position} twice"),
+        WrongPositions::Missing(first, last) if first == last => {
+            format!("shard {shard} has no event at position {first}")
         }
-        advance((until - from).unsigned_abs());
-        from = until;
-    }
-    Ok(kind.into_findings("gaps or repeats of positions"))
+        WrongPositions::Missing(first, last) => format!("shard {shard} has no events at positions {first} to {last}"),
+    }))
 }
 
-async fn tell_positions(write: &Pool, shard: i16, from: i64, until: i64, kind: &mut Kind) -> Result<(), DoctorError> {
-    let rows = sqlx::query!(
-        r#"
-        select position as "position!", previous as "previous!" from (
-            select position, lag(position, 1, $2) over (order by position) as previous
-            from (
-                select position from event_store.event where shard = $1 and position > $2 and position <= $3
-                union all select $3 + 1
-            ) known
-        ) pairs
-        where position <> previous + 1
-        order by position
-        "#,
-        shard,
-        from,
-        until,
-    )
-    .fetch_all(write)
-    .await?;
-    for row in rows {
-        let (first, last) = (row.previous + 1, row.position - 1);
-        kind.found(|| match (last - first).signum() {
-            -1 => format!("shard {shard} has position {} twice", row.position),
-            0 => format!("shard {shard} has no event at position {first}"),
-            _ => format!("shard {shard} has no events at positions {first} to {last}"),
-        });
-    }
-    Ok(())
-}
-
-/// Every stream's versions from 1 on, once each: in the order of the streams, page by page.
-async fn versions(write: &Pool, mut advance: impl FnMut(u64)) -> Result<Findings, DoctorError> {
-    let mut kind = Kind::new();
-    let mut after = (Uuid::nil(), Uuid::nil(), i64::MIN);
-    let mut rows_seen = 0;
-    loop {
-        let page = sqlx::query!(
-            r#"
-            select owner_id, task_id, version from event_store.event
-            where (owner_id, task_id, version) > ($1, $2, $3)
-            order by owner_id, task_id, version
-            limit $4
-            "#,
-            after.0,
-            after.1,
-            after.2,
-            PAGE_ROWS,
+/// Every stream's versions from 1 on, once each.
+async fn versions(write: &Pool, advance: impl FnMut(u64)) -> Result<Findings, DoctorError> {
+    let found = checks::versions(write, advance).await?;
+    Ok(told(found, "gaps or repeats of versions", |wrong| {
+        format!(
+            "task {} of owner {} has version {} where {} was to come",
+            wrong.task_id, wrong.owner_id, wrong.version, wrong.expected
         )
-        .fetch_all(write)
-        .await?;
-        let Some(last) = page.last() else { return Ok(kind.into_findings("gaps or repeats of versions")) };
-        let next = (last.owner_id, last.task_id, last.version);
-        rows_seen += page.len() as u64;
-        for row in page {
-            let same_stream = (row.owner_id, row.task_id) == (after.0, after.1) && after.2 != i64::MIN;
-            let expected = if same_stream { after.2 + 1 } else { 1 };
-            if row.version != expected {
-                kind.found(|| {
-                    format!(
-                        "task {} of owner {} has version {} where {expected} was to come",
-                        row.task_id, row.owner_id, row.version
-                    )
-                });
-            }
-            after = (row.owner_id, row.task_id, row.version);
-        }
-        after = next;
-        advance(rows_seen);
-    }
+    }))
 }
 
-/// The events of one command id are one effect: on one task, one after the other.
+/// The events of one command id are one effect.
 async fn effects(write: &Pool) -> Result<Findings, DoctorError> {
-    let mut kind = Kind::new();
-    let rows = sqlx::query!(
-        r#"
-        select owner_id, command_id, count(*) as "events!", count(*) over () as "total!"
-        from event_store.event
-        group by owner_id, command_id
-        having count(*) > 1 and (
-            count(distinct task_id) > 1
-            or max(version) - min(version) + 1 <> count(*)
-            or max(position) - min(position) + 1 <> count(*))
-        limit $1
-        "#,
-        TOLD_MAX as i64,
-    )
-    .fetch_all(write)
-    .await?;
-    for row in &rows {
-        kind.found(|| {
-            format!(
-                "command {} of owner {} had more than one effect: its {} events do not belong together",
-                row.command_id, row.owner_id, row.events
-            )
-        });
-    }
-    kind.total = rows.first().map_or(0, |row| row.total.unsigned_abs());
-    Ok(kind.into_findings("commands with more than one effect"))
+    let found = checks::effects(write).await?;
+    Ok(told(found, "commands with more than one effect", |command| {
+        format!(
+            "command {} of owner {} had more than one effect: its {} events do not belong together",
+            command.command_id, command.owner_id, command.events
+        )
+    }))
 }
 
-/// Each remembered command stands for an event that is there, at the position that was answered. (One without a version
-/// binds the key of a batch: no command's.)
+/// Each remembered command stands for an event that is there, at the position that was answered, and of the change that was.
 async fn command_rows(write: &Pool) -> Result<Findings, DoctorError> {
-    let mut kind = Kind::new();
-    // No owner has the nil id.
-    let mut after = (Uuid::nil(), Uuid::nil());
-    loop {
-        let page = sqlx::query!(
-            r#"
-            select c.owner_id, c.command_id, c.task_id, c.version, c.revision, e.position as "position?"
-            from (
-                select * from event_store.command
-                where (owner_id, command_id) > ($1, $2) and version > 0
-                order by owner_id, command_id
-                limit $3
-            ) c
-            left join event_store.event e using (owner_id, task_id, version)
-            order by c.owner_id, c.command_id
-            "#,
-            after.0,
-            after.1,
-            PAGE_ROWS,
-        )
-        .fetch_all(write)
-        .await?;
-        let Some(last) = page.last() else {
-            return Ok(kind.into_findings("commands that do not agree with the events"));
-        };
-        after = (last.owner_id, last.command_id);
-        for row in page {
-            match row.position {
-                Some(position) if position == row.revision => {}
-                Some(position) => kind.found(|| {
-                    format!(
-                        "command {} of owner {} was answered with revision {}, but version {} of task {} is at {position}",
-                        row.command_id, row.owner_id, row.revision, row.version, row.task_id
-                    )
-                }),
-                None => kind.found(|| {
-                    format!(
-                        "command {} of owner {} was answered, but version {} of task {} is not in the log",
-                        row.command_id, row.owner_id, row.version, row.task_id
-                    )
-                }),
-            }
+    let found = checks::commands(write).await?;
+    Ok(told(found, "commands that do not agree with the events", |command| {
+        let WrongCommand { owner_id, command_id, task_id, version, revision, change_id, position, .. } = command;
+        match position {
+            None => format!(
+                "command {command_id} of owner {owner_id} was answered, but version {version} of task {task_id} is not in the log"
+            ),
+            Some(position) if position != revision => format!(
+                "command {command_id} of owner {owner_id} was answered with revision {revision}, but version {version} of task \
+                 {task_id} is at {position}"
+            ),
+            Some(_) => format!(
+                "command {command_id} of owner {owner_id} was answered with change {}, but version {version} of task {task_id} is \
+                 of another",
+                change_id.unwrap_or_default()
+            ),
         }
-    }
+    }))
 }

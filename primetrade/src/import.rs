@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use commands::{Caller, Executor};
+use commands::{Caller, ExecuteError, Executor};
 use domain::{Actor, ActorType, OwnerId};
 use process::context::RequestContext;
 use serde::Serialize;
@@ -56,6 +56,9 @@ pub enum ImportError {
     /// The store.
     #[error("{0} ({reason})", reason = reason::of_error(.0.source.clone()))]
     Store(#[from] StoreAway),
+    /// The store, before the first line.
+    #[error("nothing was imported: {reason}", reason = reason::of_error(.0.clone()))]
+    NotBegun(ExecuteError),
     /// A thread died.
     #[error("the import broke down: {0}")]
     Broken(String),
@@ -142,17 +145,8 @@ impl Import {
         let ended = stop.child_token();
         let mut workers = tokio::task::JoinSet::new();
         let mut senders = Vec::new();
-        if let Some(executor) = executor {
-            let context = RequestContext::fresh();
-            let caller = Caller {
-                owner: self.owner,
-                shard: self.shard,
-                actor: Actor { actor_type: ActorType::System, id: None },
-                correlation_id: format!("import-{}", context.request_id()).into(),
-                traceparent: context.traceparent().into(),
-                change_id: process::clock::new_id(),
-                history: self.history,
-            };
+        let caller = self.caller();
+        if let Some(executor) = &executor {
             for _ in 0..WORKERS {
                 let (sender, receiver) = mpsc::channel(QUEUE_CHUNKS_MAX);
                 senders.push(sender);
@@ -165,10 +159,7 @@ impl Import {
                 workers.spawn(worker.run(receiver));
             }
         }
-        let dealer = Dealer { import: self, senders, tally: tally.clone(), ended: ended.clone() };
-        let (read_sender, read) = tokio::sync::oneshot::channel();
-        // Not a task of the runtime: a read from a terminal or pipe cannot be interrupted, and must not hold up the end.
-        std::thread::spawn(move || read_sender.send(dealer.run(input)));
+        let line_reader = LineReader { import: self, senders, tally: tally.clone(), ended: ended.clone() };
         let shown = tally.clone();
         let show = async move {
             loop {
@@ -177,6 +168,9 @@ impl Import {
             }
         };
         let work = async {
+            let (read_sender, read) = tokio::sync::oneshot::channel();
+            // Not a task of the runtime: a read from a terminal or pipe cannot be interrupted, and must not hold up the end.
+            std::thread::spawn(move || read_sender.send(line_reader.run(input)));
             let mut failure = None;
             while let Some(joined) = workers.join_next().await {
                 let outcome = joined.unwrap_or_else(|error| Err(ImportError::Broken(error.to_string())));
@@ -191,23 +185,44 @@ impl Import {
             };
             failure.map_or(read, Err)
         };
-        let outcome = tokio::select! {
-            outcome = work => outcome,
-            () = show => Ok(()),
+        let work = async {
+            tokio::select! {
+                outcome = work => outcome,
+                () = show => Ok(()),
+            }
+        };
+        let outcome = match &executor {
+            // It may take hours: until its end nobody undoes what is there of it.
+            Some(executor) => executor.make_change(&caller, work).await.map_err(ImportError::NotBegun)?,
+            None => work.await,
         };
         outcome.map(|()| tally.summary(began, stop.is_cancelled()))
     }
+
+    /// On whose behalf the commands run: all of one change.
+    fn caller(&self) -> Caller {
+        let context = RequestContext::fresh();
+        Caller {
+            owner: self.owner,
+            shard: self.shard,
+            actor: Actor { actor_type: ActorType::System, id: None },
+            correlation_id: format!("import-{}", context.request_id()).into(),
+            traceparent: context.traceparent().into(),
+            change_id: process::clock::new_id(),
+            history: self.history,
+        }
+    }
 }
 
-/// Reads, parses, and deals out to the workers.
-struct Dealer {
+/// Reads and parses lines, and assigns them to the workers.
+struct LineReader {
     import: Import,
     senders: Vec<mpsc::Sender<Chunk>>,
     tally: Arc<Tally>,
     ended: CancellationToken,
 }
 
-impl Dealer {
+impl LineReader {
     fn run(self, input: impl BufRead) -> Result<(), ImportError> {
         let Import { owner, format, history, .. } = self.import;
         let mut reader = Reader::new(input, format, owner, history)?;
@@ -219,7 +234,7 @@ impl Dealer {
             match line {
                 Err(error) => self.tally.reject(number, error),
                 Ok(line) => {
-                    if !self.deal(line, &mut chunks) {
+                    if !self.assign(line, &mut chunks) {
                         return Ok(());
                     }
                 }
@@ -235,7 +250,7 @@ impl Dealer {
     }
 
     /// False: the workers have ended.
-    fn deal(&self, line: ParsedLine, chunks: &mut [(Chunk, usize)]) -> bool {
+    fn assign(&self, line: ParsedLine, chunks: &mut [(Chunk, usize)]) -> bool {
         if chunks.is_empty() {
             self.tally.succeed(0);
             return true;

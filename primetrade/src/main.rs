@@ -3,6 +3,8 @@
 // what is to be told goes by process::stderr, or is a command's result
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+/// `keys api`: API keys of services.
+mod api_keys;
 /// The command line.
 mod cli;
 /// The data folder, its lock and its secret.
@@ -11,6 +13,8 @@ mod data_dir;
 mod database;
 /// `doctor`: whether what must hold does.
 mod doctor;
+/// Why a command could not run.
+mod failure;
 /// `import`: a file onto the log.
 mod import;
 /// Reports and progress.
@@ -23,9 +27,15 @@ mod postgres;
 mod privileges;
 /// Why a line was rejected, for a person.
 mod reason;
+/// `restore-finish`: what stands beside the log, brought in line with it.
+mod restore;
+/// A rebuild on a disk that may have no room for it.
+mod room;
 /// Export and import together.
 #[cfg(test)]
 mod round_trip;
+/// `salvage`: by the program that has a client of Kafka.
+mod salvage;
 /// `serve`: the server, from top to bottom.
 mod serve;
 /// Flags and variables, read once.
@@ -35,97 +45,36 @@ mod subcommands;
 /// A file that is written whole or not at all.
 mod written_file;
 
-use process::logs::{self, LogsError};
-use std::io;
+use process::logs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ::settings::{ConfigError, Origin};
+use ::settings::Origin;
 use access::token::RootSecret;
-use backends::database::DatabaseError;
 use process::arguments;
 use process::interrupt::Interrupt;
 use process::stderr;
-use process::traces::{self, TracesError};
+use process::traces;
 use secrecy::SecretString;
-use service::{ListenError, Listeners};
+use service::Listeners;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
-use crate::cli::{Brief, Cli, Command, Import};
+use crate::cli::{Brief, COULD_NOT_RUN, Cli, Command, Import};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::database::{Databases, OpenError};
+use crate::database::Databases;
+use crate::failure::Failure;
 use crate::output::Report;
 use crate::postgres::PostgresError;
 use crate::privileges::{HANDED_DOWN, PrivilegesError};
-use crate::serve::{Projecting, ServeError};
+use crate::serve::{Kept, Projecting};
 use crate::settings::{Flags, Settings};
 
 /// A command makes and frees some forty small things, on whichever thread: glibc spent a third of the server's time on
 /// that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Exit status of what could not run.
-const COULD_NOT_RUN: u8 = 2;
-
-/// Why a command could not run. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Files(#[from] jobs::FilesError),
-    #[error(transparent)]
-    Privileges(#[from] PrivilegesError),
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    #[error(transparent)]
-    Logs(#[from] LogsError),
-    #[error(transparent)]
-    Traces(#[from] TracesError),
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    #[error(transparent)]
-    Identity(#[from] identity::StartError),
-    #[error("{0}")]
-    Account(#[from] identity::IdentityError),
-    #[error(transparent)]
-    Import(#[from] import::ImportError),
-    #[error(transparent)]
-    Export(#[from] task_files::ExportError),
-    #[error(transparent)]
-    Rebuild(#[from] projector::RebuildError),
-    #[error(transparent)]
-    Republish(#[from] event_store::publication::RepublishError),
-    #[error(
-        "publication {publication} has begun, but the projectors could not be told to read from the beginning: {source}. Run the same command again"
-    )]
-    NotForgotten { publication: i64, source: sqlx::Error },
-    #[error(transparent)]
-    Doctor(#[from] doctor::DoctorError),
-    #[error("there is no account {0}. Make it with primetrade user create, or see them all with primetrade user list")]
-    NoAccount(String),
-    #[error("{0} {1}")]
-    Invalid(&'static str, domain::Invalid),
-    #[error("--excel is for CSV: add --format csv")]
-    ExcelIsCsv,
-    #[error("{0}: {1}")]
-    File(String, io::Error),
-    #[error("the result could not be written to standard output: {0}. What was asked for was done")]
-    NotTold(io::Error),
-    #[error("the program could not be set up: {0}")]
-    Setup(io::Error),
-    #[error("interrupted")]
-    Interrupted,
-}
 
 fn main() -> ExitCode {
     let cli: Cli = match arguments::read() {
@@ -183,7 +132,7 @@ fn prepare(cli: &Cli) -> Result<Settings, Failure> {
             return Err(PrivilegesError::RunAsRoot.into());
         }
         let file = subcommands::file_argument(&cli.command);
-        match privileges::hand_down(
+        match privileges::run_as_user(
             settings.run_as.as_deref(),
             &settings.data_dir,
             &file,
@@ -199,7 +148,8 @@ fn check_data_dir(settings: &Settings, command: &Command) -> Result<(), DataDirE
     if settings.databases.write.is_none() {
         data_dir::require(&settings.data_dir, data_dir::CLUSTER)?;
     }
-    if settings.secret.is_none() && matches!(command, Command::Brief(Brief::Keys(_))) {
+    let needs_secret = matches!(command, Command::Brief(Brief::Keys(cli::Keys::Rotate) | Brief::RestoreFinish));
+    if settings.secret.is_none() && needs_secret {
         data_dir::require(&settings.data_dir, data_dir::SECRET)?;
     }
     Ok(())
@@ -282,11 +232,15 @@ async fn work(
     interrupt: &Interrupt,
 ) -> Result<Report, Failure> {
     let stop = interrupt.soft.clone();
-    or_interrupted(&stop, async { Ok(databases.migrate().await?) }).await?;
+    // migrates by itself, or only says what it would do
+    if !matches!(task, Task::Brief(Brief::Migrate { .. })) {
+        or_interrupted(&stop, async { Ok(databases.migrate().await?) }).await?;
+    }
     match task {
         Task::Serve(listeners, projecting) => {
-            let (secret, files) = (secret(settings)?, settings.files()?);
-            serve::run(listeners, databases, &secret, settings.edge.clone(), projecting, files, stop).await?;
+            let secret = secret(settings)?;
+            let kept = Kept { files: settings.files()?, ledger: settings.ledger()? };
+            serve::run(listeners, databases, &secret, settings.edge.clone(), projecting, kept, stop).await?;
             Ok(Report::good("", serde_json::json!({ "stopped": true })))
         }
         Task::Import(args) => {
@@ -301,14 +255,17 @@ async fn work(
 
 async fn brief(settings: &Settings, databases: &Databases, command: Brief) -> Result<Report, Failure> {
     match command {
-        Brief::Migrate => Ok(subcommands::migrated()),
+        Brief::Migrate { dry_run } => subcommands::migrate(databases, dry_run).await,
         Brief::Config => subcommands::config(settings),
         Brief::Keys(cli::Keys::Rotate) => subcommands::rotate_keys(databases, &secret(settings)?).await,
+        Brief::Keys(cli::Keys::Api(command)) => api_keys::run(&subcommands::accounts(databases).await?, command).await,
         Brief::User(command) => subcommands::user(databases, command).await,
         Brief::Export(args) => subcommands::export(databases, args).await,
         Brief::Rebuild { back: true, .. } => subcommands::go_back(databases).await,
         Brief::Rebuild { expect_same, .. } => subcommands::rebuild(databases, expect_same).await,
         Brief::Republish { from, shard } => subcommands::republish(databases, from, shard).await,
+        Brief::RestoreFinish => restore::finish(databases, &secret(settings)?, settings.ledger()?).await,
+        Brief::Salvage { dry_run, .. } => Ok(salvage::run(settings, dry_run).await?),
         Brief::Doctor => subcommands::doctor(databases).await,
     }
 }
@@ -330,5 +287,6 @@ fn secret(settings: &Settings) -> Result<RootSecret, Failure> {
     }
     let dir = DataDir::open(&settings.data_dir)?;
     let path = dir.join("secret").display().to_string();
-    RootSecret::new(SecretString::from(dir.secret()?)).map_err(|_| DataDirError::BadSecret { path }.into())
+    let secret = RootSecret::new(SecretString::from(dir.secret()?)).map_err(|_| DataDirError::BadSecret { path })?;
+    Ok(secret.with_previous(&settings.source)?)
 }

@@ -12,6 +12,7 @@ use process::interrupt::Interrupt;
 use process::stderr;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cli::COULD_NOT_RUN;
 use crate::data_dir::{self, OWN_ENTRIES};
 use crate::written_file::WrittenFile;
 
@@ -112,7 +113,7 @@ pub fn is_root() -> bool {
 ///
 /// # Errors
 /// No such user, a folder that cannot be given away or reached, a file that cannot be opened, or the system refuses.
-pub fn hand_down(
+pub fn run_as_user(
     run_as: Option<&str>,
     data_dir: &Path,
     file: &Argument,
@@ -151,7 +152,7 @@ pub fn hand_down(
                 } else {
                     drop(written);
                 }
-                std::process::exit(status.code().unwrap_or(i32::from(crate::COULD_NOT_RUN)));
+                std::process::exit(status.code().unwrap_or(i32::from(COULD_NOT_RUN)));
             }
         }
     }

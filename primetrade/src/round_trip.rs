@@ -13,7 +13,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
-use task_files::Format;
+use task_files::{ExportFormat, Format};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -133,7 +133,7 @@ impl World {
     async fn export(&self, owner: OwnerId) -> String {
         let mut out = Vec::new();
         let tail = TailReader::new(shared(&self.pool), None);
-        task_files::export(&tail, owner, 0, Format::Ndjson, false, &mut out, |_, _| {}).await.unwrap();
+        task_files::export(&tail, owner, 0, ExportFormat::Ndjson, false, &mut out, |_, _| {}).await.unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -256,7 +256,7 @@ async fn rows_are_the_same_whatever_the_order_of_their_columns(pool: PgPool) {
     for (text, named) in [
         ("", "empty"),
         ("titel,description\na,b\n", "\"titel\""),
-        ("title,tags,title\na,b,c\n", "twice"),
+        ("title,tags,title\na,b,c\n", "more than once"),
         ("tags\na\n", "title"),
         ("a,b\nc,d\n", "\"a\""),
     ] {

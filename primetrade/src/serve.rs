@@ -1,30 +1,31 @@
 //! `primetrade serve`: everything in one process, built from top to bottom.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use access::token::{RootSecret, Sealer};
-use backends::database::{Address, Pool};
-use command_api::{CommandApi, shown_text};
-use event_store::{DiskSpace, EventStore, TailReader};
-use futures_util::FutureExt;
+use backends::database::Pool;
+use command_api::CommandApi;
+use event_store::lineage::SettleError;
+use event_store::{DiskSpace, EventStore, Known, Lineage, TailReader};
 use http_api::edge::EdgeSettings;
 use http_api::{Api, documents};
-use identity::Identity;
-use jobs::{Files, Jobs};
-use process::background::{Background, Died, all_of};
+use identity::{Identity, Ledger};
+use jobs::{AccountRecords, Files, Jobs};
+use process::background::{Background, Died};
 use process::health::Health;
 use process::prometheus::{self, MetricsError};
 use projector::{AdminApi, Projector};
-use query_api::{QueryApi, Replica, Sources};
+use query_api::{QueryApi, Sources};
 use service::{Built, Ending, Listeners, Serving};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::database::Databases;
 use crate::postgres::{ManagedPostgres, PostgresError};
 
-const QUERY_CONNECTIONS_MAX: u32 = 16;
-const ENDING: Ending = Ending { lame_duck: Duration::ZERO, background_time_max: Duration::from_millis(2_500) };
+const ENDING: Ending = Ending { drain_time: Duration::ZERO, background_time_max: Duration::from_millis(2_500) };
 
 /// Why the server could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,14 @@ pub enum Projecting {
     Held,
 }
 
+/// What is kept outside of the databases.
+pub struct Kept {
+    /// Of jobs.
+    pub files: Files,
+    /// What is done to accounts.
+    pub ledger: Option<Ledger>,
+}
+
 /// Runs until `shutdown`, then answers what was begun and stops.
 ///
 /// # Errors
@@ -71,56 +80,62 @@ pub async fn run(
     secret: &RootSecret,
     edge: EdgeSettings,
     projecting: Projecting,
-    files: Files,
+    Kept { files, ledger }: Kept,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let sealer = Sealer::new(secret);
     let metrics = prometheus::recorder()?;
-    let mut background = Background::default();
+    let (health, mut background) = (Health::new(), Background::default());
     let (stop, closing) = (background.stop.clone(), CancellationToken::new());
-    let (store, appenders) = EventStore::start(databases.write.clone()).await.map_err(ServeError::EventStore)?;
-    let (identity, identity_task) =
-        Identity::start(databases.write.clone(), secret, store.log_id(), store.shards(), stop.clone()).await?;
+    let known = {
+        let (write, read) = (databases.write.clone(), databases.read.clone());
+        move |log_id| known_positions(write.clone(), read.clone(), log_id)
+    };
+    let store = EventStore::open(databases.write.clone(), known, &mut background, &health).await;
+    let store = store.map_err(ServeError::EventStore)?;
+    let identity = Identity::open(
+        databases.write.clone(),
+        databases.read.clone(),
+        secret,
+        store.log_id(),
+        store.shards(),
+        &mut background,
+        &health,
+    )
+    .await?;
     let projector = match projecting {
         Projecting::Live => Some(Projector::start(databases.read.clone(), store.tail(), stop.clone()).await?),
         Projecting::Held => None,
     };
-    let queries = |address: &Address| query_api::connect(address.clone(), QUERY_CONNECTIONS_MAX);
-    let sources = Sources {
-        primary: queries(databases.read.address()),
-        replica: databases.replica.as_ref().map(queries).map(Replica::new),
-        redis: None,
-    };
+    databases.write.show_as("write");
+    databases.read.show_as("read");
+    let sources = Sources::connect(databases.read.address().clone(), databases.replica.clone(), None);
 
-    let health = watched(databases, &sources.primary, projector.as_ref());
+    register(&health, databases, &sources.primary);
     let disk_space = store.disk_space();
-    health.register("disk", {
-        let disk_space = disk_space.clone();
-        move || std::future::ready(command_api::disk(&disk_space))
-    });
-    let sessions = identity.clone();
-    health.register("sessions", move || std::future::ready(sessions.check()));
     let verifier = identity.verifier();
-    let collecting = identity.collect_admin_acts(databases.read.clone(), stop.clone());
     let applied = projector.as_ref().map(Projector::applied);
     let jobs = Jobs::new(databases.write.clone());
-    let commands = CommandApi::new(store.clone(), sealer.clone(), jobs.clone(), Some(files));
-    if let Some(worker) = commands.worker(TailReader::new(databases.in_index_order(), None)) {
-        background.spawn("publication of jobs", jobs.publish(databases.read.clone(), shown_text, stop.clone()));
-        background.spawn("worker on jobs", worker.run(stop.clone()));
-    }
+    let commands = CommandApi::new(store.clone(), sealer.clone(), jobs, Some(files));
+    let account = AccountRecords {
+        profile: Arc::new(accounts_api::records::profile(&identity)),
+        audit: Arc::new(accounts_api::records::audit(&identity)),
+    };
+    commands.work_in(&mut background, databases.in_index_order(), databases.read.clone(), account);
     let api = Api::default()
         .merge(command_api::router(commands))
         .merge(accounts_api::router(identity, None, &edge.cors_origins))
         .merge(query_api::router(QueryApi::new(sources.clone(), sealer.clone(), applied, closing.clone())))
+        .merge(query_api::dashboard::router())
         .merge(projector::router(AdminApi::new(databases.read.clone(), store.tail(), sealer)))
         .merge(documents::router());
     let built = Built { api, verifier };
 
-    background.spawn("event store's appender", all_of(appenders, stop.clone()));
-    background.spawn("watch over keys and sessions", identity_task.map(drop));
-    background.spawn("collection of admins' acts", collecting);
+    if let Some(ledger) = ledger {
+        background.spawn("ledger", ledger.keep(databases.write.clone(), stop));
+    }
     if let Some(projector) = projector {
+        projector.show_in(&health);
         background.spawn("projector", projector.stopped());
     }
     let serving = Serving { edge, secret: secret.clone(), redis: None, health, metrics, background, closing };
@@ -143,8 +158,28 @@ async fn postgres_failed(managed: Option<&ManagedPostgres>, disk_space: &DiskSpa
     }
 }
 
-fn watched(databases: &Databases, reads: &Pool, projector: Option<&Projector>) -> Health {
-    let health = Health::new();
+/// Which events others have seen: the read models. Where the log was published, only `command-api` can ask Kafka.
+async fn known_positions(write: Pool, read: Pool, log_id: Uuid) -> Known {
+    let published = TailReader::new(write, None).published().await.map_err(|error| error.to_string())?;
+    if let Some(published) = published.first() {
+        return Err(format!("it was published to {} of Kafka, which command-api asks", published.topic));
+    }
+    projector::known_positions(&read, log_id).await.map_err(|error| format!("the read models: {error}"))
+}
+
+/// For a command that appends by itself: the log has to be where it was last written, or to lack nothing that others have
+/// seen.
+///
+/// # Errors
+/// It is not known whether it does.
+pub async fn settle(databases: &Databases) -> Result<(), SettleError> {
+    let known = |log_id| known_positions(databases.write.clone(), databases.read.clone(), log_id);
+    Lineage::new(databases.write.clone()).settle(known).await?;
+    Ok(())
+}
+
+/// Shows the databases in `/readyz`.
+fn register(health: &Health, databases: &Databases, reads: &Pool) {
     for (name, pool) in [("event_store", &databases.write), ("read_models", reads)] {
         let pool = pool.clone();
         health.register(name, move || backends::database::check(pool.clone()));
@@ -153,8 +188,4 @@ fn watched(databases: &Databases, reads: &Pool, projector: Option<&Projector>) -
         let seen = managed.seen();
         health.register("postgres", move || std::future::ready(seen.borrow().clone()));
     }
-    if let Some(lag) = projector.map(Projector::lag) {
-        health.lag(move || std::future::ready(*lag.borrow()));
-    }
-    health
 }

@@ -3,20 +3,18 @@
 use std::path::PathBuf;
 
 use access::token::RootSecret;
-use backends::database;
-use backends::database::DatabaseUrls;
-use backends::database::{Address, Use};
+use backends::database::{self, Address, DatabaseUrl, DatabaseUrls, Use};
 use http_api::edge::EdgeSettings;
 use http_server::Tls;
+use identity::Ledger;
 use jobs::Files;
 use process::logs::LogSettings;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::Serialize;
 use service::{Listen, check_forms};
 use settings::exposure;
 use settings::{ConfigError, Origin, Source, VARIABLES, Variable, invalid};
 
-use crate::Failure;
 use crate::privileges::{FILE_ON_STDIN, HANDED_DOWN};
 
 const RUN_AS: &str = "PRIMETRADE_RUN_AS";
@@ -102,12 +100,11 @@ impl Settings {
             source.set("PRIMETRADE_DATA_DIR", path.to_string_lossy());
         }
         let databases = DatabaseUrls::read(&source)?;
-        for (name, url, for_use) in [
-            ("PRIMETRADE_DATABASE_URL", &databases.write, Use::Write),
-            ("PRIMETRADE_READ_DATABASE_URL", &databases.read, Use::Write),
-            ("PRIMETRADE_READ_REPLICA_URL", &databases.replica, Use::Read),
-        ] {
-            check_url(name, url.as_ref(), for_use)?;
+        for (given, for_use) in
+            [(&databases.write, Use::Write), (&databases.read, Use::Write), (&databases.replica, Use::Read)]
+        {
+            let Some(DatabaseUrl { url, settings, .. }) = given else { continue };
+            Address::parse(url, for_use).map_err(|reason| invalid(settings, &reason))?;
         }
         if databases.write.is_none() && databases.read.is_some() {
             let reason = "it needs PRIMETRADE_DATABASE_URL beside it, since the managed PostgreSQL keeps both";
@@ -145,11 +142,21 @@ impl Settings {
     ///
     /// # Errors
     /// The setting is no good, or the folder cannot be made.
-    pub fn files(&self) -> Result<Files, Failure> {
+    pub fn files(&self) -> Result<Files, ConfigError> {
         match Files::read(&self.source)? {
             Some(files) => Ok(files),
-            None => Ok(Files::folder(&self.data_dir.join("objects"))?),
+            None => {
+                Files::folder(&self.data_dir.join("objects")).map_err(|error| invalid("PRIMETRADE_DATA_DIR", &error))
+            }
         }
+    }
+
+    /// Where the ledger is kept, if it is.
+    ///
+    /// # Errors
+    /// The setting cannot be read.
+    pub fn ledger(&self) -> Result<Option<Ledger>, ConfigError> {
+        Ok(self.source.text("PRIMETRADE_SECURITY_LEDGER")?.map(|path| Ledger::new(path.into())))
     }
 
     /// Refuses to be reached by others with settings that are not fit for it.
@@ -187,7 +194,7 @@ impl Settings {
             let value = match given {
                 // a password may look like a URL
                 Some(_) if variable.secret && !variable.name.ends_with("_URL") => Some("(set)".to_owned()),
-                Some(value) if variable.secret => Some(untold(&value)),
+                Some(value) if variable.secret => Some(shown_value(&value)),
                 Some(value) => Some(value),
                 None => self.default_of(variable),
             };
@@ -200,11 +207,11 @@ impl Settings {
         let data_dir = self.data_dir.display();
         match variable.name {
             "PRIMETRADE_DATABASE_URL" => Some(match &self.databases.write {
-                Some(url) => untold(url.expose_secret()),
+                Some(given) => shown_value(given.url.expose_secret()),
                 None => format!("(managed, in {data_dir})"),
             }),
             "PRIMETRADE_READ_DATABASE_URL" => Some(match &self.databases.read {
-                Some(url) => untold(url.expose_secret()),
+                Some(given) => shown_value(given.url.expose_secret()),
                 None => format!("(managed, in {data_dir})"),
             }),
             "PRIMETRADE_SECRET" if self.data_dir.join("secret").exists() => Some(format!("(set, in {data_dir})")),
@@ -215,15 +222,8 @@ impl Settings {
     }
 }
 
-fn check_url(name: &str, url: Option<&SecretString>, for_use: Use) -> Result<(), ConfigError> {
-    match url.map(|url| Address::parse(url, for_use)).transpose() {
-        Ok(_) => Ok(()),
-        Err(reason) => Err(invalid(name, &reason)),
-    }
-}
-
 /// Of a URL only where it leads to; of any other secret only that there is one.
-fn untold(value: &str) -> String {
+fn shown_value(value: &str) -> String {
     database::shown(value).unwrap_or_else(|| "(set)".to_owned())
 }
 

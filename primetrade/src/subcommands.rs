@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use access::Role;
 use access::token::RootSecret;
+use backends::database::{Granted, Plan};
 use commands::Executor;
 use domain::format_time;
 use event_store::{EventStore, Publication, TailReader};
@@ -20,12 +21,14 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{self, Format};
 use crate::database::Databases;
 use crate::doctor;
+use crate::failure::Failure;
 use crate::import::Import;
 use crate::output::{Progress, Report, Unit};
 use crate::password;
 use crate::privileges::FILE_ON_STDIN;
-use crate::written_file::WrittenFile;
-use crate::{Failure, settings::Settings};
+use crate::room::while_there_is_room;
+use crate::settings::Settings;
+use crate::written_file::{AtOnce, WrittenFile};
 
 const ACCOUNTS_PAGE_MAX: i64 = 500;
 const FILE_BUFFER_BYTES: usize = 256 << 10;
@@ -53,10 +56,67 @@ pub fn config(settings: &Settings) -> Result<Report, Failure> {
     Ok(Report::good(lines.join("\n"), Value::Object(object)))
 }
 
-/// `primetrade migrate`: the databases were migrated when they were opened.
-#[must_use]
-pub fn migrated() -> Report {
-    Report::good("The database has this version's schema.", json!({ "ok": true }))
+/// `primetrade migrate`
+///
+/// # Errors
+/// The schemas are not for this program any more; the database.
+pub async fn migrate(databases: &Databases, dry_run: bool) -> Result<Report, Failure> {
+    let plans = databases.plan().await?;
+    let mut granted = Vec::new();
+    if !dry_run {
+        databases.migrate().await?;
+        granted = databases.grant().await?;
+    }
+    let breaks = plans.iter().any(Plan::breaks_programs);
+    let lines: Vec<String> =
+        plans.iter().map(|plan| line_of_plan(plan, dry_run)).chain(granted.iter().map(line_of_roles)).collect();
+    let schemas: Vec<Value> = plans
+        .iter()
+        .map(|plan| {
+            json!({
+                "schema": plan.schema,
+                "applied": plan.applied,
+                "pending": plan.pending,
+                "compatible_since": plan.compatible_since,
+                "breaks_programs": plan.breaks_programs(),
+            })
+        })
+        .collect();
+    let roles: Vec<Value> = granted
+        .iter()
+        .map(|granted| json!({ "schema": granted.schema, "roles": granted.roles, "left": granted.left }))
+        .collect();
+    let good = !(dry_run && breaks);
+    Ok(Report {
+        good,
+        text: lines.join("\n"),
+        json: Some(json!({ "ok": good, "dry_run": dry_run, "schemas": schemas, "roles": roles })),
+    })
+}
+
+fn line_of_plan(plan: &Plan, dry_run: bool) -> String {
+    let Plan { schema, applied, pending, compatible_since } = plan;
+    let versions = pending.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+    let done = match (pending.is_empty(), dry_run) {
+        (true, _) => format!("{schema}: is as this program has it, or newer"),
+        (false, true) => format!("{schema}: would be brought from migration {applied} on by {versions}"),
+        (false, false) => format!("{schema}: was brought from migration {applied} on by {versions}"),
+    };
+    let programs = format!("is for programs that know migration {compatible_since} or a later one");
+    if plan.breaks_programs() {
+        format!("{done}; it {programs}: older ones cannot be started any more, and go on only as long as they run")
+    } else {
+        format!("{done}; it {programs}")
+    }
+}
+
+fn line_of_roles(granted: &Granted) -> String {
+    let Granted { schema, roles, left } = granted;
+    let roles = roles.join(", ");
+    match left {
+        None => format!("{schema}: the roles {roles} have the rights that they need"),
+        Some(left) => format!("{schema}: the roles {roles}: {left}"),
+    }
 }
 
 /// `primetrade keys rotate`
@@ -119,7 +179,7 @@ pub async fn user(databases: &Databases, command: cli::User) -> Result<Report, F
     }
 }
 
-async fn accounts(databases: &Databases) -> Result<Accounts, Failure> {
+pub(crate) async fn accounts(databases: &Databases) -> Result<Accounts, Failure> {
     let heads = TailReader::new(databases.write.clone(), None).heads().await.map_err(IdentityError::from)?;
     Ok(Accounts::new(databases.write.clone(), heads.into_iter().map(|(shard, _)| shard).collect())?)
 }
@@ -128,7 +188,7 @@ fn address(parsed: Result<Email, domain::Invalid>) -> Result<Email, Failure> {
     parsed.map_err(|invalid| Failure::Invalid("the e-mail address", invalid))
 }
 
-async fn find(accounts: &Accounts, email: &str) -> Result<Account, Failure> {
+pub(crate) async fn find(accounts: &Accounts, email: &str) -> Result<Account, Failure> {
     let email = address(Email::lenient(email))?;
     accounts.find_by_email(&email).await?.ok_or_else(|| Failure::NoAccount(email.as_str().to_owned()))
 }
@@ -164,6 +224,7 @@ pub async fn import(databases: &Databases, args: cli::Import, stop: Cancellation
     let (executor, tasks) = if args.dry_run {
         (None, None)
     } else {
+        crate::serve::settle(databases).await?;
         let started = EventStore::start(databases.write.clone()).await.map_err(crate::serve::ServeError::EventStore)?;
         (Some(Executor::new(started.0)), Some(started.1))
     };
@@ -171,10 +232,13 @@ pub async fn import(databases: &Databases, args: cli::Import, stop: Cancellation
     let import = Import { owner: account.id, shard: account.shard, format: args.format.into(), history: args.history };
     let importing = import.run(input, executor, Progress::new(bytes, Unit::Bytes), stop);
     let summary = match databases.managed().zip(disk_space) {
-        Some((managed, disk_space)) => tokio::select! {
-            summary = importing => summary?,
-            never = managed.watch_disk(&disk_space) => match never {},
-        },
+        Some((managed, disk_space)) => {
+            managed.look_at_disk(&disk_space).await;
+            tokio::select! {
+                summary = importing => summary?,
+                never = managed.watch_disk(&disk_space) => match never {},
+            }
+        }
         None => importing.await?,
     };
     drop(tasks);
@@ -234,12 +298,15 @@ pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, 
         Some(written) => Box::new(written.file().try_clone().map_err(failed)?),
         None => Box::new(io::stdout()),
     };
-    let out = BufWriter::with_capacity(FILE_BUFFER_BYTES, out);
+    let mut out = AtOnce(BufWriter::with_capacity(FILE_BUFFER_BYTES, out));
     let tail = TailReader::new(databases.in_index_order(), None);
-    let progress = Progress::new(None, Unit::Things("events"));
-    let told = |events, written: task_files::Summary| progress.set(events, &format!("{} tasks", written.tasks));
-    let summary =
-        task_files::export(&tail, account.id, account.shard, args.format.into(), args.excel, out, told).await?;
+    let progress = Progress::new(Some(0), Unit::Things("tasks"));
+    let told = |written: task_files::Summary, tasks: usize| {
+        progress.set_total(tasks as u64);
+        progress.set(written.tasks as u64, &format!("{} lines", written.lines));
+    };
+    let format = args.format.into();
+    let summary = task_files::export(&tail, account.id, account.shard, format, args.excel, &mut out, told).await?;
     drop(progress);
     if let Some(written) = written {
         written.finish().map_err(failed)?;
@@ -258,7 +325,7 @@ pub async fn export(databases: &Databases, args: cli::Export) -> Result<Report, 
 /// `primetrade rebuild`
 ///
 /// # Errors
-/// Another one is running; the database.
+/// Another one is running; the disk has no room for it; the database.
 pub async fn rebuild(databases: &Databases, expect_same: bool) -> Result<Report, Failure> {
     let tail = TailReader::new(databases.in_index_order(), None);
     let progress = Progress::new(Some(0), Unit::Things("events"));
@@ -266,7 +333,8 @@ pub async fn rebuild(databases: &Databases, expect_same: bool) -> Result<Report,
         progress.set_total(made.events_total.unsigned_abs());
         progress.set(made.events_done.unsigned_abs(), made.phase.as_str());
     };
-    let report = rebuild::run(&databases.read, &tail, rebuild::Options { expect_same }, show).await?;
+    let making = rebuild::run(&databases.read, &tail, rebuild::Options { expect_same }, show);
+    let report = while_there_is_room(databases, making).await?;
     for difference in &report.differences.examples {
         progress.say(&format!("differs: {difference}"));
     }

@@ -1,11 +1,14 @@
 //! A file that a command writes: whole, or not at all. What stood there before stays until the new one is on disk.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use tempfile::NamedTempFile;
+use tokio::io::AsyncWrite;
 
 /// As of any file that is made: the user's mask takes bits away.
 const MODE_NEW: u32 = 0o666;
@@ -84,6 +87,24 @@ impl WrittenFile {
     }
 }
 
+/// What is written to at once, for those who would wait: a command has nothing else to do meanwhile.
+#[derive(Debug)]
+pub struct AtOnce<W>(pub W);
+
+impl<W: Write + Unpin> AsyncWrite for AtOnce<W> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.get_mut().0.write_all(bytes).map(|()| bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.get_mut().0.flush())
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(context)
+    }
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -93,7 +114,6 @@ fn folder_of(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -114,10 +134,10 @@ mod tests {
         let link = dir.path().join("link");
         symlink("tasks.ndjson", &link).unwrap();
 
-        let given_up = WrittenFile::begin(&path).unwrap();
-        given_up.file().write_all(b"half").unwrap();
+        let abandoned = WrittenFile::begin(&path).unwrap();
+        abandoned.file().write_all(b"half").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-        drop(given_up);
+        drop(abandoned);
         assert_eq!(names(dir.path()), ["link", "tasks.ndjson"]);
 
         let written = WrittenFile::begin(&link).unwrap();

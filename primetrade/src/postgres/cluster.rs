@@ -133,8 +133,7 @@ impl Cluster {
              log_timezone = 'UTC'\n\
              lc_messages = 'C'\n\
              log_line_prefix = '%m [%p] '\n\
-             # Duplicates refused by an index are everyday life here, and the program logs what is not.\n\
-             log_min_messages = log\n\
+             # Statements hold what people wrote.\n\
              log_min_error_statement = panic\n"
         );
         let path = self.path.join("primetrade.conf");

@@ -107,6 +107,22 @@ impl ManagedPostgres {
         disk_watch::watch(&self.postmaster.cluster, disk_space).await
     }
 
+    /// One look at what the disk has left, before the first event is appended.
+    pub async fn look_at_disk(&self, disk_space: &DiskSpace) {
+        disk_watch::look(&self.postmaster.cluster, disk_space).await;
+    }
+
+    /// Why a second generation of the read models that takes so many bytes at least is not to be begun; none: there is
+    /// room for it.
+    pub async fn no_room_for_rebuild(&self, bytes_min: u64) -> Option<String> {
+        disk_watch::no_room_for_rebuild(&self.postmaster.cluster, bytes_min).await
+    }
+
+    /// Watches what the disk has left while one is made, and returns, with the reason, once it may not take any more.
+    pub async fn rebuild_has_to_end(&self) -> String {
+        disk_watch::rebuild_has_to_end(&self.postmaster.cluster).await
+    }
+
     /// For `/readyz`: whether it takes new connections, as [`watch`](Self::watch) sees it.
     #[must_use]
     pub fn seen(&self) -> watch::Receiver<Check> {

@@ -2,6 +2,8 @@
 
 /// What the commands do and say, and their exit status.
 mod command_line;
+/// Limits as texts tell them.
+mod limits;
 /// The life of the managed PostgreSQL, and every way in which it cannot start.
 mod managed_postgres;
 mod openapi;

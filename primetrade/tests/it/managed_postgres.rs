@@ -1,15 +1,18 @@
 //! The life of the managed PostgreSQL: made, shared, stopped, recovered, and every way in which it cannot start.
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use crate::support::{Folder, Ran, Server, ctrl_c, free_port, get, get_with, is_root, log_in, post, until};
+use crate::support::{
+    Folder, Ran, Server, ctrl_c, free_port, get, get_with, is_root, log_in, object, post, post_as, until,
+};
 
 #[test]
 fn the_first_start_makes_it_and_the_last_stop_takes_it_along() {
@@ -393,37 +396,153 @@ fn fill(port: u16, token: &str) -> usize {
     }
 }
 
+/// So many lines of an import, each a task.
+fn lines(count: usize) -> String {
+    let line = |number| {
+        let id = uuid::Uuid::new_v4();
+        format!("{{\"type\":\"CreateTask\",\"task_id\":\"{id}\",\"title\":\"line {number}\"}}\n")
+    };
+    (1..=count).map(line).collect()
+}
+
+fn import(server: &Server, headers: &str, lines: &str) -> String {
+    post_as("application/x-ndjson", server.port, "/api/v1/imports", headers, lines)
+}
+
+/// A job that is under way when there is no room any more: it waits, and goes on by itself. Gives how many tasks it makes.
+fn an_import_under_way_waits_for_room(folder: &Folder, server: &Server, headers: &str) -> usize {
+    const LINES: usize = 2_500;
+    let mut path = String::new();
+    let job = |path: &str| object(&get_with(server.port, path, headers).expect("an answer"));
+    folder.while_the_log_is_locked(|| {
+        let added = import(server, headers, &lines(LINES));
+        assert!(added.starts_with("HTTP/1.1 202"), "{added}");
+        path = format!("/api/v1/jobs/{}", object(&added)["id"].as_str().expect("an id"));
+        until("it is under way", || (job(&path)["state"] == "running").then_some(()));
+        folder.take_all_but_mb(250);
+        until("it is known", || get(server.port, "/readyz")?.contains("MB must be free").then_some(()));
+    });
+    let refused = post(server.port, "/api/v1/tasks", headers, r#"{"title":"one more"}"#);
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("disk-full"), "{refused}");
+    let waits = job(&path);
+    assert!(waits["state"] == "running" && waits["done"].as_u64() < Some(LINES as u64), "{waits}");
+    folder.make_room();
+    let done = until("it is at its end", || Some(job(&path)).filter(|job| job["state"] != "running"));
+    assert!(done["state"] == "succeeded" && done["succeeded"] == LINES && done["failed"] == 0, "{done}");
+    until("it is ready again", || server.is_ready().then_some(()));
+    LINES
+}
+
 #[test]
 fn a_disk_that_fills_up_stops_writes_in_time_and_nothing_else() {
+    const IMPORTED: usize = 200;
     let Some(folder) = Folder::on_a_disk_of_mb(1_000) else { return };
     folder.create_user("a@example.org");
-    let server = Server::start(&folder);
+    // it is asked again and again
+    let mut server = Server::begin(&folder, free_port(), &[("PRIMETRADE_RATE_LIMITS", "off")]);
+    server.wait_until_ready();
     let postmaster = folder.postmaster();
     let token = log_in(server.port, "a@example.org", "long enough");
     let headers = format!("Authorization: Bearer {token}\r\n");
+    let mut there_are = an_import_under_way_waits_for_room(&folder, &server, &headers);
     // what the log may still grow to, what is spare, and something to fill
     folder.take_all_but_mb(450);
     let taken = fill(server.port, &token);
     assert!(taken > 1_000, "{taken} were taken");
+    there_are += taken;
     let ready = get(server.port, "/readyz").unwrap();
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("MB must be free"), "{ready}");
     let refused = post(server.port, "/api/v1/tasks", &headers, r#"{"title":"one more"}"#);
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("disk-full"), "{refused}");
     assert!(refused.to_lowercase().contains("retry-after: "), "{refused}");
-    until("all that was taken is shown", || {
-        let answer = get_with(server.port, "/api/v1/stats", &headers)?;
-        assert!(answer.starts_with("HTTP/1.1 200"), "reads go on: {answer}");
-        answer.contains(&format!("\"pending\":{taken}")).then_some(())
-    });
+    let export = post(server.port, "/api/v1/exports", &headers, r#"{"format":"csv"}"#);
+    assert!(export.starts_with("HTTP/1.1 503") && export.contains("disk-full"), "{export}");
+    let more = import(&server, &headers, &lines(10));
+    assert!(more.starts_with("HTTP/1.1 503") && more.contains("disk-full"), "{more}");
+    let shown = |tasks: usize| {
+        until("all that was taken is shown", || {
+            let answer = get_with(server.port, "/api/v1/stats", &headers)?;
+            assert!(answer.starts_with("HTTP/1.1 200"), "reads go on: {answer}");
+            answer.contains(&format!("\"pending\":{tasks},")).then_some(())
+        });
+    };
+    shown(there_are);
     // people log in
     log_in(server.port, "a@example.org", "long enough");
     assert!(folder.free_mb() > 10, "{} MB are left", folder.free_mb());
+    // the command line waits for room as well, for a minute
+    let said = folder.path().join("import.log");
+    let mut command = folder.command(&["import", "-", "--owner", "a@example.org", "--json"]);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(fs::File::create(&said).unwrap());
+    let mut importing = command.spawn().unwrap();
+    importing.stdin.take().unwrap().write_all(lines(IMPORTED).as_bytes()).unwrap();
+    until("it says why it waits", || fs::read_to_string(&said).unwrap().contains("the disk is full").then_some(()));
+    assert!(importing.try_wait().unwrap().is_none(), "{}", fs::read_to_string(&said).unwrap());
     folder.make_room();
     until("it is ready again", || server.is_ready().then_some(()));
     let made = post(server.port, "/api/v1/tasks", &headers, r#"{"title":"one more"}"#);
     assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    let imported = Ran::from(importing.wait_with_output().unwrap()).expect(0).json();
+    assert!(imported["events"] == IMPORTED && imported["failed"] == 0, "{imported}");
+    shown(there_are + IMPORTED + 1);
     assert_eq!(folder.postmaster(), postmaster, "by itself, and without a restart");
     folder.run(&["doctor"]).expect(0);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// Below so many free MB events are refused: what is spare, and what the write-ahead log may still grow to.
+fn floor_mb(folder: &Folder) -> u64 {
+    let postgres = folder.data().join("postgres");
+    let settings = fs::read_to_string(postgres.join("primetrade.conf")).unwrap();
+    let max = settings.lines().find_map(|line| line.strip_prefix("max_wal_size = ")?.strip_suffix("MB"));
+    let max: u64 = max.expect("a bound of the log").parse().unwrap();
+    let files = fs::read_dir(postgres.join("pg_wal")).unwrap().flatten().filter_map(|entry| entry.metadata().ok());
+    let has: u64 = files.filter(|meta| meta.is_file()).map(|meta| meta.len() >> 20).sum();
+    256 + max.saturating_sub(has)
+}
+
+/// It is not begun, or ends, and what was made of it is gone, while there is still room for events.
+#[test]
+fn a_rebuild_ends_before_the_disk_is_full() {
+    let Some(folder) = Folder::on_a_disk_of_mb(1_000) else { return };
+    folder.create_user("a@example.org");
+    let server = Server::start(&folder);
+    let token = log_in(server.port, "a@example.org", "long enough");
+    let headers = format!("Authorization: Bearer {token}\r\n");
+    let create = || post(server.port, "/api/v1/tasks", &headers, r#"{"title":"one more"}"#);
+    let takes_events = || {
+        until("it is ready", || server.is_ready().then_some(()));
+        let made = create();
+        assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    };
+    takes_events();
+
+    folder.take_all_but_mb(floor_mb(&folder) + 32);
+    folder.run(&["rebuild"]).refused(&["read models", "MB must be free"]);
+    let doctor = folder.run(&["doctor", "--json"]).expect(1).json();
+    let findings = doctor["findings"].as_array().expect("findings");
+    assert!(findings.len() == 1 && findings[0].as_str().expect("a text").contains("MB must be free"), "{doctor}");
+    takes_events();
+    folder.make_room();
+
+    folder.while_the_log_is_locked(|| {
+        let mut command = folder.command(&["rebuild"]);
+        let rebuild = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        until("it reads the log", || folder.waits("order by owner_id, task_id, version").then_some(()));
+        folder.take_all_but_mb(floor_mb(&folder) + 32);
+        Ran::from(rebuild.wait_with_output().unwrap()).refused(&["read models", "MB must be free"]);
+    });
+    folder.sql(
+        "do $$ begin
+           if exists (select from read_model.generation where state = 'building')
+             or exists (select from pg_class where relkind = 'r' and relname ~ '_building$') then
+             raise 'something of it is left';
+           end if;
+         end $$",
+    );
+    takes_events();
+    folder.make_room();
+    folder.run(&["rebuild", "--expect-same"]).expect(0);
     assert_eq!(server.stop(), Some(0));
 }
 

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use http_api::openapi::document;
 use serde_json::{Value, json};
 
-fn made() -> Value {
+/// The document of all services.
+pub fn made() -> Value {
     document(vec![
         command_api::described(),
         accounts_api::described(),

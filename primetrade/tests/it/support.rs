@@ -377,16 +377,28 @@ pub fn get_with(port: u16, path: &str, headers: &str) -> Option<String> {
 
 /// A bare POST of JSON; the whole answer.
 pub fn post(port: u16, path: &str, headers: &str, body: &str) -> String {
+    post_as("application/json", port, path, headers, body)
+}
+
+/// The same with another media type.
+pub fn post_as(media_type: &str, port: u16, path: &str, headers: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the server");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
     let length = body.len();
     let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer
+}
+
+/// The JSON object that an answer has.
+pub fn object(answer: &str) -> serde_json::Value {
+    let body = answer.split_once("\r\n\r\n").and_then(|(_, body)| body.get(body.find('{')?..=body.rfind('}')?));
+    let object = body.and_then(|body| serde_json::from_str(body).ok());
+    object.unwrap_or_else(|| panic!("no object in {answer}"))
 }
 
 /// An access token.

@@ -1,11 +1,14 @@
 //! `projector`: the log into the read models, and the admin endpoints. As many copies as there is need for.
 
+// what is to be told goes by process::stderr, or is a command's result
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use access::installation::Log;
 use access::token::Sealer;
-use backends::database::{self, Use, await_schema};
+use backends::database::{self, Use};
 use event_store::TailReader;
 use kafka::KafkaSettings;
 use process::health::Check;
@@ -31,8 +34,8 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
     let log = starting.connect("PRIMETRADE_DATABASE_URL", urls.write.as_ref(), Use::Write, LOG_CONNECTIONS_MAX).await?;
     let read =
         starting.connect("PRIMETRADE_READ_DATABASE_URL", urls.read.as_ref(), Use::Write, READ_CONNECTIONS_MAX).await?;
-    await_schema(&log, "event_store", &event_store::migrator(), DEPENDENCY_WAIT).await?;
-    await_schema(&read, "read_model", &read_model::migrator(), DEPENDENCY_WAIT).await?;
+    event_store::schema().wait(&log, DEPENDENCY_WAIT).await?;
+    read_model::schema().wait(&read, DEPENDENCY_WAIT).await?;
 
     let tail = TailReader::new(log.clone(), None);
     let stop = starting.background.stop.clone();
@@ -59,7 +62,8 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
             Projector::start(read.clone(), tail.clone(), stop).await?
         }
     };
-    let (lag, partitions, foreign) = (projector.lag(), projector.partitions(), projector.foreign());
+    let (partitions, foreign) = (projector.partitions(), projector.foreign());
+    projector.show_in(&starting.health);
     starting.background.spawn("projector", projector.stopped());
 
     let verifier = starting.remote_verifier(&read, Log::Known(tail.log_id().await?)).await?;
@@ -73,7 +77,6 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         });
         starting.health.register("topic", move || std::future::ready(foreign.borrow().check(&topic)));
     }
-    starting.health.lag(move || std::future::ready(*lag.borrow()));
     Ok(Built { api: projector::router(admin).into(), verifier })
 }
 
