@@ -1,0 +1,1 @@
+var e={login:`_login_biqnm_1`,account:`_account_biqnm_3`,inline:`_inline_biqnm_5`,brand:`_brand_biqnm_6`,main:`_main_biqnm_8`,problem:`_problem_biqnm_10`,other:`_other_biqnm_11`,who:`_who_biqnm_17`,switch:`_switch_biqnm_19`,sessions:`_sessions_biqnm_20`};export{e as t};

@@ -1,0 +1,1 @@
+var e={history:`_history_1nml9_1`,event:`_event_1nml9_4`,differences:`_differences_1nml9_6`,name:`_name_1nml9_8`,again:`_again_1nml9_13`,time:`_time_1nml9_15`,since:`_since_1nml9_18`,page:`_page_1nml9_34`,nothing:`_nothing_1nml9_36`,item:`_item_1nml9_40`,mark:`_mark_1nml9_43`,chosen:`_chosen_1nml9_44`,clear:`_clear_1nml9_45`};export{e as t};

@@ -1,0 +1,53 @@
+// Only these pages need them, and they come with them.
+
+const en = {
+  range: 'Days',
+  lastDays: (n: number) => (n === 365 ? 'Year' : `${n} days`),
+  day: 'Day',
+  asTable: 'As a table',
+  perDay: 'Created and done each day',
+  createdTasks: 'Created',
+  cumulativeFlow: 'Where tasks stood at the end of each day',
+  completionTimes: 'From creation to done',
+  completionTimesHint: 'Of all tasks that are done now, whenever that was.',
+  fasterThan: { p50: 'Half within', p90: '9 of 10 within', p99: '99 of 100 within' },
+  ofThese: 'Of these tasks',
+  burnUp: 'Burn-up: all there was to do, and what was done',
+  burnUpHint: 'At the end of each day that is shown. What was cancelled does not count.',
+  burnUpComing: 'Some of its days. More are on their way …',
+  scope: 'All',
+  timesByPriority: 'From creation to done, by priority',
+  timesByTag: 'From creation to done, by tag',
+  timesHint: 'Of what was done on these days and still is.',
+  timesHintOfMany: (n: string) => `Of what was done on these days and still is; more than ${n} were changed since, and of those only the last are looked at.`,
+  doneCount: 'Done',
+  byPriority: 'By priority',
+  byTag: 'By tag',
+};
+
+const de: typeof en = {
+  range: 'Tage',
+  lastDays: (n) => (n === 365 ? 'Jahr' : `${n} Tage`),
+  day: 'Tag',
+  asTable: 'Als Tabelle',
+  perDay: 'Angelegt und erledigt an jedem Tag',
+  createdTasks: 'Angelegt',
+  cumulativeFlow: 'Wo die Aufgaben am Ende jedes Tages standen',
+  completionTimes: 'Vom Anlegen bis erledigt',
+  completionTimesHint: 'Aller Aufgaben, die jetzt erledigt sind, wann auch immer.',
+  fasterThan: { p50: 'Die Hälfte in', p90: '9 von 10 in', p99: '99 von 100 in' },
+  ofThese: 'Von diesen Aufgaben',
+  burnUp: 'Burn-up: alles, was zu tun war, und was erledigt wurde',
+  burnUpHint: 'Am Ende jedes Tages, der gezeigt wird. Was abgebrochen wurde, zählt nicht.',
+  burnUpComing: 'Einige ihrer Tage. Weitere kommen noch …',
+  scope: 'Alle',
+  timesByPriority: 'Vom Anlegen bis erledigt, nach Priorität',
+  timesByTag: 'Vom Anlegen bis erledigt, nach Schlagwort',
+  timesHint: 'Von dem, was an diesen Tagen erledigt wurde und es noch ist.',
+  timesHintOfMany: (n) => `Von dem, was an diesen Tagen erledigt wurde und es noch ist; mehr als ${n} wurden seither geändert, und von denen werden nur die letzten angesehen.`,
+  doneCount: 'Erledigt',
+  byPriority: 'Nach Priorität',
+  byTag: 'Nach Schlagwort',
+};
+
+export const insightTexts = { en, de };
