@@ -41,7 +41,7 @@ pub struct Routes {
 
 impl Routes {
     fn base(&self, method: &str, path: &str) -> &str {
-        let reads = ["/api/v1/tasks", "/api/v1/stats", "/api/v1/stream"];
+        let reads = ["/api/v1/tasks", "/api/v1/changes", "/api/v1/stats", "/api/v1/stream"];
         let bases = if path.starts_with("/api/v1/admin") {
             &self.admin
         } else if method == "GET" && reads.iter().any(|read| path.starts_with(read)) {
@@ -88,6 +88,16 @@ impl Api {
     /// `host:port` of the base URL.
     pub fn authority(&self) -> &str {
         self.base().split("://").nth(1).unwrap_or(self.base())
+    }
+
+    /// One of the numbers at `/metrics`, all labels together.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let answer = self.get("/metrics").send().await.expect(200);
+        let of = |line: &str| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+            rest.rsplit_once(' ')?.1.parse::<f64>().ok()
+        };
+        answer.text().lines().filter_map(of).sum()
     }
 
     /// A request without an account.
@@ -325,10 +335,14 @@ impl Request {
         {
             panic!("{asked} is not as docs/openapi.json has it: {drift}: {}", String::from_utf8_lossy(&body));
         }
-        // a replayed answer carries the token of its time
-        let written = is_write && !headers.contains_key("Idempotent-Replayed");
-        if let (true, Some(seen), Some(token)) = (written, seen, headers.get("Consistency-Token")) {
-            *seen.lock().expect("token") = token.to_str().ok().map(str::to_owned);
+        // No token is sent with writes here, and several copies are asked in turn: so an answer that is replayed or changed
+        // nothing may carry a token of an earlier time, which may not take the place of a later one.
+        let changed = headers.contains_key("Change-Id") && !headers.contains_key("Idempotent-Replayed");
+        if let (true, Some(seen), Some(token)) = (is_write, seen, headers.get("Consistency-Token")) {
+            let mut seen = seen.lock().expect("token");
+            if changed || seen.is_none() {
+                *seen = token.to_str().ok().map(str::to_owned);
+            }
         }
         Ok(Answer { asked, status, headers, body })
     }

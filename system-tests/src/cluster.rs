@@ -201,6 +201,14 @@ impl Cluster {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// Its processes: the postmaster, one for each connection, and others.
+    pub fn pids(&self) -> Vec<u32> {
+        let postmaster = self.postmaster.lock().expect("postmaster").as_ref().expect("running").id();
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        std::iter::once(postmaster).chain(children).collect()
+    }
 }
 
 /// A small disk, until it is dropped.

@@ -43,9 +43,14 @@ pub mod proxy;
 
 pub mod address;
 
+#[cfg(target_os = "linux")]
+pub mod sockets;
+
 pub mod pgbouncer;
 
 pub mod s3;
+
+pub mod calendar;
 
 pub mod ledger;
 

@@ -59,16 +59,6 @@ impl Process {
         Process { program, arguments, variables, dir, port, unread: None, child: Mutex::new(Some(child)) }
     }
 
-    /// One of the numbers at `/metrics`, all labels together.
-    pub async fn metric(&self, name: &str) -> f64 {
-        let answer = self.api().get("/metrics").send().await.expect(200);
-        let of = |line: &str| {
-            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
-            rest.rsplit_once(' ')?.1.parse::<f64>().ok()
-        };
-        answer.text().lines().filter_map(of).sum()
-    }
-
     /// Its client, without an account.
     pub fn api(&self) -> Api {
         Api::new(&format!("http://127.0.0.1:{}", self.port))

@@ -42,13 +42,16 @@ pub struct Parts {
     pub topic: String,
     /// More variables.
     pub more: Vec<(String, String)>,
+    /// Variables of one service, over those of all: its program, name, value.
+    pub of_service: Vec<(&'static str, String, String)>,
 }
 
 impl Parts {
     /// A new database of the cluster and a new topic.
     pub async fn new(cluster: &Cluster, brokers: String, redis_url: String) -> Parts {
         let database_url = cluster.url(&cluster.create_database().await);
-        Parts { database_url, brokers, redis_url, topic: format!("t-{}", Uuid::new_v4().simple()), more: Vec::new() }
+        let topic = format!("t-{}", Uuid::new_v4().simple());
+        Parts { database_url, brokers, redis_url, topic, more: Vec::new(), of_service: Vec::new() }
     }
 
     /// With one more variable, or another value of one.
@@ -57,7 +60,19 @@ impl Parts {
         self
     }
 
-    /// For the services.
+    /// With one more variable of one service, or another value there.
+    pub fn with_of(mut self, program: &'static str, name: &str, value: &str) -> Parts {
+        self.of_service.push((program, name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// For a service.
+    pub fn variables_of(&self, program: &str) -> Vec<(String, String)> {
+        let own = self.of_service.iter().filter(|(of, ..)| *of == program);
+        self.variables().into_iter().chain(own.map(|(_, name, value)| (name.clone(), value.clone()))).collect()
+    }
+
+    /// For all programs.
     pub fn variables(&self) -> Vec<(String, String)> {
         [
             ("PRIMETRADE_DATABASE_URL", self.database_url.clone()),
@@ -94,8 +109,8 @@ fn base(process: &Process) -> String {
 }
 
 /// Of a service that has its keys from this copy of `command-api`.
-fn reading_variables(parts: &Parts, keys: &Process) -> Vec<(String, String)> {
-    let mut variables = parts.variables();
+fn reading_variables(parts: &Parts, program: &str, keys: &Process) -> Vec<(String, String)> {
+    let mut variables = parts.variables_of(program);
     variables.push(("PRIMETRADE_JWKS_URL".to_owned(), format!("{}/.well-known/jwks.json", base(keys))));
     variables
 }
@@ -115,10 +130,10 @@ impl Services {
     async fn started(parts: Parts) -> Services {
         cli(Path::new("/"), Some(&parts.database_url), &["migrate"], "").await.expect(0);
         let start = |program, variables: Vec<(String, String)>| Process::start(program, Vec::new(), variables);
-        let commands = [(); 2].map(|()| start("command-api", parts.variables()));
-        let variables = reading_variables(&parts, &commands[0]);
-        let projectors = [(); 2].map(|()| start("projector", variables.clone()));
-        let queries = [(); 2].map(|()| start("query-api", variables.clone()));
+        let commands = [(); 2].map(|()| start("command-api", parts.variables_of("command-api")));
+        let reading = |program| start(program, reading_variables(&parts, program, &commands[0]));
+        let projectors = [(); 2].map(|()| reading("projector"));
+        let queries = [(); 2].map(|()| reading("query-api"));
         let services = Services { parts, commands, projectors, queries, _turn: None };
         for process in services.commands.iter().chain(&services.projectors).chain(&services.queries) {
             process.ready().await;
@@ -268,7 +283,7 @@ impl Services {
             redis_says(&self.parts.redis_url, &pool, &[account.id], &[]).await
         })
         .await;
-        let mut variables = reading_variables(&self.parts, &self.commands[0]);
+        let mut variables = reading_variables(&self.parts, "query-api", &self.commands[0]);
         variables.retain(|(name, _)| name != "PRIMETRADE_REDIS_URL");
         let without = Process::start("query-api", Vec::new(), variables);
         without.ready().await;

@@ -6,12 +6,12 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::client::Api;
 use crate::cluster::{free_port, temp_dir};
@@ -31,6 +31,9 @@ const LOG_LINES: usize = 15;
 /// meaning for some of this.
 const ODD: &str = r#"it's, a "$odd" [\*;#%&] one"#;
 
+/// Held by each stack: two are more than a small machine runs in the times that their tests allow.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
 /// A running stack; ended with the test process.
 pub struct Stack {
     /// With all of the test's own.
@@ -38,6 +41,7 @@ pub struct Stack {
     dir: PathBuf,
     port: u16,
     variables: Vec<(String, String)>,
+    _one_at_a_time: MutexGuard<'static, ()>,
 }
 
 impl Stack {
@@ -48,13 +52,14 @@ impl Stack {
 
     /// With more variables.
     pub async fn start_with(variables: &[(&str, &str)]) -> Stack {
-        let stack = Stack::prepare(variables);
+        let stack = Stack::prepare(variables).await;
         stack.up().await;
         stack
     }
 
-    /// Where one can be started.
-    pub fn prepare(variables: &[(&str, &str)]) -> Stack {
+    /// Where one can be started. Waits while there is another.
+    pub async fn prepare(variables: &[(&str, &str)]) -> Stack {
+        let one_at_a_time = ONE_AT_A_TIME.lock().await;
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let home = temp_dir("stack");
         let dir = home.join("data").join(ODD);
@@ -63,7 +68,12 @@ impl Stack {
         // where CDPATH leads to
         fs::create_dir_all(home.join("elsewhere/bin")).expect("a folder");
         reaper::stack_at_end(&dir);
-        Stack { home, dir, port: free_ports(), variables }
+        Stack { home, dir, port: free_ports(), variables, _one_at_a_time: one_at_a_time }
+    }
+
+    /// A variable of whatever is called from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// `bin/stack up`: what does not run is started.
@@ -112,7 +122,10 @@ impl Stack {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        self.script("bin/stack", arguments)
+        let mut command = self.script("bin/stack", arguments);
+        // as for another database of whoever calls
+        command.env("PGSSLMODE", "require").env("PGOPTIONS", "-c search_path=nowhere");
+        command
     }
 
     /// A script, as a person types it in the folder.
@@ -269,8 +282,6 @@ impl Drop for Stack {
 
 /// A port whose neighbours that a stack takes are free too. No other stack of this process is given any of them.
 fn free_ports() -> u16 {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME.lock().expect("ports");
     let port = (0..1_000)
         .map(|_| free_port())
         .find(|port| PORTS.iter().all(|offset| TcpListener::bind(("127.0.0.1", port + offset)).is_ok()))

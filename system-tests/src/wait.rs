@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 
 const POLL_MS: u64 = 20;
+const EVENTUALLY: Duration = Duration::from_secs(15);
 
 /// Asks again and again until the answer is `Some`, and panics with `what` once `deadline` has passed.
 pub async fn until<T, F, Fut>(what: &str, deadline: Duration, mut ask: F) -> T
@@ -23,6 +24,25 @@ where
         }
         assert!(started.elapsed() < deadline, "not within {deadline:?}: {what}");
     }
+}
+
+/// The same for a condition.
+pub async fn until_true(what: &str, deadline: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    let mut tick = interval(Duration::from_millis(POLL_MS));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if holds().await {
+            return;
+        }
+        assert!(started.elapsed() < deadline, "not within {deadline:?}: {what}");
+    }
+}
+
+/// The same for at most 15 s: for a condition that has no time limit of its own.
+pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    until_true(what, EVENTUALLY, holds).await;
 }
 
 /// The same for what says what is not yet right; panics with the last of that.

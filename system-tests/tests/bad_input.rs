@@ -1,4 +1,4 @@
-//! Bad input at every door: a clear error that names the place, nothing stored, and the next request answered.
+//! Bad input wherever input is taken: a clear error that names the place, nothing stored, and the next request answered.
 //!
 //! HTTP goes through one table ([`bad_input::table`]), a family a file; what the contract's tests say about bodies, paths
 //! and headers in passing is in contract/refusals.rs and contract/values.rs.

@@ -1,4 +1,4 @@
-//! Secrets that would be known again anywhere: put in through every door, right and wrong, and then looked for wherever
+//! Secrets that would be known again anywhere: put in wherever input is taken, right and wrong, and looked for wherever
 //! they do not belong: logs at their most talkative, metrics, traces, error bodies, audit events.
 
 use std::sync::{Arc, Mutex};
@@ -103,8 +103,8 @@ async fn send(canaries: &Canaries, request: Request) -> Answer {
     answer
 }
 
-/// Every door, with what is right and what is wrong.
-async fn every_door(api: &Api, canaries: &Canaries) {
+/// Whatever takes input, with what is right and what is wrong.
+async fn every_input(api: &Api, canaries: &Canaries) {
     let Canaries { password, new_password, wrong_password, email, name, title, .. } = canaries;
     let send = async |request: Request| send(canaries, request).await;
     let auth = |path: &str, body: Value| api.post(&format!("/api/v1/auth/{path}"), &body);
@@ -238,7 +238,7 @@ impl Collector {
     }
 }
 
-/// What stands there about acts, as text; that there is something, too.
+/// What is there about acts, as text; that there is something, too.
 async fn audit_events(database: &PgPool) -> String {
     let rows: Vec<String> = sqlx::query_scalar("select a::text from identity.audit_event a order by id")
         .fetch_all(database)
@@ -260,7 +260,7 @@ async fn with_the_database_in_disorder(api: &Api, canaries: &Canaries, database:
     rename("alter table identity.elsewhere rename to account").await;
 }
 
-/// The operator's doors: what they print is to be seen by who stands beside, and may be kept.
+/// The operator's commands: what they print is to be seen by who stands beside, and may be kept.
 async fn by_the_command_line(server: &Server, canaries: &Canaries) {
     let Canaries { password, wrong_password, email, title, .. } = canaries;
     let lines = [
@@ -299,7 +299,7 @@ async fn one_process(format: &str) {
     let server = Server::start(config).await;
     let (api, canaries) = (server.api(), Canaries::new());
     let database = pool(server.database_url()).await;
-    every_door(&api, &canaries).await;
+    every_input(&api, &canaries).await;
     by_the_command_line(&server, &canaries).await;
     with_the_database_in_disorder(&api, &canaries, &database).await;
     server.caught_up().await;
@@ -337,7 +337,7 @@ async fn nowhere_in_the_services() {
         .with("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint);
     let services = Services::start(parts).await;
     let canaries = Canaries::new();
-    every_door(&services.api(), &canaries).await;
+    every_input(&services.api(), &canaries).await;
     services.everything_is_read().await;
     for span in ["publish", "project", "GET /api/v1/stream"] {
         canaries.absent("traces", &collector.text(span).await);
@@ -359,7 +359,7 @@ async fn nowhere_in_the_services() {
 async fn nowhere_in_a_stack() {
     let stack = Stack::start_with(&[("PRIMETRADE_LOG", "debug"), ("PRIMETRADE_LOG_FORMAT", "json")]).await;
     let (api, canaries) = (stack.api(), Canaries::new());
-    every_door(&api, &canaries).await;
+    every_input(&api, &canaries).await;
     let database = pool(&stack.database_url()).await;
     with_the_database_in_disorder(&api, &canaries, &database).await;
     database.close().await;

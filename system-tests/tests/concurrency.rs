@@ -61,6 +61,7 @@ async fn a_thousand_duplicates_are_one() {
     assert_eq!(replayed, 999);
     assert_eq!(effects(&server, "only once").await, 1);
     everything_holds(&server, &[]).await;
+    no_errors_in_the_database_log(&server);
 }
 
 #[tokio::test]
@@ -108,6 +109,7 @@ async fn fifty_writers_on_one_task() {
     let seen: Vec<u64> = history.iter().map(|item| item["version"].as_u64().unwrap()).collect();
     assert_eq!(seen, (1..=versions.len() as u64 + 1).collect::<Vec<_>>());
     everything_holds(&server, &[]).await;
+    no_errors_in_the_database_log(&server);
 }
 
 #[tokio::test]

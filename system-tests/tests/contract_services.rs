@@ -11,6 +11,7 @@ mod contract {
     mod changes;
     mod commands;
     mod conventions;
+    mod dashboard;
     mod exports;
     mod idempotency;
     mod jobs;

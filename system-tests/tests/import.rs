@@ -12,9 +12,10 @@ use system_tests::client::Account;
 use system_tests::cluster::{Cluster, pool};
 use system_tests::kafka::Kafka;
 use system_tests::redis::Redis;
-use system_tests::server::{Config, Server};
+use system_tests::server::{Config, Server, command};
 use system_tests::services::{Parts, Services};
 use system_tests::wait::until;
+use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 const TASKS: &str = "/api/v1/tasks";
@@ -103,6 +104,14 @@ async fn import(server: &Server, account: &Account, file: &Path, more: &[&str]) 
     let arguments = [&["import", file, "--owner", &account.email, "--json"], more].concat();
     let run = server.cli(&arguments).await;
     (run.code, run.json())
+}
+
+/// The file of an export that is asked for over HTTP.
+async fn exported(account: &Account, format: &str) -> Vec<u8> {
+    let asked = account.request("POST", "/api/v1/exports").json(&json!({"format": format})).send().await.expect(202);
+    let job = account.job_ended(&asked).await;
+    let href = job["result"]["href"].as_str().unwrap_or_else(|| panic!("{job}"));
+    account.read(href).await.expect(200).body
 }
 
 async fn rows_of(server: &Server) -> BTreeMap<String, Vec<String>> {
@@ -226,11 +235,12 @@ async fn a_log_goes_in_once() {
     agrees(&account, &log.expected).await;
 
     // what is exported rebuilds the same tasks in another account
-    let exported = server.dir().join("export.ndjson");
-    let path = exported.to_str().unwrap();
+    let lines = server.dir().join("export.ndjson");
+    let path = lines.to_str().unwrap();
     server.cli(&["export", path, "--owner", &account.email]).await.expect(0);
+    assert!(std::fs::read(&lines).unwrap() == exported(&account, "ndjson").await, "another file over HTTP");
     let other = server.api().account().await;
-    let (code, copied) = import(&server, &other, &exported, &[]).await;
+    let (code, copied) = import(&server, &other, &lines, &[]).await;
     assert_eq!((code, number(&copied, "failed")), (0, 0), "{copied}");
     server.caught_up().await;
     let (mine, theirs) =
@@ -241,6 +251,7 @@ async fn a_log_goes_in_once() {
     let table = server.dir().join("export.csv");
     let path = table.to_str().unwrap();
     server.cli(&["export", path, "--owner", &account.email, "--format", "csv"]).await.expect(0);
+    assert!(std::fs::read(&table).unwrap() == exported(&account, "csv").await, "another file over HTTP");
     let third = server.api().account().await;
     let (code, rows) = import(&server, &third, &table, &["--format", "csv"]).await;
     assert_eq!((code, number(&rows, "failed")), (0, 0), "{rows}");
@@ -321,6 +332,86 @@ async fn an_interrupted_import_is_started_again() {
     let count: i64 = sqlx::query_scalar("select count(*) from event_store.event").fetch_one(&pool).await.unwrap();
     assert_eq!(count, 30_000);
     everything_holds(&server, &[]).await;
+}
+
+#[tokio::test]
+async fn an_import_is_not_undone_before_its_end() {
+    const LINES: u64 = 1_000;
+    let (server, account) = started().await;
+    // so long that all three workers begin before the end
+    let description = "x".repeat(9_000);
+    let lines = (0..LINES).fold(String::new(), |mut lines, n| {
+        let id = Uuid::from_u64_pair(7, n);
+        let create = json!({"type": "CreateTask", "task_id": id, "title": "a", "description": description});
+        writeln!(lines, "{create}").unwrap();
+        lines
+    });
+    let mut importing = command(server.dir(), &["import", "-", "--owner", &account.email, "--json"]);
+    importing.env("PRIMETRADE_DATABASE_URL", server.database_url());
+    let mut importing = tokio::process::Command::from(importing).kill_on_drop(true).spawn().expect("primetrade");
+    let mut input = importing.stdin.take().expect("piped");
+    input.write_all(lines.as_bytes()).await.expect("it reads");
+    let change: Uuid = until("some of it is in", Duration::from_secs(60), || async {
+        let changes = account.read("/api/v1/changes").await.expect(200).json();
+        changes["items"][0]["id"].as_str()?.parse().ok()
+    })
+    .await;
+    let undo = async || account.request("POST", &format!("/api/v1/changes/{change}/undo")).send().await;
+    assert_eq!(undo().await.problem(409)["code"], "change-in-progress");
+    drop(input);
+    let report = importing.wait_with_output().await.expect("an end");
+    assert!(report.status.success(), "{}", String::from_utf8_lossy(&report.stderr));
+    assert_eq!(undo().await.expect(200).number("/succeeded"), LINES);
+    server.caught_up().await;
+    assert!(account.walk(TASKS).await.is_empty());
+}
+
+/// By whichever way a file came first: its lines get the same ids.
+#[tokio::test]
+async fn a_file_that_came_by_one_way_is_recognised_by_the_other() {
+    let (server, account) = started().await;
+    let pool = pool(server.database_url()).await;
+    let events = async || -> i64 {
+        sqlx::query_scalar("select count(*) from event_store.event").fetch_one(&pool).await.unwrap()
+    };
+    let lines = |task: u128| {
+        let id = Uuid::from_u128(task);
+        [
+            json!({"type": "CreateTask", "task_id": id, "title": "a"}),
+            json!({"type": "TagTask", "task_id": id, "tag": "b"}),
+            json!({"type": "UntagTask", "task_id": id, "tag": "b"}),
+        ]
+        .map(|line| line.to_string())
+        .join("\n")
+    };
+    let rows = |title: &str| format!("title,tags\n{title},\"b,c\"\n{title},b\n{title},\n");
+    const EVENTS: i64 = 3;
+    for (format, media_type, file, http_first) in [
+        ("ndjson", "application/x-ndjson", lines(1), false),
+        ("ndjson", "application/x-ndjson", lines(2), true),
+        ("csv", "text/csv", rows("one"), false),
+        ("csv", "text/csv", rows("two"), true),
+    ] {
+        let path = server.dir().join("file");
+        std::fs::write(&path, &file).expect("a file");
+        let come = async |over_http: bool| {
+            let (succeeded, failed) = if over_http {
+                let request = account.request("POST", "/api/v1/imports").body(media_type, file.as_str());
+                let job = account.job_ended(&request.send().await.expect(202)).await;
+                (job["succeeded"].as_i64(), job["failed"].as_i64())
+            } else {
+                let (_, report) = import(&server, &account, &path, &["--format", format]).await;
+                (report["succeeded"].as_i64(), report["failed"].as_i64())
+            };
+            assert_eq!((succeeded, failed), (Some(EVENTS), Some(0)), "{format}, over HTTP: {over_http}");
+        };
+        let before = events().await;
+        come(http_first).await;
+        assert_eq!(events().await - before, EVENTS, "{format}, over HTTP: {http_first}");
+        come(!http_first).await;
+        assert_eq!(events().await - before, EVENTS, "{format} again, over HTTP: {}", !http_first);
+    }
+    pool.close().await;
 }
 
 #[tokio::test]

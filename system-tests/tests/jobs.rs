@@ -1,5 +1,5 @@
-//! Jobs where things go wrong: who carries one out is killed, as is who goes on with it, and Postgres. And jobs whose files
-//! are in S3.
+//! Jobs where things go wrong: who carries one out is killed, as is who goes on with it, and Postgres. And what others wrote
+//! has to do with them: a server of S3 with their files, a reader of their calendars.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,21 +8,28 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
+use system_tests::calendar;
 use system_tests::client::{Account, Api};
 use system_tests::cluster::{Cluster, pool, temp_dir};
 use system_tests::process::Process;
 use system_tests::s3::S3;
-use system_tests::server::cli;
+use system_tests::server::{Config, Server, cli};
 use system_tests::wait::until;
 use uuid::Uuid;
 
-/// Four for each task, of which one is refused.
-const LINES: u64 = 40_000;
-const TASKS: u64 = LINES / 4;
 const NDJSON: &str = "application/x-ndjson";
 
-fn file() -> String {
-    (1..=TASKS).fold(String::new(), |mut file, n| {
+/// How many lines the import has whose copies are killed: four for each task, of which one is refused, so that there are
+/// more refused ones than are listed. With `TEST_IMPORT_LINES` as many as that says: 100,000 each night (`.ci/nightly`).
+fn lines() -> u64 {
+    let lines = std::env::var("TEST_IMPORT_LINES");
+    let lines: u64 = lines.map_or(40_004, |lines| lines.parse().expect("TEST_IMPORT_LINES is a number"));
+    assert!(lines > 40_000 && lines.is_multiple_of(4), "TEST_IMPORT_LINES={lines}");
+    lines
+}
+
+fn file(tasks: u64) -> String {
+    (1..=tasks).fold(String::new(), |mut file, n| {
         let id = Uuid::from_u128(n.into());
         writeln!(file, r#"{{"type":"CreateTask","task_id":"{id}","title":"task {n}"}}"#).expect("text");
         writeln!(file, r#"{{"type":"CompleteTask","task_id":"{id}"}}"#).expect("text");
@@ -69,6 +76,7 @@ async fn holder(copies: &[Process]) -> usize {
 
 #[tokio::test]
 async fn an_import_goes_on_whoever_is_killed() {
+    let (lines, tasks) = (lines(), lines() / 4);
     let cluster = Cluster::start(&["max_wal_size=256MB"]);
     let url = cluster.url(&cluster.create_database().await);
     cli(Path::new("/"), Some(&url), &["migrate"], "").await.expect(0);
@@ -83,29 +91,30 @@ async fn an_import_goes_on_whoever_is_killed() {
     }
     let api = Api::new(&format!("http://{}", copies[0].address()));
     let account = api.account().await;
-    let asked = account.request("POST", "/api/v1/imports").body(NDJSON, file()).send().await.expect(202);
+    let asked = account.request("POST", "/api/v1/imports").body(NDJSON, file(tasks)).send().await.expect(202);
     let path = asked.must("Location").to_owned();
 
-    let before = done(&copies, &account, &path, LINES / 20).await;
+    let before = done(&copies, &account, &path, lines / 20).await;
     assert!(before["finished_at"].is_null(), "it was too fast to be killed: {before}");
     let first = holder(&copies).await;
     copies[first].kill();
-    let second = done(&copies, &account, &path, before["done"].as_u64().expect("a number") + LINES / 5).await;
+    let second = done(&copies, &account, &path, before["done"].as_u64().expect("a number") + lines / 5).await;
     assert!(second["finished_at"].is_null(), "it was too fast to be killed: {second}");
     copies[1 - first].kill();
     for copy in &copies {
         copy.restart().await;
     }
-    let third = done(&copies, &account, &path, second["done"].as_u64().expect("a number") + LINES / 5).await;
+    let third = done(&copies, &account, &path, second["done"].as_u64().expect("a number") + lines / 5).await;
     assert!(third["finished_at"].is_null(), "it was too fast to be killed: {third}");
     cluster.kill();
     cluster.restart().await;
 
-    let job = done(&copies, &account, &path, LINES).await;
-    assert_eq!((&job["state"], &job["total"]), (&"succeeded".into(), &LINES.into()), "{job}");
-    assert_eq!((&job["succeeded"], &job["failed"]), (&(LINES / 4 * 3).into(), &(LINES / 4).into()), "{job}");
+    // to its end, which comes after the last line
+    let job = done(&copies, &account, &path, u64::MAX).await;
+    assert_eq!((&job["state"], &job["total"]), (&"succeeded".into(), &lines.into()), "{job}");
+    assert_eq!((&job["succeeded"], &job["failed"]), (&(3 * tasks).into(), &tasks.into()), "{job}");
     let errors = account.walk(&format!("{path}/errors?limit=200")).await;
-    assert_eq!(errors.len() as u64, TASKS.min(10_000));
+    assert_eq!(errors.len(), 10_000);
     for (number, error) in (0_u64..).zip(&errors) {
         assert_eq!(error["line"], 4 * number + 3);
         assert_eq!(error["problem"]["code"], "transition-refused");
@@ -120,7 +129,11 @@ async fn an_import_goes_on_whoever_is_killed() {
     .fetch_all(&pool)
     .await
     .expect("streams");
-    assert_eq!(streams, [(3, TASKS as i64)]);
+    assert_eq!(streams, [(3, tasks as i64)]);
+    let changes = sqlx::query_scalar("select distinct change_id from event_store.event where owner_id = $1");
+    let changes: Vec<Option<Uuid>> = changes.bind(account.id).fetch_all(&pool).await.expect("changes");
+    let change: Uuid = job["change_id"].as_str().expect("an id").parse().expect("a UUID");
+    assert_eq!(changes, [Some(change)]);
     pool.close().await;
 }
 
@@ -176,4 +189,45 @@ async fn files_of_jobs_are_in_s3() {
     packed.truncate(file.len());
     import(packed).header("Content-Encoding", "gzip").send().await.problem(400);
     assert_eq!((s3.keys().await, s3.uploads().await), (Vec::new(), Vec::new()));
+}
+
+#[tokio::test]
+async fn a_calendar_is_taken_by_a_reader_that_others_wrote() {
+    let cluster = Cluster::shared();
+    let server = Server::start(Config::new(cluster.url(&cluster.create_database().await))).await;
+    let account = server.api().account().await;
+    let exported = async || {
+        let asked = account.request("POST", "/api/v1/exports").json(&json!({"format": "ics"})).send().await.expect(202);
+        let job = account.job_ended(&asked).await;
+        account.read(job["result"]["href"].as_str().expect("a link")).await.expect(200).text()
+    };
+    assert_eq!(calendar::read(&exported().await).await, [json!({"name": "VTIMEZONE"})], "nothing to show");
+
+    // whatever has a meaning in a calendar, and characters of several bytes where lines are folded
+    let title = format!("milk; eggs, \\ \"会議\" 🚀 {}", "ü".repeat(80));
+    let description = format!("BEGIN:VALARM\r\none, two; \\n three\tfour: {}\nEND:VALARM", "长".repeat(200));
+    let task = json!({"title": title, "description": description, "priority": "urgent", "tags": ["a", "b;c"],
+        "due_at": "2030-02-03T04:05:06.5+02:00"});
+    let due = account.create(task).await;
+    account.act(due, "complete").await.expect(200);
+    let plain = account.create(json!({"title": "plain"})).await;
+    let text = exported().await;
+    assert!(text.split("\r\n").all(|line| line.len() <= 75 && !line.contains('\n')), "{text}");
+    let read = calendar::read(&text).await;
+    let [todo, event, other] = read.as_slice() else { panic!("{read:?}") };
+    assert_eq!([todo, event, other].map(|component| &component["name"]), ["VTODO", "VEVENT", "VTODO"]);
+    let uid = |component: &Value| component["UID"].as_str().expect("a UID").to_owned();
+    let log_id: Uuid = uid(todo).strip_prefix(&format!("{due}@")).and_then(|id| id.parse().ok()).expect("the log's id");
+    assert_eq!((uid(event), uid(other)), (format!("{due}.due@{log_id}"), format!("{plain}@{log_id}")));
+    for component in [todo, event] {
+        assert_eq!(component["SUMMARY"], title);
+        assert_eq!(component["DESCRIPTION"], description.replace("\r\n", "\n"));
+    }
+    assert_eq!([&todo["DUE"], &event["DTSTART"]], ["2030-02-03T02:05:06Z"; 2]);
+    assert_eq!(
+        (&todo["STATUS"], &todo["PRIORITY"], &todo["CATEGORIES"]),
+        (&json!("COMPLETED"), &json!(1), &json!(["a", "b;c"]))
+    );
+    assert!(todo["COMPLETED"].is_string(), "{todo}");
+    assert_eq!((&other["STATUS"], &other["DUE"]), (&json!("NEEDS-ACTION"), &Value::Null));
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use system_tests::check::everything_holds;
 use system_tests::client::Account;
-use system_tests::cluster::Cluster;
+use system_tests::cluster::{Cluster, pool};
 use system_tests::flood::{Flood, percentile};
 use system_tests::server::{Config, Server};
 use system_tests::wait::until;
@@ -192,11 +192,23 @@ async fn a_full_disk_refuses_writes_by_name_until_it_has_room() {
     assert_eq!(refused.problem(503)["code"], "disk-full");
     refused.must("Retry-After");
     assert!(began.elapsed() < Duration::from_secs(1), "at once: {:?}", began.elapsed());
+    let import = account.request("POST", "/api/v1/imports").body("application/x-ndjson", command().to_string());
+    let export = account.request("POST", "/api/v1/exports").json(&json!({"format": "csv"}));
+    for job in [import, export] {
+        assert_eq!(job.send().await.problem(503)["code"], "disk-full");
+    }
     let ready = server.api().get("/readyz").send().await.expect(503).json();
     assert_eq!(ready["checks"]["disk"]["status"], "failed", "{ready}");
     account.request("GET", TASKS).send().await.expect(200);
+    let rebuild = server.cli(&["rebuild"]).await.expect(2);
+    assert!(rebuild.err.contains("too little room") && rebuild.err.contains("no space left"), "{rebuild:?}");
+    let pool = pool(server.database_url()).await;
+    let left = sqlx::query_scalar::<_, i64>("select count(*) from read_model.generation where state = 'building'");
+    assert_eq!(left.fetch_one(&pool).await.expect("generations"), 0, "nothing of it is left");
+    pool.close().await;
     disk.becomes(400);
     server.ready().await;
     create().await.expect(201);
+    server.cli(&["rebuild"]).await.expect(0);
     everything_holds(&server, &[]).await;
 }

@@ -22,6 +22,7 @@ fn steady() -> Vec<Value> {
                 "priority": PRIORITIES[n % 4], "tags": ["steady"],
                 "occurred_at": format!("2023-01-0{}T00:00:00Z", 1 + n % 3)});
             if n % 3 > 0 {
+                command["rank"] = json!(format!("m{}", n % 3));
                 command["due_at"] = json!(format!("2030-01-0{}T00:00:00Z", n % 3));
             }
             command
@@ -65,8 +66,11 @@ async fn every_steady_task_once_while_others_change() {
     assert_eq!(answer["failed"], 0, "{answer}");
     let stop = Arc::new(AtomicBool::new(false));
     let churn = tokio::spawn(churn(Arc::clone(&account), Arc::clone(&stop)));
-    for sort in ["created_at", "-created_at", "due_at", "-due_at", "priority", "-priority", "updated_at", "-updated_at"]
+    for sort in ["created_at", "due_at", "priority", "updated_at", "title", "rank"]
+        .iter()
+        .flat_map(|sort| [(*sort).to_owned(), format!("-{sort}")])
     {
+        let sort = &sort;
         for filter in ["", "&tag=steady&status=pending", "&q=steady"] {
             let items = account.walk(&format!("{TASKS}?sort={sort}&limit=23{filter}")).await;
             let mut seen: HashMap<&str, u32> = HashMap::new();

@@ -113,23 +113,69 @@ async fn doctor_finds_gaps() {
     server.caught_up().await;
     server.kill();
     let pool = pool(server.database_url()).await;
-    for (damage, mend) in [
-        ("update event_store.head set position = position + 1", "update event_store.head set position = position - 1"),
+    for (damage, mend, told) in [
+        (
+            "update event_store.head set position = position + 1",
+            "update event_store.head set position = position - 1",
+            "the head says",
+        ),
         (
             "update event_store.event set version = version + 1000 where position = 7",
             "update event_store.event set version = version - 1000 where position = 7",
+            "version",
         ),
         (
             "update event_store.event set position = position + 100000 where position = 5",
             "update event_store.event set position = position - 100000 where position = 100005",
+            "position",
         ),
-        ("update read_model.task_count set count = count + 1", "update read_model.task_count set count = count - 1"),
-        ("update read_model.history set changes = '{}' where version = 2", ""),
+        (
+            "update read_model.task_count set count = count + 1",
+            "update read_model.task_count set count = count - 1",
+            "task_count",
+        ),
+        (
+            "update read_model.task_version set held_from = held_from - interval '1 day' where version = 2",
+            "update read_model.task_version set held_from = held_from + interval '1 day' where version = 2",
+            "after version 1",
+        ),
+        (
+            "update read_model.change set tasks = tasks + 1",
+            "update read_model.change set tasks = tasks - 1",
+            "not as its events make it",
+        ),
+        (
+            "insert into jobs.job (id, owner_id, shard, kind, request, dry_run, correlation_id, traceparent, created_at, state) \
+             values (gen_random_uuid(), gen_random_uuid(), 0, 'import', '{}', false, '', '', now() - interval '1 hour', 'queued')",
+            "delete from jobs.job",
+            "nobody takes it",
+        ),
+        (
+            "insert into jobs.job (id, owner_id, shard, kind, request, dry_run, correlation_id, traceparent, created_at, state) \
+             values (gen_random_uuid(), gen_random_uuid(), 0, 'import', '{}', false, '', '', now(), 'queued')",
+            "delete from jobs.job",
+            "there is no such account",
+        ),
+        (
+            "insert into jobs.job (id, owner_id, shard, kind, request, dry_run, correlation_id, traceparent, created_at, state, \
+             lease_expires_at) select gen_random_uuid(), id, 0, 'import', '{}', false, '', '', now(), 'running', \
+             now() - interval '1 hour' from identity.account limit 1",
+            "delete from jobs.job",
+            "nobody goes on with it",
+        ),
+        (
+            "update event_store.event set recorded_at = recorded_at - interval '40 days'",
+            "update event_store.event set recorded_at = recorded_at + interval '40 days'",
+            "is not purged",
+        ),
+        ("update read_model.history set changes = '{}' where version = 2", "", "changes"),
+        ("delete from read_model.task_version where version = 2", "", "has version 3"),
     ] {
         sqlx::query(damage).execute(&pool).await.unwrap();
         let found = server.cli(&["doctor", "--json"]).await.expect(1).json();
         assert_eq!(found["ok"], false, "{damage}");
-        assert!(!found["findings"].as_array().unwrap().is_empty(), "{damage}");
+        let findings = found["findings"].as_array().unwrap();
+        assert!(findings.iter().any(|finding| finding.as_str().unwrap().contains(told)), "{damage}: {findings:?}");
         if !mend.is_empty() {
             sqlx::query(mend).execute(&pool).await.unwrap();
             server.cli(&["doctor", "--json"]).await.expect(0);

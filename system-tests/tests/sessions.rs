@@ -100,6 +100,85 @@ async fn access_ends_everywhere_within_5_s_while_redis_is_away() {
     }
 }
 
+/// The id of a new API key, and the key.
+async fn api_key(services: &Services, account: &Account, scopes: &str) -> (String, String) {
+    let create = ["keys", "api", "create", "--account", &account.email, "--name", "a service", "--scope", scopes];
+    let made = services.cli(&[&create[..], &["--json"]].concat(), "").await.expect(0).json();
+    let text = |name: &str| made[name].as_str().expect("a string").to_owned();
+    (text("id"), text("key"))
+}
+
+async fn exchange(api: &Api, key: &str) -> u16 {
+    api.request("POST", "/api/v1/auth/token").header("Authorization", &format!("Bearer {key}")).send().await.status
+}
+
+#[tokio::test]
+async fn an_api_key_opens_what_its_scopes_cover_and_ends_everywhere_within_5_s() {
+    let (cluster, kafka, redis) = (Cluster::shared(), Kafka::shared(), Redis::shared());
+    let services = Services::start(Parts::new(&cluster, kafka.brokers(), redis.url()).await).await;
+    let api = services.api();
+    let account = api.account().await;
+    let (id, key) = api_key(&services, &account, "tasks:read").await;
+    let (_, of_writer) = api_key(&services, &account, "tasks:write").await;
+    let token = async |key: &str| {
+        let bearer = format!("Bearer {key}");
+        let answer = api.request("POST", "/api/v1/auth/token").header("Authorization", &bearer).send().await;
+        answer.expect(200).string("/access_token")
+    };
+    let (reader, writer) = (token(&key).await, token(&of_writer).await);
+    let code = async |method: &str, path: &str, token: &str| {
+        let request = api.request(method, path).header("Authorization", &format!("Bearer {token}"));
+        let request = if method == "POST" { request.json(&json!({"title": "of a service"})) } else { request };
+        let answer = request.send().await;
+        if answer.status < 400 { String::new() } else { answer.json()["code"].as_str().unwrap_or_default().to_owned() }
+    };
+    for (method, path, of_reader, of_writer) in [
+        ("GET", "/api/v1/tasks", "", "insufficient-scope"),
+        ("GET", "/api/v1/stats", "", "insufficient-scope"),
+        ("GET", "/api/v1/changes", "", "insufficient-scope"),
+        ("GET", "/api/v1/jobs", "", "insufficient-scope"),
+        ("GET", "/api/v1/stream", "", "insufficient-scope"),
+        ("POST", "/api/v1/tasks", "insufficient-scope", ""),
+        ("GET", "/api/v1/auth/me", "insufficient-scope", "insufficient-scope"),
+        ("GET", "/api/v1/users", "insufficient-scope", "insufficient-scope"),
+        ("GET", "/api/v1/admin/parked", "insufficient-scope", "insufficient-scope"),
+    ] {
+        if path != "/api/v1/stream" {
+            assert_eq!(code(method, path, &reader).await, of_reader, "{method} {path}");
+        }
+        assert_eq!(code(method, path, &writer).await, of_writer, "{method} {path}");
+    }
+
+    let copies: Vec<_> = [
+        services.commands.each_ref().map(|copy| (copy.api(), "/api/v1/jobs", 200)),
+        services.queries.each_ref().map(|copy| (copy.api(), "/api/v1/tasks", 200)),
+        services.projectors.each_ref().map(|copy| (copy.api(), "/api/v1/admin/parked", 403)),
+    ]
+    .concat();
+    for (copy, path, good) in &copies {
+        assert_eq!(status(copy, path, &reader).await, *good, "before: {path}");
+    }
+    let mut mine = account.at(services.queries[0].api());
+    mine.token = reader.clone();
+    let mut stream = mine.stream(None).await;
+    stream.next(SOON).await.expect("the id");
+    services.cli(&["keys", "api", "revoke", &id], "").await.expect(0);
+    let began = Instant::now();
+    let limit = Duration::from_secs(ENDED_S_MAX);
+    until("the revoked key: seen by every copy", limit, || async {
+        for (copy, path, _) in &copies {
+            if status(copy, path, &reader).await != 401 {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    while stream.next(limit.saturating_sub(began.elapsed()) + Duration::from_secs(1)).await.is_some() {}
+    assert_eq!((exchange(&api, &key).await, exchange(&api, &of_writer).await), (401, 200));
+    assert_eq!(code("POST", "/api/v1/tasks", &writer).await, "", "the other key");
+}
+
 #[tokio::test]
 async fn keys_rotate_and_nobody_is_shut_out() {
     let (cluster, kafka, redis) = (Cluster::shared(), Kafka::shared(), Redis::shared());

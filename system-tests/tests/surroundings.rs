@@ -30,7 +30,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     let ledger = Ledger::new(server.api().account().await);
     let load = Load::start(&ledger, 8);
     until("lines are dropped", Duration::from_millis(DROPPED_MS_MAX), || async {
-        (server.metric("log_lines_dropped_total").await > 0.0).then_some(())
+        (server.api().metric("log_lines_dropped_total").await > 0.0).then_some(())
     })
     .await;
     ledger.progress(200).await;

@@ -1,4 +1,4 @@
-//! Bad input at every door: a clear error that names the place, and nothing lost. (HTTP bodies, paths, queries and
+//! Bad input wherever input is taken: a clear error that names the place, and nothing lost. (HTTP bodies, paths, queries and
 //! headers: see contract/refusals.rs and contract/values.rs.)
 
 use std::fs;

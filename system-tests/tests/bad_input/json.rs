@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::table::{Case, Door, door, family};
+use super::table::{Case, Target, family, target};
 
 const TASKS: &str = "/api/v1/tasks";
 const COMMANDS: &str = "/api/v1/commands";
@@ -118,8 +118,8 @@ fn other_json() -> Vec<(&'static str, String, u16, &'static str)> {
 
 #[tokio::test]
 async fn bodies_of_a_task() {
-    family("JSON of a new task", async |door| {
-        let post = |body: Vec<u8>| door.account.request("POST", TASKS).body(JSON, body);
+    family("JSON of a new task", async |target| {
+        let post = |body: Vec<u8>| target.account.request("POST", TASKS).body(JSON, body);
         let broken = broken().into_iter().map(|(name, body)| Case::new(name, post(body), 400, "malformed-body"));
         let other = other_json().into_iter();
         let other = other.map(|(name, body, status, code)| Case::new(name, post(body.into_bytes()), status, code));
@@ -130,10 +130,10 @@ async fn bodies_of_a_task() {
 
 #[tokio::test]
 async fn bodies_of_a_patch() {
-    family("JSON of a patch", async |door| {
-        let id = door.account.create(json!({"title": "kept"})).await;
+    family("JSON of a patch", async |target| {
+        let id = target.account.create(json!({"title": "kept"})).await;
         let patch = |body: Vec<u8>| {
-            let request = door.account.request("PATCH", &format!("{TASKS}/{id}"));
+            let request = target.account.request("PATCH", &format!("{TASKS}/{id}"));
             request.body("application/merge-patch+json", body)
         };
         let broken = broken().into_iter().map(|(name, body)| Case::new(name, patch(body), 400, "malformed-body"));
@@ -157,9 +157,9 @@ async fn bodies_of_a_patch() {
 
 #[tokio::test]
 async fn bodies_of_an_action() {
-    family("JSON of an action", async |door| {
-        let id = door.account.create(json!({"title": "pending"})).await;
-        let start = |body: &str| door.account.request("POST", &format!("{TASKS}/{id}/start")).body(JSON, body);
+    family("JSON of an action", async |target| {
+        let id = target.account.create(json!({"title": "pending"})).await;
+        let start = |body: &str| target.account.request("POST", &format!("{TASKS}/{id}/start")).body(JSON, body);
         [
             ("a field", r#"{"now":true}"#),
             ("a list", "[]"),
@@ -177,9 +177,9 @@ async fn bodies_of_an_action() {
 /// What fails as a whole: only a body that is not the list it should be.
 #[tokio::test]
 async fn bodies_of_a_batch() {
-    family("JSON of a batch", async |door| {
-        let send = |body: &str| door.account.request("POST", COMMANDS).body(JSON, body);
-        let lines = |body: &str| door.account.request("POST", COMMANDS).body("application/x-ndjson", body);
+    family("JSON of a batch", async |target| {
+        let send = |body: &str| target.account.request("POST", COMMANDS).body(JSON, body);
+        let lines = |body: &str| target.account.request("POST", COMMANDS).body("application/x-ndjson", body);
         let command = json!({"type": "CreateTask", "task_id": Uuid::now_v7(), "title": "a"}).to_string();
         let many = format!(r#"{{"commands":[{}]}}"#, vec!["1"; 10_001].join(","));
         let mut cases: Vec<Case> = [
@@ -218,7 +218,7 @@ async fn bodies_of_a_batch() {
 /// A command that is wrong in itself fails alone: all others commit, in both forms of a batch.
 #[tokio::test]
 async fn a_bad_command_fails_alone() {
-    let door = door().await;
+    let target = target().await;
     let bad = [
         ("an escaped NUL", r#""title":"a\u0000b""#, 422, "invalid-fields"),
         ("a lone surrogate", r#""title":"\ud800""#, 400, "malformed-body"),
@@ -243,7 +243,7 @@ async fn a_bad_command_fails_alone() {
                 commands.push(format!(r#"{{"type":"CreateTask","task_id":"{}",{members}}}"#, Uuid::now_v7()));
             }
         }
-        let answer = send(&door, &commands, as_lines).await;
+        let answer = send(&target, &commands, as_lines).await;
         let results = answer["results"].as_array().unwrap();
         let failed: Vec<(u64, String)> = results
             .iter()
@@ -258,14 +258,14 @@ async fn a_bad_command_fails_alone() {
         assert_eq!(failed, expected, "as lines: {as_lines}");
         assert_eq!(answer["succeeded"], good.len(), "as lines: {as_lines}");
         for id in good {
-            assert_eq!(door.account.task(id).await["title"], "good");
+            assert_eq!(target.account.task(id).await["title"], "good");
         }
     }
-    assert_eq!(door.account.walk(TASKS).await.len(), 2 * (bad.len() + 1));
+    assert_eq!(target.account.walk(TASKS).await.len(), 2 * (bad.len() + 1));
 }
 
-async fn send(door: &Door, commands: &[String], as_lines: bool) -> Value {
-    let request = door.account.request("POST", COMMANDS);
+async fn send(target: &Target, commands: &[String], as_lines: bool) -> Value {
+    let request = target.account.request("POST", COMMANDS);
     let request = if as_lines {
         request.body("application/x-ndjson", commands.join("\n"))
     } else {

@@ -11,7 +11,7 @@ use system_tests::server::{Config, Server};
 use system_tests::wait::until;
 use uuid::Uuid;
 
-use super::table::{Case, Door, family};
+use super::table::{Case, Target, family};
 
 const REGISTER: &str = "/api/v1/auth/register";
 const LOGIN: &str = "/api/v1/auth/login";
@@ -24,16 +24,16 @@ const ALMOST_A_MB: usize = 1_000_000;
 /// One that does not.
 const A_MB: usize = 1 << 20;
 
-fn json_of(door: &Door, path: &str, body: &str) -> Request {
-    door.api.request("POST", path).body("application/json", body)
+fn json_of(target: &Target, path: &str, body: &str) -> Request {
+    target.api.request("POST", path).body("application/json", body)
 }
 
 #[tokio::test]
 async fn logins() {
-    family("login", async |door| {
-        let known = door.account.email.clone();
+    family("login", async |target| {
+        let known = target.account.email.clone();
         let login =
-            |email: Value, password: Value| door.api.post(LOGIN, &json!({"email": email, "password": password}));
+            |email: Value, password: Value| target.api.post(LOGIN, &json!({"email": email, "password": password}));
         let mut cases = Vec::new();
         for (name, email, password, status, code) in [
             ("wrong password", json!(known), json!("not this one"), 401, "invalid-credentials"),
@@ -42,14 +42,14 @@ async fn logins() {
             (
                 "password in capitals",
                 json!(known),
-                json!(door.account.password.to_uppercase()),
+                json!(target.account.password.to_uppercase()),
                 401,
                 "invalid-credentials",
             ),
             (
                 "password with a space more",
                 json!(known),
-                json!(format!("{} ", door.account.password)),
+                json!(format!("{} ", target.account.password)),
                 401,
                 "invalid-credentials",
             ),
@@ -65,7 +65,7 @@ async fn logins() {
             (
                 "wildcards for an address",
                 json!("%@example.com"),
-                json!(door.account.password),
+                json!(target.account.password),
                 401,
                 "invalid-credentials",
             ),
@@ -88,37 +88,37 @@ async fn logins() {
         ] {
             cases.push(Case::new(name, login(email, password), status, code));
         }
-        let right = json!({"email": known, "password": door.account.password});
+        let right = json!({"email": known, "password": target.account.password});
         let kept = |session: Value| {
             let mut login = right.clone();
             login["session"] = session;
-            door.api.post(LOGIN, &login)
+            target.api.post(LOGIN, &login)
         };
         let mut more = right.clone();
         more["remember"] = json!(true);
         let form = format!("email={known}&password=x");
         let twice = format!(r#"{{"email":"{known}","password":"x","password":"y"}}"#);
         cases.extend([
-            Case::new("no password", door.api.post(LOGIN, &json!({"email": known})), 422, "invalid-fields"),
-            Case::new("no address", door.api.post(LOGIN, &json!({"password": "x"})), 422, "invalid-fields"),
+            Case::new("no password", target.api.post(LOGIN, &json!({"email": known})), 422, "invalid-fields"),
+            Case::new("no address", target.api.post(LOGIN, &json!({"password": "x"})), 422, "invalid-fields"),
             Case::new("session of another kind", kept(json!("header")), 422, "invalid-fields"),
             Case::new("session in capitals", kept(json!("COOKIE")), 422, "invalid-fields"),
             Case::new("session is true", kept(json!(true)), 400, "malformed-body"),
             Case::new("session is an object", kept(json!({"cookie": null})), 400, "malformed-body"),
-            Case::new("unknown field", door.api.post(LOGIN, &more), 400, "malformed-body"),
-            Case::new("password twice", json_of(&door, LOGIN, &twice), 400, "malformed-body"),
-            Case::new("empty body", json_of(&door, LOGIN, ""), 400, "malformed-body"),
-            Case::new("a list", json_of(&door, LOGIN, "[]"), 400, "malformed-body"),
+            Case::new("unknown field", target.api.post(LOGIN, &more), 400, "malformed-body"),
+            Case::new("password twice", json_of(&target, LOGIN, &twice), 400, "malformed-body"),
+            Case::new("empty body", json_of(&target, LOGIN, ""), 400, "malformed-body"),
+            Case::new("a list", json_of(&target, LOGIN, "[]"), 400, "malformed-body"),
             Case::new(
                 "a form",
-                door.api.request("POST", LOGIN).body("application/x-www-form-urlencoded", form),
+                target.api.request("POST", LOGIN).body("application/x-www-form-urlencoded", form),
                 415,
                 "unsupported-media-type",
             ),
-            Case::new("by GET", door.api.get(LOGIN), 405, "method-not-allowed"),
+            Case::new("by GET", target.api.get(LOGIN), 405, "method-not-allowed"),
             Case::new(
                 "credentials in the query",
-                door.api.post(&format!("{LOGIN}?email=a"), &right),
+                target.api.post(&format!("{LOGIN}?email=a"), &right),
                 400,
                 "invalid-parameter",
             ),
@@ -130,12 +130,12 @@ async fn logins() {
 
 #[tokio::test]
 async fn registrations() {
-    family("registration", async |door| {
+    family("registration", async |target| {
         let good = json!({"email": format!("new-{}@example.com", Uuid::new_v4().simple()), "password": "a long password", "name": "Ada"});
         let mut cases = Vec::new();
         for (field, name, value, status, code) in [
-            ("email", "taken", json!(door.account.email), 409, "email-taken"),
-            ("email", "taken, in capitals", json!(door.account.email.to_uppercase()), 409, "email-taken"),
+            ("email", "taken", json!(target.account.email), 409, "email-taken"),
+            ("email", "taken, in capitals", json!(target.account.email.to_uppercase()), 409, "email-taken"),
             ("email", "empty", json!(""), 422, "invalid-fields"),
             ("email", "without @", json!("ada.example.com"), 422, "invalid-fields"),
             ("email", "nothing before @", json!("@example.com"), 422, "invalid-fields"),
@@ -166,12 +166,12 @@ async fn registrations() {
         ] {
             let mut body = good.clone();
             body[field] = value;
-            cases.push(Case::new(format!("{field} {name}"), door.api.post(REGISTER, &body), status, code));
+            cases.push(Case::new(format!("{field} {name}"), target.api.post(REGISTER, &body), status, code));
         }
         for field in ["email", "password", "name"] {
             let mut body = good.clone();
             body.as_object_mut().expect("object").remove(field);
-            cases.push(Case::new(format!("no {field}"), door.api.post(REGISTER, &body), 422, "invalid-fields"));
+            cases.push(Case::new(format!("no {field}"), target.api.post(REGISTER, &body), 422, "invalid-fields"));
         }
         cases
     })
@@ -180,13 +180,13 @@ async fn registrations() {
 
 #[tokio::test]
 async fn sessions_and_passwords() {
-    family("sessions and passwords", async |door| {
-        let account = &door.account;
-        let refresh = |token: &str| door.api.post(REFRESH, &json!({"refresh_token": token}));
+    family("sessions and passwords", async |target| {
+        let account = &target.account;
+        let refresh = |token: &str| target.api.post(REFRESH, &json!({"refresh_token": token}));
         let login = json!({"email": account.email, "password": account.password});
-        let spent = door.api.post(LOGIN, &login).send().await.expect(200).string("/refresh_token");
+        let spent = target.api.post(LOGIN, &login).send().await.expect(200).string("/refresh_token");
         refresh(&spent).send().await.expect(200);
-        let good = door.api.post(LOGIN, &login).send().await.expect(200).string("/refresh_token");
+        let good = target.api.post(LOGIN, &login).send().await.expect(200).string("/refresh_token");
         let flipped = format!("{}{}", &good[..good.len() - 1], if good.ends_with('A') { "B" } else { "A" });
         let change = |current: Value, new: Value| {
             account.request("POST", PASSWORD).json(&json!({"current": current, "new": new}))
@@ -194,13 +194,13 @@ async fn sessions_and_passwords() {
         let right = || json!(account.password);
         let mut by_cookie = login.clone();
         by_cookie["session"] = json!("cookie");
-        let kept = door.api.post(LOGIN, &by_cookie).send().await.expect(200);
+        let kept = target.api.post(LOGIN, &by_cookie).send().await.expect(200);
         let kept = kept.must("Set-Cookie").split(';').next().expect("a pair").to_owned();
         let page = |cookie: &str, origin: &str| {
-            door.api.request("POST", REFRESH).header("Origin", origin).header("Cookie", cookie)
+            target.api.request("POST", REFRESH).header("Origin", origin).header("Cookie", cookie)
         };
         let in_cookie = |name: &str, cookie: &str| {
-            Case::new(format!("in the cookie: {name}"), page(cookie, door.api.base()), 401, "invalid-refresh-token")
+            Case::new(format!("in the cookie: {name}"), page(cookie, target.api.base()), 401, "invalid-refresh-token")
         };
         let foreign =
             |origin: &str| Case::new(format!("a page of {origin:?}"), page(&kept, origin), 403, "foreign-origin");
@@ -217,11 +217,11 @@ async fn sessions_and_passwords() {
             not_good("with something behind", &format!("{good}A")),
             not_good("NUL", "\u{0}"),
             not_good("of almost 1 MB", &"A".repeat(ALMOST_A_MB)),
-            Case::new("a number", door.api.post(REFRESH, &json!({"refresh_token": 1})), 400, "malformed-body"),
-            Case::new("no token", door.api.post(REFRESH, &json!({})), 422, "invalid-fields"),
+            Case::new("a number", target.api.post(REFRESH, &json!({"refresh_token": 1})), 400, "malformed-body"),
+            Case::new("no token", target.api.post(REFRESH, &json!({})), 422, "invalid-fields"),
             Case::new(
                 "in the header",
-                door.api.post(REFRESH, &json!({})).header("Authorization", &format!("Bearer {good}")),
+                target.api.post(REFRESH, &json!({})).header("Authorization", &format!("Bearer {good}")),
                 422,
                 "invalid-fields",
             ),
@@ -238,18 +238,18 @@ async fn sessions_and_passwords() {
             foreign("null"),
             foreign("*"),
             foreign(""),
-            foreign(&door.api.base().replace("http:", "https:")),
-            foreign(&format!("{}.evil.example", door.api.base())),
-            foreign(&format!("{} https://evil.example", door.api.base())),
+            foreign(&target.api.base().replace("http:", "https:")),
+            foreign(&format!("{}.evil.example", target.api.base())),
+            foreign(&format!("{} https://evil.example", target.api.base())),
             Case::new(
                 "two origins",
-                page(&kept, door.api.base()).header("Origin", "https://evil.example"),
+                page(&kept, target.api.base()).header("Origin", "https://evil.example"),
                 403,
                 "foreign-origin",
             ),
             Case::new(
                 "logout by a page of somebody else",
-                door.api.request("POST", "/api/v1/auth/logout").header("Cookie", &kept),
+                target.api.request("POST", "/api/v1/auth/logout").header("Cookie", &kept),
                 403,
                 "foreign-origin",
             ),
@@ -270,7 +270,7 @@ async fn sessions_and_passwords() {
             ),
             Case::new(
                 "logout without a token",
-                door.api.request("POST", "/api/v1/auth/logout"),
+                target.api.request("POST", "/api/v1/auth/logout"),
                 401,
                 "unauthenticated",
             ),

@@ -32,8 +32,8 @@ fn verbs(id: Uuid) -> Vec<(&'static str, String, Option<Value>)> {
 
 #[tokio::test]
 async fn foreign_ids() {
-    family("owners: ids", async |door| {
-        let theirs = door.api.account().await;
+    family("owners: ids", async |target| {
+        let theirs = target.api.account().await;
         let open = theirs.create(json!({"title": "theirs"})).await;
         let done = theirs.create(json!({"title": "theirs, done"})).await;
         theirs.act(done, "complete").await.expect(200);
@@ -43,7 +43,7 @@ async fn foreign_ids() {
         let mut cases = Vec::new();
         for (whose, id) in [("open", open), ("completed", done), ("deleted", deleted), ("nobody's", Uuid::now_v7())] {
             for (method, path, body) in verbs(id) {
-                let request = door.account.request(method, &path);
+                let request = target.account.request(method, &path);
                 let request = match &body {
                     Some(body) => request.json(body),
                     None => request,
@@ -53,7 +53,7 @@ async fn foreign_ids() {
         }
         // 404 comes before what would betray that it is there
         let task = format!("{TASKS}/{open}");
-        let patch = || door.account.request("PATCH", &task).json(&json!({"title": "x"}));
+        let patch = || target.account.request("PATCH", &task).json(&json!({"title": "x"}));
         cases.extend([
             Case::new("the right version", patch().if_version(1), 404, "not-found"),
             Case::new("a wrong version", patch().if_version(7), 404, "not-found"),
@@ -61,7 +61,7 @@ async fn foreign_ids() {
             Case::new("with a key", patch().key("a-key-of-mine"), 404, "not-found"),
             Case::new(
                 "its tag for a read",
-                door.account.request("GET", &task).header("If-None-Match", "\"1\""),
+                target.account.request("GET", &task).header("If-None-Match", "\"1\""),
                 404,
                 "not-found",
             ),
@@ -74,8 +74,8 @@ async fn foreign_ids() {
 /// Forged, or another account's.
 #[tokio::test]
 async fn cursors_tokens_and_tags() {
-    family("owners: cursors, tokens, tags", async |door| {
-        let (mine, theirs) = (&door.account, door.api.account().await);
+    family("owners: cursors, tokens, tags", async |target| {
+        let (mine, theirs) = (&target.account, target.api.account().await);
         for n in 0..3 {
             theirs.create(json!({"title": format!("theirs {n}")})).await;
         }
@@ -184,8 +184,8 @@ fn essence(problem: &Value) -> Value {
 
 #[tokio::test]
 async fn a_foreign_id_is_answered_word_for_word_like_an_unknown_one() {
-    let door = super::table::door().await;
-    let (mine, theirs) = (&door.account, door.api.account().await);
+    let target = super::table::target().await;
+    let (mine, theirs) = (&target.account, target.api.account().await);
     let task = theirs.create(json!({"title": "theirs"})).await;
     theirs.task(task).await;
     let send = async |id: Uuid| {
@@ -217,8 +217,8 @@ async fn a_foreign_id_is_answered_word_for_word_like_an_unknown_one() {
 
 #[tokio::test]
 async fn in_a_batch_and_on_the_stream_too() {
-    let door = super::table::door().await;
-    let (mine, theirs) = (&door.account, door.api.account().await);
+    let target = super::table::target().await;
+    let (mine, theirs) = (&target.account, target.api.account().await);
     let task = theirs.create(json!({"title": "theirs"})).await;
     theirs.task(task).await;
     let mut stream = mine.stream(None).await;

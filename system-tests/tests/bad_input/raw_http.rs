@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::table::{Case, Door, Refused, door, family};
+use super::table::{Case, Refused, Target, family, target};
 
 const LOGIN: &str = "/api/v1/auth/login";
 const TASKS: &str = "/api/v1/tasks";
@@ -136,8 +136,8 @@ fn bomb() -> Vec<u8> {
 
 #[tokio::test]
 async fn methods_paths_and_encodings() {
-    family("methods, paths and encodings", async |door| {
-        let request = |method: &str, path: &str| door.account.request(method, path);
+    family("methods, paths and encodings", async |target| {
+        let request = |method: &str, path: &str| target.account.request(method, path);
         let mut cases = Vec::new();
         for (method, path) in [
             ("TRACE", TASKS),
@@ -180,8 +180,8 @@ async fn methods_paths_and_encodings() {
 /// What takes its time takes it side by side.
 #[tokio::test]
 async fn slow_ones() {
-    let door = door().await;
-    let Door { api, account, .. } = &door;
+    let target = target().await;
+    let Target { api, account, .. } = &target;
     let tasks = || async { account.read(TASKS).await.expect(200).json()["items"].as_array().expect("items").len() };
     assert_eq!(tasks().await, 0);
     let authority = api.authority();
@@ -250,8 +250,8 @@ fn refused(answer: &str, expected: u16, code: &str) {
 /// Streams over HTTP/2, side by side too.
 #[tokio::test]
 async fn streams_over_http2() {
-    let door = door().await;
-    let (closed, ended) = (door.api.account().await, door.api.account().await);
+    let target = target().await;
+    let (closed, ended) = (target.api.account().await, target.api.account().await);
     tokio::join!(dropped_where_no_window_is_opened(&closed), ended_over_http2_with_its_session(&ended));
 }
 
@@ -301,15 +301,15 @@ async fn ended_over_http2_with_its_session(account: &Account) {
 #[tokio::test]
 async fn rapid_reset() {
     const REQUESTS_MAX: u32 = 50_000;
-    let door = door().await;
-    let stream = TcpStream::connect(door.api.authority()).await.expect("connects");
+    let target = target().await;
+    let stream = TcpStream::connect(target.api.authority()).await.expect("connects");
     let (mut client, connection) = h2::client::handshake(stream).await.expect("speaks HTTP/2");
     let connection = tokio::spawn(connection);
     let mut sent = 0;
     let attack = async {
         while sent < REQUESTS_MAX {
             let request = axum::http::Request::builder().method(Method::GET).uri(format!("http://x{TASKS}"));
-            let request = request.header("authorization", format!("Bearer {}", door.account.token)).body(());
+            let request = request.header("authorization", format!("Bearer {}", target.account.token)).body(());
             let Ok(ready) = client.ready().await else { return };
             client = ready;
             let Ok((_, mut stream)) = client.send_request(request.expect("a request"), true) else { return };
@@ -322,5 +322,5 @@ async fn rapid_reset() {
     timeout(Duration::from_millis(ANSWER_MS_MAX), attack).await.expect("in time");
     assert!(sent < REQUESTS_MAX, "never cut off");
     let _ = timeout(Duration::from_millis(ANSWER_MS_MAX), connection).await.expect("in time").expect("no panic");
-    assert_eq!(door.account.request("GET", TASKS).send().await.status, 200);
+    assert_eq!(target.account.request("GET", TASKS).send().await.status, 200);
 }

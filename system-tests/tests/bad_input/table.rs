@@ -4,8 +4,8 @@
 //! ```text
 //! #[tokio::test]
 //! async fn titles() {
-//!     family("titles", async |door| {
-//!         let post = |body: &str| door.account.request("POST", "/api/v1/tasks").body("application/json", body);
+//!     family("titles", async |target| {
+//!         let post = |body: &str| target.account.request("POST", "/api/v1/tasks").body("application/json", body);
 //!         vec![
 //!             Case::new("blank", post(r#"{"title":" "}"#), 422, "invalid-fields"),
 //!             Case::raw("not HTTP", b"hello\r\n\r\n", Refused::ByParser(400)),
@@ -108,7 +108,7 @@ impl Case {
 }
 
 /// Where the cases go. Its rate limits are off: each case is to be judged by itself.
-pub struct Door {
+pub struct Target {
     /// The server.
     pub server: Arc<Server>,
     /// Its client, without an account.
@@ -125,22 +125,22 @@ static SERVER: OnceCell<Arc<Server>> = OnceCell::const_new();
 static ONE_FAMILY: Mutex<()> = Mutex::const_new(());
 
 /// Puts together a family's cases, sends one after the other, and prints how many there are.
-pub async fn family(name: &str, cases: impl AsyncFnOnce(Arc<Door>) -> Vec<Case>) {
-    let door = Arc::new(door().await);
-    let server = &door.server;
-    let cases = cases(Arc::clone(&door)).await;
+pub async fn family(name: &str, cases: impl AsyncFnOnce(Arc<Target>) -> Vec<Case>) {
+    let target = Arc::new(target().await);
+    let server = &target.server;
+    let cases = cases(Arc::clone(&target)).await;
     let count = cases.len();
     let least = FAMILIES.iter().find(|(family, _)| *family == name).map_or(1, |(_, least)| *least);
     assert!(count >= least, "{name}: {count} cases, there were {least}");
     let pid = server.pid();
-    let mut stored = Stored::look(&door.database).await;
+    let mut stored = Stored::look(&target.database).await;
     for case in cases {
         let what = format!("{name}: {}", case.name);
-        judge(&door.api, case, &what).await;
-        let now = Stored::look(&door.database).await;
+        judge(&target.api, case, &what).await;
+        let now = Stored::look(&target.database).await;
         assert_eq!(now, stored, "{what}: something was stored");
         stored = now;
-        let next = door.account.request("GET", "/api/v1/auth/me").send().await;
+        let next = target.account.request("GET", "/api/v1/auth/me").send().await;
         assert_eq!(next.status, 200, "{what}: the next request: {}", next.text());
     }
     assert_eq!(server.pid(), pid, "{name}: the same process");
@@ -148,17 +148,17 @@ pub async fn family(name: &str, cases: impl AsyncFnOnce(Arc<Door>) -> Vec<Case>)
     assert!(!log.contains("panicked"), "{name}: {log}");
     // past the capture of tests that pass
     let _ = writeln!(std::io::stderr(), "bad input, {name}: {count} cases");
-    door.database.close().await;
+    target.database.close().await;
 }
 
-/// The door by itself, for what no table holds. Nobody else is at it meanwhile.
-pub async fn door() -> Door {
+/// The target by itself, for what no table holds. Nobody else sends it anything meanwhile.
+pub async fn target() -> Target {
     let alone = ONE_FAMILY.lock().await;
     let server = Arc::clone(SERVER.get_or_init(start).await);
     let api = server.api();
     let account = api.account().await;
     let database = pool(server.database_url()).await;
-    Door { server, api, account, database, _alone: alone }
+    Target { server, api, account, database, _alone: alone }
 }
 
 async fn start() -> Arc<Server> {

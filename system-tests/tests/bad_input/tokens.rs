@@ -13,7 +13,7 @@ use system_tests::client::Account;
 use system_tests::wait::until;
 use uuid::Uuid;
 
-use super::table::{Case, Door, Refused, family};
+use super::table::{Case, Refused, Target, family};
 
 const KID: &str = "a-key-of-the-tests";
 const SOON: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ struct Forge {
 }
 
 impl Forge {
-    async fn new(door: &Door) -> Forge {
+    async fn new(target: &Target) -> Forge {
         let key = SigningKey::from_bytes(&[42; 32]);
         // its private half is not what an installation would have written there: it signs nothing of the server's own
         sqlx::query(
@@ -36,15 +36,15 @@ impl Forge {
         )
         .bind(KID)
         .bind(&key.verifying_key().to_bytes()[..])
-        .execute(&door.database)
+        .execute(&target.database)
         .await
         .expect("a key");
         until("the key is shown", SOON, || async {
-            let jwks = door.api.get("/.well-known/jwks.json").try_send().await.ok()?;
+            let jwks = target.api.get("/.well-known/jwks.json").try_send().await.ok()?;
             jwks.text().contains(KID).then_some(())
         })
         .await;
-        let own = door.account.token.split('.').nth(1).expect("three parts");
+        let own = target.account.token.split('.').nth(1).expect("three parts");
         let own = URL_SAFE_NO_PAD.decode(own).expect("base64url");
         Forge { key, claims: serde_json::from_slice(&own).expect("claims") }
     }
@@ -131,9 +131,9 @@ fn now() -> i64 {
 }
 
 /// Each token tries to make a task.
-fn cases(door: &Door, tokens: Vec<(String, String)>) -> Vec<Case> {
+fn cases(target: &Target, tokens: Vec<(String, String)>) -> Vec<Case> {
     let attempt = |(name, token): (String, String)| {
-        let request = door.api.post("/api/v1/tasks", &json!({"title": "by a forged token"}));
+        let request = target.api.post("/api/v1/tasks", &json!({"title": "by a forged token"}));
         Case::new(name, request.header("Authorization", &format!("Bearer {token}")), 401, "unauthenticated")
     };
     tokens.into_iter().map(attempt).collect()
@@ -145,11 +145,11 @@ fn named(name: &str, token: String) -> (String, String) {
 
 #[tokio::test]
 async fn headers() {
-    family("JWT headers", async |door| {
-        let forge = Forge::new(&door).await;
+    family("JWT headers", async |target| {
+        let forge = Forge::new(&target).await;
         // what all of the following differ from is good
         let good = forge.with_header(&Forge::header());
-        let me = door.api.get("/api/v1/auth/me").header("Authorization", &format!("Bearer {good}"));
+        let me = target.api.get("/api/v1/auth/me").header("Authorization", &format!("Bearer {good}"));
         me.send().await.expect(200);
 
         let attacker = SigningKey::from_bytes(&[66; 32]);
@@ -177,7 +177,7 @@ async fn headers() {
             tokens.push(named(&format!("no {member}"), forge.without(member)));
         }
         let public = forge.key.verifying_key().to_bytes();
-        let jwks = door.api.get("/.well-known/jwks.json").send().await.text();
+        let jwks = target.api.get("/.well-known/jwks.json").send().await.text();
         for alg in ["HS256", "HS384", "HS512"] {
             for (name, secret) in [
                 ("public key", public.to_vec()),
@@ -237,15 +237,15 @@ async fn headers() {
         ] {
             tokens.push(named(name, Forge::signed(&forge.key, &header, &claims)));
         }
-        cases(&door, tokens)
+        cases(&target, tokens)
     })
     .await;
 }
 
 #[tokio::test]
 async fn claims() {
-    family("JWT claims", async |door| {
-        let forge = Forge::new(&door).await;
+    family("JWT claims", async |target| {
+        let forge = Forge::new(&target).await;
         let in_an_hour = now() + 3600;
         let mut tokens = Vec::new();
         for (name, exp) in [
@@ -296,7 +296,9 @@ async fn claims() {
             ("role", json!(null)),
             ("shard", json!("0")),
             ("shard", json!(70_000)),
-            ("scope", json!("everything")),
+            ("scope", json!(null)),
+            ("scope", json!(["tasks:read"])),
+            ("permissions", json!("everything")),
         ] {
             tokens.push(named(&format!("{claim} is {value}"), forge.claim(claim, value)));
         }
@@ -315,7 +317,7 @@ async fn claims() {
         ] {
             tokens.push(named(name, forge.claiming(&claims)));
         }
-        cases(&door, tokens)
+        cases(&target, tokens)
     })
     .await;
 }
@@ -339,8 +341,8 @@ fn plus_group_order(signature: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn signatures_and_forms() {
-    family("JWT signatures and forms", async |door| {
-        let forge = Forge::new(&door).await;
+    family("JWT signatures and forms", async |target| {
+        let forge = Forge::new(&target).await;
         let good = forge.with_header(&Forge::header());
         let (signed, signature) = good.rsplit_once('.').expect("three parts");
         let signature_bytes = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
@@ -348,7 +350,7 @@ async fn signatures_and_forms() {
         let other = SigningKey::from_bytes(&[66; 32]);
         let header = Forge::header().to_string();
         let own_kid: Value = {
-            let own = door.account.token.split('.').next().expect("a header");
+            let own = target.account.token.split('.').next().expect("a header");
             serde_json::from_slice(&URL_SAFE_NO_PAD.decode(own).expect("base64url")).expect("JSON")
         };
         let claims = forge.claims.to_string();
@@ -356,9 +358,10 @@ async fn signatures_and_forms() {
         let mut identity = vec![0; 64];
         identity[0] = 1;
         let [first, second, third] = [0, 1, 2].map(|part| good.split('.').nth(part).expect("three parts").to_owned());
-        let login = json!({"email": door.account.email, "password": door.account.password});
-        let refresh = door.api.post("/api/v1/auth/login", &login).send().await.expect(200).string("/refresh_token");
-        let ended: Account = door.api.log_in(door.account.id, &door.account.email, &door.account.password).await;
+        let login = json!({"email": target.account.email, "password": target.account.password});
+        let refresh = target.api.post("/api/v1/auth/login", &login).send().await.expect(200).string("/refresh_token");
+        let ended: Account =
+            target.api.log_in(target.account.id, &target.account.email, &target.account.password).await;
         ended.request("POST", "/api/v1/auth/logout").send().await.expect(204);
         let tokens = vec![
             named("empty signature", format!("{signed}.")),
@@ -395,8 +398,8 @@ async fn signatures_and_forms() {
             named("a JSON string", format!("\"{good}\"")),
             named("a session that was ended", ended.token.clone()),
         ];
-        let mut all = cases(&door, tokens);
-        let task = || door.api.post("/api/v1/tasks", &json!({"title": "by no token"}));
+        let mut all = cases(&target, tokens);
+        let task = || target.api.post("/api/v1/tasks", &json!({"title": "by no token"}));
         let bearer = format!("Bearer {good}");
         let refused = |name: &str, request| Case::new(name, request, 401, "unauthenticated");
         all.extend([
@@ -412,7 +415,7 @@ async fn signatures_and_forms() {
             refused("in another header", task().header("X-Authorization", &bearer)),
             refused(
                 "a role by header",
-                task().header("X-Role", "admin").header("X-User-Id", &door.account.id.to_string()),
+                task().header("X-Role", "admin").header("X-User-Id", &target.account.id.to_string()),
             ),
             Case::new(
                 "two headers",
@@ -421,7 +424,7 @@ async fn signatures_and_forms() {
                 "invalid-parameter",
             ),
         ]);
-        let in_query = door.api.post(&format!("/api/v1/tasks?access_token={good}"), &json!({"title": "by query"}));
+        let in_query = target.api.post(&format!("/api/v1/tasks?access_token={good}"), &json!({"title": "by query"}));
         // told or not, it must not open anything
         all.push(refused("in the query", in_query));
         all
@@ -432,10 +435,10 @@ async fn signatures_and_forms() {
 /// What no client library would send.
 #[tokio::test]
 async fn authorization_by_hand() {
-    family("Authorization by hand", async |door| {
-        let token = &door.account.token;
+    family("Authorization by hand", async |target| {
+        let token = &target.account.token;
         let with = |authorization: &[u8]| {
-            let host = door.api.authority();
+            let host = target.api.authority();
             let body = r#"{"title":"by hand"}"#;
             let head = format!("POST /api/v1/tasks HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
             let rest = format!("\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -461,26 +464,26 @@ async fn authorization_by_hand() {
 /// A token of this installation's own key opens what its account may do, and no more.
 #[tokio::test]
 async fn roles() {
-    family("roles", async |door| {
-        let me = format!("/api/v1/users/{}", door.account.id);
+    family("roles", async |target| {
+        let me = format!("/api/v1/users/{}", target.account.id);
         let retry = format!("/api/v1/admin/parked/{}/retry", Uuid::now_v7());
         let forbidden = |name: &str, request| Case::new(name, request, 403, "forbidden");
         vec![
-            forbidden("makes itself an admin", door.account.request("PATCH", &me).json(&json!({"role": "admin"}))),
-            forbidden("disables itself", door.account.request("PATCH", &me).json(&json!({"disabled": true}))),
-            forbidden("lists accounts", door.account.request("GET", "/api/v1/users")),
-            forbidden("reads projections", door.account.request("GET", "/api/v1/admin/projections")),
-            forbidden("reads what is parked", door.account.request("GET", "/api/v1/admin/parked")),
-            forbidden("retries what is parked", door.account.request("POST", &retry)),
+            forbidden("makes itself an admin", target.account.request("PATCH", &me).json(&json!({"role": "admin"}))),
+            forbidden("disables itself", target.account.request("PATCH", &me).json(&json!({"disabled": true}))),
+            forbidden("lists accounts", target.account.request("GET", "/api/v1/users")),
+            forbidden("reads projections", target.account.request("GET", "/api/v1/admin/projections")),
+            forbidden("reads what is parked", target.account.request("GET", "/api/v1/admin/parked")),
+            forbidden("retries what is parked", target.account.request("POST", &retry)),
             Case::new(
                 "gives itself a role by its profile",
-                door.account.request("PATCH", "/api/v1/auth/me").json(&json!({"name": "x", "role": "admin"})),
+                target.account.request("PATCH", "/api/v1/auth/me").json(&json!({"name": "x", "role": "admin"})),
                 400,
                 "malformed-body",
             ),
             Case::new(
                 "registers as an admin",
-                door.api.post(
+                target.api.post(
                     "/api/v1/auth/register",
                     &json!({"email": "me@example.com", "password": "a long password", "name": "Me", "role": "admin"}),
                 ),

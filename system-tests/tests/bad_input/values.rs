@@ -7,7 +7,7 @@ use system_tests::client::Request;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
-use super::table::{Case, door, family};
+use super::table::{Case, family, target};
 
 const TASKS: &str = "/api/v1/tasks";
 
@@ -105,11 +105,11 @@ fn values() -> Vec<(&'static str, &'static str, Value, u16, &'static str)> {
 
 #[tokio::test]
 async fn new_tasks() {
-    family("values of a new task", async |door| {
+    family("values of a new task", async |target| {
         let case = |(field, name, value, status, code): (&str, &str, Value, u16, &'static str)| {
             let mut body = json!({"title": "good"});
             body[field] = value;
-            let request = door.account.request("POST", TASKS).json(&body);
+            let request = target.account.request("POST", TASKS).json(&body);
             Case::new(format!("{field}: {name}"), request, status, code)
         };
         values().into_iter().map(case).collect()
@@ -119,11 +119,11 @@ async fn new_tasks() {
 
 #[tokio::test]
 async fn patches() {
-    family("values of a patch", async |door| {
-        let id = door.account.create(json!({"title": "kept"})).await;
+    family("values of a patch", async |target| {
+        let id = target.account.create(json!({"title": "kept"})).await;
         let values = values().into_iter().filter(|(field, ..)| *field != "id");
         let case = |(field, name, value, status, code): (&str, &str, Value, u16, &'static str)| {
-            let request = door.account.request("PATCH", &format!("{TASKS}/{id}")).json(&json!({ field: value }));
+            let request = target.account.request("PATCH", &format!("{TASKS}/{id}")).json(&json!({ field: value }));
             Case::new(format!("{field}: {name}"), request, status, code)
         };
         values.map(case).collect()
@@ -133,8 +133,8 @@ async fn patches() {
 
 #[tokio::test]
 async fn paths_and_queries() {
-    family("values of paths and queries", async |door| {
-        let get = |path: &str| -> Request { door.account.request("GET", path) };
+    family("values of paths and queries", async |target| {
+        let get = |path: &str| -> Request { target.account.request("GET", path) };
         let id = Uuid::now_v7();
         [
             ("an id without hyphens", format!("{TASKS}/{}", id.simple())),
@@ -237,25 +237,25 @@ fn naughty() -> Vec<String> {
 
 #[tokio::test]
 async fn strange_strings_come_back_byte_for_byte() {
-    let door = door().await;
+    let target = target().await;
     let strings = naughty();
     for text in &strings {
         let tag: String = text.replace(',', ";").chars().take(50).collect();
         // in capitals nothing is compared: tags are made small
         let tag = tag.trim().to_lowercase();
         let tag: String = tag.chars().take(50).collect();
-        let id = door.account.create(json!({"title": text, "description": text, "tags": [tag]})).await;
-        let task = door.account.task(id).await;
+        let id = target.account.create(json!({"title": text, "description": text, "tags": [tag]})).await;
+        let task = target.account.task(id).await;
         assert_eq!(task["title"].as_str().unwrap().as_bytes(), text.as_bytes());
         assert_eq!(task["description"].as_str().unwrap().as_bytes(), text.as_bytes());
         // and composed
         assert_eq!(task["tags"], json!([tag.nfc().to_string()]), "{text}");
-        let answer = door.account.read(&format!("{TASKS}/{id}")).await;
+        let answer = target.account.read(&format!("{TASKS}/{id}")).await;
         assert_eq!(answer.must("X-Content-Type-Options"), "nosniff");
         assert_eq!(answer.must("Content-Type"), "application/json");
     }
     // in lists too, and in the log
-    let listed = door.account.walk(TASKS).await;
+    let listed = target.account.walk(TASKS).await;
     let mut titles: Vec<&str> = listed.iter().map(|task| task["title"].as_str().unwrap()).collect();
     let mut sent: Vec<&str> = strings.iter().map(String::as_str).collect();
     titles.sort_unstable();
@@ -263,7 +263,7 @@ async fn strange_strings_come_back_byte_for_byte() {
     assert_eq!(titles, sent);
     // what somebody sent is in no page, and would not run there
     for page in ["/docs", "/problems/invalid-fields"] {
-        let answer = door.api.get(page).send().await.expect(200);
+        let answer = target.api.get(page).send().await.expect(200);
         assert!(!answer.text().contains("alert(1)"), "{page}");
         let policy = answer.must("Content-Security-Policy");
         assert!(policy.starts_with("default-src 'none'"), "{policy}");
@@ -275,7 +275,7 @@ async fn strange_strings_come_back_byte_for_byte() {
 /// Limits from the inside.
 #[tokio::test]
 async fn the_longest_of_everything_is_taken() {
-    let door = door().await;
+    let target = target().await;
     for (field, value, answered) in [
         ("title", json!("😀".repeat(200)), json!("😀".repeat(200))),
         ("title", json!(format!(" \t{}\r\n", "x".repeat(200))), json!("x".repeat(200))),
@@ -292,8 +292,8 @@ async fn the_longest_of_everything_is_taken() {
     ] {
         let mut body = json!({"title": "good"});
         body[field] = value;
-        let id = door.account.create(body).await;
-        assert_eq!(door.account.task(id).await[field], answered, "{field}");
+        let id = target.account.create(body).await;
+        assert_eq!(target.account.task(id).await[field], answered, "{field}");
     }
 }
 
@@ -306,7 +306,7 @@ fn twenty() -> Vec<String> {
 /// A spreadsheet that opens an export runs nothing, and an import makes of it what was there.
 #[tokio::test]
 async fn formulas_in_an_export() {
-    let door = door().await;
+    let target = target().await;
     let formulas = [
         "=1+1",
         "+1+1",
@@ -319,12 +319,12 @@ async fn formulas_in_an_export() {
     ];
     for text in formulas {
         let lead = format!("\t{text}");
-        door.account.create(json!({"title": text, "description": lead, "tags": ["=tag"]})).await;
+        target.account.create(json!({"title": text, "description": lead, "tags": ["=tag"]})).await;
     }
-    door.server.caught_up().await;
-    let file = door.server.dir().join("formulas.csv");
+    target.server.caught_up().await;
+    let file = target.server.dir().join("formulas.csv");
     let file = file.to_str().unwrap();
-    door.server.cli(&["export", file, "--owner", &door.account.email, "--format", "csv"]).await.expect(0);
+    target.server.cli(&["export", file, "--owner", &target.account.email, "--format", "csv"]).await.expect(0);
     let text = fs::read_to_string(file).unwrap();
     let mut rows = 0;
     for row in text.split("\n").skip(1).filter(|row| !row.is_empty()) {
@@ -334,11 +334,11 @@ async fn formulas_in_an_export() {
         }
     }
     assert_eq!(rows, formulas.len(), "{text}");
-    let other = door.api.account().await;
-    door.server.cli(&["import", file, "--owner", &other.email, "--format", "csv", "--json"]).await.expect(0);
-    door.server.caught_up().await;
+    let other = target.api.account().await;
+    target.server.cli(&["import", file, "--owner", &other.email, "--format", "csv", "--json"]).await.expect(0);
+    target.server.caught_up().await;
     let mut imported: Vec<Value> = other.walk(TASKS).await.iter().map(seen).collect();
-    let mut made: Vec<Value> = door.account.walk(TASKS).await.iter().map(seen).collect();
+    let mut made: Vec<Value> = target.account.walk(TASKS).await.iter().map(seen).collect();
     imported.sort_by_key(Value::to_string);
     made.sort_by_key(Value::to_string);
     assert_eq!(imported, made);

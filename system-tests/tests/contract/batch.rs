@@ -1,8 +1,10 @@
 use std::fmt::Write;
+use std::time::Duration;
 
 use crate::here::api;
 use serde_json::{Value, json};
 use system_tests::client::check_problem;
+use system_tests::wait::until;
 use uuid::Uuid;
 
 const COMMANDS: &str = "/api/v1/commands";
@@ -168,7 +170,11 @@ async fn ten_thousand_and_no_more() {
     assert_eq!((&body["succeeded"], &body["failed"]), (&json!(10_000), &json!(0)));
     let more: Vec<Value> = (0..10_001).map(command).collect();
     account.batch(&more).await.problem(413);
-    let stats = account.read("/api/v1/stats").await.expect(200).json();
+    let stats = until("they are counted", Duration::from_secs(30), || async {
+        let answer = account.read("/api/v1/stats").await;
+        (answer.status == 200).then(|| answer.json())
+    })
+    .await;
     assert_eq!(stats["by_status"]["pending"], 10_000);
     let overlong = " ".repeat(16 * 1024 * 1024 + 1);
     account.request("POST", COMMANDS).body("application/x-ndjson", overlong).send().await.problem(413);

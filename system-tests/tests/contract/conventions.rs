@@ -1,7 +1,7 @@
 //! What every answer carries.
 
 use crate::here::api;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 const TASKS: &str = "/api/v1/tasks";
@@ -127,6 +127,48 @@ async fn a_read_with_a_token_shows_the_write() {
         assert_eq!(stats["by_status"]["pending"], n + 1);
         let history = account.read(&format!("{TASKS}/{id}/history")).await.expect(200).json();
         assert_eq!(history["items"].as_array().unwrap().len(), 1);
+    }
+}
+
+/// So whoever keeps the latest token, and sends it with everything, never goes back in time.
+#[tokio::test]
+async fn every_read_takes_a_token_and_gives_one_that_stands_for_no_less() {
+    let account = api().await.account().await;
+    let import = account.request("POST", "/api/v1/imports").body("application/x-ndjson", "nonsense");
+    let import = account.job_ended(&import.send().await.expect(202)).await;
+    let export = account.request("POST", "/api/v1/exports").json(&json!({"format": "csv"}));
+    let export = account.job_ended(&export.send().await.expect(202)).await;
+    let id = account.create(json!({"title": "a"})).await;
+    let last = account.patch(id, json!({"title": "b"})).await.expect(200);
+    let (token, change) = (last.must("Consistency-Token"), last.must("Change-Id"));
+    let created = account.task(id).await["created_at"].as_str().unwrap().to_owned();
+    let job = |job: &Value| format!("/api/v1/jobs/{}", job["id"].as_str().unwrap());
+    let stranger_s = account.api.account().await.read(TASKS).await.must("Consistency-Token").to_owned();
+    for path in [
+        TASKS.to_owned(),
+        format!("{TASKS}?q=b&overdue=true"),
+        format!("{TASKS}?as_of={created}"),
+        format!("{TASKS}/{id}"),
+        format!("{TASKS}/{id}?as_of={created}"),
+        format!("{TASKS}/{id}/history"),
+        format!("{TASKS}/deleted"),
+        format!("{TASKS}/facets"),
+        format!("{TASKS}/facets?as_of={created}"),
+        format!("{TASKS}/suggest?q=b"),
+        "/api/v1/stats".to_owned(),
+        "/api/v1/stats/flow".to_owned(),
+        "/api/v1/changes".to_owned(),
+        format!("/api/v1/changes?task_id={id}"),
+        format!("/api/v1/changes/{change}"),
+        "/api/v1/jobs".to_owned(),
+        job(&import),
+        format!("{}/errors", job(&import)),
+        format!("{}/result", job(&export)),
+    ] {
+        let read = |token: &str| account.request("GET", &path).header("Consistency-Token", token).send();
+        // the same position, so the same token
+        assert_eq!(read(token).await.expect(200).must("Consistency-Token"), token, "{path}");
+        assert_eq!(read(&stranger_s).await.problem(400)["code"], "invalid-consistency-token", "{path}");
     }
 }
 

@@ -1,3 +1,7 @@
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use system_tests::client::{Account, Answer};
 use uuid::Uuid;
@@ -46,6 +50,11 @@ async fn an_export_goes_into_another_account_and_back_into_its_own() {
         assert_eq!(version, 2, "{events} events");
     }
     assert_eq!(other.task(one).await["status"], "in_progress");
+    // what is only recognised counts as done, and the job stands for it
+    let started = account.request("POST", "/api/v1/imports").body("application/x-ndjson", lines[1].to_string());
+    let job = account.job_ended(&started.send().await.expect(202)).await;
+    assert_eq!((&job["succeeded"], &job["failed"], &job["change_id"]), (&json!(1), &json!(0), &Value::Null), "{job}");
+    assert!(job["revision"].as_u64() > Some(0), "{job}");
 }
 
 #[tokio::test]
@@ -85,6 +94,9 @@ async fn a_result_comes_in_ranges_until_it_is_dropped() {
     assert_eq!(part("bytes=-4").send().await.expect(206).body, whole[whole.len() - 4..]);
     assert_eq!(part("bytes=7-").header("If-Range", &etag).send().await.expect(206).body, whole[7..]);
     assert_eq!(part("bytes=7-").header("If-Range", "\"other\"").send().await.expect(200).body, whole);
+    let has = part("bytes=7-").header("If-None-Match", &etag).send().await.expect(304);
+    assert_eq!((has.must("ETag"), has.body.len()), (&*etag, 0));
+    assert!(has.header("Consistency-Token").is_some());
     let beyond = part(&format!("bytes={}-", whole.len())).send().await;
     assert_eq!(beyond.problem(416)["code"], "range-not-satisfiable");
     assert_eq!(beyond.must("Content-Range"), format!("bytes */{}", whole.len()));
@@ -136,6 +148,11 @@ async fn what_cannot_be_exported_or_changed_is_refused() {
         (EXPORTS, json!({"format": "csv", "filter": {"owner": "x"}}), 422),
         (EXPORTS, json!({"format": "csv", "filter": {"status": "open"}}), 422),
         (EXPORTS, json!({"format": "csv", "filter": {"overdue": true}}), 400),
+        (EXPORTS, json!({"format": "csv", "filter": {"q": "a\0b"}}), 422),
+        (EXPORTS, json!({"format": "csv", "filter": {"tag": "a\0b"}}), 422),
+        (EXPORTS, json!({"format": "csv\0"}), 422),
+        (BULK, json!({"filter": {"q": "x"}, "command": {"type": "RenameTask", "title": "a\0b"}}), 422),
+        (BULK, json!({"filter": {"q": "x"}, "command": {"type": "RankTask", "rank": "a0"}}), 422),
         (BULK, json!({"command": {"type": "StartTask"}}), 422),
         (BULK, json!({"filter": {}, "command": {"type": "StartTask"}}), 422),
         (BULK, json!({"filter": {"q": "x"}}), 422),
@@ -148,10 +165,94 @@ async fn what_cannot_be_exported_or_changed_is_refused() {
     }
     let export = json!({"format": "csv"});
     account.request("POST", EXPORTS).json(&export).if_version(1).send().await.problem(400);
+    let bulk = json!({"filter": {"q": "x"}, "command": {"type": "StartTask"}});
+    account.request("POST", BULK).json(&bulk).if_version(1).send().await.problem(400);
     account.request("POST", EXPORTS).json(&export).key("one").send().await.expect(202);
     let other = json!({"format": "ics"});
     assert_eq!(
         account.request("POST", EXPORTS).json(&other).key("one").send().await.problem(422)["code"],
         "key-reused"
     );
+}
+
+/// The files of a compressed tar file, by name.
+fn unpacked(archive: &[u8]) -> BTreeMap<String, String> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(archive).read_to_end(&mut bytes).unwrap();
+    let (mut rest, mut files) = (bytes.as_slice(), BTreeMap::new());
+    while rest[0] != 0 {
+        let (header, content) = rest.split_at(512);
+        let text = |from: usize, to: usize| std::str::from_utf8(&header[from..to]).unwrap().trim_end_matches('\0');
+        let length = usize::from_str_radix(text(124, 136), 8).unwrap();
+        files.insert(text(0, 100).to_owned(), String::from_utf8(content[..length].to_vec()).unwrap());
+        rest = &content[length.next_multiple_of(512)..];
+    }
+    files
+}
+
+fn lines(file: &str) -> Vec<Value> {
+    file.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn an_archive_has_everything_of_the_account_and_nothing_of_others() {
+    let (account, stranger) = (api().await.account().await, api().await.account().await);
+    stranger.create(json!({"title": "of a stranger"})).await;
+    let id = account.create(json!({"title": "kept", "tags": ["a"]})).await;
+    let renamed = account.patch(id, json!({"title": "renamed"})).await.expect(200).must("Change-Id").to_owned();
+    let deleted = account.create(json!({"title": "deleted"})).await;
+    account.delete(deleted).await.expect(204);
+    let undo = account.request("POST", &format!("/api/v1/changes/{renamed}/undo")).send().await.expect(200);
+    let undo = undo.must("Change-Id").to_owned();
+    account.task(id).await;
+    let asked = account.request("POST", EXPORTS).json(&json!({"format": "archive"})).send().await.expect(202);
+    let job = account.job_ended(&asked).await;
+    assert_eq!(
+        (&job["kind"], &job["state"], &job["total"]),
+        (&json!("export"), &json!("succeeded"), &json!(2)),
+        "{job}"
+    );
+    assert_eq!(job["result"]["media_type"], "application/gzip");
+    let file = account.read(job["result"]["href"].as_str().unwrap()).await.expect(200);
+    assert_eq!(file.must("Content-Type"), "application/gzip");
+    assert!(file.must("Content-Disposition").contains("account.tar.gz"));
+    let files = unpacked(&file.body);
+    let names: Vec<&str> = files.keys().map(String::as_str).collect();
+    let expected = ["audit", "changes", "history"].map(|folder| format!("{folder}/000001.ndjson"));
+    assert_eq!(names, [&expected[0], &expected[1], &expected[2], "profile.json", "tasks/000001.ndjson"]);
+    assert!(!files.values().any(|file| file.contains("of a stranger") || file.contains(&stranger.id.to_string())));
+
+    let profile: Value = serde_json::from_str(&files["profile.json"]).unwrap();
+    assert_eq!(profile, account.request("GET", "/api/v1/auth/me").send().await.expect(200).json());
+    let tasks = lines(&files["tasks/000001.ndjson"]);
+    let [kept, gone] = [id, deleted].map(|id| tasks.iter().find(|task| task["id"] == json!(id)).unwrap().clone());
+    let mut shown = account.task(id).await;
+    shown["deleted_at"] = Value::Null;
+    assert_eq!(kept, shown);
+    assert_eq!(gone["title"], "deleted");
+    assert_eq!(gone["deleted_at"], account.read("/api/v1/tasks/deleted").await.json()["items"][0]["deleted_at"]);
+    let history = lines(&files["history/000001.ndjson"]);
+    let types = |id: Uuid| -> Vec<Value> {
+        history.iter().filter(|event| event["task_id"] == json!(id)).map(|event| event["type"].clone()).collect()
+    };
+    assert_eq!(types(id), ["TaskCreated", "TaskRenamed", "TaskRenamed"]);
+    assert_eq!(types(deleted), ["TaskCreated", "TaskDeleted"]);
+    assert_eq!(
+        history.iter().find(|event| event["change_id"] == renamed.as_str()).unwrap()["data"]["title"],
+        "renamed"
+    );
+    let changes = lines(&files["changes/000001.ndjson"]);
+    assert_eq!(changes.len(), 5);
+    for id in [&renamed, &undo] {
+        let of_archive = changes.iter().find(|change| change["id"] == id.as_str()).unwrap();
+        assert_eq!(*of_archive, account.read(&format!("/api/v1/changes/{id}")).await.expect(200).json());
+    }
+    let audit = lines(&files["audit/000001.ndjson"]);
+    let acts: Vec<&str> = audit.iter().map(|event| event["act"].as_str().unwrap()).collect();
+    assert!(acts.contains(&"account-created") && acts.contains(&"login-succeeded"), "{acts:?}");
+
+    for (filter, status) in [(json!({"status": "pending"}), 422), (json!({}), 422), (Value::Null, 202)] {
+        let body = json!({"format": "archive", "filter": filter});
+        assert_eq!(account.request("POST", EXPORTS).json(&body).send().await.status, status, "{body}");
+    }
 }

@@ -91,6 +91,34 @@ async fn an_outcome_without_an_event_is_kept() {
     replayed(&first, &account.request("POST", &path).key("no-op").send().await);
 }
 
+/// Whichever copy answers: a client that keeps the latest token never goes back in time.
+#[tokio::test]
+async fn a_write_stands_for_at_least_the_token_that_was_sent_with_it() {
+    let account = api().await.account().await;
+    let one = account.create(json!({"title": "a"})).await;
+    let path = format!("{TASKS}/{one}");
+    let reopen = || account.request("POST", &format!("{path}/reopen"));
+    let first = reopen().key("no-op").send().await.expect(200);
+    let last = account.request("POST", TASKS).json(&json!({"title": "b"})).send().await.expect(201);
+    let token = last.must("Consistency-Token");
+    let batch = json!({"commands": [{"type": "ReopenTask", "task_id": one}]});
+    let requests = [
+        reopen(),
+        reopen().key("no-op"),
+        reopen().key("another"),
+        account.request("PATCH", &path).json(&json!({"title": "a"})),
+        account.request("POST", "/api/v1/commands").json(&batch),
+        account.request("POST", "/api/v1/commands").json(&batch).key("batch"),
+    ];
+    for request in requests {
+        let answer = request.header("Consistency-Token", token).send().await.expect(200);
+        assert_eq!(answer.must("Consistency-Token"), token, "{}", answer.text());
+        let seen = account.request("GET", TASKS).header("Consistency-Token", answer.must("Consistency-Token"));
+        assert_eq!(seen.send().await.expect(200).json()["items"].as_array().unwrap().len(), 2);
+    }
+    replayed(&first, &reopen().key("no-op").send().await);
+}
+
 #[tokio::test]
 async fn replay_wins_over_404_and_412() {
     let account = api().await.account().await;

@@ -180,6 +180,26 @@ async fn a_dry_run_checks_every_rule_and_changes_nothing() {
     assert_eq!(essence(&tried), essence(&carried_out));
 }
 
+/// Else a client that keeps the latest token would go back in time.
+#[tokio::test]
+async fn a_job_that_nobody_has_begun_stands_for_what_was_done_before() {
+    let account = api().await.account().await;
+    let created = account.request("POST", "/api/v1/tasks").json(&json!({"title": "a"})).send().await.expect(201);
+    let (id, token) = (created.uuid("/id"), created.must("Consistency-Token"));
+    // the token is that of the same event: nothing was written meanwhile
+    let ask = |path: &str, body: &Value| account.request("POST", path).json(body).header("Consistency-Token", token);
+    let asked = ask("/api/v1/exports", &json!({"format": "csv"})).send().await.expect(202);
+    assert_eq!(asked.must("Consistency-Token"), token);
+    assert_eq!(account.task(id).await["title"], "a");
+    let bulk = json!({"filter": {"status": "pending"}, "command": {"type": "StartTask"}});
+    let asked = ask("/api/v1/tasks/bulk", &bulk).send().await.expect(202);
+    // by now somebody may have begun it
+    let shown = account.request("GET", &format!("/api/v1/tasks/{id}"));
+    shown.header("Consistency-Token", asked.must("Consistency-Token")).send().await.expect(200);
+    account.job_ended(&asked).await;
+    assert_eq!(account.task(id).await["status"], "in_progress");
+}
+
 #[tokio::test]
 async fn a_key_stands_for_one_job() {
     let account = api().await.account().await;
@@ -220,9 +240,52 @@ async fn a_job_is_its_owner_s_and_can_be_dropped() {
 }
 
 #[tokio::test]
+async fn cursors_of_jobs_are_good_for_their_owner_and_list_only() {
+    let (account, stranger) = (api().await.account().await, api().await.account().await);
+    let file = "nonsense\n".repeat(3);
+    let (one, other) = (imported(&account, "", NDJSON, &*file).await, imported(&account, "", NDJSON, &*file).await);
+    let errors_of = |job: &Value| format!("/api/v1/jobs/{}/errors?limit=2", job["id"].as_str().unwrap());
+    let of_jobs = account.read("/api/v1/jobs?limit=1").await.expect(200).string("/next_cursor");
+    let of_errors = account.read(&errors_of(&one)).await.expect(200).string("/next_cursor");
+    let path = |path: &str, cursor: &str| format!("{path}&cursor={cursor}");
+    account.read(&path("/api/v1/jobs?limit=1", &of_jobs)).await.expect(200);
+    account.read(&path(&errors_of(&one), &of_errors)).await.expect(200);
+    for (asks, path) in [
+        (&stranger, path("/api/v1/jobs?limit=1", &of_jobs)),
+        (&account, path("/api/v1/jobs?limit=1", &of_errors)),
+        (&account, path(&errors_of(&one), &of_jobs)),
+        (&account, path(&errors_of(&other), &of_errors)),
+    ] {
+        assert_eq!(asks.read(&path).await.problem(400)["code"], "invalid-cursor", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_ten_thousand_errors_are_kept_and_all_are_counted() {
+    let account = api().await.account().await;
+    let job = imported(&account, "", NDJSON, "nonsense\n".repeat(10_001)).await;
+    counts(&job, "succeeded", 0, 10_001);
+    let errors = account.walk(&format!("/api/v1/jobs/{}/errors?limit=200", job["id"].as_str().unwrap())).await;
+    assert_eq!((errors.len(), &errors[9_999]["line"]), (10_000, &json!(10_000)));
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_fails_alone() {
+    let account = api().await.account().await;
+    let (one, long, other) = (Uuid::now_v7(), created(Uuid::now_v7(), &"a".repeat(1 << 20)), Uuid::now_v7());
+    let nul = created(Uuid::now_v7(), "a\0b");
+    let lines = [&created(one, "one"), &long, &nul, &created(other, "other")].map(Value::to_string);
+    let job = imported(&account, "", NDJSON, lines.join("\n")).await;
+    counts(&job, "succeeded", 2, 2);
+    let errors = errors(&account, &job).await;
+    let told = errors.iter().map(|error| (error["line"].clone(), error["problem"]["status"].clone()));
+    assert_eq!(told.collect::<Vec<_>>(), [(json!(2), json!(413)), (json!(3), json!(422))]);
+}
+
+#[tokio::test]
 async fn a_job_that_is_cancelled_keeps_what_is_done() {
     let account = api().await.account().await;
-    let file = (0..60_000).fold(String::new(), |mut file, n| {
+    let file = (0..60_000).fold("nonsense\n".to_owned(), |mut file, n| {
         writeln!(file, r#"{{"type":"CreateTask","task_id":"{}","title":"{n}"}}"#, Uuid::now_v7()).unwrap();
         file
     });
@@ -232,14 +295,25 @@ async fn a_job_that_is_cancelled_keeps_what_is_done() {
         (account.read(&path).await.expect(200).number("/done") > 0).then_some(())
     })
     .await;
-    account.request("DELETE", &path).send().await.expect(204);
+    let cancel = || account.request("DELETE", &path).key("cancel");
+    let cancelled = cancel().send().await.expect(204);
     let job = account.job_ended(&asked).await;
     let done = job["done"].as_u64().unwrap();
-    counts(&job, "cancelled", done, 0);
-    assert!(done < 60_000 && job["total"] == 60_000, "{job}");
-    let token = account.read(&path).await.must("Consistency-Token").to_owned();
-    let stats = account.request("GET", "/api/v1/stats").header("Consistency-Token", &token).send().await.expect(200);
-    assert_eq!(stats.number("/by_status/pending"), done);
+    counts(&job, "cancelled", done - 1, 1);
+    assert!(done < 60_001 && job["total"] == 60_001, "{job}");
+    // what is done shows, by either token
+    for answer in [&cancelled, &account.read(&path).await] {
+        let stats =
+            account.request("GET", "/api/v1/stats").header("Consistency-Token", answer.must("Consistency-Token"));
+        assert_eq!(stats.send().await.expect(200).number("/by_status/pending"), done - 1);
+    }
+    // again it is no second request, which would drop the errors
+    let again = cancel().send().await.expect(204);
+    assert_eq!(again.must("Idempotent-Replayed"), "true");
+    assert_eq!(again.header("Consistency-Token"), cancelled.header("Consistency-Token"));
+    assert_eq!(errors(&account, &job).await.len(), 1);
+    account.request("DELETE", &path).send().await.expect(204);
+    assert!(errors(&account, &job).await.is_empty());
 }
 
 #[tokio::test]

@@ -10,12 +10,14 @@ async fn titles(account: &Account, query: &str) -> Vec<String> {
     items.iter().map(|task| task["title"].as_str().unwrap().to_owned()).collect()
 }
 
+const RANKS: [Option<&str>; 6] = [Some("b"), Some("a1"), None, Some("Z"), None, None];
+
 /// Six tasks whose sort keys have ties and gaps.
 async fn some(account: &Account) {
     let task = |n: u32, title: &str, priority: &str, due: Value, tags: Value| {
         json!({"type": "CreateTask", "task_id": format!("00000000-0000-7000-8000-00000000000{n}"),
             "occurred_at": format!("2022-01-0{}T00:00:00Z", n.div_ceil(2)), "title": title, "priority": priority,
-            "due_at": due, "tags": tags})
+            "due_at": due, "tags": tags, "rank": RANKS[n as usize - 1]})
     };
     let act = |n: u32, kind: &str| {
         json!({"type": kind, "task_id": format!("00000000-0000-7000-8000-00000000000{n}"),
@@ -53,6 +55,10 @@ async fn sorts() {
         ("sort=-priority", "two four three five six one"),
         ("sort=updated_at", "four five six one two three"),
         ("sort=-updated_at", "three two one six five four"),
+        ("sort=title", "five four one six three two"),
+        ("sort=-title", "two three six one four five"),
+        ("sort=rank", "four two one three five six"),
+        ("sort=-rank", "one two four six five three"),
     ] {
         assert_eq!(titles(&account, sort).await.join(" "), expected, "{sort}");
         for limit in 1..=3 {

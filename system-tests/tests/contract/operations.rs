@@ -45,6 +45,14 @@ async fn projections_and_parked() {
         }
         assert!(item.as_object().unwrap().contains_key("rebuild"));
     }
+    let relay = page["relay"].as_array().expect("relay");
+    assert_eq!(relay.is_empty(), items[0]["feed"] == "store", "{page}");
+    for shard in relay {
+        for field in ["shard", "publication", "position", "lag_events", "lag_seconds"] {
+            assert!(shard[field].is_number(), "{field} in {shard}");
+        }
+        assert!(shard["topic"].is_string(), "{shard}");
+    }
     let parked = admin.request("GET", "/api/v1/admin/parked").send().await.expect(200).json();
     assert_eq!((&parked["items"], &parked["next_cursor"]), (&json!([]), &json!(null)));
     let retry = format!("/api/v1/admin/parked/{}/retry", Uuid::now_v7());

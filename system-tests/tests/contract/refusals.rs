@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::here::api;
 use serde_json::json;
 use system_tests::raw_http::{exchange, status};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, interval};
 use uuid::Uuid;
 
 const TASKS: &str = "/api/v1/tasks";
@@ -97,7 +100,7 @@ async fn paths_and_queries() {
         ("GET", format!("{TASKS}?limit=ten"), 400),
         ("GET", format!("{TASKS}?limit=5&limit=5"), 400),
         ("GET", format!("{TASKS}?limits=5"), 400),
-        ("GET", format!("{TASKS}?sort=title"), 400),
+        ("GET", format!("{TASKS}?sort=name"), 400),
         ("GET", format!("{TASKS}?sort="), 400),
         ("GET", format!("{TASKS}?status=done"), 400),
         ("GET", format!("{TASKS}?status=pending,done"), 400),
@@ -209,6 +212,12 @@ async fn headers_twice_or_malformed() {
     // bound to its owner
     let stranger = account.api.account().await;
     stranger.request("GET", TASKS).header("Consistency-Token", &token).send().await.problem(400);
+    // of a write too, and nothing is done then
+    for bad in [&forged, "made-up", ""] {
+        let start = account.request("POST", &format!("{TASKS}/{id}/start")).header("Consistency-Token", bad);
+        start.send().await.problem(400);
+    }
+    assert_eq!(account.task(id).await["status"], "pending");
     account.request("GET", "/api/v1/stream").header("Last-Event-ID", "x").send().await.problem(400);
     let patch = account.request("PATCH", &format!("{TASKS}/{id}")).json(&json!({"title": "b"}));
     patch.if_version(1).if_version(1).send().await.problem(400);
@@ -264,9 +273,49 @@ async fn slow_clients_are_not_waited_for() {
         assert!([0, 408].contains(&status(&answer)), "{answer}");
         started.elapsed()
     };
-    let body = exchange(api.authority(), half_body.as_bytes(), deadline);
-    let (after_headers, answer) = tokio::join!(headers, body);
+    let refused = async |half: String, within_s: u64| {
+        let answer = exchange(api.authority(), half.as_bytes(), Duration::from_secs(within_s)).await;
+        assert_eq!(status(&answer), 408, "{answer}");
+        assert!(answer.contains("\"code\":\"body-too-slow\""), "{answer}");
+        let elapsed = started.elapsed();
+        assert!((28..within_s).contains(&elapsed.as_secs()), "after {elapsed:?}: {answer}");
+    };
+    // a file may take longer, as long as 64 KiB come each second
+    let file = |length: usize| {
+        format!(
+            "POST /api/v1/imports HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
+             Content-Type: application/x-ndjson\r\nContent-Length: {length}\r\n\r\n",
+            api.authority(),
+            account.token
+        )
+    };
+    // of what was refused some is read, for 5 s more
+    let half_file = file(1000) + "{\"type\":";
+    let line = json!({"type": "CreateTask", "task_id": Uuid::now_v7(), "title": "a", "description": "x".repeat(8_000)});
+    let part = format!("{line}\n").repeat(12);
+    let long = async {
+        let (answer, elapsed) = exchange_each_second(api.authority(), &file(part.len() * PARTS), &part).await;
+        assert_eq!(status(&answer), 202, "{answer}");
+        assert!(elapsed > Duration::from_secs(30), "{elapsed:?}");
+    };
+    let (after_headers, (), (), ()) = tokio::join!(headers, refused(half_body, 40), refused(half_file, 50), long);
     assert!((8..20).contains(&after_headers.as_secs()), "headers: {after_headers:?}");
-    assert_eq!(status(&answer), 408, "{answer}");
-    assert!((28..40).contains(&started.elapsed().as_secs()), "body: {:?}", started.elapsed());
+}
+
+/// Parts of a body, one each second: it takes longer than any other body may.
+const PARTS: usize = 33;
+
+/// The answer, and when it was there.
+async fn exchange_each_second(authority: &str, head: &str, part: &str) -> (String, Duration) {
+    let began = Instant::now();
+    let mut socket = TcpStream::connect(authority).await.expect("connects");
+    socket.write_all(head.as_bytes()).await.expect("sends");
+    let mut second = interval(Duration::from_secs(1));
+    for _ in 0..PARTS {
+        second.tick().await;
+        socket.write_all(part.as_bytes()).await.expect("sends");
+    }
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("reads");
+    (answer, began.elapsed())
 }

@@ -39,6 +39,7 @@ async fn a_list_is_as_it_was() {
     let account = api().await.account().await;
     let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let created = json!({"title": "one", "description": "first text", "tags": ["a"], "due_at": "2020-01-03T00:00:00Z"});
+    let reverted = json!({"from": "completed", "to": "in_progress", "started_at": "2020-01-03T00:00:00Z"});
     act(
         &account,
         &[
@@ -50,6 +51,9 @@ async fn a_list_is_as_it_was() {
             command(two, "TagTask", "2020-01-05T00:00:00Z", json!({"tag": "b"})),
             command(one, "CompleteTask", "2020-01-06T00:00:00Z", json!({})),
             command(two, "DeleteTask", "2020-01-07T00:00:00Z", json!({})),
+            command(two, "RestoreTask", "2020-01-08T00:00:00Z", json!({})),
+            command(one, "RevertStage", "2020-01-09T00:00:00Z", reverted),
+            command(two, "DeleteTask", "2020-01-10T00:00:00Z", json!({})),
         ],
     )
     .await;
@@ -65,6 +69,16 @@ async fn a_list_is_as_it_was() {
         // deleted since, and at its deletion
         ("as_of=2020-01-06T23:59:59.999999Z", "two uno"),
         ("as_of=2020-01-07T00:00:00Z", "uno"),
+        // until it is restored, as it was
+        ("as_of=2020-01-07T23:59:59.999999Z", "uno"),
+        ("as_of=2020-01-08T00:00:00Z", "two uno"),
+        ("as_of=2020-01-08T00:00:00Z&tag=b", "two"),
+        ("as_of=2020-01-10T00:00:00Z", "uno"),
+        // completed until that was undone
+        ("as_of=2020-01-08T23:59:59.999999Z&status=completed", "uno"),
+        ("as_of=2020-01-09T00:00:00Z&status=completed", ""),
+        ("as_of=2020-01-09T00:00:00Z&status=in_progress", "uno"),
+        ("as_of=2020-01-09T00:00:00Z&overdue=true", "uno"),
         // overdue as seen from then: due at the start of the third day
         ("as_of=2020-01-03T00:00:00Z&overdue=true", ""),
         ("as_of=2020-01-03T00:00:00.000001Z&overdue=true", "one"),
@@ -78,6 +92,10 @@ async fn a_list_is_as_it_was() {
     ] {
         assert_eq!(listed(&account, query).await, expected, "{query}");
         assert_eq!(listed(&account, &format!("{query}&limit=1")).await, expected, "{query}, in pages");
+        if !query.contains("sort=") {
+            let facets = account.read(&format!("{TASKS}/facets?{query}")).await.expect(200).json();
+            assert_eq!(facets["total"], expected.split_whitespace().count(), "{query}");
+        }
     }
     // a task that is gone, as it was
     let two = format!("{TASKS}/{two}");
@@ -86,7 +104,9 @@ async fn a_list_is_as_it_was() {
         account.read(&format!("{two}?as_of=2020-01-06T00:00:00Z")).await.expect(200).json()["tags"],
         json!(["b"])
     );
-    account.read(&format!("{two}?as_of=2020-01-07T00:00:00Z")).await.problem(404);
+    for (time, status) in [("07T00:00:00Z", 404), ("07T23:59:59.999999Z", 404), ("08T00:00:00Z", 200)] {
+        account.read(&format!("{two}?as_of=2020-01-{time}")).await.expect(status);
+    }
 }
 
 #[tokio::test]
@@ -131,6 +151,7 @@ impl Random {
     }
 }
 
+const RANKS: [&str; 3] = ["Z", "a", "a1"];
 const START: &str = "2021-06-01T00:00:00Z";
 
 fn minutes(count: u64) -> DateTime<Utc> {
@@ -139,6 +160,19 @@ fn minutes(count: u64) -> DateTime<Utc> {
 
 fn rfc(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// What reverts what a command has done, as an undo does.
+fn reverting(kind: &str, time: u64) -> Option<(&'static str, Value)> {
+    let at = || rfc(minutes(time));
+    Some(match kind {
+        "DeleteTask" => ("RestoreTask", json!({})),
+        "StartTask" => ("RevertStage", json!({"from": "in_progress", "to": "pending"})),
+        "CompleteTask" => ("RevertStage", json!({"from": "completed", "to": "in_progress", "started_at": at()})),
+        "ReopenTask" => ("RevertStage", json!({"from": "pending", "to": "completed", "completed_at": at()})),
+        "CancelTask" => ("RevertStage", json!({"from": "cancelled", "to": "pending"})),
+        _ => return None,
+    })
 }
 
 /// Commands for a dozen tasks, each with times that do not decrease; what is refused is refused.
@@ -151,8 +185,8 @@ fn random_log(random: &mut Random) -> Vec<Value> {
         commands.push(command(id, "CreateTask", &rfc(minutes(time)), fields));
         for _ in 0..random.below(12) {
             time += random.below(4);
-            let (kind, fields) = match random.below(20) {
-                0 => ("DeleteTask", json!({})),
+            let (kind, fields) = match random.below(24) {
+                0 | 23 => ("DeleteTask", json!({})),
                 1..=3 => ("StartTask", json!({})),
                 4..=6 => ("CompleteTask", json!({})),
                 7 | 8 => ("ReopenTask", json!({})),
@@ -162,10 +196,16 @@ fn random_log(random: &mut Random) -> Vec<Value> {
                 13 | 14 => ("ReprioritizeTask", json!({"priority": PRIORITIES[random.below(4) as usize]})),
                 15 => ("ScheduleTask", json!({"due_at": null})),
                 16 => ("ScheduleTask", json!({"due_at": rfc(minutes(random.below(40)))})),
+                20 => ("RankTask", json!({"rank": null})),
+                21 | 22 => ("RankTask", json!({"rank": RANKS[random.below(3) as usize]})),
                 17 | 18 => ("TagTask", json!({"tag": format!("g{}", random.below(3))})),
                 _ => ("UntagTask", json!({"tag": format!("g{}", random.below(3))})),
             };
             commands.push(command(id, kind, &rfc(minutes(time)), fields));
+            if let Some((kind, fields)) = reverting(kind, time).filter(|_| random.below(2) == 0) {
+                time += random.below(4);
+                commands.push(command(id, kind, &rfc(minutes(time)), fields));
+            }
         }
     }
     commands
@@ -191,7 +231,43 @@ fn sorted(tasks: &[Value], sort: &str, descending: bool) -> Vec<Value> {
     tasks
 }
 
-/// For random logs and times: the list holds the tasks that each are as the fold of their own history up to then.
+/// What facets without a filter say of these tasks, of which none is due later than a day after that time.
+fn facets(tasks: &[Value], time: DateTime<Utc>) -> Value {
+    let count = |matches: &dyn Fn(&Value) -> bool| tasks.iter().filter(|task| matches(task)).count();
+    let by = |field: &str, names: [&str; 4]| -> Value {
+        names.into_iter().map(|name| (name, count(&|task| task[field] == name))).collect()
+    };
+    let mut tags: Vec<(String, usize)> = (0..3)
+        .map(|n| format!("g{n}"))
+        .map(|tag| (tag.clone(), count(&|task| task["tags"].as_array().unwrap().iter().any(|its| *its == tag))))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    tags.sort_by_key(|(_, count)| Reverse(*count));
+    let due = |matches: &dyn Fn(Option<DateTime<Utc>>) -> bool| count(&|task| is_open(task) && matches(due(task)));
+    json!({
+        "total": tasks.len(),
+        "by_status": by("status", ["pending", "in_progress", "completed", "cancelled"]),
+        "by_priority": by("priority", PRIORITIES),
+        "by_tag": tags.into_iter().map(|(tag, count)| json!({"tag": tag, "count": count})).collect::<Vec<_>>(),
+        "by_due": {
+            "overdue": due(&|due| due.is_some_and(|due| due < time)),
+            "next_24_hours": due(&|due| due.is_some_and(|due| due >= time)),
+            "later": 0,
+            "none": due(&|due| due.is_none()),
+        },
+    })
+}
+
+fn is_open(task: &Value) -> bool {
+    task["status"] == "pending" || task["status"] == "in_progress"
+}
+
+fn due(task: &Value) -> Option<DateTime<Utc>> {
+    task["due_at"].as_str().map(|due| due.parse().unwrap())
+}
+
+/// For random logs and times: the list holds the tasks that each are as the fold of their own history up to then, and
+/// facets count them.
 #[tokio::test]
 async fn a_list_as_of_a_time_is_the_fold_up_to_it() {
     let seed = u64::from(Utc::now().timestamp_subsec_nanos());
@@ -208,25 +284,36 @@ async fn a_list_as_of_a_time_is_the_fold_up_to_it() {
                     tasks.push(task.json());
                 }
             }
-            let due = |task: &Value| task["due_at"].as_str().map(|due| due.parse::<DateTime<Utc>>().unwrap());
-            let open = |task: &Value| task["status"] == "pending" || task["status"] == "in_progress";
             type Matches<'a> = &'a dyn Fn(&Value) -> bool;
             let filters: [(&str, Matches<'_>); 5] = [
                 ("", &|_| true),
                 ("&status=pending,completed", &|task| task["status"] == "pending" || task["status"] == "completed"),
                 ("&tag=g0,g1", &|task| task["tags"].as_array().unwrap().iter().any(|tag| tag == "g0" || tag == "g1")),
-                ("&overdue=true", &|task| open(task) && due(task).is_some_and(|due| due < time)),
+                ("&overdue=true", &|task| is_open(task) && due(task).is_some_and(|due| due < time)),
                 ("&q=t1", &|task| task["title"] == "t1"),
             ];
             for (filter, matches) in filters {
                 let mut matching: Vec<Value> = tasks.iter().filter(|task| matches(task)).cloned().collect();
+                let query = format!("as_of={}{filter}", rfc(time));
+                let mut counted = account.read(&format!("{TASKS}/facets?{query}")).await.expect(200).json();
+                assert_eq!(counted["total"], matching.len(), "seed {seed}: {query}");
+                if filter.is_empty() {
+                    counted.as_object_mut().unwrap().remove("revision");
+                    assert_eq!(counted, facets(&tasks, time), "seed {seed}: {query}");
+                }
                 if filter.contains("q=") {
                     let title = json!([{"field": "title", "from": 0, "to": 2}]);
                     matching.iter_mut().for_each(|task| task["matches"] = title.clone());
                 }
-                for (sort, descending) in
-                    [("created_at", true), ("updated_at", false), ("due_at", true), ("priority", false)]
-                {
+                for (sort, descending) in [
+                    ("created_at", true),
+                    ("updated_at", false),
+                    ("due_at", true),
+                    ("priority", false),
+                    ("title", true),
+                    ("rank", false),
+                    ("rank", true),
+                ] {
                     let mut query = format!("as_of={}&limit=3{filter}&sort=", rfc(time));
                     write!(query, "{}{sort}", if descending { "-" } else { "" }).unwrap();
                     let listed = account.walk(&format!("{TASKS}?{query}")).await;

@@ -60,7 +60,7 @@ async fn a_change_is_undone_and_redone() {
 }
 
 #[tokio::test]
-async fn a_stage_is_led_back_with_its_times_and_counts_as_never_reached() {
+async fn a_stage_is_reverted_with_its_times_and_counts_as_never_reached() {
     let account = api().await.account().await;
     let id = account.create(json!({"title": "a"})).await;
     account.act(id, "start").await.expect(200);
@@ -156,8 +156,21 @@ async fn a_deleted_task_is_restored_as_it_was() {
     // as of a time it was gone while it was
     let restore = json!({"type": "RestoreTask", "task_id": id});
     account.delete(id).await.expect(204);
+    let deleted_at = account.read("/api/v1/tasks/deleted").await.expect(200).string("/items/0/deleted_at");
     account.batch(&[restore]).await.expect(200);
     assert_eq!(content(&account, id).await, before);
+    let restored_at = account.task(id).await["updated_at"].as_str().unwrap().to_owned();
+    let just_before = |time: &str| {
+        let time = time.parse::<chrono::DateTime<chrono::Utc>>().unwrap() - chrono::Duration::microseconds(1);
+        time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+    };
+    for (time, status) in
+        [(just_before(&deleted_at), 200), (deleted_at, 404), (just_before(&restored_at), 404), (restored_at, 200)]
+    {
+        account.read(&format!("/api/v1/tasks/{id}?as_of={time}")).await.expect(status);
+        let listed = account.walk(&format!("/api/v1/tasks?as_of={time}")).await;
+        assert_eq!(listed.len(), usize::from(status == 200), "as of {time}");
+    }
     account.request("POST", &format!("/api/v1/tasks/{}/restore", Uuid::new_v4())).send().await.problem(404);
 }
 
@@ -174,6 +187,37 @@ async fn what_was_deleted_long_ago_stays_deleted() {
     account.request("POST", &format!("/api/v1/tasks/{id}/restore")).send().await.problem(404);
     let undone = undo(&account, change(&deleted)).await.expect(200);
     assert_eq!(results(&undone), [(id, 404, json!("not-found"))]);
+}
+
+#[tokio::test]
+async fn undo_and_restore_happen_no_earlier_than_what_came_before() {
+    let account = api().await.account().await;
+    let id = Uuid::new_v4();
+    let ahead = |seconds: i64| {
+        let time = chrono::Utc::now() + chrono::Duration::seconds(seconds);
+        time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+    };
+    let (renamed_at, deleted_at) = (ahead(40), ahead(50));
+    let create = json!({"type": "CreateTask", "task_id": id, "title": "a"});
+    let rename = json!({"type": "RenameTask", "task_id": id, "title": "b", "occurred_at": renamed_at});
+    account.batch(&[create]).await.expect(200);
+    let renamed = account.batch(&[rename]).await.expect(200);
+    undo(&account, change(&renamed)).await.expect(200);
+    let delete = json!({"type": "DeleteTask", "task_id": id, "occurred_at": deleted_at});
+    assert_eq!(account.batch(&[delete]).await.expect(200).number("/succeeded"), 1);
+    account.act(id, "restore").await.expect(200);
+    let history = account.walk(&format!("/api/v1/tasks/{id}/history")).await;
+    let told = history.iter().map(|event| (event["type"].as_str().unwrap(), event["occurred_at"].as_str().unwrap()));
+    let told: Vec<_> = told.skip(1).collect();
+    assert_eq!(
+        told,
+        [
+            ("TaskRenamed", &*renamed_at),
+            ("TaskRenamed", &*renamed_at),
+            ("TaskDeleted", &*deleted_at),
+            ("TaskRestored", &*deleted_at)
+        ]
+    );
 }
 
 #[tokio::test]
@@ -250,4 +294,86 @@ async fn the_trash_lists_what_can_be_restored() {
     assert!(stranger.walk(TRASH).await.is_empty());
     account.read(&format!("{TRASH}?limit=0")).await.problem(400);
     account.read(&format!("{TRASH}?q=a")).await.problem(400);
+}
+
+/// All that lists, facets and statistics show of an account's tasks, without what moves with each event.
+async fn shown(account: &Account) -> Value {
+    let mut tasks = account.walk("/api/v1/tasks").await;
+    for task in &mut tasks {
+        for moving in ["version", "updated_at"] {
+            task.as_object_mut().unwrap().remove(moving);
+        }
+    }
+    let mut counts = [Value::Null, Value::Null];
+    for (counted, path) in counts.iter_mut().zip(["/api/v1/tasks/facets", "/api/v1/stats"]) {
+        *counted = account.read(path).await.expect(200).json();
+        counted.as_object_mut().unwrap().remove("revision");
+    }
+    json!({"tasks": tasks, "counts": counts})
+}
+
+#[tokio::test]
+async fn whatever_was_done_is_undone_backwards_and_redone_forwards() {
+    let account = api().await.account().await;
+    let mut state = Uuid::new_v4().as_u128() as u64;
+    println!("begins with {state}");
+    let mut below = |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % limit
+    };
+    let ids: Vec<Uuid> = (0..5).map(|_| Uuid::new_v4()).collect();
+    let create = |id: &Uuid| json!({"type": "CreateTask", "task_id": id, "title": "was there", "tags": ["x"]});
+    account.batch(&ids[..3].iter().map(create).collect::<Vec<_>>()).await.expect(200);
+    let at_first = shown(&account).await;
+    let mut changes = Vec::new();
+    for n in 0..40 {
+        let commands: Vec<Value> = (0..=below(2))
+            .map(|_| {
+                let mut command = match below(14) {
+                    0 | 1 => json!({"type": "CreateTask", "title": format!("made {n}"), "priority": "high"}),
+                    2 => json!({"type": "RenameTask", "title": format!("renamed {n}")}),
+                    3 => json!({"type": "DescribeTask", "description": format!("text {n}")}),
+                    4 => json!({"type": "ReprioritizeTask", "priority": (["low", "urgent"][below(2)])}),
+                    5 => json!({"type": "ScheduleTask", "due_at": ([json!("2031-05-01T12:00:00Z"), Value::Null][below(2)])}),
+                    6 => json!({"type": "TagTask", "tag": (["x", "y"][below(2)])}),
+                    7 => json!({"type": "UntagTask", "tag": (["x", "y"][below(2)])}),
+                    8 => json!({"type": "StartTask"}),
+                    9 => json!({"type": "CompleteTask"}),
+                    10 => json!({"type": "CancelTask"}),
+                    11 => json!({"type": "ReopenTask"}),
+                    12 => json!({"type": "DeleteTask"}),
+                    _ => json!({"type": "RestoreTask"}),
+                };
+                command["task_id"] = json!(ids[below(ids.len())]);
+                command
+            })
+            .collect();
+        let answer = account.batch(&commands).await.expect(200);
+        changes.extend(answer.header("Change-Id").map(|_| change(&answer)));
+    }
+    let at_last = shown(&account).await;
+    assert!(changes.len() > 10 && at_last != at_first, "{changes:?}");
+    let revert = async |changes: &[Uuid]| {
+        let mut undos = Vec::new();
+        for change_id in changes.iter().rev() {
+            let undone = undo(&account, *change_id).await.expect(200);
+            assert_eq!(undone.number("/failed"), 0, "{}", undone.text());
+            // none: the change's own events came to nothing
+            undos.push(undone.header("Change-Id").map(|_| change(&undone)));
+        }
+        undos
+    };
+    let undone_by = async |change: &Uuid| {
+        account.read(&format!("/api/v1/changes/{change}")).await.expect(200).json()["undone_by"].clone()
+    };
+    let undos = revert(&changes).await;
+    assert_eq!(shown(&account).await, at_first, "undone");
+    for (change, undo) in changes.iter().rev().zip(&undos) {
+        assert_eq!(undone_by(change).await, json!(undo));
+    }
+    revert(&undos.into_iter().flatten().collect::<Vec<_>>()).await;
+    assert_eq!(shown(&account).await, at_last, "redone");
+    for change in &changes {
+        assert_eq!(undone_by(change).await, Value::Null);
+    }
 }
