@@ -21,7 +21,7 @@ COPY . .
 # newer than the empty ones
 RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
     && cargo build --profile dist --locked -p primetrade -p services \
-    && mkdir /programs && cp target/dist/primetrade target/dist/command-api target/dist/query-api target/dist/projector /programs
+    && mkdir /programs && cp target/dist/primetrade target/dist/command-api target/dist/query-api target/dist/projector target/dist/primetrade-salvage /programs
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 && rm -rf /var/lib/apt/lists/* \
