@@ -1,67 +1,120 @@
 //! How slow the machine is meanwhile, by itself: so that a test that asks for a time says something about the product
 //! also where the machine has something else to do.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use sqlx::PgPool;
-use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
 
 use crate::cluster::pool;
 
-const EVERY_MS: u64 = 50;
-/// From a command to where it is read: two commits in a row, a broker's acknowledgement, and as many processes as that
-/// takes woken up.
-const STEPS: u32 = 10;
+const EVERY: Duration = Duration::from_millis(50);
+/// From a command to where it is read: two commits in a row, and as many processes as that takes woken up.
+const COMMITS: u32 = 10;
+/// And a message that is acknowledged, fetched, and perhaps fetched anew.
+const MESSAGES: u32 = 3;
+const MESSAGE_MS_MAX: u64 = 60_000;
 
-/// When it should have begun, and when it was done; the last one is under way.
-type Step = (Instant, Option<Instant>);
-
-/// A small commit to a table of the test's own, again and again: what each step of ours takes at least, and nothing that
-/// ours can delay.
+/// A small commit to a table of the test's own, and a message to a topic of its own, again and again: what each step of
+/// ours takes at least, and nothing that ours can delay.
 #[derive(Debug)]
 pub struct Slowness {
-    steps: Arc<Mutex<Vec<Step>>>,
-    task: JoinHandle<()>,
+    commits: Arc<Steps>,
+    messages: Option<Arc<Steps>>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Slowness {
-    /// Looks at it until it is dropped.
+    /// Looks at Postgres until it is dropped.
     pub async fn watch(database_url: &str) -> Slowness {
         let pool = pool(database_url).await;
         sqlx::query("create table public.slowness (at timestamptz not null)").execute(&pool).await.expect("a table");
-        let steps = Arc::new(Mutex::new(Vec::new()));
-        let task = tokio::spawn(look(pool, Arc::clone(&steps)));
-        Slowness { steps, task }
+        let slowness = Slowness { commits: Arc::default(), messages: None, stop: Arc::default() };
+        tokio::spawn(commit(pool, Arc::clone(&slowness.commits), Arc::clone(&slowness.stop)));
+        slowness
+    }
+
+    /// And at Kafka, where the test leaves it alone.
+    pub async fn watch_with_kafka(database_url: &str, brokers: &str) -> Slowness {
+        let mut slowness = Slowness::watch(database_url).await;
+        let messages = Arc::<Steps>::default();
+        slowness.messages = Some(Arc::clone(&messages));
+        let client = ClientConfig::new().set("bootstrap.servers", brokers).clone();
+        let topic = format!("slowness-{}", Uuid::new_v4());
+        let admin: AdminClient<DefaultClientContext> = client.create().expect("admin client");
+        let one = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
+        let made = admin.create_topics([&one], &AdminOptions::new()).await.expect("a topic");
+        assert_eq!(made, [Ok(topic.clone())]);
+        let stop = Arc::clone(&slowness.stop);
+        thread::spawn(move || send(&client, &topic, &messages, &stop));
+        slowness
     }
 
     /// What something that takes less than `limit` on an idle machine may have taken that began then.
     pub fn allowed(&self, limit: Duration, began: Instant) -> Duration {
-        let now = Instant::now();
-        let steps = self.steps.lock().expect("steps");
-        let meanwhile = steps.iter().rev().take_while(|(_, end)| end.is_none_or(|end| end >= began));
-        let slowest = meanwhile.map(|(start, end)| end.unwrap_or(now) - *start).max().unwrap_or_default();
-        limit + STEPS * slowest
+        let message = self.messages.as_ref().map_or(Duration::ZERO, |messages| messages.slowest_since(began));
+        limit + COMMITS * self.commits.slowest_since(began) + MESSAGES * message
     }
 }
 
 impl Drop for Slowness {
     fn drop(&mut self) {
-        self.task.abort();
+        self.stop.store(true, Ordering::SeqCst);
     }
 }
 
-async fn look(pool: PgPool, steps: Arc<Mutex<Vec<Step>>>) {
-    let mut tick = interval(Duration::from_millis(EVERY_MS));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        // that this task is late is the machine's slowness too
-        steps.lock().expect("steps").push((Instant::now() + Duration::from_millis(EVERY_MS), None));
-        tick.tick().await;
-        sqlx::query("insert into public.slowness values (now())").execute(&pool).await.expect("a commit");
-        if let Some((_, end)) = steps.lock().expect("steps").last_mut() {
+/// When each should have begun, and when it was done; the last one is under way.
+#[derive(Debug, Default)]
+struct Steps(Mutex<Vec<(Instant, Option<Instant>)>>);
+
+impl Steps {
+    /// The next one is to begin after [`EVERY`]: that it begins late is the machine's slowness too.
+    fn wait(&self) {
+        self.0.lock().expect("steps").push((Instant::now() + EVERY, None));
+    }
+
+    fn done(&self) {
+        if let Some((_, end)) = self.0.lock().expect("steps").last_mut() {
             *end = Some(Instant::now());
         }
+    }
+
+    fn slowest_since(&self, began: Instant) -> Duration {
+        let now = Instant::now();
+        let steps = self.0.lock().expect("steps");
+        let meanwhile = steps.iter().rev().take_while(|(_, end)| end.is_none_or(|end| end >= began));
+        meanwhile.map(|(start, end)| end.unwrap_or(now).saturating_duration_since(*start)).max().unwrap_or_default()
+    }
+}
+
+async fn commit(pool: PgPool, steps: Arc<Steps>, stop: Arc<AtomicBool>) {
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !stop.load(Ordering::SeqCst) {
+        steps.wait();
+        tick.tick().await;
+        sqlx::query("insert into public.slowness values (now())").execute(&pool).await.expect("a commit");
+        steps.done();
+    }
+}
+
+fn send(client: &ClientConfig, topic: &str, steps: &Steps, stop: &AtomicBool) {
+    let producer: BaseProducer = client.create().expect("producer");
+    while !stop.load(Ordering::SeqCst) {
+        steps.wait();
+        thread::sleep(EVERY);
+        let message = BaseRecord::<(), [u8]>::to(topic).payload(b"now");
+        producer.send(message).map_err(|(error, _)| error).expect("room for one");
+        let acknowledged = producer.flush(Duration::from_millis(MESSAGE_MS_MAX));
+        assert!(acknowledged.is_ok() || stop.load(Ordering::SeqCst), "{acknowledged:?}");
+        steps.done();
     }
 }

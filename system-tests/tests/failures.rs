@@ -582,7 +582,7 @@ async fn redis_is_flushed_killed_emptied_aged_and_paused() {
     let (cluster, kafka, redis) = (Cluster::shared(), Kafka::shared(), Redis::start());
     let services = Services::start(Parts::new(&cluster, kafka.brokers(), redis.url()).await).await;
     let (ledger, load) = loaded(&services).await;
-    let machine = Slowness::watch(&services.parts.database_url).await;
+    let machine = Slowness::watch_with_kafka(&services.parts.database_url, &services.parts.brokers).await;
     let reader = services.api().account().await;
     keeps_up(&reader).await;
     let id = reader.create(json!({"title": "0"})).await;
@@ -622,7 +622,7 @@ async fn redis_becomes_a_replica() {
     let url = format!("redis://{address}");
     let services = Services::start(Parts::new(&cluster, kafka.brokers(), url).await).await;
     let (ledger, load) = loaded(&services).await;
-    let machine = Slowness::watch(&services.parts.database_url).await;
+    let machine = Slowness::watch_with_kafka(&services.parts.database_url, &services.parts.brokers).await;
     let reader = services.api().account().await;
     keeps_up(&reader).await;
     let id = reader.create(json!({"title": "0"})).await;
@@ -816,7 +816,7 @@ async fn slowest_visible(account: &Account, time: Duration) -> Duration {
 async fn a_transaction_is_left_open() {
     let services = services().await;
     let (ledger, load) = loaded(&services).await;
-    let machine = Slowness::watch(&services.parts.database_url).await;
+    let machine = Slowness::watch_with_kafka(&services.parts.database_url, &services.parts.brokers).await;
     let account = services.api().account().await;
     keeps_up(&account).await;
     let without = slowest_visible(&account, Duration::from_secs(10)).await;
