@@ -1,0 +1,35 @@
+-- compatible-since: 21
+-- Indexes of tasks that answers can do without. Lists of owners with few tasks are sorted from their rows, those of owners with
+-- many from columns that query-api keeps in memory. What is left is the identity, the order that lists have unless they are
+-- asked for another one, and what can be restored. No column of these changes when a task is completed or moved, so that such
+-- an update adds no entry to any of them, if there is room for the new row on its page.
+create or replace function read_model.index_task(suffix text) returns void language plpgsql as $$
+begin
+    execute format('create unique index on read_model.task%1$s (owner_id, task_id)', suffix);
+    execute format('create index on read_model.task%1$s (owner_id, created_at, task_id) where not deleted', suffix);
+    execute format('create index on read_model.task%1$s (owner_id, task_id) where deleted and title <> ''''', suffix);
+end $$;
+
+do $$
+declare
+    tasks regclass;
+    old regclass;
+begin
+    -- Partitions, and the table of a generation that is being built, which has no index before it is filled.
+    for tasks in
+        select oid::regclass from pg_class
+        where relnamespace = 'read_model'::regnamespace and relkind = 'r' and relname ~ '^task_([0-9]+|building)$'
+    loop
+        continue when not exists (select from pg_index where indrelid = tasks);
+        for old in
+            select indexrelid::regclass from pg_index as i
+            where indrelid = tasks and not indisunique
+                and 'created_at' not in (
+                    select attname from pg_attribute where attrelid = i.indrelid and attnum = any(i.indkey::int2[])
+                )
+        loop
+            execute format('drop index %s', old);
+        end loop;
+        execute format('create index on %s (owner_id, task_id) where deleted and title <> ''''', tasks);
+    end loop;
+end $$;
