@@ -456,7 +456,8 @@ async fn an_upgraded_generation_has_the_indexes_of_one_that_is_made_anew() {
 async fn completing_a_task_changes_no_column_that_an_index_of_tasks_has() {
     let database = Database::create().await;
     // In keys and conditions.
-    let others = "select count(*) filter (where attname not in ('owner_id', 'task_id', 'created_at', 'deleted', 'title'))
+    let others =
+        "select count(*) filter (where attname not in ('owner_id', 'task_id', 'created_at', 'deleted', 'title'))
             + abs(count(distinct attname) - 5)
         from pg_depend as d
         join pg_index on indexrelid = d.objid
