@@ -36,3 +36,24 @@ begin
         execute format('alter table %s set (fillfactor = 90)', tasks);
     end loop;
 end $$;
+
+-- Which tasks of an owner have the lexemes that are looked for is found by a pass over the owner's rows; many are searched in
+-- memory. An index of lexemes would take more of the write-ahead log than the rows themselves: an entry for each word of each
+-- task, written to the list of pending ones first and to its place later.
+create or replace function read_model.index_search(suffix text) returns void language plpgsql as $$
+begin
+    execute format('create unique index on read_model.search%1$s (owner_id, task_id)', suffix);
+end $$;
+
+do $$
+declare
+    old regclass;
+begin
+    for old in
+        select indexrelid::regclass from pg_index join pg_class as c on c.oid = indrelid
+        where c.relnamespace = 'read_model'::regnamespace and c.relkind = 'r' and c.relname ~ '^search_([0-9]+|building)$'
+            and not indisunique
+    loop
+        execute format('drop index %s', old);
+    end loop;
+end $$;
