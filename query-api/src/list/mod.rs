@@ -212,13 +212,18 @@ impl ListQuery {
         // Columns are of the nearest source.
         let by_columns =
             (!request.filters.is_empty() || !request.sort.by.is_indexed()) && !by_text && scope.is_nearest();
-        let find = |columns: &Columns| (columns.find(request), columns.next_due(now));
+        let next_due = |columns: &Columns| if overdue { columns.next_due(now) } else { None };
+        let find = |columns: &Columns| (columns.find(request), next_due(columns));
         if by_columns && let Some((page, next_due_at)) = columns.page(scope.shown, owner, by_q, find).await? {
-            let until = next_due_at.filter(|_| overdue).map(overdue_from);
-            return Ok((page, until));
+            return Ok((page, next_due_at.map(overdue_from)));
         }
-        let page = self.page_from_rows(scope, request).await?;
-        if by_columns {
+        let walked = walked(scope, request).await?;
+        let passes_over_all = overdue || walked.is_none();
+        let page = match walked {
+            Some(page) => page,
+            None => picked(scope, request).await?,
+        };
+        if passes_over_all && by_columns {
             columns.request(generation, owner, page.total, by_q);
         }
         if !overdue {
@@ -228,26 +233,6 @@ impl ListQuery {
         // Of another version than the page: the page is not kept.
         let until = if row == page.row { next_due_at.map(overdue_from) } else { Some(now) };
         Ok((page, until))
-    }
-
-    /// Walks the index of the sort, if it has one and that does; else looks at all tasks of the owner, or at those that `q`
-    /// finds.
-    async fn page_from_rows(&self, scope: ReadScope<'_>, request: &ListRequest) -> Result<Page, ReadError> {
-        let (pool, generation, owner) = (scope.pool(), scope.generation(), scope.owner);
-        if request.filters.q.is_some() {
-            let mut transaction = planned(pool).await?;
-            let page = query::pick(&mut transaction, generation, owner, request).await?;
-            transaction.commit().await?;
-            return Ok(page);
-        }
-        if request.sort.by.is_indexed() {
-            let page = query::walk(pool, generation, owner, request).await?;
-            if is_whole(&page, request) {
-                return Ok(page);
-            }
-        }
-        let mut connection = pool.acquire().await?;
-        query::pick(&mut connection, generation, owner, request).await
     }
 
     fn loaded(&self, page: Page, etag: Etag, scope: ReadScope<'_>) -> Loaded {
@@ -260,6 +245,28 @@ impl ListQuery {
         let link = next.map(|cursor| request.link(&cursor));
         Loaded { live_generation, row, content: Some(Content { body, etag, link }) }
     }
+}
+
+/// The page by a walk of the sort's index. `None`: there is none, or the walk ended before the page was full.
+async fn walked(scope: ReadScope<'_>, request: &ListRequest) -> Result<Option<Page>, ReadError> {
+    if request.filters.q.is_some() || !request.sort.by.is_indexed() {
+        return Ok(None);
+    }
+    let page = query::walk(scope.pool(), scope.generation(), scope.owner, request).await?;
+    Ok(is_whole(&page, request).then_some(page))
+}
+
+/// The page by a pass over all tasks of the owner, or over those that `q` finds.
+async fn picked(scope: ReadScope<'_>, request: &ListRequest) -> Result<Page, ReadError> {
+    let (pool, generation, owner) = (scope.pool(), scope.generation(), scope.owner);
+    if request.filters.q.is_none() {
+        let mut connection = pool.acquire().await?;
+        return query::pick(&mut connection, generation, owner, request).await;
+    }
+    let mut transaction = planned(pool).await?;
+    let page = query::pick(&mut transaction, generation, owner, request).await?;
+    transaction.commit().await?;
+    Ok(page)
 }
 
 /// Whether a walk has seen all that the page needs.
