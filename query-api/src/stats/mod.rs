@@ -99,7 +99,7 @@ impl Query for StatsQuery {
         let counted = if self.days.zone == Tz::UTC && !by_columns {
             let counted = from_tables(scope, Period { to: last_day, ..period }, now).await?;
             if scope.is_nearest() {
-                let tasks = counted.found.counts.iter().map(|(_, _, count)| count).sum();
+                let tasks: i64 = counted.found.counts.iter().map(|(_, _, count)| count).sum();
                 self.columns.request(scope.generation(), scope.owner, tasks, false);
             }
             counted
