@@ -2,6 +2,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod cost;
 mod handler;
 mod load;
 mod machine;

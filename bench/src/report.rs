@@ -23,6 +23,10 @@ pub struct Figure {
     pub target: String,
     /// Whether it is.
     pub met: Option<bool>,
+    /// What is printed below it; empty where there is nothing.
+    pub below: Vec<String>,
+    /// The same in the JSON; null where there is nothing.
+    pub details: Value,
 }
 
 /// A line on standard output. Who reads no further has had enough: the run goes on, and its file has all figures.
@@ -34,12 +38,20 @@ pub fn say(text: &str) {
 #[derive(Debug, Default)]
 pub struct Report {
     figures: Vec<Figure>,
+    /// Of the figure that comes next.
+    below: Vec<String>,
+    details: Value,
 }
 
 impl Report {
     /// A heading.
     pub fn part(&self, name: &str) {
         say(&format!("\n{name}"));
+    }
+
+    /// What belongs to the figure that comes next: lines to print below it, and the same for the JSON.
+    pub fn details(&mut self, below: Vec<String>, details: Value) {
+        (self.below, self.details) = (below, details);
     }
 
     /// A figure without a target.
@@ -69,9 +81,11 @@ impl Report {
         target: String,
         met: Option<bool>,
     ) {
-        let figure =
-            Figure { key: key.to_owned(), name: name.to_owned(), value: value.0, unit: value.1, beside, target, met };
+        let (below, details) = (std::mem::take(&mut self.below), self.details.take());
+        let (key, name) = (key.to_owned(), name.to_owned());
+        let figure = Figure { key, name, value: value.0, unit: value.1, beside, target, met, below, details };
         say(&line(&figure));
+        figure.below.iter().for_each(|line| say(&format!("      {line}")));
         self.figures.push(figure);
     }
 
@@ -85,7 +99,7 @@ impl Report {
         let figures: Vec<Value> = self
             .figures
             .iter()
-            .map(|f| json!({"key": f.key, "name": f.name, "value": f.value, "unit": f.unit, "beside": f.beside, "target": f.target, "met": f.met}))
+            .map(|f| json!({"key": f.key, "name": f.name, "value": f.value, "unit": f.unit, "beside": f.beside, "target": f.target, "met": f.met, "details": f.details}))
             .collect();
         let whole = json!({"about": about, "figures": figures});
         if let Some(folder) = path.parent() {

@@ -20,6 +20,7 @@ use system_tests::reaper;
 use system_tests::server::{Config, Server};
 use system_tests::wait::until;
 
+use crate::cost::Reading;
 use crate::load::{BATCH, batches, command_to_visible, creates, first_pages, lives, task_id};
 use crate::machine;
 use crate::plan::Plan;
@@ -28,6 +29,9 @@ use crate::wrk::{Measured, Run};
 
 const MANY_CONNECTIONS: u32 = 256;
 const SOME_CONNECTIONS: u32 = 64;
+/// What an event may take with all read models.
+const WAL_BYTES_MAX: f64 = 1_400.0;
+const DISK_BYTES_MAX: f64 = 900.0;
 /// What a grown store may lose.
 const GROWTH_LOSS_MAX: f64 = 0.2;
 
@@ -206,9 +210,10 @@ impl Bench<'_> {
         Run { script, url, connections, seconds: self.plan.seconds, variables }.measure()
     }
 
-    /// A run of creates or completes against the server; no 2xx is without its row.
+    /// A run of creates or completes against the server; no 2xx is without its row. What an event cost until the last answer
+    /// belongs to the figure that comes next.
     async fn writes(
-        &self,
+        &mut self,
         server: &Server,
         script: &str,
         connections: u32,
@@ -218,9 +223,13 @@ impl Bench<'_> {
         let exact = !more.iter().any(|(name, _)| *name == "BENCH_DUPLICATES");
         let pool = pool(server.database_url()).await;
         let before = head(&pool).await;
+        let begun = Reading::of(&pool, server).await;
         let measured = self.wrk(script, server.api().base(), connections, token, more);
+        let ended = Reading::of(&pool, server).await;
         let stored = head(&pool).await - before;
         pool.close().await;
+        let cost = begun.spent(&ended, stored);
+        self.report.details(vec![cost.line()], cost.to_json());
         assert_eq!(measured.bad, 0, "{script}: answers of 400 and above");
         let requests = i64::try_from(measured.requests).expect("requests");
         if exact {
@@ -308,7 +317,7 @@ impl Bench<'_> {
     }
 
     /// Completes of tasks that are made just before, as many as could be needed.
-    async fn completes(&self, server: &Server, account: &Account, connections: u32, per_second: f64) -> Measured {
+    async fn completes(&mut self, server: &Server, account: &Account, connections: u32, per_second: f64) -> Measured {
         let run = next_run();
         let threads = connections.min(2);
         // both threads get what one could use alone if the other had none
@@ -352,7 +361,13 @@ impl Bench<'_> {
     async fn bulk(&mut self, server: &Server, account: &Arc<Account>, suffix: &str) {
         let run = next_run();
         let commands = lives((0..self.plan.bulk_commands / 5).map(|n| task_id(run, 0, n)));
+        let pool = pool(server.database_url()).await;
+        let begun = Reading::of(&pool, server).await;
         let seconds = batches(account, &commands).await;
+        let ended = Reading::of(&pool, server).await;
+        pool.close().await;
+        let cost = begun.spent(&ended, i64::try_from(commands.len()).expect("commands"));
+        self.report.details(vec![cost.line()], cost.to_json());
         let per_second = commands.len() as f64 / seconds;
         self.report.target(
             &format!("batch{suffix}"),
@@ -436,6 +451,29 @@ impl Bench<'_> {
             let beside = format!("{}; lag 0 after {} s", latency(&creates), rounded(started.elapsed().as_secs_f64()));
             self.report.note(&format!("projector_create_{connections}"), &name, creates.per_second, "/s", beside);
         }
+        self.cost_of_creates(server, &account).await;
+    }
+
+    /// What a create costs until it can be read: title of 40 characters, description of 50.
+    async fn cost_of_creates(&mut self, server: &Server, account: &Account) {
+        let pool = pool(server.database_url()).await;
+        let before = head(&pool).await;
+        let begun = Reading::of(&pool, server).await;
+        let texts = vec![("BENCH_LONG", "1".to_owned())];
+        self.writes(server, "create.lua", MANY_CONNECTIONS, &account.token, texts).await;
+        server.caught_up().await;
+        let ended = Reading::of(&pool, server).await;
+        let events = head(&pool).await - before;
+        let cost = begun.spent_on_records(&ended, events, &pool).await;
+        pool.close().await;
+        self.report.details(cost.table(), cost.to_json());
+        let wal = (cost.wal_bytes, "B");
+        let beside = format!("{} creates, 256 connections, until lag 0", rounded(events as f64));
+        let met = cost.wal_bytes <= WAL_BYTES_MAX;
+        self.report.target("event_wal", "write-ahead log, an event", wal, beside, "≤ 1,400 B", met);
+        let disk = (cost.disk_bytes, "B");
+        let met = cost.disk_bytes <= DISK_BYTES_MAX;
+        self.report.target("event_disk", "disk, an event", disk, String::new(), "≤ 900 B", met);
     }
 
     async fn lists(&mut self, server: &Server) {

@@ -340,7 +340,7 @@ exec_unprivileged() {
 
 # run_postgres DIR PORT PASSWORD_FILE: a durable cluster, made if it is not there, in the place of this shell.
 run_postgres() {
-    local dir=$1 port=$2 bin
+    local dir=$1 port=$2 bin compression=on
     bin=$(postgres_bin)
     if [ ! -e "$dir/data/PG_VERSION" ]; then
         if [ "$(id -u)" = 0 ]; then chown "$(unprivileged_user)" "$dir"; fi
@@ -350,7 +350,10 @@ run_postgres() {
             die "initdb failed"
         unprivileged rm "$dir/password"
     fi
+    # Page images after a checkpoint, as the managed one writes them. Not every package knows lz4.
+    unprivileged "$bin/postgres" -D "$dir/data" -c wal_compression=lz4 -C wal_compression >/dev/null 2>&1 && compression=lz4
     cd "$dir" && exec_unprivileged "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 \
+        -c wal_compression=$compression \
         -c log_error_verbosity=terse # what a duplicate key is may be an e-mail address
 }
 

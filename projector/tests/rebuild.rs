@@ -433,6 +433,39 @@ async fn a_table_that_is_added_is_made_counted_indexed_and_dropped_with_the_othe
     assert_equals_the_log(&database).await;
 }
 
+/// Generation 1 is as all migrations have left it, generation 2 as their functions make it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_generation_has_the_indexes_of_one_that_is_made_anew() {
+    let database = filled(4, 300).await;
+    assert!(rebuild::run(&database.pool, &database.tail(), Options::default(), |_| {}).await.unwrap().switched);
+    let differing = r"select count(*) from (
+            select made from (
+                select right(tablename, 1) as generation,
+                    regexp_replace(regexp_replace(indexdef, 'INDEX \S+ ON', 'INDEX ON'), '_[12] USING', ' USING') as made
+                from pg_indexes where schemaname = 'read_model' and tablename ~ '_[12]$'
+                union all
+                select right(relname, 1), left(relname, -1) || coalesce(reloptions::text, '')
+                from pg_class where relnamespace = 'read_model'::regnamespace and relkind = 'r' and relname ~ '_[12]$'
+            ) as each group by made having count(distinct generation) <> 2
+        ) as differing";
+    assert_eq!(database.number(differing).await, 0);
+}
+
+/// Else each such change adds an entry to every index of the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn completing_a_task_changes_no_column_that_an_index_of_tasks_has() {
+    let database = Database::create().await;
+    // In keys and conditions.
+    let others =
+        "select count(*) filter (where attname not in ('owner_id', 'task_id', 'created_at', 'deleted', 'title'))
+            + abs(count(distinct attname) - 5)
+        from pg_depend as d
+        join pg_index on indexrelid = d.objid
+        join pg_attribute on attrelid = d.refobjid and attnum = d.refobjsubid
+        where d.classid = 'pg_class'::regclass and d.refobjid = 'read_model.task_1'::regclass";
+    assert_eq!(database.number(others).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn which_change_an_event_is_of_is_compared_where_the_live_generation_was_made_with_changes() {
     let database = filled(9, 300).await;

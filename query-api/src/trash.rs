@@ -19,6 +19,7 @@ use crate::error::ReadError;
 use crate::owner_version::version_row;
 use crate::page::{Pages, page_with_revision};
 use crate::reads::{Query, ReadScope, Reads};
+use crate::sources::planned;
 use crate::task_columns::task_in;
 use crate::task_json::{self, write_time};
 
@@ -89,6 +90,10 @@ impl Query for TrashRequest {
     async fn load(&self, scope: ReadScope<'_>) -> Result<Loaded, ReadError> {
         // Nothing happens to a task after its deletion, so that is when it was updated. One that an older program has deleted
         // is blank until the next rebuild.
+        //
+        // All that can be restored is in an index, and sorted here: an index in this order would cost every change of a task a
+        // new entry in each of the table's indexes.
+        let mut transaction = planned(scope.pool()).await?;
         let rows = sqlx::query!(
             r#"select p.log_id, p.live_generation, o.shard as "shard?", o.revision as "revision?",
                    o.change_counter as "change_counter?", o.parked_position as "parked_position?", t.task_id as "task_id?",
@@ -112,8 +117,9 @@ impl Query for TrashRequest {
             self.after.map_or(Uuid::nil(), |(_, id)| id),
             i64::from(self.limit) + 1
         )
-        .fetch_all(scope.pool())
+        .fetch_all(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         let first = rows.first().ok_or(ReadError::Unavailable)?;
         let row = version_row!(first, generation: scope.generation());
         let live_generation = first.live_generation;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::projection::{AppliedEvent, Effect, Projection};
 use crate::columns::columns;
-use crate::copy::{CopyIn, Rows};
+use crate::copy::{COPY_ROWS_MIN, CopyIn, Rows, copy_into};
 use crate::differences::{Differences, differing};
 
 pub(super) struct History;
@@ -24,32 +24,16 @@ impl Projection for History {
         if effect.events.is_empty() {
             return Ok(());
         }
-        insert(&Columns::of(&effect.events), generation, connection).await?;
+        if effect.events.len() >= COPY_ROWS_MIN {
+            copied(effect, generation).add(connection).await?;
+        } else {
+            insert(&Columns::of(&effect.events), generation, connection).await?;
+        }
         blank(effect, generation, connection).await
     }
 
     fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn> {
-        let mut rows = Rows::new();
-        for applied in &effect.events {
-            let event = applied.event;
-            rows.row(13)
-                .int(generation)
-                .uuid(event.owner_id.0)
-                .uuid(event.task_id.0)
-                .bigint(event.version)
-                .bigint(event.position)
-                .time(event.occurred_at)
-                .time(event.recorded_at)
-                .text(&event.event_type)
-                .text(&event.actor_type)
-                .uuid_or_null(event.actor_id)
-                .text(&applied.changes.to_json())
-                .uuid(event.change())
-                .uuid_or_null(event.undoes);
-        }
-        let statement = "copy read_model.history_building (generation, owner_id, task_id, version, position, \
-             occurred_at, recorded_at, type, actor_type, actor_id, changes, change_id, undoes) from stdin (format binary)";
-        Some(CopyIn { statement, rows })
+        Some(copied(effect, generation))
     }
 
     async fn compare(&self, live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
@@ -90,6 +74,33 @@ impl Projection for History {
         .await?;
         Ok(Differences::found("history", found))
     }
+}
+
+fn copied(effect: &Effect<'_>, generation: i32) -> CopyIn {
+    let mut rows = Rows::new();
+    for applied in &effect.events {
+        let event = applied.event;
+        rows.row(13)
+            .int(generation)
+            .uuid(event.owner_id.0)
+            .uuid(event.task_id.0)
+            .bigint(event.version)
+            .bigint(event.position)
+            .time(event.occurred_at)
+            .time(event.recorded_at)
+            .text(&event.event_type)
+            .text(&event.actor_type)
+            .uuid_or_null(event.actor_id)
+            .text(&applied.changes.to_json())
+            .uuid(event.change())
+            .uuid_or_null(event.undoes);
+    }
+    let statements = copy_into!(
+        "history",
+        "generation, owner_id, task_id, version, position, occurred_at, recorded_at, type, actor_type, actor_id, changes, \
+         change_id, undoes"
+    );
+    CopyIn { statements, rows }
 }
 
 columns!(Columns<'a> of applied: &'a AppliedEvent<'a> {

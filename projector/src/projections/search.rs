@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::projection::{Effect, Projection, TaskChange};
 use crate::columns::columns;
-use crate::copy::{CopyIn, Rows};
+use crate::copy::{COPY_ROWS_MIN, CopyIn, Rows, copy_into};
 use crate::differences::{Differences, differing};
 
 pub(super) struct Search;
@@ -22,9 +22,11 @@ impl Projection for Search {
         generation: i32,
         connection: &mut PgConnection,
     ) -> Result<(), sqlx::Error> {
-        let inserted = Inserted::of(effect.tasks.iter().filter(|change| change.before.is_none()));
-        if !inserted.task_id.is_empty() {
-            insert(&inserted, generation, connection).await?;
+        let new: Vec<&TaskChange> = effect.tasks.iter().filter(|change| change.before.is_none()).collect();
+        if new.len() >= COPY_ROWS_MIN {
+            copied(new, generation).add(connection).await?;
+        } else if !new.is_empty() {
+            insert(&Inserted::of(new), generation, connection).await?;
         }
         let updates = effect.tasks.iter().filter_map(|change| Update::of(change.before.as_ref()?, change));
         let updated = Updated::of(updates);
@@ -35,15 +37,7 @@ impl Projection for Search {
     }
 
     fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn> {
-        let mut rows = Rows::new();
-        for change in &effect.tasks {
-            let TaskRow { owner_id, task, .. } = &change.after;
-            let lexemes = lexemes(&change.after);
-            rows.row(4).int(generation).uuid(owner_id.0).uuid(task.id).words(&lexemes.iter().collect::<Vec<_>>());
-        }
-        let statement =
-            "copy read_model.search_building (generation, owner_id, task_id, lexemes) from stdin (format binary)";
-        Some(CopyIn { statement, rows })
+        Some(copied(&effect.tasks, generation))
     }
 
     async fn compare(&self, live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
@@ -80,6 +74,16 @@ fn lexemes(TaskRow { deleted, task, .. }: &TaskRow) -> Lexemes {
         return Lexemes::default();
     }
     Lexemes::of(&task.title, &task.tags, task.description.as_deref())
+}
+
+fn copied<'a>(changes: impl IntoIterator<Item = &'a TaskChange>, generation: i32) -> CopyIn {
+    let mut rows = Rows::new();
+    for change in changes {
+        let TaskRow { owner_id, task, .. } = &change.after;
+        let lexemes = lexemes(&change.after);
+        rows.row(4).int(generation).uuid(owner_id.0).uuid(task.id).words(&lexemes.iter().collect::<Vec<_>>());
+    }
+    CopyIn { statements: copy_into!("search", "generation, owner_id, task_id, lexemes"), rows }
 }
 
 columns!(Inserted for<'r> of change: &'r TaskChange {

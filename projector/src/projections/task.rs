@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::projection::{Effect, Projection, Stream, TaskChange};
 use crate::columns::{columns, joined};
-use crate::copy::{CopyIn, Rows};
+use crate::copy::{COPY_ROWS_MIN, CopyIn, Rows, copy_into};
 use crate::differences::{Differences, differing};
 
 pub(super) struct Tasks;
@@ -26,7 +26,9 @@ impl Projection for Tasks {
         connection: &mut PgConnection,
     ) -> Result<(), sqlx::Error> {
         let (new, old): (Vec<_>, Vec<_>) = effect.tasks.iter().partition(|change| change.before.is_none());
-        if !new.is_empty() {
+        if new.len() >= COPY_ROWS_MIN {
+            copied(new, generation).add(connection).await?;
+        } else if !new.is_empty() {
             insert(&Columns::of(new), generation, connection).await?;
         }
         if !old.is_empty() {
@@ -36,34 +38,7 @@ impl Projection for Tasks {
     }
 
     fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn> {
-        let mut rows = Rows::new();
-        for change in &effect.tasks {
-            let TaskRow { owner_id, position, deleted, task } = &change.after;
-            rows.row(18)
-                .int(generation)
-                .uuid(owner_id.0)
-                .uuid(task.id)
-                .bigint(*position)
-                .bigint(task.version)
-                .boolean(*deleted)
-                .smallint(task.status.code())
-                .smallint(task.priority.code())
-                .text(&task.title)
-                .text(&title_key(&task.title))
-                .text_or_null(task.description.as_deref())
-                .texts(&task.tags)
-                .text_or_null(task.rank.as_deref())
-                .time_or_null(task.due_at)
-                .time(task.created_at)
-                .time(task.updated_at)
-                .time_or_null(task.started_at)
-                .time_or_null(task.completed_at);
-        }
-        let statement = "copy read_model.task_building (generation, owner_id, task_id, position, version, deleted, \
-             status, priority, title, title_key, description, tags, rank, due_at, created_at, updated_at, started_at, \
-             completed_at) \
-             from stdin (format binary)";
-        Some(CopyIn { statement, rows })
+        Some(copied(&effect.tasks, generation))
     }
 
     async fn compare(&self, live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
@@ -162,6 +137,38 @@ pub(crate) async fn load(
         rows.insert((owner_id, task_id), row);
     }
     Ok(rows)
+}
+
+fn copied<'a>(changes: impl IntoIterator<Item = &'a TaskChange>, generation: i32) -> CopyIn {
+    let mut rows = Rows::new();
+    for change in changes {
+        let TaskRow { owner_id, position, deleted, task } = &change.after;
+        rows.row(18)
+            .int(generation)
+            .uuid(owner_id.0)
+            .uuid(task.id)
+            .bigint(*position)
+            .bigint(task.version)
+            .boolean(*deleted)
+            .smallint(task.status.code())
+            .smallint(task.priority.code())
+            .text(&task.title)
+            .text(&title_key(&task.title))
+            .text_or_null(task.description.as_deref())
+            .texts(&task.tags)
+            .text_or_null(task.rank.as_deref())
+            .time_or_null(task.due_at)
+            .time(task.created_at)
+            .time(task.updated_at)
+            .time_or_null(task.started_at)
+            .time_or_null(task.completed_at);
+    }
+    let statements = copy_into!(
+        "task",
+        "generation, owner_id, task_id, position, version, deleted, status, priority, title, title_key, description, tags, \
+         rank, due_at, created_at, updated_at, started_at, completed_at"
+    );
+    CopyIn { statements, rows }
 }
 
 columns!(Columns<'a> of change: &'a TaskChange {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::projection::{AppliedEvent, Effect, Projection};
 use crate::columns::{columns, joined};
-use crate::copy::{CopyIn, Rows};
+use crate::copy::{COPY_ROWS_MIN, CopyIn, Rows, copy_into};
 use crate::differences::{Differences, EXAMPLES_MAX, Found, differing};
 
 pub(super) struct TaskVersions;
@@ -25,34 +25,16 @@ impl Projection for TaskVersions {
         if effect.events.is_empty() {
             return Ok(());
         }
-        insert(&Columns::of(&effect.events), generation, connection).await?;
+        if effect.events.len() >= COPY_ROWS_MIN {
+            copied(effect, generation).add(connection).await?;
+        } else {
+            insert(&Columns::of(&effect.events), generation, connection).await?;
+        }
         blank(effect, generation, connection).await
     }
 
     fn copy(&self, effect: &Effect<'_>, generation: i32) -> Option<CopyIn> {
-        let mut rows = Rows::new();
-        for applied in &effect.events {
-            let task = &applied.after.task;
-            rows.row(15)
-                .int(generation)
-                .smallint_or_null(status(applied))
-                .smallint(task.priority.code())
-                .uuid(applied.after.owner_id.0)
-                .uuid(task.id)
-                .bigint(task.version)
-                .bigint(applied.after.position)
-                .time(task.updated_at)
-                .time(task.created_at)
-                .time_or_null(task.due_at)
-                .time_or_null(task.started_at)
-                .time_or_null(task.completed_at)
-                .texts(&task.tags)
-                .text_or_null(changed_title_key(applied).as_deref())
-                .text_or_null(task.rank.as_deref());
-        }
-        let statement = "copy read_model.task_version_building (generation, status, priority, owner_id, task_id, version, \
-             position, held_from, created_at, due_at, started_at, completed_at, tags, title_key, rank) from stdin (format binary)";
-        Some(CopyIn { statement, rows })
+        Some(copied(effect, generation))
     }
 
     async fn compare(&self, live: i32, new: i32, connection: &mut PgConnection) -> Result<Differences, sqlx::Error> {
@@ -96,6 +78,35 @@ fn status(applied: &AppliedEvent<'_>) -> Option<i16> {
 
 fn changed_title_key(applied: &AppliedEvent<'_>) -> Option<String> {
     applied.changes.title.as_ref().map(|title| title_key(&title.to))
+}
+
+fn copied(effect: &Effect<'_>, generation: i32) -> CopyIn {
+    let mut rows = Rows::new();
+    for applied in &effect.events {
+        let task = &applied.after.task;
+        rows.row(15)
+            .int(generation)
+            .smallint_or_null(status(applied))
+            .smallint(task.priority.code())
+            .uuid(applied.after.owner_id.0)
+            .uuid(task.id)
+            .bigint(task.version)
+            .bigint(applied.after.position)
+            .time(task.updated_at)
+            .time(task.created_at)
+            .time_or_null(task.due_at)
+            .time_or_null(task.started_at)
+            .time_or_null(task.completed_at)
+            .texts(&task.tags)
+            .text_or_null(changed_title_key(applied).as_deref())
+            .text_or_null(task.rank.as_deref());
+    }
+    let statements = copy_into!(
+        "task_version",
+        "generation, status, priority, owner_id, task_id, version, position, held_from, created_at, due_at, started_at, \
+         completed_at, tags, title_key, rank"
+    );
+    CopyIn { statements, rows }
 }
 
 columns!(Columns<'a> of applied: &'a AppliedEvent<'a> {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::error::RebuildError;
 use super::progress::Meter;
 use crate::connection;
-use crate::copy::{CopyIn, Rows};
+use crate::copy::{CopyIn, Rows, copy_into};
 use crate::feed::{READ_BYTES, events_within};
 use crate::parking::ToPark;
 use crate::projections::{self, AppliedEvent, Effect, Stream, TaskChange};
@@ -221,11 +221,10 @@ async fn write_chunk(
         // Revision and change counter are counted afterwards.
         owners.row(5).int(generation).uuid(*owner).smallint(shard).bigint(0).bigint(0);
     }
-    let statement = "copy read_model.owner_building (generation, owner_id, shard, revision, change_counter) \
-         from stdin (format binary)";
-    CopyIn { statement, rows: owners }.send(&mut transaction).await?;
+    let statements = copy_into!("owner", "generation, owner_id, shard, revision, change_counter");
+    CopyIn { statements, rows: owners }.fill(&mut transaction).await?;
     for copy in chunk.copies {
-        copy.send(&mut transaction).await?;
+        copy.fill(&mut transaction).await?;
     }
     chunk.to_park.write(generation, &mut transaction).await?;
     sqlx::query!(

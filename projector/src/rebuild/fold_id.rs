@@ -53,8 +53,8 @@ pub(super) fn fold_id() -> Uuid {
         effect.tasks.push(TaskChange { before: None, after, text_changed: true });
     }
     let mut made = Vec::new();
-    for CopyIn { statement, rows } in projections::ALL.iter().filter_map(|projection| projection.copy(&effect, 0)) {
-        made.extend_from_slice(statement.as_bytes());
+    for CopyIn { statements, rows } in projections::ALL.iter().filter_map(|projection| projection.copy(&effect, 0)) {
+        made.extend_from_slice(statements.building.as_bytes());
         made.extend_from_slice(&rows.finish());
     }
     Uuid::new_v5(&Uuid::NAMESPACE_OID, &made)

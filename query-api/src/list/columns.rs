@@ -10,6 +10,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use backends::database::Pool;
+use chrono::DateTime;
+use domain::Time;
 use read_model::search::{Query, Relevances, Texts};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -188,6 +190,15 @@ impl Columns {
         })
     }
 
+    /// When the next task is due that is pending or in progress, from then on.
+    pub(super) fn next_due(&self, from: Time) -> Option<Time> {
+        let from_us = from.timestamp_micros();
+        let is_open = |stage: Stage| stage.status().is_some_and(|status| status < 2);
+        let due = self.due_us.iter().zip(&self.stages);
+        let next = due.filter(|(due_us, stage)| **due_us >= from_us && **due_us != UNDATED && is_open(**stage));
+        next.map(|(due_us, _)| *due_us).min().and_then(DateTime::from_timestamp_micros)
+    }
+
     fn push(&mut self, task: Task) {
         self.ids.push(task.id);
         self.created_us.push(task.created_at.timestamp_micros());
@@ -309,8 +320,7 @@ impl TaskSet for Columns {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use chrono::DateTime;
-    use domain::{Priority, Status, Time};
+    use domain::{Priority, Status};
     use read_model::TaskFilters;
 
     use super::*;
@@ -396,6 +406,28 @@ pub(super) mod tests {
             let found = filters.at(now).map(|filters| find(ListRequest { filters, ..first }));
             let matching = tasks.iter().filter(|task| filters.matches(task, now)).map(|task| task.id);
             assert_eq!(found.unwrap_or_default(), matching.collect::<Vec<_>>(), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_due_date_is_that_of_an_open_task() {
+        let at = |us: i64| DateTime::from_timestamp_micros(us).unwrap();
+        let mut columns = columns(1);
+        for (status, due_us) in [(2, 20), (3, 21), (1, 30), (0, 40), (0, 10)] {
+            let task = Task {
+                id: Uuid::nil(),
+                status,
+                priority: 1,
+                created_at: at(0),
+                updated_at: at(0),
+                completed_at: None,
+                due_at: Some(at(due_us)),
+                tags: Vec::new(),
+            };
+            columns.push(task);
+        }
+        for (from, next) in [(0, Some(10)), (10, Some(10)), (11, Some(30)), (31, Some(40)), (41, None)] {
+            assert_eq!(columns.next_due(at(from)), next.map(at), "from {from}");
         }
     }
 

@@ -130,27 +130,22 @@ impl Query for ListQuery {
         if let Some(as_of) = self.request.as_of {
             return self.load_as_of(scope, as_of).await;
         }
-        let now = clock::now();
-        let page = self.page(scope, now).await?;
-        let etag = if self.request.filters.overdue {
-            let (row, next_due_at) = query::next_due(scope.pool(), scope.generation(), scope.owner, now).await?;
-            let next_overdue = next_due_at.map(|due_at| due_at + TimeDelta::microseconds(1));
-            // Of another version than the page: the page is not kept.
-            let until = if row == page.row { next_overdue } else { Some(now) };
-            until.map_or(Etag::OwnerVersion, Etag::OwnerVersionUntil)
-        } else {
-            Etag::OwnerVersion
-        };
+        let (page, until) = self.page(scope, clock::now()).await?;
+        let etag = until.map_or(Etag::OwnerVersion, Etag::OwnerVersionUntil);
         Ok(self.loaded(page, etag, scope))
     }
 }
 
-/// Has a session plan the walks, and how pages of owners with columns are read.
+/// Has a session plan how pages are found without `q`, titles and ranks, and how those of owners with columns are read.
 pub(crate) async fn plan_ahead(connection: &mut PgConnection, generation: i32) -> Result<(), ReadError> {
-    for by in SortBy::INDEXED {
+    for by in [SortBy::CreatedAt, SortBy::UpdatedAt, SortBy::Priority, SortBy::DueAt] {
         for descending in [false, true] {
             let request = ListRequest::first_page(Sort { by, descending });
-            query::walk(&mut *connection, generation, Uuid::nil(), &request).await?;
+            if by.is_indexed() {
+                query::walk(&mut *connection, generation, Uuid::nil(), &request).await?;
+            } else {
+                query::pick(&mut *connection, generation, Uuid::nil(), &request).await?;
+            }
         }
     }
     query::by_ids(connection, generation, Uuid::nil(), &[]).await?;
@@ -200,39 +195,44 @@ impl ListQuery {
         Ok(self.loaded(Page { live_generation, row, total: 0, tasks }, etag, scope))
     }
 
-    /// Finds the page in the quickest way that there is for it; all ways find the same one.
-    async fn page(&self, scope: ReadScope<'_>, now: Time) -> Result<Page, ReadError> {
+    /// Finds the page in the quickest way that there is for it; all ways find the same one. Also when it changes by the clock
+    /// alone, if it does.
+    async fn page(&self, scope: ReadScope<'_>, now: Time) -> Result<(Page, Option<Time>), ReadError> {
         let Self { request, columns, .. } = self;
         let (pool, generation, owner) = (scope.pool(), scope.generation(), scope.owner);
+        let overdue = request.filters.overdue;
         let Some(filters) = request.filters.at(now) else {
-            return query::by_ids(pool, generation, owner, &[]).await;
+            // Whatever the clock says.
+            return Ok((query::by_ids(pool, generation, owner, &[]).await?, None));
         };
         let request = &ListRequest { filters, ..request.clone() };
         let by_q = request.filters.q.is_some();
-        // Which columns do not have, and no index either.
+        // Which columns do not have.
         let by_text = matches!(request.sort.by, SortBy::Title | SortBy::Rank);
         // Columns are of the nearest source.
-        let by_columns = !request.filters.is_empty() && !by_text && scope.is_nearest();
-        let find = |columns: &Columns| (columns.find(request), ());
-        if by_columns && let Some((page, ())) = columns.page(scope.shown, owner, by_q, find).await? {
-            return Ok(page);
+        let by_columns =
+            (!request.filters.is_empty() || !request.sort.by.is_indexed()) && !by_text && scope.is_nearest();
+        let next_due = |columns: &Columns| if overdue { columns.next_due(now) } else { None };
+        let find = |columns: &Columns| (columns.find(request), next_due(columns));
+        if by_columns && let Some((page, next_due_at)) = columns.page(scope.shown, owner, by_q, find).await? {
+            return Ok((page, next_due_at.map(overdue_from)));
         }
-        if !by_q && !by_text {
-            let page = query::walk(pool, generation, owner, request).await?;
-            if is_whole(&page, request) {
-                return Ok(page);
-            }
-            if by_columns {
-                columns.request(generation, owner, page.total, false);
-            }
+        let walked = walked(scope, request).await?;
+        let passes_over_all = overdue || walked.is_none();
+        let page = match walked {
+            Some(page) => page,
+            None => picked(scope, request).await?,
+        };
+        if passes_over_all && by_columns {
+            columns.request(generation, owner, page.total, by_q);
         }
-        let mut transaction = planned(pool).await?;
-        let page = query::pick(&mut transaction, generation, owner, request).await?;
-        transaction.commit().await?;
-        if by_q && by_columns {
-            columns.request(generation, owner, page.total, true);
+        if !overdue {
+            return Ok((page, None));
         }
-        Ok(page)
+        let (row, next_due_at) = query::next_due(pool, generation, owner, now).await?;
+        // Of another version than the page: the page is not kept.
+        let until = if row == page.row { next_due_at.map(overdue_from) } else { Some(now) };
+        Ok((page, until))
     }
 
     fn loaded(&self, page: Page, etag: Etag, scope: ReadScope<'_>) -> Loaded {
@@ -247,16 +247,36 @@ impl ListQuery {
     }
 }
 
+/// The page by a walk of the sort's index. `None`: there is none, or the walk ended before the page was full.
+async fn walked(scope: ReadScope<'_>, request: &ListRequest) -> Result<Option<Page>, ReadError> {
+    if request.filters.q.is_some() || !request.sort.by.is_indexed() {
+        return Ok(None);
+    }
+    let page = query::walk(scope.pool(), scope.generation(), scope.owner, request).await?;
+    Ok(is_whole(&page, request).then_some(page))
+}
+
+/// The page by a pass over all tasks of the owner, or over those that `q` finds.
+async fn picked(scope: ReadScope<'_>, request: &ListRequest) -> Result<Page, ReadError> {
+    let (pool, generation, owner) = (scope.pool(), scope.generation(), scope.owner);
+    if request.filters.q.is_none() {
+        let mut connection = pool.acquire().await?;
+        return query::pick(&mut connection, generation, owner, request).await;
+    }
+    let mut transaction = planned(pool).await?;
+    let page = query::pick(&mut transaction, generation, owner, request).await?;
+    transaction.commit().await?;
+    Ok(page)
+}
+
 /// Whether a walk has seen all that the page needs.
 fn is_whole(page: &Page, request: &ListRequest) -> bool {
-    if request.filters.is_empty() || page.total <= query::WALK_TASKS_MAX {
-        return true;
-    }
-    // The walk of due dates may have been cut off before the tasks without one, which stand behind it.
-    let undated_first = request.after.as_ref().is_some_and(|after| after.key.is_none());
-    let in_order =
-        request.sort.by != SortBy::DueAt || undated_first || page.tasks.iter().all(|task| task.due_at.is_some());
-    in_order && page.tasks.len() > usize::from(request.limit)
+    request.filters.is_empty() || page.total <= query::WALK_TASKS_MAX || page.tasks.len() > usize::from(request.limit)
+}
+
+/// When a task that is due then counts as overdue.
+fn overdue_from(due_at: Time) -> Time {
+    due_at + TimeDelta::microseconds(1)
 }
 
 fn write(out: &mut Vec<u8>, task: &Task, q: Option<&SearchQuery>) {

@@ -1,8 +1,9 @@
 //! The statements of a list: one snapshot of the owner's row and the page's tasks.
 //!
-//! A list walks the index of its sort, from where the page before ended, and keeps what matches: quick wherever
-//! matches are not rare, and the planner has nothing to choose. The walk is bounded. Where it ends before the page
-//! is full, the matches are picked out first (by whatever index the filters offer) and sorted then.
+//! A list by creation walks the index of that, from where the page before ended, and keeps what matches: quick wherever
+//! matches are not rare. The walk is bounded. Where it ends before the page is full, and for all other sorts, all tasks of the
+//! owner are looked at, the matches picked out and sorted: a microsecond or so a task, until the columns of an owner with many
+//! are loaded ([`super::column_cache`]).
 
 use backends::database::Pool;
 use chrono::{DateTime, Utc};
@@ -164,7 +165,7 @@ macro_rules! page_of {
     };
 }
 
-/// Walks the index of a sort key that no task is without, in one direction.
+/// Walks the index of a sort key, in one direction.
 macro_rules! walk {
     ($executor:expr, $arguments:ident, $column:literal, $key:ident, $beyond:literal, $direction:literal) => {
         page_of!(
@@ -188,26 +189,6 @@ macro_rules! pick {
               cross join lateral (select * from read_model.task f where f.generation = $1 and f.owner_id = $2 and f.task_id = m.task_id limit 1) f"]
             ["order by t." $column $direction ", t.task_id " $direction]
             $key $executor, $arguments
-        )
-    };
-}
-
-/// Walks the index of due dates, then the tasks without one.
-macro_rules! walk_due {
-    ($executor:expr, $arguments:ident, $beyond:literal, $from:literal, $direction:literal) => {
-        page_of!(
-            ["select w.* from (
-                select * from (select * from read_model.task where generation = $1 and owner_id = $2 and not deleted and $13
-                    and (due_at, task_id)" $beyond "($3, $4)
-                    and due_at >= coalesce($10::timestamptz, '-infinity') and due_at < coalesce($11::timestamptz, 'infinity')
-                    order by due_at " $direction ", task_id " $direction " limit $5) as dated
-                union all
-                select * from (select * from read_model.task where generation = $1 and owner_id = $2 and not deleted
-                    and due_at is null and task_id" $from "$14 order by task_id " $direction " limit $5) as undated
-              ) w where "]
-            [" order by w.due_at " $direction " nulls last, w.task_id " $direction " limit $6"]
-            ["order by t.due_at " $direction " nulls last, t.task_id " $direction]
-            time $executor, $arguments, $arguments.bounds.keyed, $arguments.bounds.keyless_from
         )
     };
 }
@@ -301,7 +282,7 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// Walks the sort's index from where the page before ended, as far as the bound allows.
+/// Walks the index of creation ([`SortBy::is_indexed`]) from where the page before ended, as far as the bound allows.
 pub(super) async fn walk(
     executor: impl PgExecutor<'_>,
     generation: i32,
@@ -309,24 +290,16 @@ pub(super) async fn walk(
     request: &ListRequest,
 ) -> Result<Page, ReadError> {
     let arguments = Arguments::of(generation, owner, request, None);
-    let rows = match (request.sort.by, request.sort.descending) {
-        (SortBy::CreatedAt, false) => walk!(executor, arguments, " created_at ", time, " > ", " asc ").await,
-        // What `q` finds is not walked to, and texts are in no index.
-        (SortBy::CreatedAt, true) | (SortBy::Relevance | SortBy::Title | SortBy::Rank, _) => {
-            walk!(executor, arguments, " created_at ", time, " < ", " desc ").await
-        }
-        (SortBy::UpdatedAt, false) => walk!(executor, arguments, " updated_at ", time, " > ", " asc ").await,
-        (SortBy::UpdatedAt, true) => walk!(executor, arguments, " updated_at ", time, " < ", " desc ").await,
-        (SortBy::Priority, false) => walk!(executor, arguments, " priority ", priority, " > ", " asc ").await,
-        (SortBy::Priority, true) => walk!(executor, arguments, " priority ", priority, " < ", " desc ").await,
-        (SortBy::DueAt, false) => walk_due!(executor, arguments, " > ", " >= ", " asc ").await,
-        (SortBy::DueAt, true) => walk_due!(executor, arguments, " < ", " <= ", " desc ").await,
+    let rows = if request.sort.descending {
+        walk!(executor, arguments, " created_at ", time, " < ", " desc ").await
+    } else {
+        walk!(executor, arguments, " created_at ", time, " > ", " asc ").await
     };
     Page::of(rows?, generation)
 }
 
-/// Finds all matches first, then sorts them: which index finds them is the planner's choice, so the transaction must let it
-/// choose ([`planned`](crate::sources::planned)).
+/// Finds all matches first, then sorts them: among all tasks of the owner, or among those that `q` finds. Then the transaction
+/// must let the planner choose ([`planned`](crate::sources::planned)).
 pub(crate) async fn pick(
     connection: &mut PgConnection,
     generation: i32,
@@ -416,8 +389,8 @@ pub(super) async fn next_due(
     let row = sqlx::query!(
         r#"select p.log_id, o.shard as "shard?", o.revision as "revision?", o.change_counter as "change_counter?",
                o.parked_position as "parked_position?",
-               (select due_at from read_model.task where generation = $1 and owner_id = $2 and not deleted
-                     and status in (0, 1) and due_at >= $3 order by due_at limit 1) as next_due_at
+               (select min(due_at) from read_model.task where generation = $1 and owner_id = $2 and not deleted
+                     and status in (0, 1) and due_at >= $3) as next_due_at
            from read_model.projection p
            left join read_model.owner o on o.generation = $1 and o.owner_id = $2"#,
         generation,

@@ -74,11 +74,15 @@ pub(crate) enum SortBy {
 }
 
 impl SortBy {
-    /// Those that an index has.
-    pub const INDEXED: [Self; 4] = [Self::CreatedAt, Self::UpdatedAt, Self::Priority, Self::DueAt];
     /// Those with two directions.
     pub const DIRECTED: [Self; 6] =
         [Self::CreatedAt, Self::UpdatedAt, Self::Priority, Self::DueAt, Self::Title, Self::Rank];
+
+    /// Whether an index has the tasks in this order. Each costs every create an entry, and every change of its column a new
+    /// entry in all of them.
+    pub fn is_indexed(self) -> bool {
+        self == Self::CreatedAt
+    }
 
     pub const fn as_str(self) -> &'static str {
         match self {

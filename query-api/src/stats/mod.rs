@@ -95,8 +95,14 @@ impl Query for StatsQuery {
             Some(to) => to,
             None => period.from.checked_add_days(Days::new(DAYS_MAX.unsigned_abs() - 1)).unwrap_or(period.to),
         };
-        let counted = if self.days.zone == Tz::UTC {
-            from_tables(scope, Period { to: last_day, ..period }, now).await?
+        let by_columns = scope.is_nearest() && self.columns.has(scope.owner);
+        let counted = if self.days.zone == Tz::UTC && !by_columns {
+            let counted = from_tables(scope, Period { to: last_day, ..period }, now).await?;
+            if scope.is_nearest() {
+                let tasks: i64 = counted.found.counts.iter().map(|(_, _, count)| count).sum();
+                self.columns.request(scope.generation(), scope.owner, tasks, false);
+            }
+            counted
         } else {
             let mut tally = Tally::new(self.days.zone, Period { to: last_day, ..period }, now);
             let (live_generation, row) = self.columns.count(scope, None, |columns| tally.add(columns)).await?;
@@ -126,7 +132,7 @@ struct Counted {
     found: Found,
 }
 
-/// Statistics by UTC days, which the tables have.
+/// Statistics by UTC days, which the tables have. All else is found in one pass over the owner's tasks.
 async fn from_tables(scope: ReadScope<'_>, period: Period, now: Time) -> Result<Counted, ReadError> {
     let mut transaction = planned(scope.pool()).await?;
     let row = sqlx::query!(
@@ -144,17 +150,19 @@ async fn from_tables(scope: ReadScope<'_>, period: Period, now: Time) -> Result<
                      order by day) as "created!",
                array(select completed from read_model.day_count where generation = $1 and owner_id = $2 and day between $3 and $4
                      order by day) as "completed!",
-               (select count(*) from read_model.task where generation = $1 and owner_id = $2 and not deleted
-                     and status in (0, 1) and due_at < $5) as "overdue!",
-               (select due_at from read_model.task where generation = $1 and owner_id = $2 and not deleted
-                     and status in (0, 1) and due_at >= $5 order by due_at limit 1) as next_due_at,
-               (select updated_at from read_model.task where generation = $1 and owner_id = $2 and not deleted
-                     order by updated_at desc, task_id desc limit 1) as last_event_at,
-               (select percentile_disc(array[0.5, 0.9, 0.99]) within group (order by completed_at - created_at)
-                     from read_model.task where generation = $1 and owner_id = $2 and not deleted and status = 2)
-                   as "completion_times?: Vec<PgInterval>"
+               t.overdue as "overdue!", t.next_due_at as "next_due_at?", t.last_event_at as "last_event_at?",
+               t.completion_times as "completion_times?: Vec<PgInterval>"
            from read_model.projection p
-           left join read_model.owner o on o.generation = $1 and o.owner_id = $2"#,
+           left join read_model.owner o on o.generation = $1 and o.owner_id = $2
+           cross join lateral (
+               select count(*) filter (where status in (0, 1) and due_at < $5) as overdue,
+                   min(due_at) filter (where status in (0, 1) and due_at >= $5) as next_due_at,
+                   max(updated_at) as last_event_at,
+                   percentile_disc(array[0.5, 0.9, 0.99]) within group (order by completed_at - created_at)
+                       filter (where status = 2) as completion_times
+               from read_model.task
+               where generation = $1 and owner_id = $2 and not deleted
+           ) t"#,
         scope.generation(),
         scope.owner,
         period.from,

@@ -121,7 +121,7 @@ async fn statistics_of_many_tasks_equal_a_recount_by_any_zones_days() {
     world.put(owner, &tasks).await;
     for round in 0..6 {
         let there: Vec<&Task> = tasks.iter().filter(|task| !task.deleted).collect();
-        for zone in [Tz::Europe__Berlin, Tz::America__Los_Angeles] {
+        for zone in [Tz::UTC, Tz::Europe__Berlin, Tz::America__Los_Angeles] {
             let token = world.token(owner, world.last_position());
             let path = format!("/api/v1/stats?time_zone={}", zone.name());
             let headers = [("consistency-token", token.as_str())];

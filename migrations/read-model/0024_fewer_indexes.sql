@@ -1,0 +1,91 @@
+-- compatible-since: 21
+-- Indexes of tasks that answers can do without. Lists of owners with few tasks are sorted from their rows, those of owners with
+-- many from columns that query-api keeps in memory. What is left is the identity, the order that lists have unless they are
+-- asked for another one, and what can be restored. No column of these changes when a task is completed or moved, so that such
+-- an update adds no entry to any of them, if there is room for the new row on its page.
+create or replace function read_model.index_task(suffix text) returns void language plpgsql as $$
+begin
+    -- Of an owner they grow at the end, as ids and times do: no room is left between.
+    execute format('create unique index on read_model.task%1$s (owner_id, task_id) with (fillfactor = 100)', suffix);
+    execute format('create index on read_model.task%1$s (owner_id, created_at, task_id) with (fillfactor = 100)
+        where not deleted', suffix);
+    execute format('create index on read_model.task%1$s (owner_id, task_id) where deleted and title <> ''''', suffix);
+    -- Room for two or three rows on each page. What is updated leaves room itself once nobody sees the old row any more.
+    execute format('alter table read_model.task%1$s set (fillfactor = 90)', suffix);
+end $$;
+
+do $$
+declare
+    tasks regclass;
+    old regclass;
+begin
+    -- Partitions, and the table of a generation that is being built, which has no index before it is filled.
+    for tasks in
+        select oid::regclass from pg_class
+        where relnamespace = 'read_model'::regnamespace and relkind = 'r' and relname ~ '^task_([0-9]+|building)$'
+    loop
+        continue when not exists (select from pg_index where indrelid = tasks);
+        -- First what takes its time, while tasks can be read; the rest locks them for a moment.
+        execute format('create index on %s (owner_id, task_id) where deleted and title <> ''''', tasks);
+        execute format('alter table %s set (fillfactor = 90)', tasks);
+        for old in
+            select indexrelid::regclass from pg_index
+            where indrelid = tasks and not indisunique and pg_get_indexdef(indexrelid) !~ 'created_at|title'
+        loop
+            execute format('drop index %s', old);
+        end loop;
+    end loop;
+end $$;
+
+-- Which tasks of an owner have the lexemes that are looked for is found by a pass over the owner's rows; many are searched in
+-- memory. An index of lexemes would take more of the write-ahead log than the rows themselves: an entry for each word of each
+-- task, written to the list of pending ones first and to its place later.
+create or replace function read_model.index_search(suffix text) returns void language plpgsql as $$
+begin
+    execute format('create unique index on read_model.search%1$s (owner_id, task_id) with (fillfactor = 100)', suffix);
+end $$;
+
+do $$
+declare
+    old regclass;
+begin
+    for old in
+        select indexrelid::regclass from pg_index join pg_class as c on c.oid = indrelid
+        where c.relnamespace = 'read_model'::regnamespace and c.relkind = 'r' and c.relname ~ '^search_([0-9]+|building)$'
+            and not indisunique
+    loop
+        execute format('drop index %s', old);
+    end loop;
+end $$;
+
+-- What only grows at the end. (The versions of a task come between those of others: these indexes keep room for them.)
+create or replace function read_model.index_history(suffix text) returns void language plpgsql as $$
+begin
+    execute format('create unique index on read_model.history%1$s (owner_id, task_id, version)', suffix);
+    execute format('create index on read_model.history%1$s (owner_id, position) with (fillfactor = 100)', suffix);
+end $$;
+
+create or replace function read_model.index_change(suffix text) returns void language plpgsql as $$
+begin
+    execute format('create unique index on read_model.change%1$s (owner_id, change_id) with (fillfactor = 100)', suffix);
+    execute format('create index on read_model.change%1$s (owner_id, position) with (fillfactor = 100)', suffix);
+    execute format('create index on read_model.change%1$s (owner_id, undoes) where undoes is not null', suffix);
+end $$;
+
+do $$
+declare
+    growing regclass;
+begin
+    for growing in
+        select indexrelid::regclass from pg_index as i join pg_class as c on c.oid = indrelid
+        where c.relnamespace = 'read_model'::regnamespace and c.relkind = 'r'
+            and (
+                (c.relname ~ '^task_([0-9]+|building)$' and pg_get_indexdef(indexrelid) !~ ' WHERE \(deleted')
+                or c.relname ~ '^search_([0-9]+|building)$'
+                or (c.relname ~ '^history_([0-9]+|building)$' and not indisunique)
+                or (c.relname ~ '^change_([0-9]+|building)$' and indpred is null)
+            )
+    loop
+        execute format('alter index %s set (fillfactor = 100)', growing);
+    end loop;
+end $$;
