@@ -1,12 +1,19 @@
-import { expect, test } from 'vitest';
+import { afterAll, afterEach, expect, test } from 'vitest';
 import { add, installed, logIn, newPage, register, registerByForm, row, url, type Account } from '../pages.ts';
 import { browser, context, page, toast, withServiceWorker } from '../session.ts';
-import { filesOf, installNewVersion, kill, NEW_TITLE, renamed, stack, TITLE, worker } from './stack.ts';
+import { filesOf, installNewVersion, kill, NEW_TITLE, putBackOldVersion, renamed, stack, TITLE, worker } from './stack.ts';
 
 withServiceWorker();
 
 const MINUTES_MS = 60_000;
 const PATIENCE = { timeout: 60_000 };
+
+// what a test has killed runs again for its next try, and for the next test
+afterEach(async ({ task }) => {
+  if (task.result?.state === 'fail') await stack('up');
+}, 5 * MINUTES_MS);
+afterAll(putBackOldVersion, 5 * MINUTES_MS);
+
 const says = (text: string | RegExp) => page.getByRole('status').filter({ hasText: text });
 
 /** All tasks of an account as the API has them: title, status and version. */
@@ -65,14 +72,17 @@ test('all copies are started anew one after the other: nobody notices, and each 
   const restart = { running: true };
   const restarted = stack('restart').finally(() => (restart.running = false));
   const expected: string[] = [];
-  for (let n = 0; restart.running; n++) {
-    await add(page, `task ${n}.`);
-    await row(page, `task ${n}.`).waitFor();
-    if (n % 2 > 0) await row(page, `task ${n}.`).getByRole('button', { name: `task ${n}.: To do` }).click();
-    expected.push(n % 2 > 0 ? `task ${n}. completed 2` : `task ${n}. pending 1`);
-    expect(await page.locator('[data-failed=true]').allTextContents()).toEqual([]);
+  try {
+    for (let n = 0; restart.running; n++) {
+      await add(page, `task ${n}.`);
+      await row(page, `task ${n}.`).waitFor();
+      if (n % 2 > 0) await row(page, `task ${n}.`).getByRole('button', { name: `task ${n}.: To do` }).click();
+      expected.push(n % 2 > 0 ? `task ${n}. completed 2` : `task ${n}. pending 1`);
+      expect(await page.locator('[data-failed=true]').allTextContents()).toEqual([]);
+    }
+  } finally {
+    await restarted;
   }
-  await restarted;
   await settled();
   expect(expected.length).toBeGreaterThan(5);
   await expect.poll(() => tasksOf(account), PATIENCE).toEqual(expected);
@@ -108,6 +118,7 @@ test('the servers are killed in the middle of a change: the page says so, keeps 
 }, 5 * MINUTES_MS);
 
 test('a new version comes while it is open: it says so, files of both are there meanwhile, and what is gone is asked for anew', async () => {
+  await putBackOldVersion();
   await register(page);
   await add(page, 'goes on');
   await toast('goes on').waitFor();
