@@ -154,7 +154,8 @@ export const isLoggedOut = (): boolean => state === 'out';
 export const lastSeen = {
   get: () => sessionStorage.getItem(SEEN),
   set: (token: string | null) => {
-    if (token !== null) sessionStorage.setItem(SEEN, token);
+    // an answer that comes after the log-out leaves nothing behind
+    if (token !== null && state !== 'out') sessionStorage.setItem(SEEN, token);
   },
   forget: () => sessionStorage.removeItem(SEEN),
 };
