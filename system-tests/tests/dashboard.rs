@@ -54,8 +54,8 @@ async fn a_change_survives_kill_9_of_the_server() {
 /// Keeps its side of `web/browser/killed/server.ts`.
 async fn start_whenever_wanted(server: &Server) {
     let (pid, wanted) = (server.dir().join("pid"), server.dir().join("wanted"));
+    write_whole(&pid, &server.pid().to_string());
     loop {
-        write_whole(&pid, &server.pid().to_string());
         until("it is to be started again", Duration::from_millis(BROWSER_MS_MAX), || async {
             wanted.exists().then_some(())
         })
