@@ -84,24 +84,25 @@ async fn it_goes_on_while_the_services_are_restarted_killed_and_replaced() {
     }
     stack.set("STACK_BIN", programs.to_str().unwrap());
     stack.up().await;
-    let mut parts = vec!["gateway"];
-    // `.ci/nightly` has the time: what people do against one process, they do here too
+    // `.ci/nightly` has the time: what people do with one process, they do here too
     if std::env::var("TEST_DASHBOARD_SERVICES").is_ok() {
         let (email, password) = ADMIN.split_once(' ').unwrap();
         stack.cli_with_input(&create_operator(email), password).await.expect(0);
-        parts.insert(0, "people");
-    }
-    for part in parts {
-        let mut command = stack.script(SCRIPT, &[part, stack.api().base()]);
-        if part == "people" {
+        for part in ["people", "services"] {
+            let mut command = stack.script(SCRIPT, &[part, stack.api().base()]);
             command.env("PRIMETRADE_ADMIN", ADMIN);
+            runs_well(&stack, command).await;
         }
-        let run = run_within(BROWSER_MS_MAX, command, "").await;
-        if run.code != 0 {
-            eprintln!("{}", stack.log_tails());
-        }
-        is_well(&run);
     }
+    runs_well(&stack, stack.script(SCRIPT, &["gateway", stack.api().base()])).await;
+}
+
+async fn runs_well(stack: &Stack, command: Command) {
+    let run = run_within(BROWSER_MS_MAX, command, "").await;
+    if run.code != 0 {
+        eprintln!("{}", stack.log_tails());
+    }
+    is_well(&run);
 }
 
 /// One process, on a database of its own.
