@@ -174,9 +174,9 @@ test('who logs out leaves nothing behind, and is asked first where something was
         [...db.objectStoreNames].map((name) => new Promise((resolve) => (db.transaction(name).objectStore(name).getAll().onsuccess = ({ target }) => resolve((target as IDBRequest).result)))),
       );
       const answers = await Promise.all((await caches.keys()).map(async (name) => (await (await caches.open(name)).keys()).map((request) => request.url)));
-      return JSON.stringify([all, answers.flat().filter((address) => address.includes('/api')), { ...localStorage }]);
+      return JSON.stringify([all, answers.flat().filter((address) => address.includes('/api')), { ...localStorage }, { ...sessionStorage }]);
     });
-  await expect.poll(kept).not.toMatch(/private|unsent|"id"/);
+  await expect.poll(kept).not.toMatch(/private|unsent|"id"|primetrade-seen/);
   await page.goto(`${url}/list`);
   await page.getByRole('heading', { name: 'Log in' }).waitFor();
   // the server hears of it once it is there: the cookie opens nothing

@@ -1,17 +1,8 @@
 import { expect, test } from 'vitest';
 import { findNothingHere } from './axe.ts';
-import { logIn, register, url } from './pages.ts';
+import { asOperator, part, table } from './operator.ts';
+import { register, url } from './pages.ts';
 import { page } from './session.ts';
-
-const [email, password] = (process.env.PRIMETRADE_ADMIN ?? '').split(' ') as [string, string];
-const part = (name: string) => page.getByRole('navigation', { name: 'Operations' }).getByRole('link', { name, exact: true });
-const table = (name: string) => page.getByRole('region', { name });
-
-async function asOperator(): Promise<void> {
-  await logIn(page, { email, password });
-  await page.getByRole('link', { name: 'Operations' }).click();
-  await page.getByRole('heading', { name: 'Operations', exact: true }).waitFor();
-}
 
 test('only operators are led there, and nobody else is told anything', async () => {
   await register(page);
@@ -28,7 +19,6 @@ test('read models, their lag and their rebuild are shown, and the guide is at ha
   await page.getByText('As a table').click();
   await table('Lag behind the log').getByRole('row').nth(2).waitFor();
   await page.getByText('primetrade rebuild --back').waitFor();
-  await page.getByText('Nothing is published to Kafka from here.').waitFor();
   const guide = await page.request.get(url + (await page.getByRole('link', { name: 'operations guide' }).getAttribute('href')));
   expect([guide.status(), (await guide.text()).slice(0, 12)]).toEqual([200, '# Operations']);
   await findNothingHere(page, 'operations');
@@ -62,25 +52,6 @@ test('each step of a rebuild has its command, and it is said that none is taken 
   expect(await (await page.request.get(url + guide.pathname)).text()).toContain('**A rebuild.**');
 });
 
-test('events that are parked are shown with their reason, and retried, all of a reason or one', async () => {
-  await asOperator();
-  await part('Parked events').click();
-  const parked = page.getByRole('row').filter({ hasText: 'TaskPainted' });
-  await parked.nth(1).waitFor();
-  await findNothingHere(page, 'operations-parked');
-  await page.getByRole('button', { name: 'Retry all 2' }).click();
-  await page.getByRole('status').filter({ hasText: '2 will be tried.' }).waitFor();
-  // they cannot be applied this time either
-  const left = async () => {
-    await page.reload();
-    await parked.first().or(page.getByText('Nothing is parked.')).first().waitFor();
-    return parked.getByRole('button', { name: 'Retry' }).count();
-  };
-  await expect.poll(left, { timeout: 60_000 }).toBe(2);
-  await parked.first().getByRole('button', { name: 'Retry' }).click();
-  await page.getByRole('status').filter({ hasText: 'It will be tried.' }).waitFor();
-});
-
 test('an account is disabled and enabled again, and the audit says who did it', async () => {
   const account = await register(page);
   await page.getByRole('link', { name: 'Account' }).click();
@@ -106,25 +77,4 @@ test('an account is disabled and enabled again, and the audit says who did it', 
   await table('Audit').getByRole('cell', { name: 'account-enabled' }).waitFor({ state: 'detached' });
   expect(new URL(page.url()).searchParams.get('act')).toBe('account-disabled');
   await findNothingHere(page, 'operations-audit');
-});
-
-test("the health of the process, which errors it answered and its caches' hit rates are shown", async () => {
-  await asOperator();
-  await part('Health').click();
-  await table('Checks of this process').getByRole('cell', { name: 'in order' }).first().waitFor();
-  await page.request.get(`${url}/api/v1/tasks`);
-  await table('Error answers by code').getByRole('link', { name: 'unauthenticated' }).waitFor();
-  // of a single process; services tell of them at addresses of their own
-  await table('Caches').getByRole('row', { name: /^process, answer [\d,]+ [\d,]+ [\d.]+ %$/ }).waitFor();
-  await findNothingHere(page, 'operations-health');
-});
-
-test('the hit rate of a cache is the found of all lookups, and none where nothing was looked up', async () => {
-  const lines = ['cache_hits_total{layer="process",kind="answer"} 30', 'cache_misses_total{layer="process",kind="answer"} 10', 'cache_misses_total{layer="redis",kind="profile"} 4', 'cache_hits_total{layer="redis",kind="owner_version"} 0'];
-  await page.route('**/metrics', (route) => route.fulfill({ contentType: 'text/plain', body: `${lines.join('\n')}\n` }));
-  await asOperator();
-  await part('Health').click();
-  for (const name of ['process, answer 30 40 75 %', 'redis, profile 0 4 0 %', 'redis, owner_version 0 0 –']) {
-    await table('Caches').getByRole('row', { name, exact: true }).waitFor();
-  }
 });

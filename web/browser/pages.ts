@@ -144,6 +144,22 @@ export async function create(page: Page, account: Account, titles: readonly stri
   expect(answer.ok(), await answer.text()).toBe(true);
 }
 
+/** All tasks of an account as the API has them: title, status and version. */
+export async function tasksOf(page: Page, { email, password }: Account): Promise<string[]> {
+  const { access_token } = await (await page.request.post(`${url}/api/v1/auth/login`, { data: { email, password } })).json();
+  const headers = { Authorization: `Bearer ${access_token}` };
+  const { items, next_cursor } = await (await page.request.get(`${url}/api/v1/tasks?limit=200&sort=created_at`, { headers })).json();
+  expect(next_cursor).toBeNull();
+  return (items as { title: string; status: string; version: number }[]).map(({ title, status, version }) => `${title} ${status} ${version}`);
+}
+
+/** Nothing waits any more, and what happens is seen again. */
+export async function settled(page: Page): Promise<void> {
+  const says = (text: string | RegExp) => page.getByRole('status').filter({ hasText: text });
+  await says(/^Live$/).waitFor({ timeout: 60_000 });
+  await says('wait').waitFor({ state: 'detached', timeout: 60_000 });
+}
+
 /** Picks from the menu of a filter, and closes it: as long as it is there, keys belong to it. */
 export async function pick(page: Page, menu: string, value: string): Promise<void> {
   await page.getByRole('button', { name: menu }).click();

@@ -19,10 +19,19 @@ beforeEach(async () => {
   if (!hasServiceWorker) await context.addInitScript('delete Navigator.prototype.serviceWorker');
   ({ page, complaints } = await newPage(context));
 });
-afterEach(async () => {
+afterEach(async ({ task }) => {
+  if (task.result?.state === 'fail') await tellWhatIsShown();
   await context.close();
   expect(complaints).toEqual([]);
 });
+
+const SHOWN_LETTERS_MAX = 2_000;
+
+/** A test that fails says what it waited for; this is what was there. */
+async function tellWhatIsShown(): Promise<void> {
+  const text = await page.locator('body').innerText({ timeout: 2_000 }).catch(String);
+  console.error(`${page.url()} shows:\n${text.slice(0, SHOWN_LETTERS_MAX)}`);
+}
 
 let hasServiceWorker = false;
 

@@ -1,28 +1,20 @@
-import { expect, test } from 'vitest';
-import { add, installed, logIn, newPage, register, registerByForm, row, url, type Account } from '../pages.ts';
+import { afterAll, afterEach, expect, test } from 'vitest';
+import { add, installed, logIn, newPage, register, registerByForm, row, settled, tasksOf, url } from '../pages.ts';
 import { browser, context, page, toast, withServiceWorker } from '../session.ts';
-import { filesOf, installNewVersion, kill, NEW_TITLE, renamed, stack, TITLE, worker } from './stack.ts';
+import { filesOf, installNewVersion, kill, NEW_TITLE, putBackOldVersion, renamed, stack, TITLE, worker } from './stack.ts';
 
 withServiceWorker();
 
 const MINUTES_MS = 60_000;
 const PATIENCE = { timeout: 60_000 };
+
+// what a test has killed runs again for its next try, and for the next test
+afterEach(async ({ task }) => {
+  if (task.result?.state === 'fail') await stack('up');
+}, 5 * MINUTES_MS);
+afterAll(putBackOldVersion, 5 * MINUTES_MS);
+
 const says = (text: string | RegExp) => page.getByRole('status').filter({ hasText: text });
-
-/** All tasks of an account as the API has them: title, status and version. */
-async function tasksOf(account: Account): Promise<string[]> {
-  const { access_token } = await (await page.request.post(`${url}/api/v1/auth/login`, { data: { email: account.email, password: account.password } })).json();
-  const headers = { Authorization: `Bearer ${access_token}` };
-  const { items, next_cursor } = await (await page.request.get(`${url}/api/v1/tasks?limit=200&sort=created_at`, { headers })).json();
-  expect(next_cursor).toBeNull();
-  return (items as { title: string; status: string; version: number }[]).map(({ title, status, version }) => `${title} ${status} ${version}`);
-}
-
-/** Nothing waits any more, and what happens is seen again. */
-async function settled(): Promise<void> {
-  await says(/^Live$/).waitFor(PATIENCE);
-  await says('wait').waitFor({ state: 'detached', ...PATIENCE });
-}
 
 const ask = async (path: string, accept = '*/*') => {
   const answer = await fetch(url + path, { headers: { Accept: accept } });
@@ -65,17 +57,20 @@ test('all copies are started anew one after the other: nobody notices, and each 
   const restart = { running: true };
   const restarted = stack('restart').finally(() => (restart.running = false));
   const expected: string[] = [];
-  for (let n = 0; restart.running; n++) {
-    await add(page, `task ${n}.`);
-    await row(page, `task ${n}.`).waitFor();
-    if (n % 2 > 0) await row(page, `task ${n}.`).getByRole('button', { name: `task ${n}.: To do` }).click();
-    expected.push(n % 2 > 0 ? `task ${n}. completed 2` : `task ${n}. pending 1`);
-    expect(await page.locator('[data-failed=true]').allTextContents()).toEqual([]);
+  try {
+    for (let n = 0; restart.running; n++) {
+      await add(page, `task ${n}.`);
+      await row(page, `task ${n}.`).waitFor();
+      if (n % 2 > 0) await row(page, `task ${n}.`).getByRole('button', { name: `task ${n}.: To do` }).click();
+      expected.push(n % 2 > 0 ? `task ${n}. completed 2` : `task ${n}. pending 1`);
+      expect(await page.locator('[data-failed=true]').allTextContents()).toEqual([]);
+    }
+  } finally {
+    await restarted;
   }
-  await restarted;
-  await settled();
+  await settled(page);
   expect(expected.length).toBeGreaterThan(5);
-  await expect.poll(() => tasksOf(account), PATIENCE).toEqual(expected);
+  await expect.poll(() => tasksOf(page, account), PATIENCE).toEqual(expected);
   await page.reload();
   await row(page, `task ${expected.length - 1}.`).waitFor();
 }, 5 * MINUTES_MS);
@@ -100,14 +95,15 @@ test('the servers are killed in the middle of a change: the page says so, keeps 
   kill('query-api-1', 'query-api-2');
   await says('Reconnecting …').waitFor(PATIENCE);
   await stack('up');
-  await settled();
-  await expect.poll(() => tasksOf(account), PATIENCE).toEqual(['steady completed 2', 'interrupted pending 1']);
+  await settled(page);
+  await expect.poll(() => tasksOf(page, account), PATIENCE).toEqual(['steady completed 2', 'interrupted pending 1']);
   await page.reload();
   await row(page, 'steady').getByRole('button', { name: 'steady: Done' }).waitFor();
   expect(await page.getByRole('row').count()).toBe(2);
 }, 5 * MINUTES_MS);
 
 test('a new version comes while it is open: it says so, files of both are there meanwhile, and what is gone is asked for anew', async () => {
+  await putBackOldVersion();
   await register(page);
   await add(page, 'goes on');
   await toast('goes on').waitFor();

@@ -97,6 +97,28 @@ test('the next page of a list leaves what was told while it was asked for', asyn
   expect(list.getCurrentResult().data!.pages.map(({ items }) => items)).toEqual([[task('a', 2)], [task('b')]]);
 });
 
+test('what was asked for before is asked for again, also where nothing has been shown yet', async () => {
+  const answers: ((page: unknown) => void)[] = [];
+  server.answer = () => new Promise((resolve) => answers.push(resolve));
+  const list = new InfiniteQueryObserver(queryClient, queries.listQuery({}));
+  const leave = list.subscribe(() => {});
+  await vi.waitFor(() => expect(answers).toHaveLength(1));
+  const again = queries.askAgain({ queryKey: ['tasks'] });
+  answers[0]!({ items: [], next_cursor: null });
+  await vi.waitFor(() => expect(answers).toHaveLength(2));
+  answers[1]!({ items: [{ id: 'a', version: 1 }], next_cursor: null });
+  await again;
+  expect(list.getCurrentResult().data!.pages[0]!.items).toMatchObject([{ id: 'a' }]);
+  // what is shown is asked for once
+  const once = queries.askAgain();
+  await vi.waitFor(() => expect(answers).toHaveLength(3));
+  answers[2]!({ items: [], next_cursor: null });
+  await once;
+  leave();
+  server.answer = undefined;
+  expect(answers).toHaveLength(3);
+});
+
 test('a list that was followed far is not walked through again by itself', () => {
   const { queries: defaults } = queryClient.getDefaultOptions();
   for (const when of [defaults!.refetchOnMount, defaults!.refetchOnReconnect, defaults!.refetchOnWindowFocus]) {

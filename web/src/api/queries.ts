@@ -1,6 +1,6 @@
 // The state of the server, in Query alone.
 
-import { infiniteQueryOptions, keepPreviousData, QueryClient, queryOptions } from '@tanstack/react-query';
+import { infiniteQueryOptions, keepPreviousData, QueryClient, queryOptions, type QueryKey } from '@tanstack/react-query';
 import { outbox } from '../offline/kept.ts';
 import { after, byTask, overlaid } from '../offline/overlay.ts';
 import { filterOf, SORT_DEFAULT, type Filter, type View } from '../tasks/filter.ts';
@@ -51,6 +51,18 @@ export const queryClient = new QueryClient({
     },
   },
 });
+
+/**
+ * Asks again for what is shown of these, but for lists that were followed far. Whose first answer is still awaited is asked once more
+ * after it: that one was asked for before, and Query has it count as the answer to this.
+ */
+export async function askAgain(these: { queryKey?: QueryKey } = {}): Promise<void> {
+  const all = { ...these, predicate: isShort };
+  const active = queryClient.getQueryCache().findAll({ ...all, type: 'active' });
+  const first = new Set(active.filter(({ state }) => state.data === undefined && state.fetchStatus !== 'idle').map(({ queryHash }) => queryHash));
+  await queryClient.invalidateQueries(all);
+  if (first.size > 0) await queryClient.invalidateQueries({ predicate: ({ queryHash }) => first.has(queryHash) });
+}
 
 /** Whoever comes back to a list that was followed far finds its beginning, as it is by then. */
 queryClient.getQueryCache().subscribe(({ type, query }) => {

@@ -5,6 +5,13 @@ let silence: AbortController;
 let limits: number[];
 let asked: number;
 const stored = new Map<string, string>();
+/** Of the tab, over all pages that are loaded in it. */
+const ofTab = new Map<string, string>();
+const storage = (values: Map<string, string>) => ({
+  getItem: (name: string) => values.get(name) ?? null,
+  setItem: (name: string, value: string) => values.set(name, value),
+  removeItem: (name: string) => values.delete(name),
+});
 
 class Tabs {
   onmessage = null;
@@ -16,14 +23,12 @@ beforeEach(() => {
   limits = [];
   asked = 0;
   stored.clear();
+  ofTab.clear();
   vi.resetModules();
   vi.stubGlobal('BroadcastChannel', Tabs);
   vi.stubGlobal('navigator', { locks: { request: (_: string, __: object, act: () => Promise<void>) => act() } });
-  vi.stubGlobal('localStorage', {
-    getItem: (name: string) => stored.get(name) ?? null,
-    setItem: (name: string, value: string) => stored.set(name, value),
-    removeItem: (name: string) => stored.delete(name),
-  });
+  vi.stubGlobal('localStorage', storage(stored));
+  vi.stubGlobal('sessionStorage', storage(ofTab));
   vi.spyOn(AbortSignal, 'timeout').mockImplementation((ms) => {
     limits.push(ms);
     return silence.signal;
@@ -56,4 +61,26 @@ test('whoever was logged in last is known meanwhile', async () => {
   expect(account()).toEqual({ id: 'me', role: 'user' });
   silence.abort(new Error('too late'));
   expect(await asking).toBe('no answer');
+});
+
+/** The page is loaded, or loaded again, and asks the server who is logged in: this one, or nobody. */
+async function loadedBy(id: string | null) {
+  const granted = { access_token: `.${btoa(JSON.stringify({ sub: id, role: 'user' }))}.`, expires_in: 900 };
+  vi.stubGlobal('fetch', async () => (id === null ? new Response('{}', { status: 401 }) : Response.json(granted)));
+  vi.resetModules();
+  const session = await import('./session.ts');
+  const before = session.lastSeen.get();
+  await session.accessToken();
+  return { session, before, after: session.lastSeen.get() };
+}
+
+test('a page that is loaded again shows no less than it did before, to the same person', async () => {
+  const { session, before } = await loadedBy('me');
+  expect(before).toBeNull();
+  session.lastSeen.set('seventh');
+  session.lastSeen.set(null);
+  expect(await loadedBy('me')).toMatchObject({ before: 'seventh', after: 'seventh' });
+  expect(await loadedBy('you')).toMatchObject({ before: 'seventh', after: null });
+  session.lastSeen.set('eighth');
+  expect(await loadedBy(null), 'nobody').toMatchObject({ before: 'eighth', after: null });
 });

@@ -18,10 +18,11 @@ const inTime = () => AbortSignal.timeout(ANSWER_MS_MAX);
 const LEAVING = 'primetrade-leaving';
 /** Who was logged in last: shown while the server is away. */
 const ACCOUNT = 'primetrade-account';
+/** The last consistency token of this tab. A page that is loaded again shows no less than before. */
+const SEEN = 'primetrade-seen';
 
 let access: Access | null = null;
 let state: 'unknown' | 'in' | 'out' = 'unknown';
-let consistencyToken: string | null = null;
 const changed = new Set<() => void>();
 
 // The other tabs have the same session: a token that one of them gets is good for all.
@@ -33,8 +34,9 @@ function set(next: Access | null) {
   access = next;
   const before = state;
   state = next ? 'in' : 'out';
-  if (next === null) consistencyToken = null;
   const known = next && claims(next.token);
+  // what somebody else saw means nothing here
+  if (known === null || known.id !== was) lastSeen.forget();
   if (known) localStorage.setItem(ACCOUNT, JSON.stringify(known));
   else localStorage.removeItem(ACCOUNT);
   if (was !== (known?.id ?? null) || before !== state) for (const tell of changed) tell();
@@ -150,11 +152,10 @@ export const isLoggedOut = (): boolean => state === 'out';
 
 /** Of the last answer: a read that sends it shows at least what that one did. */
 export const lastSeen = {
-  get: () => consistencyToken,
+  get: () => sessionStorage.getItem(SEEN),
   set: (token: string | null) => {
-    consistencyToken = token ?? consistencyToken;
+    // an answer that comes after the log-out leaves nothing behind
+    if (token !== null && state !== 'out') sessionStorage.setItem(SEEN, token);
   },
-  forget: () => {
-    consistencyToken = null;
-  },
+  forget: () => sessionStorage.removeItem(SEEN),
 };

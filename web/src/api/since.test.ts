@@ -36,3 +36,17 @@ test('what an answer shows too little of is asked for again, whichever comes fir
   since.began(1);
   expect(missed).toHaveBeenCalledTimes(2);
 });
+
+test('an answer that shows less than was told meanwhile is asked for again', () => {
+  since.saw(5);
+  since.went(9);
+  since.began(5);
+  since.saw(5);
+  expect(missed).not.toHaveBeenCalled();
+  since.went(7);
+  since.went(6);
+  since.saw(6);
+  expect(missed).toHaveBeenCalledTimes(1);
+  since.saw(7);
+  expect(missed).toHaveBeenCalledTimes(1);
+});

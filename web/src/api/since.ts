@@ -5,7 +5,7 @@ export class Since {
   missed: () => void = () => {};
   /** The lowest of what is shown, as long as nothing is told. */
   #shown: number | null = null;
-  /** All that happened after it is told. */
+  /** All up to it is shown or told, and all that happens after it is told. */
   #told: number | null = null;
   readonly #waiting = new Set<() => void>();
 
@@ -37,6 +37,14 @@ export class Since {
   began(revision: number): void {
     this.#told = revision;
     if (this.#shown !== null && this.#shown < revision) this.missed();
+  }
+
+  /**
+   * All up to this is told. An answer that shows less was asked for before, or comes from where less is known: another copy of the
+   * server, or a replica.
+   */
+  went(revision: number): void {
+    if (this.#told !== null) this.#told = Math.max(this.#told, revision);
   }
 
   /** Nothing is shown, and nothing told. */

@@ -189,3 +189,16 @@ test('waiting for the next attempt leaves no listener behind', async () => {
   for (let n = 0; n < 5; n++) await after(30_000);
   expect(listeners.size).toBe(1);
 });
+
+test('what is shown is to be as late as what was told', async () => {
+  const { told } = opened();
+  since.saw(17);
+  await settled();
+  last().send(event(20, 'a'));
+  await settled();
+  since.saw(20);
+  expect(told).toEqual(['a']);
+  // by a copy of the server that knows less
+  since.saw(19);
+  expect(told).toEqual(['a', 'missed']);
+});

@@ -60,6 +60,7 @@ export function follow({ apply, connected, missed, replaced }: Follower, signal:
     }
     if (passed.id !== null) {
       if (lastId === null) since.began(Number(passed.id));
+      else since.went(Number(passed.id));
       lastId = passed.id;
     }
     if (passed.connected !== isConnected) {

@@ -2,7 +2,13 @@ import type { QueryClient } from '@tanstack/react-query';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { keepSeen, showSeen } from './seen.ts';
 
-const { client, records, idle } = vi.hoisted(() => ({ client: { now: null as QueryClient | null }, records: new Map<string, Record>(), idle: [] as (() => void)[] }));
+const { client, records, disk, idle } = vi.hoisted(() => ({
+  client: { now: null as QueryClient | null },
+  records: new Map<string, Record>(),
+  /** What is read comes after this. */
+  disk: { ready: Promise.resolve() },
+  idle: [] as (() => void)[],
+}));
 interface Record {
   id: string;
   account: string;
@@ -14,7 +20,7 @@ interface Record {
 vi.mock('./records.ts', () => ({
   onDisk: () => ({
     all: async (account: string) => [...records.values()].filter((record) => record.account === account),
-    get: async (id: string) => records.get(id),
+    get: (id: string) => disk.ready.then(() => records.get(id)),
     put: async (record: Record) => void records.set(record.id, record),
     delete: async (id: string) => void records.delete(id),
   }),
@@ -42,6 +48,7 @@ async function whenIdle() {
 let stop = () => {};
 beforeEach(() => {
   records.clear();
+  disk.ready = Promise.resolve();
   idle.length = 0;
   client.now!.clear();
 });
@@ -102,4 +109,26 @@ test('nothing of one account is shown to another', async () => {
   await showing;
   await whenIdle();
   expect(shown(list('a'))).toBe('theirs');
+});
+
+test('a view does not wait for a disk that is busy, or fails, and shows what is kept once it is read', async () => {
+  keep(list('a'), 'A');
+  stop = keepSeen('me', () => {});
+  let read = (_: void) => {};
+  disk.ready = new Promise((resolve) => (read = resolve));
+  vi.useFakeTimers();
+  const drawn = vi.fn();
+  const showing = showSeen([list('a')]).then(drawn);
+  await vi.advanceTimersByTimeAsync(499);
+  expect(drawn).not.toHaveBeenCalled();
+  await vi.advanceTimersByTimeAsync(1);
+  await showing;
+  expect(shown(list('a'))).toBeUndefined();
+  read();
+  await vi.advanceTimersByTimeAsync(0);
+  expect(shown(list('a'))).toBe('A');
+  disk.ready = Promise.reject(new Error('the disk is full'));
+  await showSeen([list('b')]);
+  expect(shown(list('b'))).toBeUndefined();
+  vi.useRealTimers();
 });

@@ -22,6 +22,8 @@ const WRITTEN_AFTER_MS = 500;
 const OLD_MS = 600_000;
 /** There may be no time for anything but the view. */
 const IDLE_MS_MAX = 2_000;
+/** A view waits no longer for what is kept of it: a disk may be busy. */
+const READ_MS_MAX = 500;
 
 interface Keeping {
   account: string;
@@ -72,12 +74,15 @@ export function keepSeen(account: string, shown: () => void): () => void {
   };
 }
 
-/** What a view shows, before it is drawn. */
+/** What a view shows, before it is drawn; what cannot be read soon comes later, or not at all. */
 export async function showSeen(keys: readonly QueryKey[]): Promise<void> {
   const mine = keeping;
   if (!mine || mine.whole) return;
-  const found = await Promise.all(keys.map((key) => records.get(idOf(mine.account, hashKey(key)))));
-  show(mine, found.filter((seen) => seen !== undefined));
+  const read = Promise.all(keys.map((key) => records.get(idOf(mine.account, hashKey(key)))));
+  const shown = read.then((found) => show(mine, found.filter((seen) => seen !== undefined))).catch(() => {});
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  await Promise.race([shown, new Promise((resolve) => (timer = setTimeout(resolve, READ_MS_MAX)))]);
+  clearTimeout(timer);
 }
 
 async function showRest(mine: Keeping): Promise<void> {

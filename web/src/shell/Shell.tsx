@@ -3,7 +3,7 @@ import { Link, Outlet, useLocation, useNavigate } from '@tanstack/react-router';
 import { Activity, ArrowDownUp, CalendarDays, ChartLine, Columns3, History, List, Search, Trash2, User, X } from 'lucide-react';
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import { gathered } from '../api/paced.ts';
-import { isShort, queryClient } from '../api/queries.ts';
+import { askAgain, queryClient } from '../api/queries.ts';
 import * as session from '../api/session.ts';
 import { follow, type Live } from '../api/stream.ts';
 import { showJob } from '../jobs/state.ts';
@@ -134,7 +134,7 @@ function useLive(): boolean {
       if (!is) return;
       // what happened while it was away
       retry();
-      void queryClient.invalidateQueries({ predicate: isShort });
+      void askAgain();
     };
     const replaced = () => {
       outbox.replaced();

@@ -3,7 +3,7 @@
 import type { Query } from '@tanstack/react-query';
 import { api, ask, Problem } from '../api/client.ts';
 import { throttled } from '../api/paced.ts';
-import { isShort, queryClient, STALE_MS } from '../api/queries.ts';
+import { askAgain, queryClient, STALE_MS } from '../api/queries.ts';
 import { outbox } from '../offline/kept.ts';
 import type { Command } from '../offline/outbox.ts';
 import { after, byTask, created, overlaid } from '../offline/overlay.ts';
@@ -149,7 +149,7 @@ const REFRESH_AFTER_MS = 400;
  * Asks again for all that is shown of tasks: whether one still matches, and what is new, only the server can say. Of a list that
  * was followed far only what is known of its tasks changes.
  */
-export const refreshTasks = throttled(REFRESH_AFTER_MS, () => queryClient.invalidateQueries({ queryKey: ['tasks'], predicate: isShort }));
+export const refreshTasks = throttled(REFRESH_AFTER_MS, () => askAgain({ queryKey: ['tasks'] }));
 
 let waiting: ReadonlySet<string> = new Set();
 
