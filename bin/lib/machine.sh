@@ -364,7 +364,7 @@ run_kafka() {
     # by relative names: a comma or a backslash in a path means something in the file
     mkdir -p "$dir" && cd "$dir"
     # The controller takes the broker that it finds registered for alive, for one session from its own start on, and lets no
-    # other in under that number meanwhile; it is told of an end only where the broker was stopped, which leaves that file. So
+    # other in under that number meanwhile; it is told of an end only where the broker was stopped, which leaves .kafka_cleanshutdown. So
     # a session is long enough for a JVM that stands still for some seconds (a machine with too much to do) to keep its
     # partitions, and short where the former self is certainly dead and is all that is waited for.
     local session_ms=6000
