@@ -366,6 +366,12 @@ run_kafka() {
     local log="-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info"
     # by relative names: a comma or a backslash in a path means something in the file
     mkdir -p "$dir" && cd "$dir"
+    # The controller takes the broker that it finds registered for alive, for one session from its own start on, and lets no
+    # other in under that number meanwhile; it is told of an end only where the broker was stopped, which leaves .kafka_cleanshutdown. So
+    # a session is long enough for a JVM that stands still for some seconds (a machine with too much to do) to keep its
+    # partitions, and short where the former self is certainly dead and is all that is waited for.
+    local session_ms=6000
+    if [ -e data/meta.properties ] && [ ! -e data/.kafka_cleanshutdown ]; then session_ms=1500; fi
     cat >server.properties <<END
 process.roles=broker,controller
 node.id=1
@@ -384,8 +390,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-# a broker that was killed may come back once its former self is known to be gone
-broker.session.timeout.ms=1500
+broker.session.timeout.ms=$session_ms
+# as often it asks again to be let in
 broker.heartbeat.interval.ms=300
 log.index.size.max.bytes=1048576
 log.cleaner.dedupe.buffer.size=8388608

@@ -79,12 +79,13 @@ impl CommandApi {
             correlation_id: caller.correlation_id.to_string(),
             traceparent: caller.traceparent.to_string(),
         };
-        self.jobs().add(new).await.map_err(unavailable)
+        let added = self.jobs().add(new).await;
+        added.inspect_err(|error| self.executor().store().disk_space().notice(error)).map_err(unavailable)
     }
 
     /// What a job does is written to the log, or to a disk that may be the same.
     fn check_disk(&self) -> Result<(), Problem> {
-        if self.executor().store().disk_space().shortage().is_some() { Err(Problem::disk_full()) } else { Ok(()) }
+        if self.executor().store().disk_space().is_short() { Err(Problem::disk_full()) } else { Ok(()) }
     }
 
     fn accepted(&self, attempt: &Attempt, job: &Job, is_replayed: bool) -> Response {

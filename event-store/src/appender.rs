@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backends::database::{Pool, is_disk_full};
+use backends::database::{DiskSpace, Pool, is_disk_full};
 use metrics::{counter, gauge, histogram};
 use process::outage::Outage;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,7 +15,6 @@ use crate::append::{AppendError, AppendResult, Appended, StreamAppend};
 use crate::batch::{Batch, Unit};
 use crate::columns::Columns;
 use crate::dedicated_connection::{DedicatedConnection, is_about_values};
-use crate::disk_space::DiskSpace;
 use crate::insert::{Inserted, head_ctid, insert, insert_checked, try_disk_space};
 use crate::log_state::Seen;
 use crate::unavailable::Unavailable;
@@ -176,16 +175,19 @@ impl Appender {
         self.append_checked_until(&columns, units, deadline).await
     }
 
-    /// Comes back when a disk that was full may have room again; never where it was not.
+    /// Comes back when a disk that was full, for whomever, may have room again; never where it was not.
     async fn space_again(&mut self) {
-        while self.disk_space.is_refused() {
+        loop {
+            self.disk_space.refused().await;
             sleep(Duration::from_millis(ROOM_TRIED_EVERY_MS)).await;
-            match self.connection.run(try_disk_space).await {
-                Ok(()) => return self.disk_space.set_refused(false),
-                Err(error) => tracing::debug!(shard = self.shard, %error, "no room yet"),
+            // the appender of another shard may have found out
+            if self.disk_space.is_refused() {
+                match self.connection.run(try_disk_space).await {
+                    Ok(()) => return self.disk_space.set_refused(false),
+                    Err(error) => tracing::debug!(shard = self.shard, %error, "no room yet"),
+                }
             }
         }
-        std::future::pending().await
     }
 
     /// The checked append, again and again while the database is away; half by half where a value is refused, down to the

@@ -42,9 +42,6 @@ pub mod change;
 /// How far the tasks are purged that were deleted long ago.
 pub mod purge;
 
-/// Whether the disk has room for more events.
-pub mod disk_space;
-
 /// Why the store does not answer.
 mod unavailable;
 
@@ -68,7 +65,6 @@ use backends::database::{DatabaseError, Pool, Roles, Schema};
 pub use append::{AppendError, Appended, CommandOrigin, DecidedCommand, NewEvent, StreamAppend};
 pub use batch_answer::BatchAnswer;
 pub use dedicated_connection::is_about_values;
-pub use disk_space::DiskSpace;
 pub use effect::Effect;
 pub use lineage::{Known, Lineage, Settled};
 pub use log_state::Seen;

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use backends::database::Pool;
+use backends::database::{DiskSpace, Pool};
 use domain::{CommandId, OwnerId, TaskId};
 use futures_util::future::BoxFuture;
 use process::background::{Background, all_of};
@@ -13,7 +13,6 @@ use uuid::Uuid;
 use crate::append::{AppendError, Appended, StreamAppend};
 use crate::appender::{self, AppendQueue};
 use crate::dedicated_connection::DedicatedConnection;
-use crate::disk_space::DiskSpace;
 use crate::lineage::{Known, Lineage};
 use crate::log_state::Seen;
 use crate::lookup::{self, Looked, LookupQueue};

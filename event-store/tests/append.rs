@@ -4,9 +4,10 @@ mod common;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::{CommandId, OwnerId, TaskEvent, TaskId};
-use event_store::{AppendError, Appended, BatchAnswer, EventStore, StreamAppend};
+use event_store::{AppendError, Appended, BatchAnswer, EventStore, StreamAppend, Unavailable};
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -213,12 +214,30 @@ async fn a_database_that_only_reads_for_a_while_refuses_no_command(pool: PgPool)
     .await;
     let append = store.append(SHARD, new_task(owner));
     let repaired = async {
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
         run("set transaction_read_only = off; alter database $database reset default_transaction_read_only").await;
     };
     let (outcome, ()) = tokio::join!(append, repaired);
     assert!(outcome.is_ok(), "{outcome:?}");
     assert_eq!(positions(&pool).await, [1, 2]);
+}
+
+/// Postgres had no room for somebody else who writes to the same disk, and nobody appends meanwhile.
+#[sqlx::test(migrations = false)]
+async fn that_there_is_room_again_is_found_out_where_nobody_appends(pool: PgPool) {
+    let store = store(&pool).await;
+    let disk_space = store.disk_space();
+    disk_space.set_refused(true);
+    let (owner, task) = (Uuid::new_v4(), Uuid::new_v4());
+    let append = || store.append(SHARD, unit(owner, task, 0, vec![command(vec![created()])]));
+    assert_eq!(append().await, Err(Unavailable::DiskFull.into()));
+    let has_room = async {
+        while disk_space.is_short() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), has_room).await.expect("room");
+    append().await.expect("appended");
 }
 
 #[sqlx::test(migrations = false)]

@@ -4,9 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use event_store::{
-    DecidedCommand, DiskSpace, EventStore, Known, Lineage, Settled, StreamAppend, TailReader, Unavailable,
-};
+use backends::database::DiskSpace;
+use event_store::{DecidedCommand, EventStore, Known, Lineage, Settled, StreamAppend, TailReader, Unavailable};
 use sqlx::PgPool;
 use uuid::Uuid;
 

@@ -2,20 +2,26 @@
 //! runs or not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use access::Role;
-use backends::database::Pool;
+use backends::database::{DiskSpace, Pool};
 use domain::{OwnerId, Time};
 use process::clock;
 use process::context::RequestContext;
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::audit::{self, Act, AuditEvent, Entry};
-use crate::error::{IdentityError, StartError, answered};
+use crate::error::{IdentityError, StartError};
 use crate::key_revocation::{self, Which};
 use crate::password::Hasher;
 use crate::values::{Email, Name, Password};
+
+/// What a request may wait for the database in all, in milliseconds: a connection that died without a word costs one
+/// attempt.
+const ANSWER_MS_MAX: u64 = 15_000;
 
 /// An account, as it may be shown to itself and to an admin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +72,8 @@ pub struct Accounts {
     pub(crate) pool: Pool,
     pub(crate) hasher: Hasher,
     shards: Arc<[i16]>,
+    /// Of their database.
+    disk_space: DiskSpace,
 }
 
 struct Row {
@@ -109,15 +117,40 @@ impl Accounts {
         if shards.is_empty() {
             return Err(StartError::NoShard);
         }
-        Ok(Self { pool, hasher: Hasher::new()?, shards: shards.into() })
+        Ok(Self { pool, hasher: Hasher::new()?, shards: shards.into(), disk_space: DiskSpace::default() })
+    }
+
+    /// Beside others who write to the same disk.
+    pub(crate) fn beside(self, disk_space: DiskSpace) -> Self {
+        Self { disk_space, ..self }
+    }
+
+    /// What `work` comes to, or that the database does not answer. If it has no room, all who write there learn of it.
+    pub(crate) async fn answered<T>(
+        &self,
+        work: impl Future<Output = Result<T, IdentityError>>,
+    ) -> Result<T, IdentityError> {
+        let answer = timeout(Duration::from_millis(ANSWER_MS_MAX), work).await;
+        let answer = answer.unwrap_or(Err(IdentityError::Unavailable(sqlx::Error::PoolTimedOut)));
+        if let Err(IdentityError::Unavailable(error)) = &answer {
+            self.disk_space.notice(error);
+        }
+        answer
+    }
+
+    /// Asked before something is written that stays. (Who logs in, refreshes and logs out is let through: reads go on where
+    /// there is little room, and these rows go away.)
+    fn check_room(&self) -> Result<(), IdentityError> {
+        self.disk_space.shortage().map_or(Ok(()), |reason| Err(IdentityError::DiskFull(reason)))
     }
 
     /// Makes an account.
     ///
     /// # Errors
-    /// [`IdentityError::EmailTaken`], [`IdentityError::Overloaded`], the database.
+    /// [`IdentityError::EmailTaken`], [`IdentityError::Overloaded`], [`IdentityError::DiskFull`], the database.
     pub async fn create(&self, new: NewAccount) -> Result<Account, IdentityError> {
-        answered(async {
+        self.check_room()?;
+        self.answered(async {
             let NewAccount { email, name, password, role } = new;
             // before the costly part; the constraint decides
             if self.find_by_email(&email).await?.is_some() {
@@ -171,7 +204,7 @@ impl Accounts {
     /// # Errors
     /// The database.
     pub async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, IdentityError> {
-        answered(async {
+        self.answered(async {
             sqlx::query_as!(
             Row,
             "select id, email, name, role, disabled, shard, created_at, version from identity.account where email = $1",
@@ -190,7 +223,7 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::NotFound`], the database.
     pub async fn get(&self, id: OwnerId) -> Result<Account, IdentityError> {
-        answered(async {
+        self.answered(async {
             sqlx::query_as!(
             Row,
             "select id, email, name, role, disabled, shard, created_at, version from identity.account where id = $1",
@@ -209,7 +242,7 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::NotFound`], the database.
     pub async fn version(&self, id: OwnerId) -> Result<Uuid, IdentityError> {
-        answered(async {
+        self.answered(async {
             sqlx::query_scalar!("select version from identity.account where id = $1", id.0)
                 .fetch_optional(&self.pool)
                 .await?
@@ -223,7 +256,7 @@ impl Accounts {
     /// # Errors
     /// The database.
     pub async fn list(&self, after: Option<OwnerId>, accounts_max: i64) -> Result<Vec<Account>, IdentityError> {
-        answered(async {
+        self.answered(async {
             sqlx::query_as!(
                 Row,
                 "select id, email, name, role, disabled, shard, created_at, version from identity.account
@@ -243,9 +276,10 @@ impl Accounts {
     /// Gives an account another name.
     ///
     /// # Errors
-    /// [`IdentityError::NotFound`], the database.
+    /// [`IdentityError::NotFound`], [`IdentityError::DiskFull`], the database.
     pub async fn rename(&self, id: OwnerId, name: &Name) -> Result<Account, IdentityError> {
-        answered(async {
+        self.check_room()?;
+        self.answered(async {
             sqlx::query_as!(
                 Row,
                 "update identity.account set name = $2, version = gen_random_uuid() where id = $1
@@ -267,7 +301,7 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::NotFound`], the database.
     pub async fn change(&self, id: OwnerId, change: AccountChange) -> Result<Account, IdentityError> {
-        answered(async {
+        self.answered(async {
             let mut transaction = self.pool.begin().await?;
             let before: Account = sqlx::query_as!(
                 Row,
@@ -316,7 +350,7 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::NotFound`], [`IdentityError::Overloaded`], the database.
     pub async fn set_password(&self, id: OwnerId, password: Password) -> Result<(), IdentityError> {
-        answered(async {
+        self.answered(async {
             let hash = self.hasher.hash(password).await?;
             let mut transaction = self.pool.begin().await?;
             let updated = sqlx::query!("update identity.account set password_hash = $2 where id = $1", id.0, hash)
@@ -336,7 +370,8 @@ impl Accounts {
     /// Changes a password and ends the account's sessions but the one that asks.
     ///
     /// # Errors
-    /// [`IdentityError::WrongPassword`], [`IdentityError::NotFound`], [`IdentityError::Overloaded`], the database.
+    /// [`IdentityError::WrongPassword`], [`IdentityError::NotFound`], [`IdentityError::Overloaded`],
+    /// [`IdentityError::DiskFull`], the database.
     pub async fn change_password(
         &self,
         id: OwnerId,
@@ -344,7 +379,8 @@ impl Accounts {
         current: Password,
         new: Password,
     ) -> Result<(), IdentityError> {
-        answered(async {
+        self.check_room()?;
+        self.answered(async {
             let old_hash = sqlx::query_scalar!("select password_hash from identity.account where id = $1", id.0)
                 .fetch_optional(&self.pool)
                 .await?
@@ -385,7 +421,7 @@ impl Accounts {
         before: Option<Uuid>,
         events_max: i64,
     ) -> Result<Vec<AuditEvent>, IdentityError> {
-        answered(async { audit::list(&self.pool, filter, before, events_max).await }).await
+        self.answered(async { audit::list(&self.pool, filter, before, events_max).await }).await
     }
 
     /// Writes down that an admin reads something here, before it is shown.
@@ -393,7 +429,7 @@ impl Accounts {
     /// # Errors
     /// The database.
     pub async fn record_read(&self, act: Act, session: Uuid) -> Result<(), IdentityError> {
-        answered(async { self.record(Entry::of(act).session(session)).await }).await
+        self.answered(async { self.record(Entry::of(act).session(session)).await }).await
     }
 
     /// Writes down what changes nothing else.

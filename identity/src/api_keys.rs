@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::accounts::Accounts;
 use crate::api_key;
 use crate::audit::{Act, Entry};
-use crate::error::{IdentityError, answered};
+use crate::error::IdentityError;
 use crate::identity::Identity;
 use crate::key_revocation::{self, Which};
 use crate::keys::ACCESS_TOKEN_LIFETIME_S;
@@ -132,7 +132,7 @@ impl Accounts {
         }
         let id = clock::new_id();
         let (text, hash) = api_key::make(id);
-        let made = answered(async {
+        let made = self.answered(async {
             let mut transaction = self.pool.begin().await?;
             // keys of one account are made one after the other, and none beside the account's disabling
             let owner =
@@ -197,7 +197,7 @@ impl Accounts {
         after: Option<Uuid>,
         keys_max: i64,
     ) -> Result<Vec<ApiKey>, IdentityError> {
-        answered(async {
+        self.answered(async {
             let rows = sqlx::query_as!(
                 Row,
                 "select k.id, k.account_id, a.email, k.name, k.scopes, k.created_at, k.expires_at, k.revoked_at,
@@ -221,7 +221,7 @@ impl Accounts {
     /// # Errors
     /// [`IdentityError::NotFound`], the database.
     pub async fn revoke_api_key(&self, id: Uuid) -> Result<bool, IdentityError> {
-        answered(async {
+        self.answered(async {
             let mut transaction = self.pool.begin().await?;
             let account = sqlx::query_scalar!("select account_id from identity.api_key where id = $1", id)
                 .fetch_optional(&mut *transaction)
@@ -242,7 +242,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::InvalidApiKey`] when it is unknown, expired or revoked; [`IdentityError::Disabled`]; the database.
     pub async fn exchange_api_key(&self, text: &str) -> Result<ServiceToken, IdentityError> {
-        answered(async {
+        self.answered(async {
             let Some((id, hash)) = api_key::read(text) else {
                 count("malformed");
                 return Err(IdentityError::InvalidApiKey);

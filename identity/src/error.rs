@@ -30,6 +30,9 @@ pub enum IdentityError {
     /// Too many passwords wait to be hashed.
     #[error("too many passwords are being checked")]
     Overloaded,
+    /// The disk has too little room left for what would stay; nothing was done.
+    #[error("{0}")]
+    DiskFull(String),
     /// The database does not answer.
     #[error("the database does not answer: {0}")]
     Unavailable(sqlx::Error),
@@ -58,16 +61,6 @@ impl From<sqlx::Error> for IdentityError {
             error => Self::Internal(Box::new(error)),
         }
     }
-}
-
-/// What a request may wait for the database in all, in milliseconds: a connection that died without a word costs one
-/// attempt.
-const ANSWER_MS_MAX: u64 = 15_000;
-
-/// What `work` comes to, or that the database does not answer.
-pub(crate) async fn answered<T>(work: impl Future<Output = Result<T, IdentityError>>) -> Result<T, IdentityError> {
-    let answer = tokio::time::timeout(std::time::Duration::from_millis(ANSWER_MS_MAX), work).await;
-    answer.unwrap_or(Err(IdentityError::Unavailable(sqlx::Error::PoolTimedOut)))
 }
 
 /// Why identity could not be started.

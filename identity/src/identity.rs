@@ -4,7 +4,7 @@ use std::time::Duration;
 use access::Verifier;
 use access::ended_sessions;
 use access::token::{RootSecret, Sealer};
-use backends::database::{Pool, in_time};
+use backends::database::{DiskSpace, Pool, in_time};
 use domain::OwnerId;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -32,6 +32,17 @@ const SWEEP_EVERY_LOOKS: u32 = 600;
 const SWEPT_SESSIONS_MAX: i64 = 10_000;
 const SWEEP_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// The log in whose database accounts are.
+#[derive(Debug, Clone)]
+pub struct LogBeside {
+    /// Its id: the keys are shown as those of this log.
+    pub id: Uuid,
+    /// Its shards: new accounts are spread over them.
+    pub shards: Vec<i16>,
+    /// Of their disk.
+    pub disk_space: DiskSpace,
+}
+
 /// Accounts, sessions and keys of a running server. Cheap to clone.
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
@@ -47,26 +58,24 @@ struct Inner {
 
 impl Identity {
     /// Loads the signing keys, makes the first one where there is none, and watches keys and ended sessions until
-    /// `shutdown`. New accounts are spread over `shards`; the keys are shown as those of the log `log_id`. The task is to be
-    /// awaited: it ends only at shutdown.
+    /// `shutdown`. The task is to be awaited: it ends only at shutdown.
     ///
     /// # Errors
     /// When the database does not answer, or the keys are encrypted with another secret.
     pub fn start(
         pool: Pool,
         secret: &RootSecret,
-        log_id: Uuid,
-        shards: Vec<i16>,
+        log: LogBeside,
         shutdown: CancellationToken,
     ) -> BoxFuture<'_, Result<(Self, JoinHandle<()>), StartError>> {
         Box::pin(async move {
             let cipher = KeyCipher::new(secret);
             keys::ensure(&pool, &cipher).await?;
-            let keys = KeyRotation::new(pool.clone(), cipher, secret, log_id);
+            let keys = KeyRotation::new(pool.clone(), cipher, secret, log.id);
             let ended_sessions = EndedSessions::new(pool.clone());
             let verifier = Verifier::new(keys.keys(), ended_sessions.revoked());
             let identity = Self(Arc::new(Inner {
-                accounts: Accounts::new(pool, shards)?,
+                accounts: Accounts::new(pool, log.shards)?.beside(log.disk_space),
                 refresh_tokens: RefreshTokens::new(secret),
                 sealer: Sealer::new(secret),
                 keys,
@@ -92,13 +101,12 @@ impl Identity {
         pool: Pool,
         read_pool: Pool,
         secret: &RootSecret,
-        log_id: Uuid,
-        shards: Vec<i16>,
+        log: LogBeside,
         background: &mut Background,
         health: &Health,
     ) -> Result<Self, StartError> {
         let stop = background.stop.clone();
-        let (identity, watching) = Self::start(pool.clone(), secret, log_id, shards, stop.clone()).await?;
+        let (identity, watching) = Self::start(pool.clone(), secret, log, stop.clone()).await?;
         background.spawn("watch over keys and sessions", watching.map(drop));
         background.spawn("collection of admins' acts", audit::collect(pool, read_pool, stop));
         let shown = identity.clone();
@@ -165,6 +173,14 @@ impl Identity {
         self.0.accounts.change_password(id, session, current, new).await?;
         self.look_for_ended_sessions().await;
         Ok(())
+    }
+
+    /// As [`Accounts::answered`].
+    pub(crate) async fn answered<T>(
+        &self,
+        work: impl Future<Output = Result<T, IdentityError>>,
+    ) -> Result<T, IdentityError> {
+        self.0.accounts.answered(work).await
     }
 
     pub(crate) fn pool(&self) -> &Pool {

@@ -62,7 +62,7 @@ pub use accounts::{Account, AccountChange, Accounts, NewAccount};
 pub use api_keys::{ApiKey, ApiKeyError, NewApiKey, ServiceToken};
 pub use audit::AuditEvent;
 pub use error::{IdentityError, StartError};
-pub use identity::Identity;
+pub use identity::{Identity, LogBeside};
 pub use ledger::Ledger;
 pub use open_sessions::OpenSession;
 pub use sessions::Tokens;

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::audit::{Act, Entry};
-use crate::error::{IdentityError, answered};
+use crate::error::IdentityError;
 use crate::identity::Identity;
 use crate::refresh_token::REFRESH_TOKEN_LIFETIME_S;
 
@@ -40,7 +40,7 @@ impl Identity {
         before: Option<Uuid>,
         sessions_max: i64,
     ) -> Result<Vec<OpenSession>, IdentityError> {
-        answered(async {
+        self.answered(async {
             let rows = sqlx::query!(
                 r#"select id, created_at as "created_at: Time",
                           coalesce(last_seen_at, refresh_expires_at - make_interval(secs => $4)) as "last_seen_at!: Time",
@@ -74,7 +74,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::NotFound`] when the account never had it, or it was deleted since; the database.
     pub async fn end_session(&self, account: OwnerId, session: Uuid, by: Uuid) -> Result<(), IdentityError> {
-        answered(async {
+        self.answered(async {
             let mut transaction = self.pool().begin().await?;
             let ended = sqlx::query!(
                 "update identity.session set ended_at = clock_timestamp()

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::accounts::role_of;
 use crate::audit::{Act, Entry};
-use crate::error::{IdentityError, answered};
+use crate::error::IdentityError;
 use crate::identity::Identity;
 use crate::keys::{ACCESS_TOKEN_LIFETIME_S, Signer};
 use crate::open_sessions::{self, OPEN_SESSIONS_MAX};
@@ -60,7 +60,7 @@ impl Identity {
         password: Password,
         user_agent: Option<UserAgent>,
     ) -> Result<Tokens, IdentityError> {
-        answered(async {
+        self.answered(async {
             let account = sqlx::query!(
                 "select id, role, disabled, shard, password_hash from identity.account where email = $1",
                 email.as_str()
@@ -161,7 +161,7 @@ impl Identity {
         arrived: Instant,
         user_agent: Option<UserAgent>,
     ) -> Result<Tokens, IdentityError> {
-        answered(async {
+        self.answered(async {
             let sent = self.refresh_tokens().read(token).ok_or(IdentityError::InvalidRefreshToken)?;
             let next = self.refresh_tokens().make(sent.session);
             let now = clock::now();
@@ -245,7 +245,7 @@ impl Identity {
     /// # Errors
     /// The database.
     pub async fn logout(&self, session: Uuid) -> Result<(), IdentityError> {
-        answered(async {
+        self.answered(async {
             let mut transaction = self.pool().begin().await?;
             let account = sqlx::query_scalar!(
                 "update identity.session set ended_at = clock_timestamp() where id = $1 and ended_at is null

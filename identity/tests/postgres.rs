@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use access::token::RootSecret;
 use access::{Principal, Role, Scope};
-use backends::database::{self, Pool};
+use backends::database::{self, DiskSpace, Pool};
 use chrono::TimeDelta;
 use domain::OwnerId;
 use identity::api_keys::OPEN_API_KEYS_MAX;
@@ -13,8 +13,8 @@ use identity::audit::{self, Act, Actor, Class, Filter};
 use identity::ledger::Line;
 use identity::open_sessions::OPEN_SESSIONS_MAX;
 use identity::{
-    AccountChange, Accounts, ApiKey, ApiKeyError, Email, Identity, IdentityError, Name, NewAccount, NewApiKey,
-    OpenSession, Password, ServiceToken, StartError, Tokens, UserAgent,
+    AccountChange, Accounts, ApiKey, ApiKeyError, Email, Identity, IdentityError, LogBeside, Name, NewAccount,
+    NewApiKey, OpenSession, Password, ServiceToken, StartError, Tokens, UserAgent,
 };
 use process::context::RequestContext;
 use secrecy::ExposeSecret;
@@ -50,7 +50,7 @@ impl Database {
     }
 
     async fn start_with(&self, secret: &str) -> Result<Identity, StartError> {
-        Identity::start(self.pool.clone(), &secret_of(secret), uuid::Uuid::nil(), vec![0, 1], CancellationToken::new())
+        Identity::start(self.pool.clone(), &secret_of(secret), log_beside(), CancellationToken::new())
             .await
             .map(|(identity, _)| identity)
     }
@@ -61,6 +61,10 @@ impl Database {
         let drop = AssertSqlSafe(format!("drop database {} with (force)", self.name));
         sqlx::query(drop).execute(&mut connection).await.expect("drops");
     }
+}
+
+fn log_beside() -> LogBeside {
+    LogBeside { id: Uuid::nil(), shards: vec![0, 1], disk_space: DiskSpace::default() }
 }
 
 fn secret_of(text: &str) -> RootSecret {
@@ -288,6 +292,41 @@ async fn a_changed_password_ends_the_other_sessions() {
     database.drop().await;
 }
 
+/// As the watch over the disk says it, or Postgres to somebody else.
+#[tokio::test]
+async fn without_room_nothing_is_written_that_stays_and_people_log_in() {
+    let database = Database::create().await;
+    let log = log_beside();
+    let started =
+        Identity::start(database.pool.clone(), &secret_of(SECRET), log.clone(), CancellationToken::new()).await;
+    let (identity, _) = started.expect("starts");
+    let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
+    let session = principal(&identity, &login(&identity, "ann@x").await).expect("good").session;
+    let renamed = Name::parse("Bea").expect("a name");
+    let shortages: [(fn(&DiskSpace, bool), &str); 2] = [
+        (
+            |disk_space, is_short| disk_space.set_watched(is_short.then(|| "12 MB are left".to_owned())),
+            "12 MB are left;",
+        ),
+        (DiskSpace::set_refused, "PostgreSQL has no space left"),
+    ];
+    for (set, why) in shortages {
+        set(&log.disk_space, true);
+        let refused = |error| matches!(error, IdentityError::DiskFull(said) if said.starts_with(why));
+        assert!(identity.accounts().create(new_account("bob@x", Role::User)).await.is_err_and(refused));
+        assert!(identity.accounts().rename(account.id, &renamed).await.is_err_and(refused));
+        let changed = identity.change_password(account.id, session, password(PASSWORD), password("new horse")).await;
+        assert!(changed.is_err_and(refused));
+        // reads go on, and so does what they need; who is to have no access any more has none
+        let tokens = login(&identity, "ann@x").await;
+        let next = refresh(&identity, &tokens).await.expect("goes on");
+        identity.logout(principal(&identity, &next).expect("good").session).await.expect("logs out");
+        set(&log.disk_space, false);
+        assert_eq!(identity.accounts().rename(account.id, &renamed).await.expect("renamed").name, "Bea");
+    }
+    database.drop().await;
+}
+
 #[tokio::test]
 async fn disabling_ends_access_and_is_told_only_with_the_right_password() {
     let database = Database::create().await;
@@ -430,7 +469,7 @@ async fn the_secret_is_rotated_and_nobody_is_logged_out() {
         let source = [("PRIMETRADE_SECRET", current), ("PRIMETRADE_SECRET_PREVIOUS", previous)];
         let secret = RootSecret::read(&settings::Source::from_pairs(source)).expect("long enough").expect("given");
         let stop = CancellationToken::new();
-        let started = Identity::start(database.pool.clone(), &secret, Uuid::nil(), vec![0, 1], stop).await;
+        let started = Identity::start(database.pool.clone(), &secret, log_beside(), stop).await;
         started.map(|(identity, _)| identity)
     };
     let before = start(SECRET, "").await.expect("starts");
@@ -523,9 +562,8 @@ async fn the_watching_task_ends_at_shutdown() {
     let database = Database::create().await;
     let shutdown = CancellationToken::new();
     let secret = secret_of(SECRET);
-    let (_, task) = Identity::start(database.pool.clone(), &secret, uuid::Uuid::nil(), vec![0], shutdown.clone())
-        .await
-        .expect("starts");
+    let (_, task) =
+        Identity::start(database.pool.clone(), &secret, log_beside(), shutdown.clone()).await.expect("starts");
     assert!(!task.is_finished());
     shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(5), task).await.expect("in time").expect("without a panic");

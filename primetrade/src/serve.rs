@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::token::{RootSecret, Sealer};
-use backends::database::Pool;
+use backends::database::{DiskSpace, Pool};
 use command_api::CommandApi;
 use event_store::lineage::SettleError;
-use event_store::{DiskSpace, EventStore, Known, Lineage, TailReader};
+use event_store::{EventStore, Known, Lineage, TailReader};
 use http_api::edge::EdgeSettings;
 use http_api::{Api, documents};
-use identity::{Identity, Ledger};
+use identity::{Identity, Ledger, LogBeside};
 use jobs::{AccountRecords, Files, Jobs};
 use process::background::{Background, Died};
 use process::health::Health;
@@ -97,8 +97,7 @@ pub async fn run(
         databases.write.clone(),
         databases.read.clone(),
         secret,
-        store.log_id(),
-        store.shards(),
+        LogBeside { id: store.log_id(), shards: store.shards(), disk_space: store.disk_space() },
         &mut background,
         &health,
     )

@@ -36,7 +36,12 @@ impl Redis {
 
     /// One with more options.
     pub fn start_with(options: &[&str]) -> Redis {
-        let redis = Redis { dir: temp_dir("redis"), port: free_port(), child: Mutex::new(None) };
+        Redis::start_at(free_port(), options)
+    }
+
+    /// One at this port of 127.0.0.1, which has to be free.
+    pub fn start_at(port: u16, options: &[&str]) -> Redis {
+        let redis = Redis { dir: temp_dir("redis"), port, child: Mutex::new(None) };
         redis.restart_with(options);
         redis.answers();
         redis

@@ -45,17 +45,15 @@ impl Slowness {
     /// And at Kafka, where the test leaves it alone.
     pub async fn watch_with_kafka(database_url: &str, brokers: &str) -> Slowness {
         let mut slowness = Slowness::watch(database_url).await;
-        let messages = Arc::<Steps>::default();
-        slowness.messages = Some(Arc::clone(&messages));
-        let client = ClientConfig::new().set("bootstrap.servers", brokers).clone();
-        let topic = format!("slowness-{}", Uuid::new_v4());
-        let admin: AdminClient<DefaultClientContext> = client.create().expect("admin client");
-        let one = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
-        let made = admin.create_topics([&one], &AdminOptions::new()).await.expect("a topic");
-        assert_eq!(made, [Ok(topic.clone())]);
-        let stop = Arc::clone(&slowness.stop);
-        thread::spawn(move || send(&client, &topic, &messages, &stop));
+        slowness.messages = Some(messages(brokers, &slowness.stop).await);
         slowness
+    }
+
+    /// The same, and Kafka too, until this one is dropped: for as long as the test leaves it alone.
+    pub async fn and_kafka(&self, brokers: &str) -> Slowness {
+        let stop = Arc::default();
+        let messages = Some(messages(brokers, &stop).await);
+        Slowness { commits: Arc::clone(&self.commits), messages, stop }
     }
 
     /// What something that takes less than `limit` on an idle machine may have taken that began then.
@@ -104,6 +102,20 @@ async fn commit(pool: PgPool, steps: Arc<Steps>, stop: Arc<AtomicBool>) {
         sqlx::query("insert into public.slowness values (now())").execute(&pool).await.expect("a commit");
         steps.done();
     }
+}
+
+/// To a topic that is made for it.
+async fn messages(brokers: &str, stop: &Arc<AtomicBool>) -> Arc<Steps> {
+    let messages = Arc::<Steps>::default();
+    let client = ClientConfig::new().set("bootstrap.servers", brokers).clone();
+    let topic = format!("slowness-{}", Uuid::new_v4());
+    let admin: AdminClient<DefaultClientContext> = client.create().expect("admin client");
+    let one = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
+    let made = admin.create_topics([&one], &AdminOptions::new()).await.expect("a topic");
+    assert_eq!(made, [Ok(topic.clone())]);
+    let (steps, stop) = (Arc::clone(&messages), Arc::clone(stop));
+    thread::spawn(move || send(&client, &topic, &steps, &stop));
+    messages
 }
 
 fn send(client: &ClientConfig, topic: &str, steps: &Steps, stop: &AtomicBool) {

@@ -194,8 +194,10 @@ async fn a_full_disk_refuses_writes_by_name_until_it_has_room() {
     assert!(began.elapsed() < Duration::from_secs(1), "at once: {:?}", began.elapsed());
     let import = account.request("POST", "/api/v1/imports").body("application/x-ndjson", command().to_string());
     let export = account.request("POST", "/api/v1/exports").json(&json!({"format": "csv"}));
-    for job in [import, export] {
-        assert_eq!(job.send().await.problem(503)["code"], "disk-full");
+    let somebody = json!({"email": "somebody@example.com", "password": "correct horse battery", "name": "Somebody"});
+    let registration = server.api().post("/api/v1/auth/register", &somebody);
+    for refused in [import, export, registration] {
+        assert_eq!(refused.send().await.problem(503)["code"], "disk-full");
     }
     let ready = server.api().get("/readyz").send().await.expect(503).json();
     assert_eq!(ready["checks"]["disk"]["status"], "failed", "{ready}");
@@ -209,6 +211,7 @@ async fn a_full_disk_refuses_writes_by_name_until_it_has_room() {
     disk.becomes(400);
     server.ready().await;
     create().await.expect(201);
+    server.api().post("/api/v1/auth/register", &somebody).send().await.expect(201);
     server.cli(&["rebuild"]).await.expect(0);
     everything_holds(&server, &[]).await;
 }

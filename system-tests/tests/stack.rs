@@ -18,6 +18,7 @@ use system_tests::ledger::{Ledger, Load};
 use system_tests::process::binary;
 use system_tests::raw_http::{exchange, exchange_from, status};
 use system_tests::reaper::remove_at_end;
+use system_tests::redis::Redis;
 use system_tests::server::run;
 use system_tests::slowness::Slowness;
 use system_tests::stack::{COPIES, Stack};
@@ -318,6 +319,7 @@ async fn a_stack_as_its_operator_and_its_clients_see_it() {
     what_the_gateway_answers_itself_is_a_problem_too(&stack).await;
     pages_see_what_the_gateway_answers_itself(&stack).await;
     keys_are_known_while_nobody_shows_them(&stack).await;
+    another_redis_at_the_port_is_told_and_not_believed(&stack).await;
     down_ends_everything_and_keeps_the_data(&stack).await;
 }
 
@@ -581,6 +583,39 @@ async fn what_cannot_be_is_refused_before_anything_is_started() {
     refused(&[("listen", "x"), ("port", "x"), ("bin", "/nowhere"), ("STACK_PORT", "0")], "STACK_PORT=0").await;
     // of an address that this machine does not have
     refused(&[("STACK_LISTEN", "192.0.2.1"), ("PRIMETRADE_ALLOW_INSECURE", "plain-http")], "192.0.2.1").await;
+}
+
+/// Issue 10, 7: one that somebody else has started where the stack's own was, with things of another installation in it.
+async fn another_redis_at_the_port_is_told_and_not_believed(stack: &Stack) {
+    let account = stack.api().account().await;
+    let task = account.create(json!({"title": "kept"})).await;
+    let port = stack.ports()[0] + 1002;
+    stack.stack(&["stop", "redis"], "").await.expect(0);
+    let foreign = Redis::start_at(port, &[]);
+    foreign.ask(&["SET", "primetrade:generation", &Uuid::new_v4().to_string()]);
+    let of_another = format!("primetrade:{}:{}:1:standing:{}", Uuid::nil().simple(), Uuid::nil().simple(), account.id);
+    foreign.ask(&["SET", &of_another, &"f".repeat(96)]);
+    let status = stack.stack(&["status"], "").await.expect(1);
+    assert!(status.out.lines().any(|line| line.starts_with("redis") && line.contains("stopped")), "{status:?}");
+    let up = stack.stack(&["up"], "").await.expect(2);
+    assert_eq!(up.err.trim_end().lines().count(), 1, "{up:?}");
+    assert!(
+        up.err.contains(&format!("{port} (redis) is held by process ")) && up.err.contains("(redis-server)"),
+        "{up:?}"
+    );
+    // what runs goes on, and has the same answers as ever
+    for title in ["once", "twice"] {
+        account.request("PATCH", &format!("{TASKS}/{task}")).json(&json!({"title": title})).send().await.expect(200);
+        let seen = until("what was written is read", SOON, || async {
+            let answer = account.read(&format!("{TASKS}/{task}")).await;
+            (answer.status != 503).then_some(answer)
+        });
+        assert_eq!(seen.await.expect(200).json()["title"], title);
+    }
+    assert_eq!(foreign.ask(&["GET", &of_another]).trim(), "f".repeat(96), "a name of others was written");
+    foreign.kill();
+    stack.up().await;
+    stack.stack(&["status"], "").await.expect(0);
 }
 
 async fn up_twice_changes_nothing(stack: &Stack) {

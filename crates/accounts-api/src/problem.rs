@@ -15,6 +15,7 @@ pub(crate) fn problem(error: IdentityError) -> Problem {
         IdentityError::RefreshInFlight => ProblemCode::RefreshInFlight,
         IdentityError::NotFound => ProblemCode::NotFound,
         IdentityError::Overloaded => ProblemCode::Overloaded,
+        IdentityError::DiskFull(_) => return Problem::disk_full(),
         IdentityError::Unavailable(source) => return Problem::unavailable(&source),
         IdentityError::Internal(source) => return Problem::internal(&source),
     };

@@ -93,6 +93,10 @@ impl KafkaSettings {
             .set("socket.connection.setup.timeout.ms", "5000")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "500")
+            // A broker that was started again answers before it leads its partitions. Who leads them, and whether it takes a
+            // message by now, is asked again and again, each time after twice as long: up to a second by default, of which
+            // a part is lost at each step until everything goes on.
+            .set("retry.backoff.max.ms", "250")
             // a topic that was made again a moment ago is found soon
             .set("topic.metadata.refresh.interval.ms", "10000")
             .set("allow.auto.create.topics", "false");
@@ -189,6 +193,17 @@ mod tests {
         for name in ["socket.timeout.ms", "socket.connection.setup.timeout.ms", "topic.metadata.refresh.interval.ms"] {
             let ms = config.get(name).and_then(|ms| ms.parse::<u32>().ok());
             assert!(ms.is_some_and(|ms| (1..=10_000).contains(&ms)), "{name}: {ms:?}");
+        }
+    }
+
+    /// What is behind a broker that was away goes on soon after it.
+    #[test]
+    fn what_a_broker_does_not_do_yet_is_asked_for_again_soon() {
+        let config = read(&[]).expect("good").expect("some").client_config();
+        for (name, ms_max) in [("reconnect.backoff.max.ms", 500), ("retry.backoff.max.ms", 250)] {
+            let ms = config.get(name).and_then(|ms| ms.parse::<u32>().ok());
+            // the library's first pauses stay what they are: some requests are tried twice only
+            assert!(ms.is_some_and(|ms| (200..=ms_max).contains(&ms)), "{name}: {ms:?}");
         }
     }
 

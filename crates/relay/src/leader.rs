@@ -18,8 +18,11 @@ use crate::trouble::Trouble;
 
 /// How often who has no lease asks for it.
 const FOLLOW_MS: u64 = 200;
-/// The longest pause after trouble.
+/// The first pause after trouble, and the longest one.
+const PAUSE_MS: u64 = 50;
 const PAUSE_MS_MAX: u64 = 2_000;
+/// In so long another copy has asked for the lease.
+const TURN_MS: u64 = 2 * FOLLOW_MS;
 
 /// The relay cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +100,7 @@ impl Runner {
         let mut troubles: u32 = 0;
         while !self.stop.is_cancelled() {
             let published = self.published.load(Ordering::Relaxed);
+            let began = Instant::now();
             let ended = self.lead(&mut lease).await;
             if self.published.load(Ordering::Relaxed) > published {
                 troubles = 0;
@@ -108,7 +112,7 @@ impl Runner {
                     FOLLOW_MS
                 }
                 Err(trouble) => {
-                    let pause_ms = (50_u64 << troubles.min(6)).min(PAUSE_MS_MAX);
+                    let pause_ms = pause_ms(troubles, began.elapsed());
                     troubles = troubles.saturating_add(1);
                     warn!(%trouble, pause_ms, "the relay cannot publish; it goes on at the stored cursor");
                     metrics::counter!("relay_troubles_total").increment(1);
@@ -158,6 +162,15 @@ impl Runner {
     }
 }
 
+/// How long to wait after an attempt that ended in trouble, `troubles` others having done so before it. Attempts begin at
+/// increasing intervals. One that has itself waited for Kafka for so long waits no more than it takes another copy to have
+/// its turn: Kafka may be back by now.
+fn pause_ms(troubles: u32, lasted: Duration) -> u64 {
+    let interval_ms = (PAUSE_MS << troubles.min(6)).min(PAUSE_MS_MAX);
+    let lasted_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+    interval_ms.saturating_sub(lasted_ms).max(TURN_MS.min(interval_ms))
+}
+
 /// Ends a producer; it takes a moment, on a thread that may wait.
 async fn end_producer(producer: Producer) {
     let ending = tokio::task::spawn_blocking(move || {
@@ -166,5 +179,28 @@ async fn end_producer(producer: Producer) {
     });
     if let Err(error) = ending.await {
         error!(%error, "the producer could not be ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_begin_at_increasing_intervals_and_leave_others_their_turn() {
+        for (troubles, lasted_ms, pause) in [
+            (0, 0, 50),
+            (0, 10_000, 50),
+            (3, 0, 400),
+            (3, 399, 400),
+            (5, 0, 1_600),
+            (5, 1_000, 600),
+            (5, 1_500, TURN_MS),
+            (9, 0, PAUSE_MS_MAX),
+            (9, 5_000, TURN_MS),
+            (u32::MAX, u64::MAX, TURN_MS),
+        ] {
+            assert_eq!(pause_ms(troubles, Duration::from_millis(lasted_ms)), pause, "{troubles} after {lasted_ms} ms");
+        }
     }
 }

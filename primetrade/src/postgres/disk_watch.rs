@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use event_store::DiskSpace;
+use backends::database::DiskSpace;
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions, Connection};
 use tokio::time::sleep;

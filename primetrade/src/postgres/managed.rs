@@ -7,7 +7,7 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use event_store::DiskSpace;
+use backends::database::DiskSpace;
 use process::health::{Check, CheckState};
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;

@@ -467,8 +467,16 @@ fn a_disk_that_fills_up_stops_writes_in_time_and_nothing_else() {
         });
     };
     shown(there_are);
-    // people log in
+    // people log in, and nothing is made that stays
     log_in(server.port, "a@example.org", "long enough");
+    let registration = r#"{"email":"b@example.org","password":"long enough","name":"b"}"#;
+    let change = r#"{"current":"long enough","new":"longer than enough"}"#;
+    for (path, headers, body) in
+        [("/api/v1/auth/register", "", registration), ("/api/v1/auth/password", headers.as_str(), change)]
+    {
+        let refused = post(server.port, path, headers, body);
+        assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("disk-full"), "{path}: {refused}");
+    }
     assert!(folder.free_mb() > 10, "{} MB are left", folder.free_mb());
     // the command line waits for room as well, for a minute
     let said = folder.path().join("import.log");

@@ -14,7 +14,7 @@ use command_api::CommandApi;
 use event_store::{EventStore, Known, TailReader};
 use http_api::documents;
 use http_api::edge::cors;
-use identity::{Identity, Ledger};
+use identity::{Identity, Ledger, LogBeside};
 use jobs::{AccountRecords, Files, Jobs};
 use kafka::KafkaSettings;
 use kafka::known::Sought;
@@ -62,8 +62,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         write.clone(),
         read.clone(),
         &starting.secret,
-        store.log_id(),
-        store.shards(),
+        LogBeside { id: store.log_id(), shards: store.shards(), disk_space: store.disk_space() },
         &mut starting.background,
         &starting.health,
     )

@@ -5,12 +5,12 @@ use access::token::RootSecret;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request};
-use backends::database::{self, Pool};
+use backends::database::{self, DiskSpace, Pool};
 use backends::redis::Redis;
 use http_api::edge::{Edge, edge};
 use http_body_util::BodyExt;
 use http_server::client_address::TrustedProxies;
-use identity::{AccountChange, Email, Identity};
+use identity::{AccountChange, Email, Identity, LogBeside};
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions};
@@ -21,6 +21,7 @@ pub struct App {
     server: PgConnectOptions,
     database: String,
     pub pool: Pool,
+    pub disk_space: DiskSpace,
     pub identity: Identity,
     pub router: Router,
 }
@@ -72,12 +73,12 @@ impl App {
         let pool = database::pool(10, server.clone().database(&database));
         identity::migrate(&pool).await.expect("migrates");
         let secret = RootSecret::new("a secret that is long enough for it".to_owned().into()).expect("long enough");
+        let disk_space = DiskSpace::default();
+        let log = LogBeside { id: uuid::Uuid::nil(), shards: vec![0], disk_space: disk_space.clone() };
         let (identity, _) =
-            Identity::start(pool.clone(), &secret, uuid::Uuid::nil(), vec![0], CancellationToken::new())
-                .await
-                .expect("starts");
+            Identity::start(pool.clone(), &secret, log, CancellationToken::new()).await.expect("starts");
         let router = router(&identity, redis);
-        Self { server, database, pool, identity, router }
+        Self { server, database, pool, disk_space, identity, router }
     }
 
     pub async fn stop(self) {

@@ -14,6 +14,9 @@ mod pool;
 /// One statement on any of them.
 mod executor;
 
+/// Whether its disk has room for more.
+mod disk_space;
+
 /// Why a database cannot be used.
 mod error;
 
@@ -34,6 +37,7 @@ mod url;
 
 pub use address::{Address, ConnectError, Use};
 pub use connect::{address, check, connect, pool};
+pub use disk_space::DiskSpace;
 pub use error::{DatabaseError, MAJOR_MIN};
 pub use pool::{AGE_S_MAX, Pool, PoolSize, PoolTransaction, Pooled, Prepare};
 pub use roles::{Granted, Roles};
