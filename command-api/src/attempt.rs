@@ -53,13 +53,15 @@ impl Attempt {
     pub(crate) async fn with_query(parts: &mut Parts, api: &CommandApi) -> Result<Self, Problem> {
         let TaskCaller(principal) = TaskCaller::from_request_parts(parts, api).await?;
         let token = SentToken::from_headers(&parts.headers)?;
+        let context = RequestContext::current();
         Ok(Self {
             sent: api.position_sent(principal.owner, token.as_ref())?,
             principal,
-            context: RequestContext::current(),
+            // as the request id, where nobody sent one: then the log stores one of the two
+            change_id: context.made_id().unwrap_or_else(clock::new_id),
+            context,
             method: parts.method.clone(),
             uri: parts.uri.clone(),
-            change_id: clock::new_id(),
             key: IdempotencyKey::of_request(&parts.headers)?,
             expected: IfMatch::from_headers(&parts.headers)?,
         })

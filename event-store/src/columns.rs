@@ -1,7 +1,8 @@
 use domain::{CommandId, Time, encode};
 use uuid::Uuid;
 
-use crate::append::{NewEvent, StreamAppend};
+use crate::append::{CommandOrigin, NewEvent, StreamAppend};
+use crate::trace_columns::{stored_correlation_id, stored_traceparent};
 
 /// A batch as flat arrays, one for each column. No prefix: events; `u_`: units; `c_`: outcomes to remember.
 #[derive(Default)]
@@ -139,10 +140,11 @@ impl<'a> Columns<'a> {
         self.actor_type.push(unit.origin.actor.actor_type.as_str());
         self.actor_id.push(unit.origin.actor.id);
         self.command_id.push(command_id.0);
-        self.correlation_id.push(&unit.origin.correlation_id);
-        self.traceparent.push(&unit.origin.traceparent);
+        let CommandOrigin { correlation_id, traceparent, change_id, undoes, .. } = &unit.origin;
+        self.correlation_id.push(stored_correlation_id(correlation_id, Some(*change_id)));
+        self.traceparent.push(stored_traceparent(traceparent, correlation_id));
         self.data.push(data);
-        self.change_id.push(unit.origin.change_id);
-        self.undoes.push(unit.origin.undoes);
+        self.change_id.push(*change_id);
+        self.undoes.push(*undoes);
     }
 }

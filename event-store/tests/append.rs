@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use domain::{CommandId, OwnerId, TaskEvent, TaskId};
 use event_store::{AppendError, Appended, BatchAnswer, EventStore, StreamAppend};
+use process::context::RequestContext;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -180,6 +181,39 @@ async fn an_outcome_without_an_event_is_remembered_once(pool: PgPool) {
     assert!(positions(&pool).await.is_empty());
     let looked = store.look_up(OwnerId(owner), TaskId(task), 4, vec![id]).await.expect("looked up");
     assert_eq!((looked.outcomes[0].1.version, looked.outcomes[0].1.revision), (4, 9));
+}
+
+/// What other columns say already is not stored, and is there again for whoever reads.
+#[sqlx::test(migrations = false)]
+async fn ids_of_a_request_are_read_as_they_were_appended(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let made = RequestContext::fresh();
+    let sent = RequestContext::of_earlier("a request", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let mut given = Vec::new();
+    for (position, context) in [(1, &made), (2, &sent)] {
+        let mut new = new_task(owner);
+        new.origin.correlation_id = Arc::from(context.request_id());
+        new.origin.traceparent = Arc::from(context.traceparent());
+        new.origin.change_id = context.made_id().unwrap_or_else(Uuid::new_v4);
+        given.push((position, context.request_id().to_owned(), context.traceparent()));
+        let task_id = new.task_id;
+        store.append(SHARD, new).await.expect("appended");
+        let looked = store.look_up(OwnerId(owner), task_id, 0, Vec::new()).await.expect("looked up");
+        let event = &looked.events[0];
+        assert_eq!((event.correlation_id.as_str(), &event.traceparent), (context.request_id(), &context.traceparent()));
+    }
+    let read = store.tail().read_owner_streams_after(OwnerId(owner), None, i64::MAX, 10).await.expect("a page");
+    let mut read: Vec<_> =
+        read.into_iter().map(|event| (event.position, event.correlation_id, event.traceparent)).collect();
+    read.sort_unstable();
+    assert_eq!(read, given);
+    let stored: Vec<(String, String)> =
+        sqlx::query_as("select correlation_id, traceparent from event_store.event order by position")
+            .fetch_all(&pool)
+            .await
+            .expect("rows");
+    assert_eq!(stored, [(String::new(), String::new()), ("a request".to_owned(), sent.traceparent())]);
 }
 
 #[sqlx::test(migrations = false)]
