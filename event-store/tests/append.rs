@@ -189,7 +189,7 @@ async fn ids_of_a_request_are_read_as_they_were_appended(pool: PgPool) {
     let store = store(&pool).await;
     let owner = Uuid::new_v4();
     let made = RequestContext::fresh();
-    let sent = RequestContext::of_earlier("a request", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let sent = RequestContext::of_earlier("a-request", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     let mut given = Vec::new();
     for (position, context) in [(1, &made), (2, &sent)] {
         let mut new = new_task(owner);
@@ -213,7 +213,7 @@ async fn ids_of_a_request_are_read_as_they_were_appended(pool: PgPool) {
             .fetch_all(&pool)
             .await
             .expect("rows");
-    assert_eq!(stored, [(String::new(), String::new()), ("a request".to_owned(), sent.traceparent())]);
+    assert_eq!(stored, [(String::new(), String::new()), ("a-request".to_owned(), sent.traceparent())]);
 }
 
 #[sqlx::test(migrations = false)]
