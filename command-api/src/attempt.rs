@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
 use commands::identity::{CommandIdentity, IdentityFrom, command_id_of_key, fingerprint};
 use commands::json::{self, Json};
-use commands::{Accepted, Caller, CommandRequest, ExpectedVersion};
+use commands::{Accepted, Caller, CommandRequest, ExecuteError, ExpectedVersion};
 use domain::{Actor, ActorType, TaskCommand, TaskId};
 use http_api::account::TaskCaller;
 use http_api::body::{BODY_BYTES_MAX, read_body, require_media_type};
@@ -156,13 +156,21 @@ fn parse(text: &[u8]) -> Result<Json<'_>, Problem> {
     json::parse(text).map_err(|error| refusal::parse_problem(error.into()))
 }
 
+fn accepted(outcome: Result<Accepted, ExecuteError>) -> Result<Accepted, Problem> {
+    let accepted = outcome.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
+    count(&accepted);
+    Ok(accepted)
+}
+
 impl CommandApi {
     /// Carries out the one command of a request.
     pub(crate) async fn execute(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
-        let accepted = self.executor().execute(&attempt.caller(), request).await;
-        let accepted = accepted.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
-        count(&accepted);
-        Ok(accepted)
+        accepted(self.executor().execute(&attempt.caller(), request).await)
+    }
+
+    /// The same to a task whose id was made for it.
+    pub(crate) async fn execute_new(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
+        accepted(self.executor().execute_new(&attempt.caller(), request).await)
     }
 
     /// Makes the answers to a request.

@@ -33,7 +33,7 @@ impl Batch {
     /// Takes the unit, or gives it back where it meets another one in here.
     pub(crate) fn push(&mut self, unit: Unit) -> Option<Unit> {
         let StreamAppend { owner_id, task_id, ref commands, .. } = unit.append;
-        let stream = (unit.append.event_count() > 0).then_some((owner_id, task_id));
+        let stream = unit.append.is_looked_at().then_some((owner_id, task_id));
         let ids = || commands.iter().filter(|command| command.fingerprint.is_some()).map(|command| command.command_id);
         let meets_another = stream.is_some_and(|stream| self.streams.contains(&stream))
             || ids().any(|command_id| self.command_ids.contains(&(owner_id, command_id)));

@@ -4,7 +4,8 @@ use uuid::Uuid;
 use crate::append::{CommandOrigin, NewEvent, StreamAppend};
 use crate::trace_columns::{stored_correlation_id, stored_traceparent};
 
-/// A batch as flat arrays, one for each column. No prefix: events; `u_`: units; `c_`: outcomes to remember.
+/// A batch as flat arrays, one for each column. No prefix: events; `u_`: units; `l_`: those whose streams are looked at before
+/// the fast append; `c_`: outcomes to remember.
 #[derive(Default)]
 pub(crate) struct Columns<'a> {
     pub(crate) unit: Vec<i32>,
@@ -28,6 +29,10 @@ pub(crate) struct Columns<'a> {
     pub(crate) u_task_id: Vec<Uuid>,
     pub(crate) u_expected: Vec<i64>,
     pub(crate) u_first_event: Vec<Option<Uuid>>,
+
+    pub(crate) l_owner_id: Vec<Uuid>,
+    pub(crate) l_task_id: Vec<Uuid>,
+    pub(crate) l_expected: Vec<i64>,
 
     pub(crate) c_unit: Vec<i32>,
     pub(crate) c_owner_id: Vec<Uuid>,
@@ -98,6 +103,11 @@ impl<'a> Columns<'a> {
         self.u_task_id.push(unit.task_id.0);
         self.u_expected.push(unit.expected_version);
         self.u_first_event.push(unit.first_event());
+        if unit.is_looked_at() {
+            self.l_owner_id.push(unit.owner_id.0);
+            self.l_task_id.push(unit.task_id.0);
+            self.l_expected.push(unit.expected_version);
+        }
         let mut version = unit.expected_version;
         for command in &unit.commands {
             for event in &command.events {

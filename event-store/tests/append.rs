@@ -96,6 +96,29 @@ async fn no_stream_has_a_gap(pool: PgPool) {
     assert_eq!(positions(&pool).await, [1, 2]);
 }
 
+/// It is not looked whether a new task is there already; the index decides.
+#[sqlx::test(migrations = false)]
+async fn a_task_that_is_not_new_is_a_conflict_whatever_is_said_of_it(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let new = |task: Uuid, expected: i64| {
+        let event = if expected == 0 { created() } else { TaskEvent::TaskStarted {} };
+        StreamAppend { is_new_task: true, ..unit(owner, task, expected, vec![command(vec![event])]) }
+    };
+    let (task, twice) = (Uuid::new_v4(), Uuid::new_v4());
+    store.append(SHARD, new(task, 0)).await.expect("appended");
+    let outcomes = append_together(&store, vec![new_task(owner), new(task, 0), new_task(owner)]).await;
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+    assert_eq!(outcomes[1], Err(AppendError::Conflict));
+    // two units to one stream in a batch
+    let outcomes = append_together(&store, vec![new_task(owner), new(twice, 0), new(twice, 0)]).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2, "{outcomes:?}");
+    assert_eq!(outcomes[2], Err(AppendError::Conflict));
+    // no gap either
+    assert_eq!(store.append(SHARD, new(task, 2)).await, Err(AppendError::Conflict));
+    assert_eq!(positions(&pool).await, [1, 2, 3, 4, 5]);
+}
+
 #[sqlx::test(migrations = false)]
 async fn a_command_id_has_one_effect(pool: PgPool) {
     let store = store(&pool).await;
@@ -135,7 +158,8 @@ async fn an_append_of_which_the_answer_was_lost_is_recognised(pool: PgPool) {
     let owner = Uuid::new_v4();
     let mut without_key = new_task(owner);
     without_key.commands[0].fingerprint = None;
-    for lost in [new_task(owner), without_key] {
+    let not_looked_at = StreamAppend { is_new_task: true, ..new_task(owner) };
+    for lost in [new_task(owner), without_key, not_looked_at] {
         let first = store.append(SHARD, lost.clone()).await.expect("appended");
         let events = positions(&pool).await.len();
         let together = append_together(&store, vec![new_task(owner), lost]).await;
