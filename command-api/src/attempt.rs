@@ -20,7 +20,7 @@ use process::context::RequestContext;
 use uuid::Uuid;
 
 use crate::answer::Answer;
-use crate::api::{CommandApi, count};
+use crate::api::CommandApi;
 use crate::refusal;
 
 /// A request for a write, but for its body.
@@ -156,21 +156,21 @@ fn parse(text: &[u8]) -> Result<Json<'_>, Problem> {
     json::parse(text).map_err(|error| refusal::parse_problem(error.into()))
 }
 
-fn accepted(outcome: Result<Accepted, ExecuteError>) -> Result<Accepted, Problem> {
-    let accepted = outcome.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
-    count(&accepted);
-    Ok(accepted)
-}
-
 impl CommandApi {
     /// Carries out the one command of a request.
     pub(crate) async fn execute(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
-        accepted(self.executor().execute(&attempt.caller(), request).await)
+        self.accepted(self.executor().execute(&attempt.caller(), request).await)
     }
 
     /// The same to a task whose id was made for it.
     pub(crate) async fn execute_new(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
-        accepted(self.executor().execute_new(&attempt.caller(), request).await)
+        self.accepted(self.executor().execute_new(&attempt.caller(), request).await)
+    }
+
+    fn accepted(&self, outcome: Result<Accepted, ExecuteError>) -> Result<Accepted, Problem> {
+        let accepted = outcome.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
+        self.count(&accepted);
+        Ok(accepted)
     }
 
     /// Makes the answers to a request.
