@@ -22,7 +22,7 @@ pub(crate) fn stored_correlation_id(correlation_id: &str, change_id: Option<Uuid
 pub(crate) fn stored_traceparent<'a>(traceparent: &'a str, correlation_id: &str) -> &'a str {
     let Some(tail) = tail_of_trace_id(correlation_id) else { return traceparent };
     match traceparent.strip_prefix(VERSION).and_then(|rest| rest.strip_prefix(correlation_id)) {
-        Some(rest) if rest == own_rest(tail) => "",
+        Some(rest) if rest.as_bytes() == own_rest(tail) => "",
         Some(rest) if is_rest(rest) => rest,
         Some(_) | None => traceparent,
     }
@@ -31,15 +31,26 @@ pub(crate) fn stored_traceparent<'a>(traceparent: &'a str, correlation_id: &str)
 /// Both as they were before they were stored.
 pub(crate) fn as_given(correlation_id: String, traceparent: String, change_id: Option<Uuid>) -> (String, String) {
     let correlation_id = match change_id {
-        Some(change_id) if correlation_id.is_empty() => change_id.simple().to_string(),
+        Some(change_id) if correlation_id.is_empty() => {
+            change_id.simple().encode_lower(&mut [0; uuid::fmt::Simple::LENGTH]).to_owned()
+        }
         Some(_) | None => correlation_id,
     };
     let traceparent = match tail_of_trace_id(&correlation_id) {
-        Some(tail) if traceparent.is_empty() => format!("{VERSION}{correlation_id}{}", own_rest(tail)),
-        Some(_) if is_rest(&traceparent) => format!("{VERSION}{correlation_id}{traceparent}"),
+        Some(tail) if traceparent.is_empty() => whole_traceparent(&correlation_id, own_rest(tail).into_iter()),
+        Some(_) if is_rest(&traceparent) => whole_traceparent(&correlation_id, traceparent.bytes()),
         Some(_) | None => traceparent,
     };
     (correlation_id, traceparent)
+}
+
+/// Of an ASCII rest.
+fn whole_traceparent(trace_id: &str, rest: impl Iterator<Item = u8>) -> String {
+    let mut text = String::with_capacity(VERSION.len() + trace_id.len() + REST_LENGTH);
+    text.push_str(VERSION);
+    text.push_str(trace_id);
+    text.extend(rest.map(char::from));
+    text
 }
 
 /// The second half of a correlation id that may be a trace id.
@@ -50,13 +61,18 @@ fn tail_of_trace_id(correlation_id: &str) -> Option<u64> {
 }
 
 fn is_rest(text: &str) -> bool {
-    text.len() == REST_LENGTH && text.starts_with('-')
+    text.len() == REST_LENGTH && text.starts_with('-') && text.is_ascii()
 }
 
 /// The rest of the traceparent of a request that came without one: the span that `RequestContext` makes of the trace id.
-fn own_rest(tail: u64) -> String {
+fn own_rest(tail: u64) -> [u8; REST_LENGTH] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let span_id = (tail ^ (0x5a << 56)) | 1;
-    format!("-{span_id:016x}-01")
+    let mut rest = *b"-................-01";
+    for (place, digits) in rest[1..17].chunks_exact_mut(2).zip(span_id.to_be_bytes()) {
+        place.copy_from_slice(&[DIGITS[usize::from(digits >> 4)], DIGITS[usize::from(digits & 15)]]);
+    }
+    rest
 }
 
 #[cfg(test)]
