@@ -1,7 +1,8 @@
-use domain::{CommandId, Time, encode};
+use domain::{CommandId, Time};
 use uuid::Uuid;
 
 use crate::append::{CommandOrigin, NewEvent, StreamAppend};
+use crate::batch::Encoded;
 use crate::trace_columns::{stored_correlation_id, stored_traceparent};
 
 /// A batch as flat arrays, one for each column. No prefix: events; `u_`: units; `l_`: those whose streams are looked at before
@@ -21,7 +22,7 @@ pub(crate) struct Columns<'a> {
     pub(crate) command_id: Vec<Uuid>,
     pub(crate) correlation_id: Vec<&'a str>,
     pub(crate) traceparent: Vec<&'a str>,
-    pub(crate) data: Vec<String>,
+    pub(crate) data: Vec<&'a str>,
     pub(crate) change_id: Vec<Uuid>,
     pub(crate) undoes: Vec<Option<Uuid>>,
 
@@ -90,7 +91,7 @@ impl<'a> Packed<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(crate) fn of(units: &'a [StreamAppend]) -> Self {
+    pub(crate) fn of(units: &'a [Encoded]) -> Self {
         let mut columns = Self::default();
         for (unit, number) in units.iter().zip(1..) {
             columns.push_unit(unit, number);
@@ -98,7 +99,7 @@ impl<'a> Columns<'a> {
         columns
     }
 
-    fn push_unit(&mut self, unit: &'a StreamAppend, number: i32) {
+    fn push_unit(&mut self, unit: &'a Encoded, number: i32) {
         self.u_owner_id.push(unit.owner_id.0);
         self.u_task_id.push(unit.task_id.0);
         self.u_expected.push(unit.expected_version);
@@ -109,10 +110,11 @@ impl<'a> Columns<'a> {
             self.l_expected.push(unit.expected_version);
         }
         let mut version = unit.expected_version;
+        let mut encoded = unit.events.iter();
         for command in &unit.commands {
-            for event in &command.events {
+            for (event, encoded) in command.events.iter().zip(encoded.by_ref()) {
                 version += 1;
-                self.push_event(unit, number, command.command_id, version, event);
+                self.push_event(unit, number, command.command_id, version, event, encoded);
             }
             if let Some(fingerprint) = command.fingerprint {
                 self.c_unit.push(number);
@@ -137,15 +139,15 @@ impl<'a> Columns<'a> {
         command_id: CommandId,
         version: i64,
         event: &NewEvent,
+        (event_type, schema_version, data): &'a (&'static str, i16, String),
     ) {
-        let (event_type, schema_version, data) = encode(&event.event);
         self.unit.push(number);
         self.owner_id.push(unit.owner_id.0);
         self.task_id.push(unit.task_id.0);
         self.version.push(version);
         self.event_id.push(event.event_id);
-        self.event_type.push(event_type);
-        self.schema_version.push(schema_version);
+        self.event_type.push(*event_type);
+        self.schema_version.push(*schema_version);
         self.occurred_at.push(event.occurred_at);
         self.actor_type.push(unit.origin.actor.actor_type.as_str());
         self.actor_id.push(unit.origin.actor.id);
