@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
 use commands::identity::{CommandIdentity, IdentityFrom, command_id_of_key, fingerprint};
 use commands::json::{self, Json};
-use commands::{Accepted, Caller, CommandRequest, ExpectedVersion};
+use commands::{Accepted, Caller, CommandRequest, ExecuteError, ExpectedVersion};
 use domain::{Actor, ActorType, TaskCommand, TaskId};
 use http_api::account::TaskCaller;
 use http_api::body::{BODY_BYTES_MAX, read_body, require_media_type};
@@ -20,7 +20,7 @@ use process::context::RequestContext;
 use uuid::Uuid;
 
 use crate::answer::Answer;
-use crate::api::{CommandApi, count};
+use crate::api::CommandApi;
 use crate::refusal;
 
 /// A request for a write, but for its body.
@@ -53,13 +53,15 @@ impl Attempt {
     pub(crate) async fn with_query(parts: &mut Parts, api: &CommandApi) -> Result<Self, Problem> {
         let TaskCaller(principal) = TaskCaller::from_request_parts(parts, api).await?;
         let token = SentToken::from_headers(&parts.headers)?;
+        let context = RequestContext::current();
         Ok(Self {
             sent: api.position_sent(principal.owner, token.as_ref())?,
             principal,
-            context: RequestContext::current(),
+            // as the request id, where nobody sent one: then the log stores one of the two
+            change_id: context.made_id().unwrap_or_else(clock::new_id),
+            context,
             method: parts.method.clone(),
             uri: parts.uri.clone(),
-            change_id: clock::new_id(),
             key: IdempotencyKey::of_request(&parts.headers)?,
             expected: IfMatch::from_headers(&parts.headers)?,
         })
@@ -157,9 +159,17 @@ fn parse(text: &[u8]) -> Result<Json<'_>, Problem> {
 impl CommandApi {
     /// Carries out the one command of a request.
     pub(crate) async fn execute(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
-        let accepted = self.executor().execute(&attempt.caller(), request).await;
-        let accepted = accepted.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
-        count(&accepted);
+        self.accepted(self.executor().execute(&attempt.caller(), request).await)
+    }
+
+    /// The same to a task whose id was made for it.
+    pub(crate) async fn execute_new(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
+        self.accepted(self.executor().execute_new(&attempt.caller(), request).await)
+    }
+
+    fn accepted(&self, outcome: Result<Accepted, ExecuteError>) -> Result<Accepted, Problem> {
+        let accepted = outcome.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
+        self.count(&accepted);
         Ok(accepted)
     }
 

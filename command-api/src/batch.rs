@@ -12,7 +12,7 @@ use http_api::problem::{Problem, ProblemCode};
 use metrics::histogram;
 use serde_json::{Value, json};
 
-use crate::api::{self, CommandApi};
+use crate::api::CommandApi;
 use crate::attempt::Attempt;
 use crate::batch_answer::{Results, Writer};
 use crate::operation::write;
@@ -81,7 +81,7 @@ async fn carry_out(api: &CommandApi, caller: &Caller, key: Option<&str>, batch: 
     for outcome in batch.execute(api.executor(), caller, key).await {
         match outcome {
             Ok(accepted) => {
-                api::count(&accepted);
+                api.count(&accepted);
                 writer.succeeded(&accepted);
             }
             Err(CommandError::Parse(error)) => writer.failed(&refusal::parse_problem(error)),

@@ -20,9 +20,11 @@ pub(crate) async fn create(
 ) -> Result<Response, Problem> {
     let json = body.json()?;
     let (id, command) = new_task::parse(&json)?;
-    let task_id = id.unwrap_or_else(|| TaskId(clock::new_id()));
-    let request = attempt.request(task_id, command, Some(&json));
-    api.execute(&attempt, request).await.map(|accepted| api.answer(&attempt).created(&accepted))
+    let accepted = match id {
+        Some(task_id) => api.execute(&attempt, attempt.request(task_id, command, Some(&json))).await?,
+        None => api.execute_new(&attempt, attempt.request(TaskId(clock::new_id()), command, Some(&json))).await?,
+    };
+    Ok(api.answer(&attempt).created(&accepted))
 }
 
 pub(crate) fn described() -> Operation {

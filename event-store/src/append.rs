@@ -54,6 +54,9 @@ pub struct StreamAppend {
     pub owner_id: OwnerId,
     /// The task.
     pub task_id: TaskId,
+    /// Whether the task's id was made for these commands, so that nobody else knows it: then it is not looked first whether
+    /// there is such a task. Should there be one all the same, that is a conflict as any other.
+    pub is_new_task: bool,
     /// The version that the first command was decided on; 0: no event yet.
     pub expected_version: i64,
     /// The position of the stream's last event at that version; 0: none.
@@ -92,6 +95,12 @@ pub enum AppendError {
 pub(crate) type AppendResult = Result<Appended, AppendError>;
 
 impl StreamAppend {
+    /// Whether it is to be looked at which version the stream is: no index forbids a gap, but of a new task there is none
+    /// before the first version, and the index on versions forbids a second one.
+    pub(crate) fn is_looked_at(&self) -> bool {
+        self.event_count() > 0 && !(self.is_new_task && self.expected_version == 0)
+    }
+
     pub(crate) fn event_count(&self) -> usize {
         self.commands.iter().map(|command| command.events.len()).sum()
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::append::{AppendError, AppendResult, Appended, StreamAppend};
-use crate::batch::{Batch, Unit};
+use crate::batch::{Batch, Encoded, Unit};
 use crate::columns::Columns;
 use crate::dedicated_connection::{DedicatedConnection, is_about_values};
 use crate::insert::{Inserted, head_ctid, insert, insert_checked, try_disk_space};
@@ -42,7 +42,7 @@ impl AppendQueue {
     /// Returns when the append is on disk.
     pub(crate) async fn append(&self, append: StreamAppend) -> AppendResult {
         let (reply, outcome) = oneshot::channel();
-        self.0.try_send(Unit { append, reply }).map_err(|error| match error {
+        self.0.try_send(Unit { append: append.into(), reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Unavailable::Busy,
             mpsc::error::TrySendError::Closed(_) => Unavailable::NoAnswer,
         })?;
@@ -59,7 +59,7 @@ fn connection(pool: &Pool, seen: Seen) -> DedicatedConnection {
 }
 
 /// The last event of a batch that is on disk now: its position and its id.
-fn last_event(appends: &[StreamAppend], outcomes: &[AppendResult]) -> Option<(i64, Uuid)> {
+fn last_event(appends: &[Encoded], outcomes: &[AppendResult]) -> Option<(i64, Uuid)> {
     let last_events = appends.iter().zip(outcomes).filter_map(|(append, outcome)| {
         let first_position = outcome.as_ref().ok()?.first_position;
         Some((first_position + append.event_count() as i64 - 1, append.last_event()?))
@@ -147,7 +147,7 @@ enum Fast {
 
 impl Appender {
     /// One outcome for each unit, in order.
-    async fn append(&mut self, units: &[StreamAppend]) -> Vec<AppendResult> {
+    async fn append(&mut self, units: &[Encoded]) -> Vec<AppendResult> {
         let columns = Columns::of(units);
         match self.append_fast(&columns).await {
             Ok(Fast::After(base)) => {
@@ -195,7 +195,7 @@ impl Appender {
     async fn append_checked_until(
         &mut self,
         columns: &Columns<'_>,
-        units: &[StreamAppend],
+        units: &[Encoded],
         deadline: Instant,
     ) -> Vec<AppendResult> {
         let mut pause_ms = 20;
@@ -272,7 +272,7 @@ impl Appender {
     async fn append_checked(
         &mut self,
         columns: &Columns<'_>,
-        units: &[StreamAppend],
+        units: &[Encoded],
     ) -> Result<Vec<AppendResult>, sqlx::Error> {
         let shard = self.shard;
         let judged = self.connection.run(async move |connection| {

@@ -1,9 +1,12 @@
-use domain::{CommandId, Time, encode};
+use domain::{CommandId, Time};
 use uuid::Uuid;
 
-use crate::append::{NewEvent, StreamAppend};
+use crate::append::{CommandOrigin, NewEvent, StreamAppend};
+use crate::batch::Encoded;
+use crate::trace_columns::{stored_correlation_id, stored_traceparent};
 
-/// A batch as flat arrays, one for each column. No prefix: events; `u_`: units; `c_`: outcomes to remember.
+/// A batch as flat arrays, one for each column. No prefix: events; `u_`: units; `l_`: those whose streams are looked at before
+/// the fast append; `c_`: outcomes to remember.
 #[derive(Default)]
 pub(crate) struct Columns<'a> {
     pub(crate) unit: Vec<i32>,
@@ -19,7 +22,7 @@ pub(crate) struct Columns<'a> {
     pub(crate) command_id: Vec<Uuid>,
     pub(crate) correlation_id: Vec<&'a str>,
     pub(crate) traceparent: Vec<&'a str>,
-    pub(crate) data: Vec<String>,
+    pub(crate) data: Vec<&'a str>,
     pub(crate) change_id: Vec<Uuid>,
     pub(crate) undoes: Vec<Option<Uuid>>,
 
@@ -27,6 +30,10 @@ pub(crate) struct Columns<'a> {
     pub(crate) u_task_id: Vec<Uuid>,
     pub(crate) u_expected: Vec<i64>,
     pub(crate) u_first_event: Vec<Option<Uuid>>,
+
+    pub(crate) l_owner_id: Vec<Uuid>,
+    pub(crate) l_task_id: Vec<Uuid>,
+    pub(crate) l_expected: Vec<i64>,
 
     pub(crate) c_unit: Vec<i32>,
     pub(crate) c_owner_id: Vec<Uuid>,
@@ -84,7 +91,7 @@ impl<'a> Packed<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(crate) fn of(units: &'a [StreamAppend]) -> Self {
+    pub(crate) fn of(units: &'a [Encoded]) -> Self {
         let mut columns = Self::default();
         for (unit, number) in units.iter().zip(1..) {
             columns.push_unit(unit, number);
@@ -92,16 +99,22 @@ impl<'a> Columns<'a> {
         columns
     }
 
-    fn push_unit(&mut self, unit: &'a StreamAppend, number: i32) {
+    fn push_unit(&mut self, unit: &'a Encoded, number: i32) {
         self.u_owner_id.push(unit.owner_id.0);
         self.u_task_id.push(unit.task_id.0);
         self.u_expected.push(unit.expected_version);
         self.u_first_event.push(unit.first_event());
+        if unit.is_looked_at() {
+            self.l_owner_id.push(unit.owner_id.0);
+            self.l_task_id.push(unit.task_id.0);
+            self.l_expected.push(unit.expected_version);
+        }
         let mut version = unit.expected_version;
+        let mut encoded = unit.events.iter();
         for command in &unit.commands {
-            for event in &command.events {
+            for (event, encoded) in command.events.iter().zip(encoded.by_ref()) {
                 version += 1;
-                self.push_event(unit, number, command.command_id, version, event);
+                self.push_event(unit, number, command.command_id, version, event, encoded);
             }
             if let Some(fingerprint) = command.fingerprint {
                 self.c_unit.push(number);
@@ -126,23 +139,24 @@ impl<'a> Columns<'a> {
         command_id: CommandId,
         version: i64,
         event: &NewEvent,
+        (event_type, schema_version, data): &'a (&'static str, i16, String),
     ) {
-        let (event_type, schema_version, data) = encode(&event.event);
         self.unit.push(number);
         self.owner_id.push(unit.owner_id.0);
         self.task_id.push(unit.task_id.0);
         self.version.push(version);
         self.event_id.push(event.event_id);
-        self.event_type.push(event_type);
-        self.schema_version.push(schema_version);
+        self.event_type.push(*event_type);
+        self.schema_version.push(*schema_version);
         self.occurred_at.push(event.occurred_at);
         self.actor_type.push(unit.origin.actor.actor_type.as_str());
         self.actor_id.push(unit.origin.actor.id);
         self.command_id.push(command_id.0);
-        self.correlation_id.push(&unit.origin.correlation_id);
-        self.traceparent.push(&unit.origin.traceparent);
+        let CommandOrigin { correlation_id, traceparent, change_id, undoes, .. } = &unit.origin;
+        self.correlation_id.push(stored_correlation_id(correlation_id, Some(*change_id)));
+        self.traceparent.push(stored_traceparent(traceparent, correlation_id));
         self.data.push(data);
-        self.change_id.push(unit.origin.change_id);
-        self.undoes.push(unit.origin.undoes);
+        self.change_id.push(*change_id);
+        self.undoes.push(*undoes);
     }
 }

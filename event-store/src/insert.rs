@@ -21,8 +21,9 @@ pub(crate) enum Inserted {
 
 /// The fast append: one statement. Repetitions and conflicts are frequent, and an error would be in the database's log
 /// together with the whole statement; so it looks first whether each stream is at the version that its unit expects (no
-/// index forbids a gap), and whether a command id is there already. What it sees is not stale as long as the head row is the
-/// one that it sees too, for who appends moves it. All the same the unique indexes decide: any violation undoes it all.
+/// index forbids a gap), but for those of new tasks, and whether a command id is there already. What it sees is not stale as
+/// long as the head row is the one that it sees too, for who appends moves it. All the same the unique indexes decide: any
+/// violation undoes it all.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
     shard: i16,
@@ -81,14 +82,14 @@ pub(crate) async fn insert(
         ctid,
         packed.events,
         packed.outcomes,
-        &columns.u_owner_id,
-        &columns.u_task_id,
-        &columns.u_expected,
+        &columns.l_owner_id,
+        &columns.l_task_id,
+        &columns.l_expected,
         &packed.event_ids,
         &packed.optional_event_ids as _,
         &columns.version,
         &packed.event_texts as _,
-        &columns.data,
+        &columns.data as _,
         &columns.schema_version,
         &columns.occurred_at,
         &packed.outcome_ids,
@@ -149,7 +150,7 @@ pub(crate) async fn insert_checked(
         &packed.optional_event_ids as _,
         &columns.version,
         &packed.event_texts as _,
-        &columns.data,
+        &columns.data as _,
         &columns.schema_version,
         &columns.occurred_at,
         &columns.c_unit,

@@ -18,6 +18,9 @@ mod batch;
 /// A batch as flat arrays, one for each column.
 mod columns;
 
+/// An event's correlation id and traceparent, as they are stored.
+mod trace_columns;
+
 /// The statements of an append.
 mod insert;
 

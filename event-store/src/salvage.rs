@@ -8,6 +8,7 @@ use domain::{OwnerId, StoredEvent, Time};
 use uuid::Uuid;
 
 use crate::effect::Effect;
+use crate::trace_columns::{stored_correlation_id, stored_traceparent};
 
 /// The end of a shard's log.
 #[derive(Debug, Clone, Copy)]
@@ -213,8 +214,8 @@ impl<'a> Columns<'a> {
             columns.actor_type.push(&event.actor_type);
             columns.actor_id.push(event.actor_id);
             columns.command_id.push(event.command_id);
-            columns.correlation_id.push(&event.correlation_id);
-            columns.traceparent.push(&event.traceparent);
+            columns.correlation_id.push(stored_correlation_id(&event.correlation_id, event.change_id));
+            columns.traceparent.push(stored_traceparent(&event.traceparent, &event.correlation_id));
             columns.data.push(&event.data);
             columns.change_id.push(event.change_id);
             columns.undoes.push(event.undoes);

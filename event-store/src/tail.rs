@@ -52,6 +52,8 @@ pub struct Published {
 macro_rules! stored_event {
     ($row:expr) => {{
         let row = $row;
+        let (correlation_id, traceparent) =
+            crate::trace_columns::as_given(row.correlation_id, row.traceparent, row.change_id);
         domain::StoredEvent {
             shard: row.shard,
             position: row.position,
@@ -66,8 +68,8 @@ macro_rules! stored_event {
             actor_type: row.actor_type,
             actor_id: row.actor_id,
             command_id: row.command_id,
-            correlation_id: row.correlation_id,
-            traceparent: row.traceparent,
+            correlation_id,
+            traceparent,
             change_id: row.change_id,
             undoes: row.undoes,
             data: row.data,

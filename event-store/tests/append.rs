@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use domain::{CommandId, OwnerId, TaskEvent, TaskId};
 use event_store::{AppendError, Appended, BatchAnswer, EventStore, StreamAppend, Unavailable};
+use process::context::RequestContext;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -96,6 +97,29 @@ async fn no_stream_has_a_gap(pool: PgPool) {
     assert_eq!(positions(&pool).await, [1, 2]);
 }
 
+/// It is not looked whether a new task is there already; the index decides.
+#[sqlx::test(migrations = false)]
+async fn a_task_that_is_not_new_is_a_conflict_whatever_is_said_of_it(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let new = |task: Uuid, expected: i64| {
+        let event = if expected == 0 { created() } else { TaskEvent::TaskStarted {} };
+        StreamAppend { is_new_task: true, ..unit(owner, task, expected, vec![command(vec![event])]) }
+    };
+    let (task, twice) = (Uuid::new_v4(), Uuid::new_v4());
+    store.append(SHARD, new(task, 0)).await.expect("appended");
+    let outcomes = append_together(&store, vec![new_task(owner), new(task, 0), new_task(owner)]).await;
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+    assert_eq!(outcomes[1], Err(AppendError::Conflict));
+    // two units to one stream in a batch
+    let outcomes = append_together(&store, vec![new_task(owner), new(twice, 0), new(twice, 0)]).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2, "{outcomes:?}");
+    assert_eq!(outcomes[2], Err(AppendError::Conflict));
+    // no gap either
+    assert_eq!(store.append(SHARD, new(task, 2)).await, Err(AppendError::Conflict));
+    assert_eq!(positions(&pool).await, [1, 2, 3, 4, 5]);
+}
+
 #[sqlx::test(migrations = false)]
 async fn a_command_id_has_one_effect(pool: PgPool) {
     let store = store(&pool).await;
@@ -135,7 +159,8 @@ async fn an_append_of_which_the_answer_was_lost_is_recognised(pool: PgPool) {
     let owner = Uuid::new_v4();
     let mut without_key = new_task(owner);
     without_key.commands[0].fingerprint = None;
-    for lost in [new_task(owner), without_key] {
+    let not_looked_at = StreamAppend { is_new_task: true, ..new_task(owner) };
+    for lost in [new_task(owner), without_key, not_looked_at] {
         let first = store.append(SHARD, lost.clone()).await.expect("appended");
         let events = positions(&pool).await.len();
         let together = append_together(&store, vec![new_task(owner), lost]).await;
@@ -181,6 +206,39 @@ async fn an_outcome_without_an_event_is_remembered_once(pool: PgPool) {
     assert!(positions(&pool).await.is_empty());
     let looked = store.look_up(OwnerId(owner), TaskId(task), 4, vec![id]).await.expect("looked up");
     assert_eq!((looked.outcomes[0].1.version, looked.outcomes[0].1.revision), (4, 9));
+}
+
+/// What other columns say already is not stored, and is there again for whoever reads.
+#[sqlx::test(migrations = false)]
+async fn ids_of_a_request_are_read_as_they_were_appended(pool: PgPool) {
+    let store = store(&pool).await;
+    let owner = Uuid::new_v4();
+    let made = RequestContext::fresh();
+    let sent = RequestContext::of_earlier("a-request", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let mut given = Vec::new();
+    for (position, context) in [(1, &made), (2, &sent)] {
+        let mut new = new_task(owner);
+        new.origin.correlation_id = Arc::from(context.request_id());
+        new.origin.traceparent = Arc::from(context.traceparent());
+        new.origin.change_id = context.made_id().unwrap_or_else(Uuid::new_v4);
+        given.push((position, context.request_id().to_owned(), context.traceparent()));
+        let task_id = new.task_id;
+        store.append(SHARD, new).await.expect("appended");
+        let looked = store.look_up(OwnerId(owner), task_id, 0, Vec::new()).await.expect("looked up");
+        let event = &looked.events[0];
+        assert_eq!((event.correlation_id.as_str(), &event.traceparent), (context.request_id(), &context.traceparent()));
+    }
+    let read = store.tail().read_owner_streams_after(OwnerId(owner), None, i64::MAX, 10).await.expect("a page");
+    let mut read: Vec<_> =
+        read.into_iter().map(|event| (event.position, event.correlation_id, event.traceparent)).collect();
+    read.sort_unstable();
+    assert_eq!(read, given);
+    let stored: Vec<(String, String)> =
+        sqlx::query_as("select correlation_id, traceparent from event_store.event order by position")
+            .fetch_all(&pool)
+            .await
+            .expect("rows");
+    assert_eq!(stored, [(String::new(), String::new()), ("a-request".to_owned(), sent.traceparent())]);
 }
 
 #[sqlx::test(migrations = false)]

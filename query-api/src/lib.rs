@@ -106,6 +106,8 @@ mod connect;
 /// Why a read was refused.
 mod error;
 
+use std::sync::Arc;
+
 use access::token::Sealer;
 use axum::Router;
 use axum::extract::FromRef;
@@ -124,9 +126,11 @@ pub use crate::replica::Replica;
 pub use crate::sources::Sources;
 pub use crate::stream::STREAMS_EACH_MAX;
 
-/// The read side. Cheap to clone.
+/// The read side. Cheap to clone, as it is three times for each request on its way to its handler.
 #[derive(Clone)]
-pub struct QueryApi {
+pub struct QueryApi(Arc<Inner>);
+
+struct Inner {
     reads: Reads,
     columns: ColumnCache,
     past: Past,
@@ -146,31 +150,32 @@ impl QueryApi {
         let owner_versions = OwnerVersions::new(sources.clone(), sealer, applied);
         let columns = ColumnCache::new(sources.nearest().clone());
         let reads = Reads::new(sources, owner_versions);
-        Self { streams: Streams::new(reads.clone(), shutdown), columns, past: Past::default(), reads }
+        let streams = Streams::new(reads.clone(), shutdown);
+        Self(Arc::new(Inner { streams, columns, past: Past::default(), reads }))
     }
 }
 
 impl FromRef<QueryApi> for Reads {
     fn from_ref(api: &QueryApi) -> Self {
-        api.reads.clone()
+        api.0.reads.clone()
     }
 }
 
 impl FromRef<QueryApi> for ColumnCache {
     fn from_ref(api: &QueryApi) -> Self {
-        api.columns.clone()
+        api.0.columns.clone()
     }
 }
 
 impl FromRef<QueryApi> for Past {
     fn from_ref(api: &QueryApi) -> Self {
-        api.past.clone()
+        api.0.past.clone()
     }
 }
 
 impl FromRef<QueryApi> for Streams {
     fn from_ref(api: &QueryApi) -> Self {
-        api.streams.clone()
+        api.0.streams.clone()
     }
 }
 

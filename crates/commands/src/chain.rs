@@ -43,12 +43,20 @@ impl Default for Caches {
     }
 }
 
+/// Whether a task's id was made for the command, so that nobody else knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IsNew {
+    Yes,
+    Unknown,
+}
+
 /// The commands to one task that are decided one after the other and appended together.
 pub(crate) struct Chain<'a> {
     store: &'a EventStore,
     caches: &'a Caches,
     caller: &'a Caller,
     task_id: TaskId,
+    is_new: IsNew,
     requests: Vec<CommandRequest>,
     /// Of each request, once it is known.
     outcomes: Vec<Option<Result<Accepted, ExecuteError>>>,
@@ -63,10 +71,12 @@ impl<'a> Chain<'a> {
         caches: &'a Caches,
         caller: &'a Caller,
         task_id: TaskId,
+        is_new: IsNew,
         requests: Vec<CommandRequest>,
     ) -> Self {
         let outcomes = requests.iter().map(|_| None).collect();
-        Self { store, caches, caller, task_id, requests, outcomes, stream: Stream::default(), is_confirmed: false }
+        let stream = Stream::default();
+        Self { store, caches, caller, task_id, is_new, requests, outcomes, stream, is_confirmed: false }
     }
 
     /// Whether every request has its outcome.
@@ -91,7 +101,11 @@ impl<'a> Chain<'a> {
     /// # Errors
     /// What ends all that have none yet.
     pub(crate) async fn run(&mut self) -> Result<(), ExecuteError> {
-        match self.caches.streams.get(&(self.caller.owner, self.task_id)) {
+        let cached = match self.is_new {
+            IsNew::Yes => None,
+            IsNew::Unknown => self.caches.streams.get(&(self.caller.owner, self.task_id)),
+        };
+        match cached {
             Some(stream) => self.stream = Stream::clone(&stream),
             // A task that is to be created is taken for missing; the append tells if it is not.
             None if matches!(self.requests[0].command, TaskCommand::Create(_)) => {}
@@ -125,6 +139,7 @@ impl<'a> Chain<'a> {
             let append = StreamAppend {
                 owner_id: self.caller.owner,
                 task_id: self.task_id,
+                is_new_task: self.is_new == IsNew::Yes,
                 expected_version: self.stream.version,
                 expected_revision: self.stream.revision,
                 origin: CommandOrigin {

@@ -13,7 +13,7 @@ use event_store::EventStore;
 use futures_util::StreamExt;
 use tokio::sync::MutexGuard;
 
-use crate::chain::{Caches, Chain};
+use crate::chain::{Caches, Chain, IsNew};
 use crate::keyed_locks::{Busy, KeyedLocks};
 use crate::outcome::{Accepted, ExecuteError};
 use crate::request::{Caller, CommandRequest};
@@ -84,7 +84,17 @@ impl Executor {
     /// # Errors
     /// See [`ExecuteError`]. After any but `Unavailable` it is certain that nothing was changed.
     pub async fn execute(&self, caller: &Caller, request: CommandRequest) -> Result<Accepted, ExecuteError> {
-        let mut outcomes = self.execute_stream(caller, request.task_id, vec![request]).await;
+        let mut outcomes = self.execute_stream(caller, request.task_id, vec![request], IsNew::Unknown).await;
+        outcomes.pop().unwrap_or(Err(ExecuteError::Failed))
+    }
+
+    /// Executes one command to a task whose id was made for it, so that nobody else can know the id: neither is there
+    /// anything of the task to be looked for, nor anybody to be waited for.
+    ///
+    /// # Errors
+    /// As of [`Self::execute`].
+    pub async fn execute_new(&self, caller: &Caller, request: CommandRequest) -> Result<Accepted, ExecuteError> {
+        let mut outcomes = self.execute_stream(caller, request.task_id, vec![request], IsNew::Yes).await;
         outcomes.pop().unwrap_or(Err(ExecuteError::Failed))
     }
 
@@ -106,7 +116,9 @@ impl Executor {
             groups[group].2.push(request);
         }
         let mut done = futures_util::stream::iter(groups)
-            .map(async |(task_id, indices, requests)| (indices, self.execute_stream(caller, task_id, requests).await))
+            .map(async |(task_id, indices, requests)| {
+                (indices, self.execute_stream(caller, task_id, requests, IsNew::Unknown).await)
+            })
             .buffer_unordered(STREAMS_IN_FLIGHT_MAX);
         while let Some((indices, results)) = done.next().await {
             for (index, result) in indices.into_iter().zip(results) {
@@ -122,6 +134,7 @@ impl Executor {
         caller: &Caller,
         task_id: TaskId,
         requests: Vec<CommandRequest>,
+        is_new: IsNew,
     ) -> Vec<Result<Accepted, ExecuteError>> {
         let Inner { store, caches, command_locks, stream_locks } = &*self.inner;
         let identities = requests.iter().filter_map(|request| request.identity);
@@ -131,10 +144,11 @@ impl Executor {
             Err(Busy::Equal) => return requests.iter().map(|_| Err(ExecuteError::InFlight)).collect(),
             Err(Busy::Other) => return requests.iter().map(|_| Err(ExecuteError::Contended)).collect(),
         };
-        let mut chain = Chain::new(store, caches, caller, task_id, requests);
+        let mut chain = Chain::new(store, caches, caller, task_id, is_new, requests);
         chain.replay_cached();
         if !chain.is_done() {
-            match stream_locks.lock([(caller.owner, task_id)].into_iter()).await {
+            let others = (is_new == IsNew::Unknown).then_some((caller.owner, task_id));
+            match stream_locks.lock(others.into_iter()).await {
                 Ok(_stream_lock) => {
                     if let Err(error) = chain.run().await {
                         chain.fail_rest(&error);

@@ -98,6 +98,7 @@ impl<'a> KeyedBatch<'a> {
         let append = StreamAppend {
             owner_id: self.owner,
             task_id: NO_TASK,
+            is_new_task: false,
             expected_version: 0,
             expected_revision: 0,
             origin: CommandOrigin { actor, correlation_id, traceparent, change_id, undoes: None },

@@ -108,6 +108,7 @@ impl Executor {
             let append = StreamAppend {
                 owner_id: caller.owner,
                 task_id,
+                is_new_task: false,
                 expected_version: stream.version(),
                 expected_revision: stream.revision,
                 origin: CommandOrigin {

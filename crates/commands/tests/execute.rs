@@ -70,7 +70,7 @@ async fn a_thousand_equal_requests_at_once_have_one_effect_and_one_answer(pool: 
     let requests = (0..1_000).map(|number| {
         // As HTTP does it: each request of the thousand is given a task id of its own.
         let request = CommandRequest { identity, ..request(new_task_id(), create("once")) };
-        copies[number % 2].execute(&caller, request)
+        copies[number % 2].execute_new(&caller, request)
     });
     let answers: Vec<Accepted> = join_all(requests).await.into_iter().map(|answer| answer.expect("accepted")).collect();
     let distinct: HashSet<_> =

@@ -127,6 +127,9 @@ async fn speak_http1(stream: Stream, service: RouterService, stop: Stop) {
     let (waiting, refuse) = (service.waiting.clone(), service.refuse);
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_buf_size(PARSER_BUFFER_BYTES_MAX);
+    // Whether the client is there still, hyper finds out by reading on: into another 8 KiB for each request, since its headers
+    // hold the first. A plain socket looks for itself, and reads nothing.
+    builder.half_close(matches!(stream, Stream::Plain(_)));
     let socket = TokioIo::new(Socket::new(stream, waiting.clone(), true));
     let mut connection = builder.serve_connection(socket, service);
     let ended = drive(Pin::new(&mut connection), &waiting, &stop).await;

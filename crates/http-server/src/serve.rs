@@ -111,8 +111,10 @@ async fn renewed(tls: Option<&Tls>) {
 #[cfg(test)]
 mod tests {
     use axum::response::IntoResponse;
+    use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
     use tokio::time::{Instant, timeout};
 
     use super::*;
@@ -148,14 +150,97 @@ mod tests {
     }
 
     async fn serving(connections_max: usize, limit: Arc<ConnectionLimit>) -> SocketAddr {
+        serving_router(Router::new().route("/", get(|| async { "here" })), connections_max, limit).await
+    }
+
+    async fn serving_router(router: Router, connections_max: usize, limit: Arc<ConnectionLimit>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
-        let router = Router::new().route("/", axum::routing::get(|| async { "here" }));
         tokio::spawn(async move {
             let refuse: Refuse = |_, _| axum::http::StatusCode::BAD_REQUEST.into_response();
             serve_within(connections_max, &limit, listener.into(), router, refuse, CancellationToken::new()).await
         });
         address
+    }
+
+    /// Tells when it begins and when it is dropped.
+    struct Told(mpsc::UnboundedSender<&'static str>);
+
+    impl Told {
+        fn begin(told: mpsc::UnboundedSender<&'static str>) -> Self {
+            told.send("began").expect("heard");
+            Self(told)
+        }
+    }
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _ = self.0.send("dropped");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_ends_with_its_client_whether_it_waits_or_is_answered() {
+        let (told, mut hear) = mpsc::unbounded_channel();
+        let (waits, streams) = (told.clone(), told);
+        let waiting = move || {
+            let told = Told::begin(waits.clone());
+            async move {
+                let _told = told;
+                std::future::pending::<()>().await;
+            }
+        };
+        let streaming = move || {
+            let first = (Told::begin(streams.clone()), Some("first"));
+            let body = futures_util::stream::unfold(first, |(told, part)| async move {
+                match part {
+                    Some(part) => Some((Ok::<_, std::convert::Infallible>(part), (told, None))),
+                    None => std::future::pending().await,
+                }
+            });
+            std::future::ready(axum::body::Body::from_stream(body))
+        };
+        let router = Router::new().route("/", get(waiting)).route("/stream", get(streaming));
+        let address = serving_router(router, 10, ConnectionLimit::new(10, TrustedProxies::default())).await;
+        let mut heard = async || timeout(CLIENT_TIME_MAX, hear.recv()).await.expect("in time").expect("a sender");
+
+        let waiting = Client::ask(address).await;
+        assert_eq!(heard().await, "began");
+        drop(waiting);
+        assert_eq!(heard().await, "dropped");
+
+        let mut streaming = TcpStream::connect(address).await.expect("connects");
+        streaming.write_all(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+        assert_eq!(heard().await, "began");
+        let mut streaming = Client(streaming);
+        assert!(streaming.is_answered().await);
+        drop(streaming);
+        assert_eq!(heard().await, "dropped");
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_while_a_request_is_answered_is_answered_after_it() {
+        let (told, mut hear) = mpsc::unbounded_channel();
+        let go_on = Arc::new(tokio::sync::Semaphore::new(0));
+        let release = go_on.clone();
+        let handler = move || {
+            let (told, go_on) = (told.clone(), go_on.clone());
+            async move {
+                told.send(()).expect("heard");
+                go_on.acquire().await.expect("open").forget();
+                "here"
+            }
+        };
+        let router = Router::new().route("/", get(handler));
+        let address = serving_router(router, 10, ConnectionLimit::new(10, TrustedProxies::default())).await;
+        let mut client = Client::ask(address).await;
+        timeout(CLIENT_TIME_MAX, hear.recv()).await.expect("in time").expect("began");
+        // before the first one's answer, and seen by the server: the socket is looked at once something comes
+        client.0.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sends");
+        release.add_permits(2);
+        let mut answers = String::new();
+        timeout(CLIENT_TIME_MAX, client.0.read_to_string(&mut answers)).await.expect("in time").expect("reads");
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
     }
 
     #[tokio::test]

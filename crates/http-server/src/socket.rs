@@ -90,6 +90,11 @@ impl Waiting {
         self.headers_due_ms.store(after(self.now_ms(), HEADER_TIME_MAX), Ordering::Relaxed);
     }
 
+    /// Whether a request is being answered.
+    fn is_answering(&self) -> bool {
+        self.answering.load(Ordering::Relaxed) > 0
+    }
+
     /// A request has come.
     pub fn answer(self: &Arc<Self>) -> Answering {
         self.answering.fetch_add(1, Ordering::Relaxed);
@@ -115,8 +120,7 @@ impl Waiting {
         if let Some(since) = untaken.iter().copied().chain([unread]).filter(|since| *since != 0).min() {
             return Some(Deadline::Reader(at(after(since, WRITE_TIME_MAX))));
         }
-        let idle = self.answering.load(Ordering::Relaxed) == 0;
-        idle.then(|| Deadline::Headers(at(self.headers_due_ms.load(Ordering::Relaxed))))
+        (!self.is_answering()).then(|| Deadline::Headers(at(self.headers_due_ms.load(Ordering::Relaxed))))
     }
 
     fn untaken(&self) -> MutexGuard<'_, Vec<u64>> {
@@ -130,7 +134,7 @@ impl Waiting {
     }
 
     fn came(&self, bytes: &[u8]) {
-        if self.answering.load(Ordering::Relaxed) > 0 {
+        if self.is_answering() {
             return;
         }
         let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,6 +236,19 @@ impl Socket {
         self.stream
     }
 
+    /// Whether the client has gone, or sends nothing more, before it has its answer. Whoever is asked is woken once it has.
+    fn has_left(&self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let Stream::Plain(stream) = &self.stream else { return Ok(false) };
+        if !self.is_http1 || !self.waiting.is_answering() {
+            return Ok(false);
+        }
+        let mut byte = [0];
+        match stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(bytes) => bytes.map(|bytes| bytes == 0),
+            Poll::Pending => Ok(false),
+        }
+    }
+
     fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if self.blocked != written.is_pending() {
             // blocked, or gone on since: what comes after the last byte is the flush
@@ -272,11 +289,14 @@ impl AsyncWrite for Socket {
         self.stream.is_write_vectored()
     }
 
-    /// Called once hyper has nothing more to write.
+    /// Called once hyper has nothing more to write, which it has not either while a handler works or a stream waits.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.blocked {
             self.blocked = false;
             self.waiting.all_written();
+        }
+        if self.has_left(cx)? {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }

@@ -14,6 +14,7 @@ use domain::OwnerId;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
+use crate::clock;
 use crate::load::Load;
 use crate::traces::Traceparent;
 
@@ -32,6 +33,8 @@ tokio::task_local! {
 #[derive(Debug, Clone)]
 pub struct RequestContext {
     request_id: HeaderValue,
+    /// The request id, where it was made here.
+    made_id: Option<Uuid>,
     trace_id: [u8; 16],
     span_id: [u8; 8],
     flags: u8,
@@ -54,8 +57,9 @@ impl RequestContext {
     /// From a request's headers: what is good is taken, what is missing or bad is made.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        // one random number for whatever has to be made
-        let random: [u8; 16] = rand::random();
+        // one id for whatever has to be made: of an event of such a request nothing but its change needs to be stored
+        let made = clock::new_id();
+        let random = made.into_bytes();
         let before = headers.get(TRACEPARENT).and_then(|value| Traceparent::parse(value.as_bytes()));
         let (trace_id, flags) = before.map_or((random, 1), |before| (before.trace_id, u8::from(before.sampled)));
         let mut span_id = [0; 8];
@@ -63,13 +67,14 @@ impl RequestContext {
         // not the trace id's own tail, and never all zero
         span_id[0] ^= 0x5a;
         span_id[7] |= 1;
-        let request_id = match headers.get(X_REQUEST_ID) {
-            Some(id) if is_request_id(id.as_bytes()) => id.clone(),
-            Some(_) | None => hex_header(random),
+        let (request_id, made_id) = match headers.get(X_REQUEST_ID) {
+            Some(id) if is_request_id(id.as_bytes()) => (id.clone(), None),
+            Some(_) | None => (hex_header(made), Some(made)),
         };
         let parent = before.map(|before| before.span_id);
         Self {
             request_id,
+            made_id,
             trace_id,
             span_id,
             flags,
@@ -132,6 +137,12 @@ impl RequestContext {
     #[must_use]
     pub fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// The request id as a UUID (version 7), if it was made here and not sent: no other request has it.
+    #[must_use]
+    pub fn made_id(&self) -> Option<Uuid> {
+        self.made_id
     }
 
     /// The request id as the header that is returned.
@@ -258,9 +269,9 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-fn hex_header(bytes: [u8; 16]) -> HeaderValue {
+fn hex_header(id: Uuid) -> HeaderValue {
     let mut buffer = [0; uuid::fmt::Simple::LENGTH];
-    let text = Uuid::from_bytes(bytes).simple().encode_lower(&mut buffer);
+    let text = id.simple().encode_lower(&mut buffer);
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("0"))
 }
 

@@ -179,6 +179,7 @@ fn three_events(owner: OwnerId) -> StreamAppend {
     StreamAppend {
         owner_id: owner,
         task_id: TaskId(Uuid::new_v4()),
+        is_new_task: true,
         expected_version: 0,
         expected_revision: 0,
         origin: CommandOrigin {

@@ -62,6 +62,7 @@ pub fn unit(owner: Uuid, task: Uuid, expected_version: i64, commands: Vec<Decide
     StreamAppend {
         owner_id: OwnerId(owner),
         task_id: TaskId(task),
+        is_new_task: false,
         expected_version,
         expected_revision: 0,
         origin: CommandOrigin {
