@@ -159,15 +159,15 @@ fn parse(text: &[u8]) -> Result<Json<'_>, Problem> {
 impl CommandApi {
     /// Carries out the one command of a request.
     pub(crate) async fn execute(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
-        self.accepted(self.executor().execute(&attempt.caller(), request).await)
+        self.counted(self.executor().execute(&attempt.caller(), request).await)
     }
 
     /// The same to a task whose id was made for it.
     pub(crate) async fn execute_new(&self, attempt: &Attempt, request: CommandRequest) -> Result<Accepted, Problem> {
-        self.accepted(self.executor().execute_new(&attempt.caller(), request).await)
+        self.counted(self.executor().execute_new(&attempt.caller(), request).await)
     }
 
-    fn accepted(&self, outcome: Result<Accepted, ExecuteError>) -> Result<Accepted, Problem> {
+    fn counted(&self, outcome: Result<Accepted, ExecuteError>) -> Result<Accepted, Problem> {
         let accepted = outcome.map_err(|error| refusal::problem(error, IdentityFrom::IdempotencyKey))?;
         self.count(&accepted);
         Ok(accepted)

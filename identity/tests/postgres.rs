@@ -295,6 +295,7 @@ async fn a_changed_password_ends_the_other_sessions() {
 /// As the watch over the disk says it, or Postgres to somebody else.
 #[tokio::test]
 async fn without_room_nothing_is_written_that_stays_and_people_log_in() {
+    type Set = fn(&DiskSpace, bool);
     let database = Database::create().await;
     let log = log_beside();
     let started =
@@ -303,7 +304,7 @@ async fn without_room_nothing_is_written_that_stays_and_people_log_in() {
     let account = identity.accounts().create(new_account("ann@x", Role::User)).await.expect("made");
     let session = principal(&identity, &login(&identity, "ann@x").await).expect("good").session;
     let renamed = Name::parse("Bea").expect("a name");
-    let shortages: [(fn(&DiskSpace, bool), &str); 2] = [
+    let shortages: [(Set, &str); 2] = [
         (
             |disk_space, is_short| disk_space.set_watched(is_short.then(|| "12 MB are left".to_owned())),
             "12 MB are left;",
