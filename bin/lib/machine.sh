@@ -340,7 +340,7 @@ exec_unprivileged() {
 
 # run_postgres DIR PORT PASSWORD_FILE: a durable cluster, made if it is not there, in the place of this shell.
 run_postgres() {
-    local dir=$1 port=$2 bin
+    local dir=$1 port=$2 bin libraries options
     bin=$(postgres_bin)
     if [ ! -e "$dir/data/PG_VERSION" ]; then
         if [ "$(id -u)" = 0 ]; then chown "$(unprivileged_user)" "$dir"; fi
@@ -350,8 +350,22 @@ run_postgres() {
             die "initdb failed"
         unprivileged rm "$dir/password"
     fi
-    cd "$dir" && exec_unprivileged "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 \
+    options=(
+        -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200
         -c log_error_verbosity=terse # what a duplicate key is may be an e-mail address
+    )
+    # Statements are counted; plans of slow ones are logged once somebody asks for it, without a restart. Debian has both
+    # libraries with the server.
+    libraries=$("$bin/pg_config" --pkglibdir 2>/dev/null) || libraries=
+    if [ -e "$libraries/pg_stat_statements.so" ] && [ -e "$libraries/auto_explain.so" ]; then
+        # what is no query has its values in its text, and may be a password
+        options+=(-c shared_preload_libraries=pg_stat_statements,auto_explain -c pg_stat_statements.track_utility=off)
+        case $("$bin/postgres" --version) in
+            *' '1[0-5].*) ;;
+            *) options+=(-c auto_explain.log_parameter_max_length=0) ;;
+        esac
+    fi
+    cd "$dir" && exec_unprivileged "$bin/postgres" -D "$dir/data" -p "$port" "${options[@]}"
 }
 
 # run_kafka DIR PORT CONTROLLER_PORT: one node, broker and controller in one, in the place of this shell; ready when its

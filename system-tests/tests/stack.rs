@@ -321,6 +321,7 @@ async fn a_stack_as_its_operator_and_its_clients_see_it() {
     tokio::join!(a_slow_body_is_told_so_behind_the_gateway(&stack), others);
     commands_of_an_account_meet_at_one_copy(&stack).await;
     each_service_logs_in_with_the_rights_that_it_needs(&stack).await;
+    operators_see_which_statements_take_long(&stack).await;
     what_the_gateway_answers_itself_is_a_problem_too(&stack).await;
     pages_see_what_the_gateway_answers_itself(&stack).await;
     keys_are_known_while_nobody_shows_them(&stack).await;
@@ -382,6 +383,40 @@ async fn each_service_logs_in_with_the_rights_that_it_needs(stack: &Stack) {
     stack.stack(&["restart", "projector-2"], "").await.expect(0);
     let told = variables_of(stack, "projector-2");
     assert!(!told.contains(&owner) && told.contains("log_of_projector"), "projector-2");
+}
+
+/// Login, calls, milliseconds (total, mean, most), rows, blocks read, statement.
+type Statement = (String, i64, i64, f64, i64, i64, i64, String);
+
+/// As docs/operations.md has it. Passwords are not kept with the statements that set them, and plans only on demand.
+async fn operators_see_which_statements_take_long(stack: &Stack) {
+    let db = pool(&stack.database_url()).await;
+    let query = sqlx::query_as(include_str!("../../deploy/postgres/slow-statements.sql"));
+    let statements: Vec<Statement> = query.fetch_all(&db).await.expect("statements");
+    for (login, table) in [("commands", "event_store."), ("projector", "read_model.")] {
+        let found = statements.iter().any(|s| s.0 == login && s.1 > 0 && s.3 > 0.0 && s.7.contains(table));
+        assert!(found, "{login}: {statements:?}");
+    }
+    for (login, ..) in LOGINS {
+        let password = fs::read_to_string(stack.dir().join("logins").join(login)).expect("a password");
+        let kept = sqlx::query_scalar("select count(*) from pg_stat_statements where position($1 in query) > 0");
+        let kept: i64 = kept.bind(password).fetch_one(&db).await.expect("statements");
+        assert_eq!(kept, 0, "the password of {login}");
+    }
+    assert!(!stack.log("postgres").contains("Query Text:"), "a plan is logged");
+    let tell = async |statement: &'static str| {
+        sqlx::raw_sql(statement).execute(&db).await.expect(statement);
+    };
+    tell("alter system set auto_explain.log_min_duration = '1ms'").await;
+    tell("select pg_reload_conf()").await;
+    until("the plan of a slow statement", SOON, || async {
+        tell("select pg_sleep(0.002)").await;
+        stack.log("postgres").contains("Query Text: select pg_sleep(0.002)").then_some(())
+    })
+    .await;
+    tell("alter system reset auto_explain.log_min_duration").await;
+    tell("select pg_reload_conf()").await;
+    db.close().await;
 }
 
 /// What a part was started with.
