@@ -83,6 +83,11 @@ need_redis() {
     command -v redis-server >/dev/null 2>&1 || install_stopped "Redis" redis-server redis redis redis redis
 }
 
+# What makes certificates, for tests.
+need_openssl() {
+    command -v openssl >/dev/null 2>&1 || install_package "OpenSSL" openssl openssl openssl openssl openssl
+}
+
 need_nginx() {
     # not on everybody's path on Debian
     PATH=$PATH:/usr/sbin
@@ -370,7 +375,8 @@ run_postgres() {
 
 # run_kafka DIR PORT CONTROLLER_PORT: one node, broker and controller in one, in the place of this shell; ready when its
 # log says "Kafka Server started". Sync to disk is left to the system, as it is Kafka's way: copies are what it relies on.
-# A fourth argument is for the JVM.
+# A fourth argument is for the JVM; a fifth is a file of more settings, which are over these; a sixth is a user for SCRAM, as
+# the broker's own tool has it.
 run_kafka() {
     local dir=$1 port=$2 controller=$3 small="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
     local archive=-XX:SharedArchiveFile=$KAFKA_JARS/classes.jsa
@@ -401,10 +407,11 @@ broker.heartbeat.interval.ms=300
 log.index.size.max.bytes=1048576
 log.cleaner.dedupe.buffer.size=8388608
 END
+    [ -z "${5:-}" ] || cat "$5" >>server.properties
     if [ ! -e data/meta.properties ]; then
         local id
         id=$(head -c 16 /dev/urandom | base64 | tr '+/' ab | cut -c -22)
-        java $small "$archive" $log -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t "$id" -c server.properties --ignore-formatted >/dev/null ||
+        java $small "$archive" $log -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t "$id" -c server.properties --ignore-formatted ${6:+--add-scram "$6"} >/dev/null ||
             die "Kafka's folder $dir could not be made ready"
     fi
     exec java -Xmx256m $small "${4:-$archive}" $log -cp "$KAFKA_JARS/*" kafka.Kafka server.properties
