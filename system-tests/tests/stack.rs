@@ -21,7 +21,7 @@ use system_tests::reaper::remove_at_end;
 use system_tests::server::run;
 use system_tests::slowness::Slowness;
 use system_tests::stack::{COPIES, Stack};
-use system_tests::wait::until;
+use system_tests::wait::{until, until_right};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
@@ -341,12 +341,11 @@ const LOGINS: [(&str, &str, &str); 5] = [
 async fn each_service_logs_in_with_the_rights_that_it_needs(stack: &Stack) {
     let db = pool(&stack.database_url()).await;
     let logins = LOGINS.map(|(login, ..)| login.to_owned());
-    until("a session of each login, and of no other", SOON, || async {
+    until_right(SOON, || async {
         let sessions = "select distinct usename::text from pg_stat_activity where datname = current_database()
                             and application_name like 'primetrade%' order by 1";
         let sessions: Vec<String> = sqlx::query_scalar(sessions).fetch_all(&db).await.expect("sessions");
-        assert!(sessions.iter().all(|login| logins.contains(login)), "{sessions:?}");
-        (sessions == logins).then_some(())
+        if sessions == logins { Ok(()) } else { Err(format!("sessions of {sessions:?}")) }
     })
     .await;
     let members = "select l.rolname::text, string_agg(r.rolname::text, ', ' order by r.rolname)
