@@ -43,6 +43,20 @@ def check(objects):
     yield from check_monitoring(objects)
 
 
+def check_logins(objects):
+    """No two workloads have one login: each service has its own, and the owner's is the migrations'."""
+    holders = {}
+    for workload in of(objects, "Deployment") + of(objects, "Job"):
+        volumes = workload["spec"]["template"]["spec"].get("volumes", [])
+        keys = {item["key"] for volume in volumes for item in volume.get("secret", {}).get("items", []) if item["path"].endswith("DATABASE_URL")}
+        classes = {volume["csi"]["volumeAttributes"]["secretProviderClass"] for volume in volumes if "csi" in volume}
+        for source in keys | classes:
+            holders.setdefault(source, []).append(named(workload))
+    yield from (f"{' and '.join(names)} log in by {source}" for source, names in holders.items() if len(names) > 1)
+    if len(holders) < 4:
+        yield f"three services and the migrations have no more logins than {sorted(holders)}"
+
+
 def check_pod(workload, objects):
     pod = workload["spec"]["template"]["spec"]
     security = pod["securityContext"]
@@ -144,7 +158,11 @@ def main():
         assert len(of(objects, "Deployment")) == 4 and of(objects, "Job"), "the chart has other parts now"
         monitored += bool(of(objects, "PrometheusRule") and boards(objects))
         lay_out_gateway(Path(path).with_suffix(".gateway"), objects)
-        for wrong in check(objects):
+        wrongs = list(check(objects))
+        # "owner": as it was before there were logins
+        if Path(path).stem != "owner":
+            wrongs += check_logins(objects)
+        for wrong in wrongs:
             bad += 1
             print(f"{Path(path).stem}: {wrong}")
     assert monitored, "no values file asks for alerts and dashboard any more"

@@ -83,6 +83,11 @@ need_redis() {
     command -v redis-server >/dev/null 2>&1 || install_stopped "Redis" redis-server redis redis redis redis
 }
 
+# What makes certificates, for tests.
+need_openssl() {
+    command -v openssl >/dev/null 2>&1 || install_package "OpenSSL" openssl openssl openssl openssl openssl
+}
+
 need_nginx() {
     # not on everybody's path on Debian
     PATH=$PATH:/usr/sbin
@@ -340,7 +345,7 @@ exec_unprivileged() {
 
 # run_postgres DIR PORT PASSWORD_FILE: a durable cluster, made if it is not there, in the place of this shell.
 run_postgres() {
-    local dir=$1 port=$2 bin compression=on
+    local dir=$1 port=$2 bin compression=on libraries options
     bin=$(postgres_bin)
     if [ ! -e "$dir/data/PG_VERSION" ]; then
         if [ "$(id -u)" = 0 ]; then chown "$(unprivileged_user)" "$dir"; fi
@@ -352,14 +357,28 @@ run_postgres() {
     fi
     # Page images after a checkpoint, as the managed one writes them. Not every package knows lz4.
     unprivileged "$bin/postgres" -D "$dir/data" -c wal_compression=lz4 -C wal_compression >/dev/null 2>&1 && compression=lz4
-    cd "$dir" && exec_unprivileged "$bin/postgres" -D "$dir/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 \
-        -c wal_compression=$compression \
+    options=(
+        -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 -c wal_compression=$compression
         -c log_error_verbosity=terse # what a duplicate key is may be an e-mail address
+    )
+    # Statements are counted; plans of slow ones are logged once somebody asks for it, without a restart. Debian has both
+    # libraries with the server.
+    libraries=$("$bin/pg_config" --pkglibdir 2>/dev/null) || libraries=
+    if [ -e "$libraries/pg_stat_statements.so" ] && [ -e "$libraries/auto_explain.so" ]; then
+        # what is no query has its values in its text, and may be a password
+        options+=(-c shared_preload_libraries=pg_stat_statements,auto_explain -c pg_stat_statements.track_utility=off)
+        case $("$bin/postgres" --version) in
+            *' '1[0-5].*) ;;
+            *) options+=(-c auto_explain.log_parameter_max_length=0) ;;
+        esac
+    fi
+    cd "$dir" && exec_unprivileged "$bin/postgres" -D "$dir/data" -p "$port" "${options[@]}"
 }
 
 # run_kafka DIR PORT CONTROLLER_PORT: one node, broker and controller in one, in the place of this shell; ready when its
 # log says "Kafka Server started". Sync to disk is left to the system, as it is Kafka's way: copies are what it relies on.
-# A fourth argument is for the JVM.
+# A fourth argument is for the JVM; a fifth is a file of more settings, which are over these; a sixth is a user for SCRAM, as
+# the broker's own tool has it.
 run_kafka() {
     local dir=$1 port=$2 controller=$3 small="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
     local archive=-XX:SharedArchiveFile=$KAFKA_JARS/classes.jsa
@@ -396,10 +415,11 @@ broker.heartbeat.interval.ms=300
 log.index.size.max.bytes=1048576
 log.cleaner.dedupe.buffer.size=8388608
 END
+    [ -z "${5:-}" ] || cat "$5" >>server.properties
     if [ ! -e data/meta.properties ]; then
         local id
         id=$(head -c 16 /dev/urandom | base64 | tr '+/' ab | cut -c -22)
-        java $small "$archive" $log -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t "$id" -c server.properties --ignore-formatted >/dev/null ||
+        java $small "$archive" $log -cp "$KAFKA_JARS/*" kafka.tools.StorageTool format -t "$id" -c server.properties --ignore-formatted ${6:+--add-scram "$6"} >/dev/null ||
             die "Kafka's folder $dir could not be made ready"
     fi
     exec java -Xmx256m $small "${4:-$archive}" $log -cp "$KAFKA_JARS/*" kafka.Kafka server.properties

@@ -3,7 +3,7 @@ use http_api::problem::ProblemCode;
 
 /// A write: its key, and what any of them may be refused for.
 pub(crate) fn write(id: &'static str, summary: &'static str) -> Operation {
-    let operation = Operation::new(Tag::Commands, id, summary).account();
+    let operation = Operation::new(Tag::Commands, id, summary).task_caller();
     operation.header("Idempotency-Key").header("Consistency-Token").refuses(&[
         ProblemCode::InvalidConsistencyToken,
         ProblemCode::RequestInFlight,
@@ -24,7 +24,7 @@ pub(crate) fn change(id: &'static str, summary: &'static str) -> Operation {
 
 /// About jobs.
 pub(crate) fn job(id: &'static str, summary: &'static str) -> Operation {
-    Operation::new(Tag::Jobs, id, summary).account()
+    Operation::new(Tag::Jobs, id, summary).task_caller()
 }
 
 /// A write about jobs.

@@ -11,7 +11,7 @@ pub(crate) const ANSWERED_PAGE: [&str; 3] = ["ETag", "Consistency-Token", "Link"
 /// What all reads have in common: what the client has already, what it must see at least.
 pub(crate) fn read(id: &'static str, summary: &'static str) -> Operation {
     Operation::new(Tag::Queries, id, summary)
-        .account()
+        .task_caller()
         .header("Consistency-Token")
         .header("If-None-Match")
         .empty(304, "The client has it.", &ANSWERED)

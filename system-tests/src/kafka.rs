@@ -21,6 +21,8 @@ pub struct Kafka {
     dir: PathBuf,
     port: u16,
     controller_port: u16,
+    /// Arguments of `run_kafka` after the ports.
+    more: Vec<String>,
     child: Mutex<Option<Child>>,
 }
 
@@ -33,11 +35,40 @@ impl Kafka {
 
     /// One of its own, for tests that kill it.
     pub fn start() -> Kafka {
-        let kafka =
-            Kafka { dir: temp_dir("kafka"), port: free_port(), controller_port: free_port(), child: Mutex::new(None) };
-        let logged = kafka.spawn();
-        until_blocking("Kafka answers", Duration::from_millis(START_MS_MAX), || kafka.started_after(logged));
-        kafka
+        Kafka::stopped().started()
+    }
+
+    /// One with another listener of this name (in capitals), beside that of [`Kafka::brokers`]: its port, its security protocol,
+    /// its settings without `listener.name.…` before them, and a user, as `SCRAM-SHA-512=[name=…,password=…]`.
+    pub fn start_with_listener(name: &str, port: u16, protocol: &str, settings: &[String], user: &str) -> Kafka {
+        let mut kafka = Kafka::stopped();
+        let (open, controller) = (kafka.port, kafka.controller_port);
+        // by its name: not every version of the client's library looks for an address in a certificate
+        let mut lines = vec![
+            format!(
+                "listeners=PLAINTEXT://127.0.0.1:{open},CONTROLLER://127.0.0.1:{controller},{name}://127.0.0.1:{port}"
+            ),
+            format!("advertised.listeners=PLAINTEXT://127.0.0.1:{open},{name}://localhost:{port}"),
+            format!("listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,{name}:{protocol}"),
+        ];
+        let of = name.to_lowercase();
+        lines.extend(settings.iter().map(|setting| format!("listener.name.{of}.{setting}")));
+        let file = kafka.dir.join("more.properties");
+        fs::write(&file, lines.join("\n") + "\n").expect("settings of a broker");
+        // nothing for the JVM
+        kafka.more = vec![String::new(), file.to_str().expect("UTF-8").to_owned(), user.to_owned()];
+        kafka.started()
+    }
+
+    fn stopped() -> Kafka {
+        let (dir, port, controller_port) = (temp_dir("kafka"), free_port(), free_port());
+        Kafka { dir, port, controller_port, more: Vec::new(), child: Mutex::new(None) }
+    }
+
+    fn started(self) -> Kafka {
+        let logged = self.spawn();
+        until_blocking("Kafka answers", Duration::from_millis(START_MS_MAX), || self.started_after(logged));
+        self
     }
 
     /// For `PRIMETRADE_KAFKA_BROKERS`.
@@ -85,7 +116,7 @@ impl Kafka {
         let logged = self.log().len();
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("log file");
         let mut command = machine("need_kafka && run_kafka \"$@\"");
-        command.arg(&self.dir).args([self.port.to_string(), self.controller_port.to_string()]);
+        command.arg(&self.dir).args([self.port.to_string(), self.controller_port.to_string()]).args(&self.more);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("log file")).stderr(log);
         let child = command.spawn().expect("bash");
         reaper::kill_at_end(child.id());

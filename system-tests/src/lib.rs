@@ -17,6 +17,8 @@ pub mod kafka;
 
 pub mod redis;
 
+pub mod authority;
+
 pub mod catch_up;
 
 pub mod process;

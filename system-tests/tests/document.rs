@@ -78,6 +78,112 @@ async fn who_may_call_what() {
     assert!(asked > 25, "{asked} operations");
 }
 
+/// Operations that need no token, by the names that the document has for them.
+const FOR_ANYBODY: [&str; 12] = [
+    "docs",
+    "docsFile",
+    "explainProblem",
+    "keys",
+    "livez",
+    "login",
+    "metrics",
+    "openapi",
+    "operationsGuide",
+    "readyz",
+    "refresh",
+    "register",
+];
+/// Those that take an API key itself.
+const FOR_API_KEYS: [&str; 1] = ["exchangeApiKey"];
+/// Those that no scope covers: of the account, and of admins.
+const FOR_SESSIONS: [&str; 12] = [
+    "changePassword",
+    "changeUser",
+    "endSession",
+    "listAuditEvents",
+    "listParked",
+    "listSessions",
+    "listUsers",
+    "logout",
+    "renameAccount",
+    "retryParked",
+    "showAccount",
+    "showProjections",
+];
+const SCOPES: [&str; 2] = ["tasks:read", "tasks:write"];
+
+/// The access token of a new API key.
+async fn token_of_key(server: &Server, account: &Account, scope: &str) -> String {
+    let create = ["keys", "api", "create", "--account", &account.email, "--name", scope, "--scope", scope, "--json"];
+    let key = server.cli(&create).await.expect(0).json()["key"].as_str().expect("a key").to_owned();
+    let exchange = server.api().request("POST", "/api/v1/auth/token");
+    exchange.header("Authorization", &format!("Bearer {key}")).send().await.expect(200).string("/access_token")
+}
+
+/// Every operation of the document: a token of an API key opens what its scope covers and nothing else. An operation that is
+/// added belongs to one of the lists above, or takes one scope. (The keys are an admin's: none is refused for the role.)
+#[tokio::test]
+async fn an_api_key_s_scope_opens_the_operations_that_name_it_and_no_other() {
+    let server = started().await;
+    let admin = admin(&server).await;
+    let mut tokens = Vec::new();
+    for scope in SCOPES {
+        tokens.push((scope, token_of_key(&server, &admin, scope).await));
+    }
+    let api = server.api();
+    let (mut for_anybody, mut for_api_keys, mut for_sessions) = (Vec::new(), Vec::new(), Vec::new());
+    let mut covered = [0; SCOPES.len()];
+    for (method, path, operation) in document::operations() {
+        let name = operation["operationId"].as_str().expect("a name");
+        let security =
+            operation["security"].as_array().unwrap_or_else(|| panic!("{name} does not say who may call it"));
+        let Some(taken) = security.first().and_then(Value::as_object) else {
+            for_anybody.push(name);
+            continue;
+        };
+        let Some(scopes) = taken.get("access_token").and_then(Value::as_array) else {
+            for_api_keys.push(name);
+            continue;
+        };
+        assert!(scopes.len() <= 1 && scopes.iter().all(|scope| SCOPES.iter().any(|known| scope == known)), "{name}");
+        if scopes.is_empty() {
+            for_sessions.push(name);
+        }
+        let path = path.replace("{id}", &Uuid::nil().to_string());
+        for (number, (scope, token)) in tokens.iter().enumerate() {
+            let request = |method: &str| api.request(method, &path).header("Authorization", &format!("Bearer {token}"));
+            let what = format!("{name}, {method} {path} with {scope}");
+            if scopes.iter().any(|covering| covering == scope) {
+                // that a body is missing, and the task, is told after what is wrong with the token
+                let status = if name == "followTasks" {
+                    request("GET").stream().await.status
+                } else {
+                    request(&method.to_uppercase()).send().await.status
+                };
+                assert!(status < 500 && ![401, 403].contains(&status), "{what}: {status}");
+                covered[number] += 1;
+                continue;
+            }
+            let refused = request(&method.to_uppercase()).send().await;
+            assert_eq!(refused.problem(403)["code"], "insufficient-scope", "{what}");
+            let needed = scopes.first().and_then(Value::as_str).map(|scope| format!(", scope=\"{scope}\""));
+            let challenge = "Bearer realm=\"primetrade\", error=\"insufficient_scope\"";
+            let challenge = format!("{challenge}{}", needed.unwrap_or_default());
+            assert_eq!(refused.must("WWW-Authenticate"), challenge, "{what}");
+            if method == "get" {
+                assert_eq!(request("HEAD").send().await.status, 403, "HEAD, {what}");
+            }
+        }
+    }
+    for names in [&mut for_anybody, &mut for_api_keys, &mut for_sessions] {
+        names.sort_unstable();
+    }
+    assert_eq!(for_anybody, FOR_ANYBODY, "operations that need no token");
+    assert_eq!(for_api_keys, FOR_API_KEYS, "operations that take an API key");
+    assert_eq!(for_sessions, FOR_SESSIONS, "operations that no scope covers");
+    assert!(covered.iter().all(|operations| *operations > 10), "{covered:?}");
+}
+
 /// What somebody has written is data: the pages that are shown to people hold none of it, and run no script but the
 /// binary's own.
 #[tokio::test]

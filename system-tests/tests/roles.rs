@@ -1,7 +1,9 @@
 //! Database roles, one for each kind of connection: what they may do, and that the services can live with it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
@@ -10,7 +12,7 @@ use system_tests::cluster::{Cluster, pool, temp_dir};
 use system_tests::kafka::Kafka;
 use system_tests::ledger::{Ledger, Load};
 use system_tests::redis::Redis;
-use system_tests::server::cli;
+use system_tests::server::{cli, run};
 use system_tests::services::{Parts, Services};
 
 const APPEND: &str = "primetrade_append";
@@ -372,4 +374,52 @@ async fn who_may_not_make_roles_is_told_who_may() {
             sqlx::query_scalar("select current_setting($1)").bind(name).fetch_one(&mut query).await.expect("a setting");
         assert_eq!(set, value, "{name}");
     }
+}
+
+/// `deploy/postgres/logins.sql`, as bin/stack and Compose run it: again and again, each time with the passwords that the files
+/// have by then. None is in Postgres' log, whatever is logged.
+#[tokio::test]
+async fn the_script_makes_logins_whose_passwords_are_in_no_log() {
+    let cluster = Cluster::start(&["log_statement=all", "log_min_duration_statement=0"]);
+    let url = cluster.url(&cluster.create_database().await);
+    cli(Path::new("/"), Some(&url), &["migrate"], "").await.expect(0);
+    let db = pool(&url).await;
+    let folder = temp_dir("logins");
+    let logins = ["announcements", "commands", "log_of_projector", "projector", "queries"];
+    let make = async |password: &str| {
+        for login in logins {
+            fs::write(folder.join(login), format!("{password} of '{login}'\n")).expect("a password");
+        }
+        let mut psql = Command::new(cluster.bin("psql"));
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/postgres/logins.sql");
+        psql.args([url.as_str(), "-X", "-q", "-f", script]).env("LOGINS", &folder);
+        psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let made = run(psql, "").await.expect(0);
+        assert_eq!((made.out.as_str(), made.err.as_str()), ("", ""));
+        let hashes =
+            "select rolname::text, rolpassword from pg_authid where rolcanlogin and rolname <> 'primetrade' order by 1";
+        let hashes: Vec<(String, String)> = sqlx::query_as(hashes).fetch_all(&db).await.expect("logins");
+        assert_eq!(hashes.iter().map(|(login, _)| login.as_str()).collect::<Vec<_>>(), logins);
+        assert!(hashes.iter().all(|(_, hash)| hash.starts_with("SCRAM-SHA-256$")), "{hashes:?}");
+        hashes
+    };
+    let (first, second) = (make("the first").await, make("the second").await);
+    assert!(first.iter().zip(&second).all(|(first, second)| first != second), "{first:?}");
+    let members = "select l.rolname || ' ' || r.rolname from pg_auth_members m join pg_roles l on l.oid = m.member
+                   join pg_roles r on r.oid = m.roleid where l.rolcanlogin and l.rolname <> 'primetrade' order by 1";
+    let members: Vec<String> = sqlx::query_scalar(members).fetch_all(&db).await.expect("members");
+    let expected = [
+        "announcements primetrade_announce",
+        "commands primetrade_append",
+        "commands primetrade_identity",
+        "commands primetrade_jobs",
+        "log_of_projector primetrade_log_reader",
+        "projector primetrade_fold",
+        "queries primetrade_query",
+    ];
+    assert_eq!(members, expected);
+    db.close().await;
+    let log = fs::read_to_string(cluster.dir().join("log")).expect("Postgres' log");
+    assert!(log.contains("create role"), "statements are logged");
+    assert!(!log.contains("the first") && !log.contains("the second"), "passwords are logged");
 }

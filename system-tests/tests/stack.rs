@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use system_tests::check::everything_holds_in;
 use system_tests::client::{Account, Api, Request, check_problem};
-use system_tests::cluster::Cluster;
+use system_tests::cluster::{Cluster, pool};
 use system_tests::ledger::{Ledger, Load};
 use system_tests::process::binary;
 use system_tests::raw_http::{exchange, exchange_from, status};
@@ -22,7 +22,7 @@ use system_tests::redis::Redis;
 use system_tests::server::run;
 use system_tests::slowness::Slowness;
 use system_tests::stack::{COPIES, Stack};
-use system_tests::wait::until;
+use system_tests::wait::{until, until_right};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
@@ -316,11 +316,110 @@ async fn a_stack_as_its_operator_and_its_clients_see_it() {
     };
     tokio::join!(a_slow_body_is_told_so_behind_the_gateway(&stack), others);
     commands_of_an_account_meet_at_one_copy(&stack).await;
+    each_service_logs_in_with_the_rights_that_it_needs(&stack).await;
+    operators_see_which_statements_take_long(&stack).await;
     what_the_gateway_answers_itself_is_a_problem_too(&stack).await;
     pages_see_what_the_gateway_answers_itself(&stack).await;
     keys_are_known_while_nobody_shows_them(&stack).await;
     another_redis_at_the_port_is_told_and_not_believed(&stack).await;
     down_ends_everything_and_keeps_the_data(&stack).await;
+}
+
+/// As docs/operations.md has it: a login, its service, and the roles that it is a member of.
+const LOGINS: [(&str, &str, &str); 5] = [
+    ("announcements", "command-api", "primetrade_announce"),
+    ("commands", "command-api", "primetrade_append, primetrade_identity, primetrade_jobs"),
+    ("log_of_projector", "projector", "primetrade_log_reader"),
+    ("projector", "projector", "primetrade_fold"),
+    ("queries", "query-api", "primetrade_query"),
+];
+
+/// None as the owner, and no password is told to others.
+async fn each_service_logs_in_with_the_rights_that_it_needs(stack: &Stack) {
+    let db = pool(&stack.database_url()).await;
+    let logins = LOGINS.map(|(login, ..)| login.to_owned());
+    until_right(SOON, || async {
+        let sessions = "select distinct usename::text from pg_stat_activity where datname = current_database()
+                            and application_name like 'primetrade%' order by 1";
+        let sessions: Vec<String> = sqlx::query_scalar(sessions).fetch_all(&db).await.expect("sessions");
+        if sessions == logins { Ok(()) } else { Err(format!("sessions of {sessions:?}")) }
+    })
+    .await;
+    let members = "select l.rolname::text, string_agg(r.rolname::text, ', ' order by r.rolname)
+                   from pg_roles l join pg_auth_members m on m.member = l.oid join pg_roles r on r.oid = m.roleid
+                   where l.rolcanlogin and not (l.rolsuper or l.rolcreaterole or l.rolcreatedb or l.rolbypassrls)
+                   group by 1 order by 1";
+    let members: Vec<(String, String)> = sqlx::query_as(members).fetch_all(&db).await.expect("members");
+    let expected = LOGINS.map(|(login, _, roles)| (login.to_owned(), roles.to_owned()));
+    assert_eq!(members, expected);
+    db.close().await;
+
+    let owner = fs::read_to_string(stack.dir().join("postgres.secret")).expect("the owner's password");
+    let log = stack.log("postgres");
+    assert!(!log.contains("permission denied"), "{log}");
+    for (login, service, _) in LOGINS {
+        let file = stack.dir().join("logins").join(login);
+        let password = fs::read_to_string(&file).expect("a password");
+        assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600, "{login}");
+        assert!(password.len() == 64 && password != owner && !log.contains(&password), "{login}");
+        for copy in COPIES {
+            let told = variables_of(stack, copy);
+            assert_eq!(told.contains(&password), copy.starts_with(service), "{copy} and the password of {login}");
+            assert!(!told.contains(&owner), "{copy} and the owner's password");
+        }
+    }
+    // what is said of databases by somebody else is what holds, in a configuration file too
+    let file = stack.home().join("databases");
+    fs::write(&file, format!("PRIMETRADE_DATABASE_URL={}\n", stack.database_url())).expect("a file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("permissions");
+    let by_file = [("PRIMETRADE_CONFIG_FILE", file.to_str().expect("text"))];
+    stack.stack_with(&["restart", "projector-2"], &by_file).await.expect(0);
+    let told = variables_of(stack, "projector-2");
+    assert!(told.contains(&owner) && !told.contains("log_of_projector"), "projector-2");
+    stack.stack(&["restart", "projector-2"], "").await.expect(0);
+    let told = variables_of(stack, "projector-2");
+    assert!(!told.contains(&owner) && told.contains("log_of_projector"), "projector-2");
+}
+
+/// Login, calls, milliseconds (total, mean, most), rows, blocks read, statement.
+type Statement = (String, i64, i64, f64, i64, i64, i64, String);
+
+/// As docs/operations.md has it. Passwords are not kept with the statements that set them, and plans only on demand.
+async fn operators_see_which_statements_take_long(stack: &Stack) {
+    let db = pool(&stack.database_url()).await;
+    let query = sqlx::query_as(include_str!("../../deploy/postgres/slow-statements.sql"));
+    let statements: Vec<Statement> = query.fetch_all(&db).await.expect("statements");
+    for (login, table) in [("commands", "event_store."), ("projector", "read_model.")] {
+        let found = statements.iter().any(|s| s.0 == login && s.1 > 0 && s.3 > 0.0 && s.7.contains(table));
+        assert!(found, "{login}: {statements:?}");
+    }
+    for (login, ..) in LOGINS {
+        let password = fs::read_to_string(stack.dir().join("logins").join(login)).expect("a password");
+        let kept = sqlx::query_scalar("select count(*) from pg_stat_statements where position($1 in query) > 0");
+        let kept: i64 = kept.bind(password).fetch_one(&db).await.expect("statements");
+        assert_eq!(kept, 0, "the password of {login}");
+    }
+    assert!(!stack.log("postgres").contains("Query Text:"), "a plan is logged");
+    let tell = async |statement: &'static str| {
+        sqlx::raw_sql(statement).execute(&db).await.expect(statement);
+    };
+    tell("alter system set auto_explain.log_min_duration = '1ms'").await;
+    tell("select pg_reload_conf()").await;
+    until("the plan of a slow statement", SOON, || async {
+        tell("select pg_sleep(0.002)").await;
+        stack.log("postgres").contains("Query Text: select pg_sleep(0.002)").then_some(())
+    })
+    .await;
+    tell("alter system reset auto_explain.log_min_duration").await;
+    tell("select pg_reload_conf()").await;
+    db.close().await;
+}
+
+/// What a part was started with.
+fn variables_of(stack: &Stack, part: &str) -> String {
+    let number = stack.pid_text(part).lines().next().expect("a process number").to_owned();
+    let variables = fs::read(Path::new("/proc").join(number).join("environ")).expect("variables");
+    String::from_utf8_lossy(&variables).into_owned()
 }
 
 async fn operations_are_not_for_the_outside(stack: &Stack) {

@@ -11,6 +11,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use settings::Source;
 use system_tests::address::Address as Movable;
+use system_tests::authority::Authority;
 use system_tests::redis::{Redis as Server, Sentinel};
 use system_tests::wait::eventually;
 use tokio::net::{TcpListener, TcpStream};
@@ -100,6 +101,47 @@ async fn tls_with_a_certificate_that_is_looked_at() {
         let error = read(url.to_owned(), ca_file).err().expect("refused").to_string();
         assert!(error.starts_with(named), "{error}");
     }
+}
+
+#[tokio::test]
+async fn one_that_wants_a_certificate_of_ours_gets_it() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (server, url) = authority.guarded_redis();
+    let (ours, theirs) = (authority.certificate("services"), stranger.certificate("services"));
+    let text = |file: &PathBuf| file.to_str().expect("UTF-8").to_owned();
+    let (ca, cert, key) = (text(&authority.file()), text(&ours.cert_file), text(&ours.key_file));
+    let read = |cert: &str, key: &str| {
+        Address::read(&Source::from_pairs([
+            ("PRIMETRADE_REDIS_URL", &*url),
+            ("PRIMETRADE_REDIS_CA_FILE", &*ca),
+            ("PRIMETRADE_REDIS_CERT_FILE", cert),
+            ("PRIMETRADE_REDIS_KEY_FILE", key),
+        ]))
+    };
+    let redis = Redis::at(read(&cert, &key).expect("good").expect("set"));
+    eventually("it is reached", async || redis.is_up()).await;
+    redis.set(entry("both", "1")).await.expect("set");
+    assert_eq!(server.ask(&["GET", "both"]).trim(), "1");
+
+    let of_stranger = (text(&theirs.cert_file), text(&theirs.key_file));
+    for (cert, key) in [("", ""), (&*of_stranger.0, &*of_stranger.1)] {
+        let refused = Redis::at(read(cert, key).expect("good").expect("set"));
+        let up = tokio::time::timeout(Duration::from_secs(2), refused.up()).await;
+        assert!(up.is_err(), "it got in without a certificate of the authority: {cert}");
+    }
+    for (cert, key, named) in [
+        (&*cert, "", "PRIMETRADE_REDIS_KEY_FILE is not set"),
+        ("", &*key, "PRIMETRADE_REDIS_CERT_FILE is not set"),
+        (&*key, &*key, "PRIMETRADE_REDIS_CERT_FILE: "),
+        (&*cert, &*cert, "PRIMETRADE_REDIS_KEY_FILE: "),
+        (&*cert, "/not/there.pem", "PRIMETRADE_REDIS_KEY_FILE: "),
+    ] {
+        let error = read(cert, key).err().expect("refused").to_string();
+        assert!(error.starts_with(named), "{error}");
+    }
+    let plain = [("PRIMETRADE_REDIS_URL", "redis://cache"), ("PRIMETRADE_REDIS_CERT_FILE", &*cert)];
+    let error = Address::read(&Source::from_pairs(plain)).err().expect("refused").to_string();
+    assert!(error.starts_with("PRIMETRADE_REDIS_CERT_FILE: "), "without TLS it is never shown: {error}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 use settings::kafka::Forms;
-use settings::{ConfigError, Source, invalid};
+use settings::{ConfigError, Source, invalid, secret_file};
 
 const TOPIC_LENGTH_MAX: usize = 249;
 
@@ -35,8 +35,19 @@ pub struct Security {
     pub tls: bool,
     /// The authority to check it with, PEM; `None`: those that the machine trusts.
     pub ca_file: Option<PathBuf>,
+    /// What we show the broker.
+    pub certificate: Option<Certificate>,
     /// Who we are, where the broker asks for it.
     pub sasl: Option<Sasl>,
+}
+
+/// A certificate of ours, PEM. The files are read when a client is made.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// With those above it.
+    pub cert_file: PathBuf,
+    /// Its key, without a password.
+    pub key_file: PathBuf,
 }
 
 /// Who we are to the broker.
@@ -100,7 +111,7 @@ impl KafkaSettings {
             // a topic that was made again a moment ago is found soon
             .set("topic.metadata.refresh.interval.ms", "10000")
             .set("allow.auto.create.topics", "false");
-        let Security { tls, ca_file, sasl } = &self.security;
+        let Security { tls, ca_file, certificate, sasl } = &self.security;
         config.set(
             "security.protocol",
             match (tls, sasl.is_some()) {
@@ -112,6 +123,11 @@ impl KafkaSettings {
         );
         if let Some(path) = ca_file {
             config.set("ssl.ca.location", path.to_string_lossy());
+        }
+        if let Some(Certificate { cert_file, key_file }) = certificate {
+            config
+                .set("ssl.certificate.location", cert_file.to_string_lossy())
+                .set("ssl.key.location", key_file.to_string_lossy());
         }
         if let Some(sasl) = sasl {
             config
@@ -126,16 +142,36 @@ impl KafkaSettings {
 impl Security {
     fn read(source: &Source, forms: &Forms) -> Result<Self, ConfigError> {
         const PROTOCOL: &str = "PRIMETRADE_KAFKA_SECURITY_PROTOCOL";
+        const CERT_FILE: &str = "PRIMETRADE_KAFKA_CERT_FILE";
+        const KEY_FILE: &str = "PRIMETRADE_KAFKA_KEY_FILE";
         let (tls, with_sasl) = (forms.security_protocol.ends_with("ssl"), forms.security_protocol.starts_with("sasl"));
-        let ca_file = source.text("PRIMETRADE_KAFKA_CA_FILE")?.map(PathBuf::from);
-        if ca_file.is_some() && !tls {
-            return Err(invalid("PRIMETRADE_KAFKA_CA_FILE", &format!("it is of use only where {PROTOCOL} has ssl")));
-        }
-        if let Some(path) = &ca_file
-            && let Err(error) = std::fs::File::open(path)
-        {
-            return Err(invalid("PRIMETRADE_KAFKA_CA_FILE", &format!("cannot read {}: {error}", path.display())));
-        }
+        let file = |name: &str| -> Result<Option<PathBuf>, ConfigError> {
+            let Some(path) = source.text(name)?.map(PathBuf::from) else { return Ok(None) };
+            if !tls {
+                return Err(invalid(name, &format!("it is of use only where {PROTOCOL} has ssl")));
+            }
+            let cannot_read =
+                |error: std::io::Error| invalid(name, &format!("cannot read {}: {error}", path.display()));
+            std::fs::File::open(&path).map_err(cannot_read)?;
+            Ok(Some(path))
+        };
+        let ca_file = file("PRIMETRADE_KAFKA_CA_FILE")?;
+        let certificate = match (file(CERT_FILE)?, file(KEY_FILE)?) {
+            (None, None) => None,
+            (Some(cert_file), Some(key_file)) => {
+                let checked = key_file.metadata().and_then(|metadata| secret_file::check(&key_file, &metadata));
+                checked.map_err(|error| invalid(KEY_FILE, &error))?;
+                Some(Certificate { cert_file, key_file })
+            }
+            (Some(_), None) => {
+                let needed_for = "it is the key of PRIMETRADE_KAFKA_CERT_FILE";
+                return Err(ConfigError::Missing { name: KEY_FILE.into(), needed_for });
+            }
+            (None, Some(_)) => {
+                let needed_for = "it is the certificate of PRIMETRADE_KAFKA_KEY_FILE";
+                return Err(ConfigError::Missing { name: CERT_FILE.into(), needed_for });
+            }
+        };
         let mechanism = forms.sasl_mechanism;
         let username = source.text("PRIMETRADE_KAFKA_SASL_USERNAME")?;
         let password = source.secret("PRIMETRADE_KAFKA_SASL_PASSWORD")?;
@@ -152,12 +188,14 @@ impl Security {
         } else {
             None
         };
-        Ok(Self { tls, ca_file, sasl })
+        Ok(Self { tls, ca_file, certificate, sasl })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Option<KafkaSettings>, ConfigError> {
@@ -211,6 +249,7 @@ mod tests {
     fn tls_and_sasl_are_handed_to_the_client_and_the_password_is_never_shown() {
         let file = std::env::temp_dir().join(format!("kafka-{}", uuid::Uuid::new_v4()));
         std::fs::write(&file, "a certificate").expect("writes");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("permissions");
         let path = file.to_str().expect("utf-8");
         let settings = read(&[
             ("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", "SASL_SSL"),
@@ -218,14 +257,27 @@ mod tests {
             ("PRIMETRADE_KAFKA_SASL_USERNAME", "us"),
             ("PRIMETRADE_KAFKA_SASL_PASSWORD", "hush-hush"),
             ("PRIMETRADE_KAFKA_CA_FILE", path),
+            ("PRIMETRADE_KAFKA_CERT_FILE", path),
+            ("PRIMETRADE_KAFKA_KEY_FILE", path),
         ]);
         let settings = settings.expect("good").expect("some");
         let config = settings.client_config();
         assert_eq!(config.get("security.protocol"), Some("sasl_ssl"));
         assert_eq!(config.get("sasl.mechanism"), Some("SCRAM-SHA-512"));
         assert_eq!(config.get("sasl.password"), Some("hush-hush"));
-        assert_eq!(config.get("ssl.ca.location"), Some(path));
+        for name in ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location"] {
+            assert_eq!(config.get(name), Some(path), "{name}");
+        }
         assert!(!format!("{settings:?}").contains("hush-hush"));
+
+        let tls = [("PRIMETRADE_KAFKA_SECURITY_PROTOCOL", "ssl")];
+        let with = |pairs: &[(&str, &str)]| refused(&[&tls[..], pairs].concat());
+        let (cert, key) = (("PRIMETRADE_KAFKA_CERT_FILE", path), ("PRIMETRADE_KAFKA_KEY_FILE", path));
+        assert!(with(&[cert]).starts_with("PRIMETRADE_KAFKA_KEY_FILE is not set"), "{}", with(&[cert]));
+        assert!(with(&[key]).starts_with("PRIMETRADE_KAFKA_CERT_FILE is not set"), "{}", with(&[key]));
+        assert!(refused(&[cert, key]).starts_with("PRIMETRADE_KAFKA_CERT_FILE"), "without TLS it is never shown");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("permissions");
+        assert!(with(&[cert, key]).starts_with("PRIMETRADE_KAFKA_KEY_FILE: everybody"), "{}", with(&[cert, key]));
         std::fs::remove_file(&file).expect("removes");
     }
 

@@ -91,7 +91,7 @@ pub(crate) fn described() -> Operation {
              It ends with the token, and where a client is too slow to take what it is sent (a comment says so); connect \
              again with `Last-Event-ID`, and nothing is missed. An account has 10 at once, at each copy of the service.",
         )
-        .account()
+        .task_caller()
         .header("Last-Event-ID")
         .answer(
             200,

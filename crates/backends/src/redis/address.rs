@@ -1,15 +1,19 @@
 //! Where a Redis is: a server, or the primary that Sentinels name.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use percent_encoding::percent_decode_str;
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates, Value};
-use rustls::pki_types::CertificateDer;
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsCertificates,
+    Value,
+};
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret;
-use settings::{ConfigError, Source, invalid};
+use settings::{ConfigError, Source, invalid, secret_file};
 
 use super::link::{NotOpened, connection_config, tcp_settings};
 
@@ -43,7 +47,8 @@ pub enum BadUrl {
 #[derive(Clone)]
 pub struct Address {
     to: To,
-    authorities: Option<TlsCertificates>,
+    /// The authority that its certificate is by, and a certificate of ours.
+    certificates: Option<TlsCertificates>,
     /// Where a part of it stands in a file: read again before each connection.
     again: Option<Arc<Source>>,
     /// It could not be, which has been said.
@@ -57,27 +62,40 @@ enum To {
 }
 
 impl Address {
-    /// `PRIMETRADE_REDIS_URL`, where it is set, and `PRIMETRADE_REDIS_CA_FILE`.
+    /// `PRIMETRADE_REDIS_URL`, where it is set, `PRIMETRADE_REDIS_CA_FILE`, and `PRIMETRADE_REDIS_CERT_FILE` with
+    /// `PRIMETRADE_REDIS_KEY_FILE`.
     ///
     /// # Errors
-    /// The URL is none of a Redis; the file has no certificates, or is of no use.
+    /// The URL is none of a Redis; a file has not what it should have, or is of no use.
     pub fn read(source: &Source) -> Result<Option<Self>, ConfigError> {
         const URL: &str = "PRIMETRADE_REDIS_URL";
         const CA: &str = "PRIMETRADE_REDIS_CA_FILE";
+        const CERT: &str = "PRIMETRADE_REDIS_CERT_FILE";
+        const KEY: &str = "PRIMETRADE_REDIS_KEY_FILE";
         let Some(url) = source.secret(URL)? else { return Ok(None) };
         let mut address = Self::parse(url.expose_secret()).map_err(|error| invalid(URL, &error))?;
-        let authorities = source.text(CA)?;
-        address.again = (source.is_in_file(URL) || authorities.is_some()).then(|| Arc::new(source.clone()));
-        let Some(path) = authorities else { return Ok(Some(address)) };
+        let (authorities, certificate, key) = (source.text(CA)?, source.text(CERT)?, source.text(KEY)?);
+        let given = [(CA, &authorities), (CERT, &certificate), (KEY, &key)];
+        let given = given.into_iter().find_map(|(name, path)| path.as_ref().map(|_| name));
+        address.again = (source.is_in_file(URL) || given.is_some()).then(|| Arc::new(source.clone()));
+        let Some(given) = given else { return Ok(Some(address)) };
         if !address.has_tls() {
-            return Err(invalid(CA, &format!("it is of use only where {URL} begins with rediss://")));
+            return Err(invalid(given, &format!("it is of use only where {URL} begins with rediss://")));
         }
-        let pem = std::fs::read(&path).map_err(|error| invalid(CA, &format!("cannot read {path}: {error}")))?;
-        let none = || invalid(CA, &"it is to be certificates (PEM)");
-        CertificateDer::pem_slice_iter(&pem).next().and_then(Result::ok).ok_or_else(none)?;
-        address.authorities = Some(TlsCertificates { client_tls: None, root_cert: Some(pem) });
+        let missing = |name: &str, needed_for| ConfigError::Missing { name: name.to_owned(), needed_for };
+        let client_tls = match (certificate, key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => {
+                let (client_cert, client_key) = (certificates(CERT, &certificate)?, private_key(KEY, &key)?);
+                Some(ClientTlsConfig { client_cert, client_key })
+            }
+            (Some(_), None) => return Err(missing(KEY, "it is the key of PRIMETRADE_REDIS_CERT_FILE")),
+            (None, Some(_)) => return Err(missing(CERT, "it is the certificate of PRIMETRADE_REDIS_KEY_FILE")),
+        };
+        let root_cert = authorities.map(|path| certificates(CA, &path)).transpose()?;
+        address.certificates = Some(TlsCertificates { client_tls, root_cert });
         // what the library makes of them
-        address.any_client().map_err(|_| none())?;
+        address.any_client().map_err(|_| invalid(given, &"the certificates cannot be used"))?;
         Ok(Some(address))
     }
 
@@ -93,7 +111,7 @@ impl Address {
             _ if scheme.contains("cluster") => return Err(BadUrl::Cluster),
             _ => To::Server(server(url)?),
         };
-        let address = Self { to, authorities: None, again: None, is_failing: false };
+        let address = Self { to, certificates: None, again: None, is_failing: false };
         address.any_client().map_err(|_| BadUrl::NotRedis)?;
         Ok(address)
     }
@@ -133,8 +151,8 @@ impl Address {
 
     fn client(&self, info: ConnectionInfo) -> Result<Client, redis::RedisError> {
         let info = info.set_tcp_settings(tcp_settings());
-        match &self.authorities {
-            Some(authorities) => Client::build_with_tls(info, authorities.clone()),
+        match &self.certificates {
+            Some(certificates) => Client::build_with_tls(info, certificates.clone()),
             None => Client::open(info),
         }
     }
@@ -173,6 +191,28 @@ impl Address {
             answer => redis::from_redis_value(answer).map(Some).map_err(Into::into),
         }
     }
+}
+
+/// A file with certificates in it (PEM); `name` is the setting.
+fn certificates(name: &str, path: &str) -> Result<Vec<u8>, ConfigError> {
+    let pem = read(name, path)?;
+    let first = CertificateDer::pem_slice_iter(&pem).next().and_then(Result::ok);
+    first.map(|_| pem).ok_or_else(|| invalid(name, &"it is to be certificates (PEM)"))
+}
+
+/// A file with a private key in it (PEM) that not everybody can read.
+fn private_key(name: &str, path: &str) -> Result<Vec<u8>, ConfigError> {
+    let checked = std::fs::metadata(path).and_then(|metadata| secret_file::check(Path::new(path), &metadata));
+    checked.map_err(|error| invalid(name, &error))?;
+    let pem = read(name, path)?;
+    match PrivateKeyDer::from_pem_slice(&pem) {
+        Ok(_) => Ok(pem),
+        Err(_) => Err(invalid(name, &"it is to be a private key (PEM)")),
+    }
+}
+
+fn read(name: &str, path: &str) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|error| invalid(name, &format!("cannot read {path}: {error}")))
 }
 
 fn server(url: &str) -> Result<ConnectionInfo, BadUrl> {

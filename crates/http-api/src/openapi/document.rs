@@ -16,7 +16,7 @@ pub fn document(parts: Vec<Described>) -> Value {
     let mut schemas = Map::from_iter([("Problem".to_owned(), problem()), ("FieldError".to_owned(), field_error())]);
     for part in parts {
         for DescribedOperation { method, path, describe } in part.operations {
-            paths.entry(path).or_insert_with(|| json!({}))[method] = describe().write(&mut refusals);
+            paths.entry(path).or_insert_with(|| json!({}))[method] = describe().write(method, &mut refusals);
         }
         schemas.extend(part.schemas.into_iter().map(|NamedSchema { name, schema }| (name.to_owned(), schema())));
     }
@@ -48,7 +48,8 @@ pub fn document(parts: Vec<Described>) -> Value {
                     "description": "The `access_token` of `POST /api/v1/auth/login`, good for 15 minutes; or that of `POST /api/v1/auth/token`, \
                                     good for what the scopes of its API key cover: `tasks:read` all that is read of tasks, \
                                     changes, statistics and jobs, `tasks:write` all that changes something of them; nothing \
-                                    under Accounts or of admins.",
+                                    under Accounts or of admins. An operation names the scope that it takes of an API \
+                                    key's token; where it names none, such a token is refused.",
                 },
                 "api_key": {
                     "type": "http", "scheme": "bearer",

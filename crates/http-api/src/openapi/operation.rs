@@ -1,5 +1,6 @@
 //! One method of one path, described.
 
+use access::Scope;
 use serde_json::{Map, Value, json};
 
 use super::schema::{EXAMPLE_ID, reference};
@@ -10,6 +11,7 @@ use crate::problem::ProblemCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
     Anybody,
+    TaskCaller,
     Account,
     AccountOrCookie,
     ApiKey,
@@ -76,7 +78,16 @@ impl Operation {
         self
     }
 
-    /// It takes an account, by an access token that is good for it.
+    /// It takes an account for its tasks and what belongs to them (`TaskCaller`): an access token of a session, or one of an
+    /// API key with the scope that its method takes.
+    #[must_use]
+    pub fn task_caller(self) -> Self {
+        let mut operation = self.account();
+        operation.access = Access::TaskCaller;
+        operation
+    }
+
+    /// It takes an account, by an access token of a session: no scope covers it.
     #[must_use]
     pub fn account(mut self) -> Self {
         self.access = Access::Account;
@@ -242,7 +253,7 @@ impl Operation {
     }
 
     /// Answers that are nothing but problems go into `refusals`, each kind once.
-    pub(super) fn write(mut self, refusals: &mut Map<String, Value>) -> Value {
+    pub(super) fn write(mut self, method: &str, refusals: &mut Map<String, Value>) -> Value {
         for status in 400..600 {
             // in the order of the table, each once
             let codes: Vec<_> = ProblemCode::ALL
@@ -280,6 +291,11 @@ impl Operation {
             Access::AccountOrCookie => json!([{"access_token": []}, {"session_cookie": []}]),
             Access::ApiKey => json!([{"api_key": []}]),
             Access::Account | Access::Admin => json!([{"access_token": []}]),
+            // as `TaskCaller` has it; the document has no other method that asks for no change
+            Access::TaskCaller => {
+                let scope = if method == "get" { Scope::TasksRead } else { Scope::TasksWrite };
+                json!([{"access_token": [scope.as_str()]}])
+            }
         };
         operation
     }

@@ -61,9 +61,9 @@ capabilities: {drop: [ALL]}
 {{- end }}
 
 {{/* The settings of a service. A database given to none is another one's: without a URL of its own, reads go to that of
-the log. Arguments: root, secrets (the names that it has a use for). */}}
+the log. Arguments: root, secrets (the names that it has a use for), logins (what it has of its own: setting, and key or path). */}}
 {{- define "primetrade.secretNames" -}}
-{{- $given := concat .root.Values.secrets.keys (keys .root.Values.secrets.files) }}
+{{- $given := concat .root.Values.secrets.keys (keys .root.Values.secrets.files) (keys (.logins | default dict)) | uniq }}
 {{- $reads := or (has "PRIMETRADE_READ_DATABASE_URL" $given) (hasKey .root.Values.settings "PRIMETRADE_READ_DATABASE_HOST") }}
 {{- $wanted := ternary .secrets (concat .secrets (list "PRIMETRADE_DATABASE_URL" "PRIMETRADE_DATABASE_PASSWORD")) $reads | uniq }}
 {{- $names := list }}
@@ -86,14 +86,25 @@ the log. Arguments: root, secrets (the names that it has a use for). */}}
 {{- end }}
 {{- range include "primetrade.secretNames" . | fromJsonArray }}
 - name: {{ . }}_FILE
-  value: {{ get $.root.Values.secrets.files . | default (printf "/run/secrets/primetrade/%s" .) | quote }}
+  {{- $mounted := printf "/run/secrets/primetrade/%s" . }}
+  {{- $own := get ($.logins | default dict) . }}
+  {{- if $own }}
+  value: {{ ternary $own $mounted (hasPrefix "/" $own) | quote }}
+  {{- else }}
+  value: {{ get $.root.Values.secrets.files . | default $mounted | quote }}
+  {{- end }}
 {{- end }}
 {{- end }}
 
 {{/* The files of those secrets that come from existingSecret. */}}
 {{- define "primetrade.secretItems" -}}
 {{- range include "primetrade.secretNames" . | fromJsonArray }}
-{{- if not (hasKey $.root.Values.secrets.files .) }}
+{{- $own := get ($.logins | default dict) . }}
+{{- if $own }}
+{{- if not (hasPrefix "/" $own) }}
+- {key: {{ $own }}, path: {{ . }}}
+{{- end }}
+{{- else if not (hasKey $.root.Values.secrets.files .) }}
 - {key: {{ . }}, path: {{ . }}}
 {{- end }}
 {{- end }}
