@@ -1,8 +1,9 @@
 import { beforeEach, expect, test, vi } from 'vitest';
 
-const kept = vi.hoisted(() => ({ token: null as string | null }));
+const kept = vi.hoisted(() => ({ token: null as string | null, account: 'me' }));
 vi.mock('./session.ts', () => ({
   accessToken: () => Promise.resolve('access'),
+  account: () => ({ id: kept.account }),
   forget: () => {},
   lastSeen: {
     get: () => kept.token,
@@ -51,6 +52,7 @@ async function send(method: string) {
 beforeEach(() => {
   asked = [];
   kept.token = null;
+  kept.account = 'me';
 });
 
 test('what was seen is sent with each request, of writes too', async () => {
@@ -90,4 +92,14 @@ test('a 400 of a proxy is an answer', async () => {
   const write = await send('POST');
   write.refuse('<h1>Bad Request</h1>');
   expect((await write.answered).status).toBe(400);
+});
+
+test('an answer to somebody who was logged in before leaves nothing for whoever is now', async () => {
+  for (const method of ['GET', 'POST']) {
+    kept.account = 'me';
+    const mine = await send(method);
+    kept.account = 'you';
+    await mine.answer('mine');
+    expect(kept.token, method).toBeNull();
+  }
 });

@@ -37,11 +37,13 @@ const codeOf = (answer: Response): Promise<string | undefined> =>
 async function send(request: Request, token: string | null): Promise<Response> {
   if (token !== null) request.headers.set('Authorization', `Bearer ${token}`);
   const seen = session.lastSeen.get();
+  const asking = session.account()?.id;
   if (seen !== null) request.headers.set('Consistency-Token', seen);
   const answer = await fetch(request);
   // The answer's token stands for what was sent with the request, at least; for what came meanwhile only if it was written.
   const isLater = request.method !== 'GET' || session.lastSeen.get() === seen;
-  if (isLater) session.lastSeen.set(answer.headers.get('Consistency-Token'));
+  // somebody else may be logged in by now
+  if (isLater && session.account()?.id === asking) session.lastSeen.set(answer.headers.get('Consistency-Token'));
   return answer;
 }
 

@@ -84,3 +84,10 @@ test('a page that is loaded again shows no less than it did before, to the same 
   session.lastSeen.set('eighth');
   expect(await loadedBy(null), 'nobody').toMatchObject({ before: 'eighth', after: null });
 });
+
+test('what somebody else saw in this tab means nothing, where another tab has logged in meanwhile', async () => {
+  const { session } = await loadedBy('me');
+  session.lastSeen.set('seventh');
+  stored.set('primetrade-account', JSON.stringify({ id: 'you', role: 'user' }));
+  expect(await loadedBy('you')).toMatchObject({ before: null, after: null });
+});

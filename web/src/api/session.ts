@@ -18,7 +18,7 @@ const inTime = () => AbortSignal.timeout(ANSWER_MS_MAX);
 const LEAVING = 'primetrade-leaving';
 /** Who was logged in last: shown while the server is away. */
 const ACCOUNT = 'primetrade-account';
-/** The last consistency token of this tab. A page that is loaded again shows no less than before. */
+/** Whose consistency token the last one of this tab is, and that. A page that is loaded again shows no less than before. */
 const SEEN = 'primetrade-seen';
 
 let access: Access | null = null;
@@ -152,10 +152,15 @@ export const isLoggedOut = (): boolean => state === 'out';
 
 /** Of the last answer: a read that sends it shows at least what that one did. */
 export const lastSeen = {
-  get: () => sessionStorage.getItem(SEEN),
+  // another tab may have logged somebody else in while this one was not there
+  get: (): string | null => {
+    const [of, token] = (sessionStorage.getItem(SEEN) ?? '').split(' ');
+    return token !== undefined && of === account()?.id ? token : null;
+  },
   set: (token: string | null) => {
     // an answer that comes after the log-out leaves nothing behind
-    if (token !== null && state !== 'out') sessionStorage.setItem(SEEN, token);
+    const of = account()?.id;
+    if (token !== null && of !== undefined) sessionStorage.setItem(SEEN, `${of} ${token}`);
   },
   forget: () => sessionStorage.removeItem(SEEN),
 };
