@@ -3,6 +3,12 @@
 -- variable LOGINS names is a file for each login, with its password. bin/stack and docker-compose.yml make both.
 \set ON_ERROR_STOP on
 \o /dev/null
+-- For psql what cannot be read is an empty password, which no login gets in by.
+\set complete `for login in commands announcements log_of_projector projector queries; do test -s "$LOGINS/$login" || { echo off; exit; }; done; echo on`
+\if :complete
+\else
+do $$ begin raise exception 'the folder that the variable LOGINS names needs a file with a password for each of commands, announcements, log_of_projector, projector, queries'; end $$;
+\endif
 set client_min_messages = warning;
 -- No password is to be in a log or in pg_stat_statements. Who may not set these has to see to that otherwise.
 select set_config(s.name, s.value, false)

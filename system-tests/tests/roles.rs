@@ -377,7 +377,7 @@ async fn who_may_not_make_roles_is_told_who_may() {
 }
 
 /// `deploy/postgres/logins.sql`, as bin/stack and Compose run it: again and again, each time with the passwords that the files
-/// have by then. None is in Postgres' log, whatever is logged.
+/// have by then, and not without them. None is in Postgres' log, whatever is logged.
 #[tokio::test]
 async fn the_script_makes_logins_whose_passwords_are_in_no_log() {
     let cluster = Cluster::start(&["log_statement=all", "log_min_duration_statement=0"]);
@@ -386,15 +386,20 @@ async fn the_script_makes_logins_whose_passwords_are_in_no_log() {
     let db = pool(&url).await;
     let folder = temp_dir("logins");
     let logins = ["announcements", "commands", "log_of_projector", "projector", "queries"];
-    let make = async |password: &str| {
-        for login in logins {
-            fs::write(folder.join(login), format!("{password} of '{login}'\n")).expect("a password");
-        }
+    let script = async || {
         let mut psql = Command::new(cluster.bin("psql"));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/postgres/logins.sql");
         psql.args([url.as_str(), "-X", "-q", "-f", script]).env("LOGINS", &folder);
         psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let made = run(psql, "").await.expect(0);
+        run(psql, "").await
+    };
+    let refused = script().await.expect(3);
+    assert!(refused.err.contains("a password for each of commands"), "{refused:?}");
+    let make = async |password: &str| {
+        for login in logins {
+            fs::write(folder.join(login), format!("{password} of '{login}'\n")).expect("a password");
+        }
+        let made = script().await.expect(0);
         assert_eq!((made.out.as_str(), made.err.as_str()), ("", ""));
         let hashes =
             "select rolname::text, rolpassword from pg_authid where rolcanlogin and rolname <> 'primetrade' order by 1";
@@ -403,7 +408,7 @@ async fn the_script_makes_logins_whose_passwords_are_in_no_log() {
         assert!(hashes.iter().all(|(_, hash)| hash.starts_with("SCRAM-SHA-256$")), "{hashes:?}");
         hashes
     };
-    let (first, second) = (make("the first").await, make("the second").await);
+    let (first, second) = (make("former-secret").await, make("later-secret").await);
     assert!(first.iter().zip(&second).all(|(first, second)| first != second), "{first:?}");
     let members = "select l.rolname || ' ' || r.rolname from pg_auth_members m join pg_roles l on l.oid = m.member
                    join pg_roles r on r.oid = m.roleid where l.rolcanlogin and l.rolname <> 'primetrade' order by 1";
@@ -421,5 +426,5 @@ async fn the_script_makes_logins_whose_passwords_are_in_no_log() {
     db.close().await;
     let log = fs::read_to_string(cluster.dir().join("log")).expect("Postgres' log");
     assert!(log.contains("create role"), "statements are logged");
-    assert!(!log.contains("the first") && !log.contains("the second"), "passwords are logged");
+    assert!(!log.contains("former-secret") && !log.contains("later-secret"), "passwords are logged");
 }
