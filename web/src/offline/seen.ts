@@ -45,7 +45,7 @@ let showing = false;
 export function keepSeen(account: string, shown: () => void): () => void {
   const mine: Keeping = { account, whole: false, shown };
   keeping = mine;
-  whenIdle(() => void showRest(mine));
+  whenIdle(() => void showRest(mine).catch(() => {}));
   const changed = new Set<string>();
   let timer: ReturnType<typeof setTimeout> | undefined;
   const write = () => {
