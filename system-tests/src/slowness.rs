@@ -2,7 +2,7 @@
 //! also where the machine has something else to do.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,9 @@ impl Slowness {
     }
 
     /// What something that takes less than `limit` on an idle machine may have taken that began then.
+    ///
+    /// # Panics
+    /// Where Postgres or Kafka failed meanwhile: then nobody knows.
     pub fn allowed(&self, limit: Duration, began: Instant) -> Duration {
         let message = self.messages.as_ref().map_or(Duration::ZERO, |messages| messages.slowest_since(began));
         limit + COMMITS * self.commits.slowest_since(began) + MESSAGES * message
@@ -69,25 +72,30 @@ impl Drop for Slowness {
     }
 }
 
-/// When each should have begun, and when it was done; the last one is under way.
 #[derive(Debug, Default)]
-struct Steps(Mutex<Vec<(Instant, Option<Instant>)>>);
+struct Steps {
+    /// When each should have begun, and when it was done; the last one is under way.
+    times: Mutex<Vec<(Instant, Option<Instant>)>>,
+    /// Why there are no more of them.
+    failed: OnceLock<String>,
+}
 
 impl Steps {
     /// The next one is to begin after [`EVERY`]: that it begins late is the machine's slowness too.
     fn wait(&self) {
-        self.0.lock().expect("steps").push((Instant::now() + EVERY, None));
+        self.times.lock().expect("steps").push((Instant::now() + EVERY, None));
     }
 
     fn done(&self) {
-        if let Some((_, end)) = self.0.lock().expect("steps").last_mut() {
+        if let Some((_, end)) = self.times.lock().expect("steps").last_mut() {
             *end = Some(Instant::now());
         }
     }
 
     fn slowest_since(&self, began: Instant) -> Duration {
+        assert_eq!(self.failed.get(), None, "how slow the machine is cannot be told");
         let now = Instant::now();
-        let steps = self.0.lock().expect("steps");
+        let steps = self.times.lock().expect("steps");
         let meanwhile = steps.iter().rev().take_while(|(_, end)| end.is_none_or(|end| end >= began));
         meanwhile.map(|(start, end)| end.unwrap_or(now).saturating_duration_since(*start)).max().unwrap_or_default()
     }
@@ -99,7 +107,10 @@ async fn commit(pool: PgPool, steps: Arc<Steps>, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::SeqCst) {
         steps.wait();
         tick.tick().await;
-        sqlx::query("insert into public.slowness values (now())").execute(&pool).await.expect("a commit");
+        if let Err(error) = sqlx::query("insert into public.slowness values (now())").execute(&pool).await {
+            let _ = steps.failed.set(error.to_string());
+            return;
+        }
         steps.done();
     }
 }
@@ -124,9 +135,11 @@ fn send(client: &ClientConfig, topic: &str, steps: &Steps, stop: &AtomicBool) {
         steps.wait();
         thread::sleep(EVERY);
         let message = BaseRecord::<(), [u8]>::to(topic).payload(b"now");
-        producer.send(message).map_err(|(error, _)| error).expect("room for one");
-        let acknowledged = producer.flush(Duration::from_millis(MESSAGE_MS_MAX));
-        assert!(acknowledged.is_ok() || stop.load(Ordering::SeqCst), "{acknowledged:?}");
+        let sent = producer.send(message).map_err(|(error, _)| error);
+        if let Err(error) = sent.and_then(|()| producer.flush(Duration::from_millis(MESSAGE_MS_MAX))) {
+            let _ = steps.failed.set(error.to_string());
+            return;
+        }
         steps.done();
     }
 }
