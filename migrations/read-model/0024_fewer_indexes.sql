@@ -14,26 +14,23 @@ begin
     execute format('alter table read_model.task%1$s set (fillfactor = 90)', suffix);
 end $$;
 
+-- The new index alone, while tasks can be read. What is dropped locks a table against reads, so that is left to the next
+-- migrations, one for each table: who holds one of these locks must not wait for another one that a read has.
 do $$
 declare
     tasks regclass;
-    old regclass;
 begin
-    -- Partitions, and the table of a generation that is being built, which has no index before it is filled.
+    -- The table of a generation that is being built first: where its indexes are being made, that is waited for, and nothing else
+    -- is locked meanwhile. Before that it has none.
     for tasks in
         select oid::regclass from pg_class
         where relnamespace = 'read_model'::regnamespace and relkind = 'r' and relname ~ '^task_([0-9]+|building)$'
+        order by relname <> 'task_building', length(relname), relname
     loop
+        execute format('lock table %s in share update exclusive mode', tasks);
         continue when not exists (select from pg_index where indrelid = tasks);
-        -- First what takes its time, while tasks can be read; the rest locks them for a moment.
         execute format('create index on %s (owner_id, task_id) where deleted and title <> ''''', tasks);
         execute format('alter table %s set (fillfactor = 90)', tasks);
-        for old in
-            select indexrelid::regclass from pg_index
-            where indrelid = tasks and not indisunique and pg_get_indexdef(indexrelid) !~ 'created_at|title'
-        loop
-            execute format('drop index %s', old);
-        end loop;
     end loop;
 end $$;
 
@@ -45,20 +42,8 @@ begin
     execute format('create unique index on read_model.search%1$s (owner_id, task_id) with (fillfactor = 100)', suffix);
 end $$;
 
-do $$
-declare
-    old regclass;
-begin
-    for old in
-        select indexrelid::regclass from pg_index join pg_class as c on c.oid = indrelid
-        where c.relnamespace = 'read_model'::regnamespace and c.relkind = 'r' and c.relname ~ '^search_([0-9]+|building)$'
-            and not indisunique
-    loop
-        execute format('drop index %s', old);
-    end loop;
-end $$;
-
--- What only grows at the end. (The versions of a task come between those of others: these indexes keep room for them.)
+-- What only grows at the end; 0026 sets it for the indexes that there are. (The versions of a task come between those of others:
+-- these indexes keep room for them.)
 create or replace function read_model.index_history(suffix text) returns void language plpgsql as $$
 begin
     execute format('create unique index on read_model.history%1$s (owner_id, task_id, version)', suffix);
@@ -70,22 +55,4 @@ begin
     execute format('create unique index on read_model.change%1$s (owner_id, change_id) with (fillfactor = 100)', suffix);
     execute format('create index on read_model.change%1$s (owner_id, position) with (fillfactor = 100)', suffix);
     execute format('create index on read_model.change%1$s (owner_id, undoes) where undoes is not null', suffix);
-end $$;
-
-do $$
-declare
-    growing regclass;
-begin
-    for growing in
-        select indexrelid::regclass from pg_index as i join pg_class as c on c.oid = indrelid
-        where c.relnamespace = 'read_model'::regnamespace and c.relkind = 'r'
-            and (
-                (c.relname ~ '^task_([0-9]+|building)$' and pg_get_indexdef(indexrelid) !~ ' WHERE \(deleted')
-                or c.relname ~ '^search_([0-9]+|building)$'
-                or (c.relname ~ '^history_([0-9]+|building)$' and not indisunique)
-                or (c.relname ~ '^change_([0-9]+|building)$' and indpred is null)
-            )
-    loop
-        execute format('alter index %s set (fillfactor = 100)', growing);
-    end loop;
 end $$;

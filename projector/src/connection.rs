@@ -8,7 +8,8 @@
 //! - `statement_timeout`: whatever hangs ends, and is tried again with a new connection; the fence
 //!   keeps what the old one may still do from being done twice.
 //! - `idle_in_transaction_session_timeout`: a process that is stopped in the middle of a batch holds the fence, and
-//!   nobody else can go on. Its connection ends, its batch with it.
+//!   nobody else can go on. Its connection ends, its batch with it. In the middle of a COPY Postgres heeds no time-out:
+//!   [`end_stopped`].
 //! - generic plans, made once, by index only: the plan must hang neither on the length of the first batches nor on the
 //!   statistics of a fresh table.
 
@@ -16,13 +17,17 @@ use std::time::Duration;
 
 use backends::database::Pool;
 use sqlx::PgConnection;
+use tracing::warn;
 
 /// A database that has not answered for so long is asked again by another connection; longer than its own time-out.
 const ANSWER_MS_MAX: u64 = 20_000;
 
+/// What `pg_stat_activity` calls those that apply batches.
+const BATCHES: &str = "primetrade projector";
+
 /// A connection for applying batches.
 pub(crate) async fn for_batches(pool: &Pool) -> Result<PgConnection, sqlx::Error> {
-    let address = pool.address().clone().called("primetrade projector").with([
+    let address = pool.address().clone().called(BATCHES).with([
         ("synchronous_commit", "off"),
         ("statement_timeout", "15s"),
         ("idle_in_transaction_session_timeout", "5s"),
@@ -41,6 +46,34 @@ pub(crate) const REBUILD: &str = "primetrade rebuild";
 pub(crate) async fn for_rebuild(pool: &Pool) -> Result<PgConnection, sqlx::Error> {
     let address = pool.address().clone().called(REBUILD).with([("synchronous_commit", "off")]);
     Ok(address.connect().await?)
+}
+
+/// After a time-out of a statement: ends connections for batches whose process has sent nothing for 5 s in the middle of a
+/// statement, that is of a COPY, and with them the locks that their batches hold. Where this fails, it is tried again after the
+/// next time-out.
+pub(crate) async fn end_stopped(error: &sqlx::Error, pool: &Pool) {
+    // query_canceled
+    let is_time_out = error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57014");
+    if !is_time_out {
+        return;
+    }
+    let ended = sqlx::query_scalar!(
+        r#"
+        select pg_terminate_backend(pid) as "ended!"
+        from pg_stat_activity
+        where datname = current_database() and usename = current_user and application_name = $1
+            and state = 'active' and wait_event = 'ClientRead' and query_start < clock_timestamp() - interval '5 seconds'
+        "#,
+        BATCHES,
+    );
+    match in_time(ended.fetch_all(pool)).await {
+        Ok(ended) if ended.is_empty() => {}
+        Ok(ended) => warn!(
+            connections = ended.len(),
+            "a projector was stopped in the middle of a batch; its connection is ended"
+        ),
+        Err(error) => warn!(%error, "projectors that were stopped in the middle of a batch cannot be looked for"),
+    }
 }
 
 /// An answer of a database that does not hang.

@@ -451,6 +451,35 @@ async fn an_upgraded_generation_has_the_indexes_of_one_that_is_made_anew() {
     assert_eq!(database.number(differing).await, 0);
 }
 
+/// A read has locked one table and asks for another one meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_go_on_while_an_upgrade_waits_to_drop_indexes() {
+    const UPGRADE: [&str; 3] = [
+        include_str!("../../migrations/read-model/0024_fewer_indexes.sql"),
+        include_str!("../../migrations/read-model/0025_drop_task_indexes.sql"),
+        include_str!("../../migrations/read-model/0026_drop_search_indexes.sql"),
+    ];
+    let database = filled(12, 100).await;
+    let mut read = database.pool.begin().await.unwrap();
+    sqlx::query("set local lock_timeout = '5s'").execute(&mut *read).await.unwrap();
+    sqlx::query("select count(*) from read_model.search").execute(&mut *read).await.unwrap();
+    let upgrade = async {
+        for migration in UPGRADE {
+            let mut transaction = database.pool.begin().await.unwrap();
+            sqlx::raw_sql(migration).execute(&mut *transaction).await.unwrap();
+            transaction.commit().await.unwrap();
+        }
+    };
+    let reading = async {
+        let waits = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock' and query like '-- compatible-since%'";
+        common::until("the upgrade waits", || async { database.number(waits).await == 1 }).await;
+        sqlx::query("select count(*) from read_model.task").execute(&mut *read).await.unwrap();
+        read.commit().await.unwrap();
+    };
+    tokio::join!(upgrade, reading);
+}
+
 /// Else each such change adds an entry to every index of the table.
 #[tokio::test(flavor = "multi_thread")]
 async fn completing_a_task_changes_no_column_that_an_index_of_tasks_has() {

@@ -99,6 +99,7 @@ impl Shard {
         while !stop.is_cancelled() {
             let started = Instant::now();
             let Err(error) = self.follow().await else { break };
+            connection::end_stopped(&error, &self.follower.pool).await;
             pause.after(&error, started, &stop).await;
         }
     }

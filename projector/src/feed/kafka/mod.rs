@@ -138,7 +138,10 @@ impl Kafka {
                 match self.follow(&mut consumer).await {
                     Ok(end) => break end,
                     Err(_) if stop.is_cancelled() => break End::Stop,
-                    Err(error) => pause.after(&error, started, &stop).await,
+                    Err(error) => {
+                        connection::end_stopped(&error, &self.follower.pool).await;
+                        pause.after(&error, started, &stop).await;
+                    }
                 }
             };
             self.assigned.clear();
