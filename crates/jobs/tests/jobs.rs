@@ -207,6 +207,11 @@ async fn an_export_and_a_change_of_many_tasks_are_whole_whoever_dies(pool: PgPoo
     let id = world.queued(owner, &file(20_000)).await;
     world.calm(owner, id).await;
     let until = world.head().await;
+    // Asked for before, so it is in none of them.
+    let later =
+        r#"{"type":"CreateTask","task_id":"00000000-0000-0000-0000-0000000f4240","title":"later","tags":["a"]}"#;
+    let id = world.queued(owner, later).await;
+    assert_eq!(world.calm(owner, id).await.succeeded, 1);
     let asked = async |request: Request| match world.add_request(owner, clock::new_id(), request).await {
         Added::Queued(job) => job.id,
         other => panic!("{other:?}"),

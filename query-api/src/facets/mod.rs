@@ -119,7 +119,7 @@ impl FacetsQuery {
     async fn load_as_of(&self, scope: ReadScope<'_>, as_of: AsOf) -> Result<Loaded, ReadError> {
         let filters = &self.request.filters;
         let mut tally = Tally::new(filters, as_of.at);
-        let (mut snapshot, held) = self.past.tasks_at(scope, as_of).await?;
+        let (mut snapshot, held) = self.past.tasks_at(scope, as_of, false).await?;
         let mut etag = Etag::OwnerVersion;
         if let Some(held) = held {
             etag = held.etag(as_of);

@@ -156,7 +156,7 @@ impl ListQuery {
     /// The page as it was then: found as pages of owners with many tasks are.
     async fn load_as_of(&self, scope: ReadScope<'_>, as_of: AsOf) -> Result<Loaded, ReadError> {
         let request = &self.request;
-        let (mut snapshot, held) = self.past.tasks_at(scope, as_of).await?;
+        let (mut snapshot, held) = self.past.tasks_at(scope, as_of, request.sort.by.is_text()).await?;
         let search = request.filters.q.as_ref();
         let by_relevance = request.sort.by == SortBy::Relevance;
         let etag = held.as_ref().map_or(Etag::OwnerVersion, |held| held.etag(as_of));
@@ -208,7 +208,7 @@ impl ListQuery {
         let request = &ListRequest { filters, ..request.clone() };
         let by_q = request.filters.q.is_some();
         // Which columns do not have.
-        let by_text = matches!(request.sort.by, SortBy::Title | SortBy::Rank);
+        let by_text = request.sort.by.is_text();
         // Columns are of the nearest source.
         let by_columns =
             (!request.filters.is_empty() || !request.sort.by.is_indexed()) && !by_text && scope.is_nearest();

@@ -84,6 +84,11 @@ impl SortBy {
         self == Self::CreatedAt
     }
 
+    /// Whether its keys are texts.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Title | Self::Rank)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CreatedAt => "created_at",

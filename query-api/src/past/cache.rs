@@ -12,7 +12,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use uuid::Uuid;
 
 use super::held::Held;
-use super::unkept;
+use super::unkept::{self, HeldMax};
 use super::versions::Versions;
 use crate::as_of::AsOf;
 use crate::error::ReadError;
@@ -24,8 +24,8 @@ use crate::reads::ReadScope;
 const BYTES_MAX: usize = 128 * 1024 * 1024;
 /// What an entry costs beside its rows.
 const ENTRY_BYTES: usize = 1_000;
-/// Tasks of an owner at one time, where their versions are not kept in memory.
-const TASKS_MAX: usize = 2_000_000;
+/// What is held of an owner's tasks for one read, where their versions are not kept in memory.
+const HELD_MAX: HeldMax = HeldMax { tasks: 2_000_000, text_bytes: BYTES_MAX };
 /// Tries while other reads bring the versions past this one's snapshot.
 const TRIES_MAX: u32 = 10;
 
@@ -59,17 +59,24 @@ enum Opened {
 }
 
 impl Past {
-    /// The owner's tasks as they were then, and the snapshot that they are from. Without any where another generation is live.
-    /// While they are there, the owner's versions cannot be brought up to date.
-    pub async fn tasks_at(&self, scope: ReadScope<'_>, as_of: AsOf) -> Result<(Snapshot, Option<Held>), ReadError> {
+    /// The owner's tasks as they were then, to be `sorted_by_text` or not, and the snapshot that they are from. Without any where
+    /// another generation is live. While they are there, the owner's versions cannot be brought up to date.
+    pub async fn tasks_at(
+        &self,
+        scope: ReadScope<'_>,
+        as_of: AsOf,
+        sorted_by_text: bool,
+    ) -> Result<(Snapshot, Option<Held>), ReadError> {
         let owner = scope.owner;
         let (mut snapshot, opened) = self.open(scope).await?;
         let held = match opened {
             Opened::Versions(versions) => Some(Held::of(versions, as_of)),
             Opened::Unkept(version) => {
-                let held = unkept::tasks_at(&mut snapshot.transaction, owner, version, as_of, TASKS_MAX).await?;
+                let connection = &mut snapshot.transaction;
+                let held = unkept::tasks_at(connection, owner, version, as_of, sorted_by_text, HELD_MAX).await?;
                 Some(held.ok_or_else(|| {
-                    tracing::error!(%owner, tasks_max = TASKS_MAX, "an owner has too many tasks for a list as of a time");
+                    let HeldMax { tasks: tasks_max, text_bytes: text_bytes_max } = HELD_MAX;
+                    tracing::error!(%owner, tasks_max, text_bytes_max, "an owner has too many tasks for a list as of a time");
                     ReadError::Unavailable
                 })?)
             }

@@ -16,7 +16,7 @@ pub(crate) struct Held {
     /// Which row of each task held, or [`NONE`].
     rows: Vec<u32>,
     /// As of [`Versions::at`].
-    ahead_until: Option<Time>,
+    pub(super) ahead_until: Option<Time>,
 }
 
 /// Where their rows are.

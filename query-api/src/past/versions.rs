@@ -96,6 +96,11 @@ impl Versions {
         tasks + numbers + times + rest + self.texts.bytes() + self.sets.bytes + self.timeline.bytes()
     }
 
+    /// Bytes of titles, ranks and tags.
+    pub fn text_bytes(&self) -> usize {
+        self.texts.text_bytes() + self.sets.bytes
+    }
+
     /// All rows of the owner, of the snapshot of that version. `None`: their titles, ranks and tags take more than `bytes_max`,
     /// and the rest was not read.
     pub async fn load(
@@ -117,7 +122,7 @@ impl Versions {
         let mut rows = pin!(rows);
         while let Some(row) = rows.try_next().await? {
             moves.extend(versions.push_loaded(row));
-            if versions.texts.text_bytes() + versions.sets.bytes > bytes_max {
+            if versions.text_bytes() > bytes_max {
                 return Ok(None);
             }
         }
@@ -290,11 +295,13 @@ pub(super) fn number(n: usize) -> u32 {
 mod tests {
     use std::cell::Cell;
 
-    use futures_util::stream;
+    use futures_util::{FutureExt, stream};
     use proptest::prelude::*;
 
     use super::super::moments::MomentCounts;
+    use super::super::unkept::{self, HeldMax};
     use super::*;
+    use crate::list::task_set::TaskSet;
 
     fn at(us: i64) -> Time {
         DateTime::from_timestamp_micros(us).unwrap()
@@ -372,6 +379,24 @@ mod tests {
         row.status.map(|status| usize::try_from(status).unwrap())
     }
 
+    /// All rows, as the table gives them.
+    fn in_table(rows: &[Vec<Row>]) -> impl Stream<Item = Result<Row, sqlx::Error>> {
+        stream::iter(rows.concat().into_iter().map(Ok))
+    }
+
+    fn one_row(task: usize) -> Row {
+        rows_of(task, &(vec![(0, Some(0))], 1)).remove(0)
+    }
+
+    /// A task of whose texts the title, or a tag, has 100 bytes.
+    fn titled(task: usize) -> Row {
+        Row { title_key: Some(format!("{task:0100}")), tags: Vec::new(), ..one_row(task) }
+    }
+
+    fn tagged(task: usize) -> Row {
+        Row { title_key: None, tags: vec![format!("{task:0100}")], ..one_row(task) }
+    }
+
     proptest! {
         #[test]
         fn what_held_is_the_last_row_that_began_however_the_rows_came(
@@ -400,6 +425,29 @@ mod tests {
         }
 
         #[test]
+        fn what_is_not_kept_is_the_same(
+            lives in prop::collection::vec(life(), 0..12), at_us in -1..26_i64, now_us in prop::option::of(-1..26_i64),
+        ) {
+            let rows: Vec<Vec<Row>> = lives.iter().enumerate().map(|(task, life)| rows_of(task, life)).collect();
+            let as_of = AsOf { at: at(at_us), now: now_us.map(at) };
+            let versions = versions(&rows, |_| usize::MAX);
+            let (held, ahead_until) = versions.at(as_of);
+            let expected: Vec<_> = (0..held.len())
+                .filter(|task| held[*task] != NONE)
+                .map(|task| (task, held[task] as usize))
+                .filter(|(_, row)| versions.stages[*row].is_listed())
+                .map(|(task, row)| (versions.ids[task], versions.due_us[row], versions.texts.title(row)))
+                .collect();
+            let max = HeldMax { tasks: 12, text_bytes: 10_000 };
+            let unkept = unkept::tasks_of(in_table(&rows), VERSION, as_of, true, max);
+            let unkept = unkept.now_or_never().unwrap().unwrap().unwrap();
+            let tasks = unkept.tasks();
+            let found: Vec<_> = tasks.places().map(|n| (tasks.id(n), tasks.due_us(n), tasks.title(n))).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(unkept.ahead_until, ahead_until);
+        }
+
+        #[test]
         fn the_timeline_counts_what_held(lives in prop::collection::vec(life(), 0..12)) {
             let rows: Vec<Vec<Row>> = lives.iter().enumerate().map(|(task, life)| rows_of(task, life)).collect();
             let moments_us: Vec<i64> = (-1..26).collect();
@@ -412,16 +460,16 @@ mod tests {
                     }
                 }
             }
-            prop_assert_eq!(versions(&rows, |task| lives[task].1).count(&moments_us), counts.finish());
+            let counts = counts.finish();
+            prop_assert_eq!(versions(&rows, |task| lives[task].1).count(&moments_us), counts.clone());
+            let unkept = unkept::count_of(in_table(&rows), moments_us).now_or_never().unwrap().unwrap();
+            prop_assert_eq!(unkept, counts);
         }
     }
 
     #[tokio::test]
     async fn rows_whose_texts_take_too_much_are_not_read_to_their_end() {
-        let row = |n: usize| rows_of(n, &(vec![(0, Some(0))], 1)).remove(0);
-        let titled = |n: usize| Row { title_key: Some(format!("{n:0100}")), tags: Vec::new(), ..row(n) };
-        let tagged = |n: usize| Row { title_key: None, tags: vec![format!("{n:0100}")], ..row(n) };
-        let kinds: [&dyn Fn(usize) -> Row; 2] = [&titled, &tagged];
+        let kinds: [fn(usize) -> Row; 2] = [titled, tagged];
         for row in kinds {
             for (bytes_max, is_whole) in [(1_000_000, true), (10_000, false)] {
                 let read = Cell::new(0);
@@ -431,6 +479,30 @@ mod tests {
                 });
                 let versions = Versions::of(stream::iter(rows), VERSION, bytes_max).await.unwrap();
                 assert_eq!((versions.is_some(), read.get() == 1_000), (is_whole, is_whole));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn tasks_whose_texts_take_too_much_are_not_held_for_a_read() {
+        let as_of = AsOf { at: at(0), now: None };
+        let (titled, tagged): (fn(usize) -> Row, fn(usize) -> Row) = (titled, tagged);
+        for (row, sorted_by_text, tasks, text_bytes, fits) in [
+            (titled, true, 1_000, 1_000_000, true),
+            (titled, true, 1_000, 10_000, false),
+            // titles are not asked for
+            (titled, false, 1_000, 10_000, true),
+            (tagged, false, 1_000, 1_000_000, true),
+            (tagged, false, 1_000, 10_000, false),
+            (titled, true, 999, 1_000_000, false),
+        ] {
+            let rows: Vec<Vec<Row>> = (0..1_000).map(|task| vec![row(task)]).collect();
+            let max = HeldMax { tasks, text_bytes };
+            let held = unkept::tasks_of(in_table(&rows), VERSION, as_of, sorted_by_text, max).await.unwrap();
+            assert_eq!(held.is_some(), fits, "{sorted_by_text}, {tasks} tasks, {text_bytes} bytes");
+            if let Some(held) = held {
+                let tasks = held.tasks();
+                assert_eq!(tasks.places().filter(|place| tasks.title(*place).is_some()).count() > 0, sorted_by_text);
             }
         }
     }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
+use sqlx::postgres::PgConnectOptions;
 use system_tests::wait::eventually;
 use uuid::Uuid;
 
@@ -114,6 +115,36 @@ async fn lists_as_of_each_time_are_what_the_versions_were() {
                 }
             }
         }
+    }
+}
+
+/// While a replica is away, the versions of none are kept in memory: they are read from the table of the primary.
+#[tokio::test]
+async fn a_past_that_is_not_kept_in_memory_is_the_same() {
+    let world = World::new().await;
+    let owner = Uuid::new_v4();
+    let mut runner = TestRunner::new(Config::default());
+    let lives = proptest::collection::vec(life(), 20).new_tree(&mut runner).unwrap().current();
+    for life in &lives {
+        live(&world, owner, life).await;
+    }
+    // Nobody listens there.
+    let nowhere = PgConnectOptions::new().host("127.0.0.1").port(1);
+    let away = world.with_replica_untried(query_api::connect(nowhere, 4));
+    let flow = "/api/v1/stats/flow?from=2026-05-27&to=2026-05-29".to_owned();
+    let mut paths = vec![flow];
+    for time in [-1, 0, 3, 6, 99].map(at).map(rfc) {
+        paths.push(format!("/api/v1/tasks/facets?as_of={time}&status=pending,completed"));
+        paths.push(format!("/api/v1/tasks/facets?as_of={time}&q=green"));
+        for sort in SORTS {
+            paths.push(format!("/api/v1/tasks?as_of={time}&limit=200&sort=-{sort}"));
+            paths.push(format!("/api/v1/tasks?as_of={time}&limit=200&sort={sort}&q=green%20p"));
+        }
+    }
+    for path in paths {
+        let kept = world.get(owner, &path).await.ok().json();
+        let unkept = world.send(&away, owner, &path, &[]).await.ok().json();
+        assert_eq!(unkept, kept, "{path}");
     }
 }
 

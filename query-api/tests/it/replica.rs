@@ -37,7 +37,7 @@ impl World {
         self.with_replica_untried(pool)
     }
 
-    fn with_replica_untried(&self, pool: Pool) -> Router {
+    pub fn with_replica_untried(&self, pool: Pool) -> Router {
         let replica = Replica::new(pool);
         self.process(Sources { primary: self.pool(None), replica: Some(replica), redis: None }, true)
     }

@@ -79,6 +79,28 @@ async fn rows_and_calendars_are_of_the_tasks_that_match() {
     assert!(file.text().contains("BEGIN:VTIMEZONE\r\n"));
 }
 
+/// And not in that in which they came.
+#[tokio::test]
+async fn an_export_is_in_the_order_of_creation_and_id() {
+    let account = api().await.account().await;
+    let commands = [(3, "02"), (1, "02"), (4, "01"), (2, "03")].map(|(id, day)| {
+        let occurred_at = format!("2020-01-{day}T00:00:00Z");
+        json!({"type": "CreateTask", "task_id": Uuid::from_u128(id), "title": "a", "occurred_at": occurred_at})
+    });
+    assert_eq!(account.batch(&commands).await.expect(200).number("/failed"), 0);
+    let expected = [4, 1, 3, 2].map(|id| Uuid::from_u128(id).to_string());
+    let (_, file) = exported(&account, json!({"format": "ndjson"})).await;
+    let told: Vec<Value> = file.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(told.iter().map(|line| line["task_id"].as_str().unwrap()).collect::<Vec<_>>(), expected);
+    let (_, file) = exported(&account, json!({"format": "csv"})).await;
+    let text = file.text();
+    assert_eq!(text.lines().skip(1).map(|row| row.split(',').next().unwrap()).collect::<Vec<_>>(), expected);
+    let (_, file) = exported(&account, json!({"format": "ics"})).await;
+    let text = file.text();
+    let uids = text.lines().filter_map(|line| line.strip_prefix("UID:")?.split('@').next());
+    assert_eq!(uids.collect::<Vec<_>>(), expected);
+}
+
 #[tokio::test]
 async fn a_result_comes_in_ranges_until_it_is_dropped() {
     let (account, stranger) = (api().await.account().await, api().await.account().await);

@@ -329,7 +329,7 @@ async fn whatever_was_done_is_undone_backwards_and_redone_forwards() {
     for n in 0..40 {
         let commands: Vec<Value> = (0..=below(2))
             .map(|_| {
-                let mut command = match below(14) {
+                let mut command = match below(15) {
                     0 | 1 => json!({"type": "CreateTask", "title": format!("made {n}"), "priority": "high"}),
                     2 => json!({"type": "RenameTask", "title": format!("renamed {n}")}),
                     3 => json!({"type": "DescribeTask", "description": format!("text {n}")}),
@@ -342,6 +342,7 @@ async fn whatever_was_done_is_undone_backwards_and_redone_forwards() {
                     10 => json!({"type": "CancelTask"}),
                     11 => json!({"type": "ReopenTask"}),
                     12 => json!({"type": "DeleteTask"}),
+                    13 => json!({"type": "RankTask", "rank": ([json!("m"), json!("Z"), Value::Null][below(3)])}),
                     _ => json!({"type": "RestoreTask"}),
                 };
                 command["task_id"] = json!(ids[below(ids.len())]);
