@@ -62,6 +62,44 @@ async fn nobody_shares_an_etag_or_an_answer() {
 }
 
 /// Overdue comes by itself: the ETag carries the moment.
+/// A task that was deleted longer ago than that cannot be restored, though nothing has happened.
+#[tokio::test]
+async fn the_trash_changes_with_the_clock() {
+    const TRASH: &str = "/api/v1/tasks/deleted";
+    let world = World::new().await;
+    let owner = Uuid::new_v4();
+    let days = chrono::TimeDelta::days;
+    // far enough away for a slow machine to put it there before
+    let until = process::clock::now() + chrono::TimeDelta::seconds(5);
+    let deleted = |title: &str, days_before: i64| Task {
+        deleted: true,
+        created_at: until - days(40),
+        updated_at: until - days(days_before),
+        ..Task::new(title)
+    };
+    world.put(owner, &[deleted("gone", 31), deleted("old", 30), deleted("new", 1)]).await;
+    let titles = |answer: &Answer| -> Vec<String> {
+        let body = answer.json();
+        let items = body["items"].as_array().unwrap();
+        items.iter().map(|item| item["title"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = world.get(owner, TRASH).await.ok();
+    assert_eq!(titles(&first), ["new", "old"]);
+    let etag = first.header("etag").to_owned();
+    let same = world.send(&world.router, owner, TRASH, &[("if-none-match", &etag)]).await;
+    assert_eq!(same.status, StatusCode::NOT_MODIFIED);
+    eventually("it is not listed", async || {
+        let answer = world.send(&world.router, owner, TRASH, &[("if-none-match", &etag)]).await;
+        if answer.status == StatusCode::NOT_MODIFIED {
+            return false;
+        }
+        assert!(process::clock::now() > until);
+        assert_eq!(titles(&answer), ["new"]);
+        true
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_etag_ends_when_the_clock_changes_the_answer() {
     let world = World::new().await;
