@@ -279,6 +279,54 @@ async fn one_that_waits_is_cancelled_at_once(pool: PgPool) {
     assert!(job.expires_at.is_some());
 }
 
+/// After the lines that are under way, and what is done stays.
+#[sqlx::test(migrations = false)]
+async fn a_change_of_many_tasks_ends_when_it_is_cancelled_and_so_does_an_undo(pool: PgPool) {
+    let world = World::new(pool).await;
+    let file = (1..=2_500_u128).fold(String::new(), |mut file, n| {
+        writeln!(file, r#"{{"type":"CreateTask","task_id":"{}","title":"{n}"}}"#, Uuid::from_u128(n)).unwrap();
+        file
+    });
+    for is_undo in [false, true] {
+        let owner = OwnerId(Uuid::new_v4());
+        let change_id = world.queued(owner, &file).await;
+        assert_eq!(world.calm(owner, change_id).await.succeeded, 2_500);
+        let request = if is_undo {
+            Request::Undo { change_id }
+        } else {
+            let command = r#"{"type":"StartTask","task_id":"00000000-0000-0000-0000-000000000000"}"#.to_owned();
+            let filters = Filters::from([("status".to_owned(), "pending".to_owned())]);
+            Request::Bulk { filters, command, until: world.head().await }
+        };
+        let worker = world.worker().await;
+        let mut lock = world.pool.begin().await.unwrap();
+        sqlx::query("select from event_store.head for update").execute(&mut *lock).await.unwrap();
+        let Added::Queued(Job { id, .. }) = world.add_request(owner, clock::new_id(), request).await else {
+            panic!("not queued")
+        };
+        let stop = CancellationToken::new();
+        let working = tokio::spawn(worker.run(stop.clone()));
+        let begun = async {
+            let waiting = "select count(*) from pg_stat_activity
+                           where datname = current_database() and wait_event_type = 'Lock'";
+            while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() == 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), begun).await.unwrap();
+        world.jobs.cancel(owner, id).await.unwrap();
+        lock.rollback().await.unwrap();
+        let job = world.ended(owner, id).await;
+        stop.cancel();
+        working.await.unwrap();
+        assert_eq!((job.state, job.total), (State::Cancelled, Some(2_500)), "undo: {is_undo}");
+        assert_eq!((job.succeeded, job.failed), (2_000, 0), "undo: {is_undo}");
+        let events = "select count(*) from event_store.event where owner_id = $1 and change_id = $2";
+        let events: i64 = sqlx::query_scalar(events).bind(owner.0).bind(id).fetch_one(&world.pool).await.unwrap();
+        assert_eq!(events, 2_000, "undo: {is_undo}");
+    }
+}
+
 #[sqlx::test(migrations = false)]
 async fn one_that_waited_long_is_carried_out_and_one_that_was_begun_long_ago_fails(pool: PgPool) {
     let world = World::new(pool).await;
