@@ -1,8 +1,10 @@
 //! What was deleted 30 days ago is gone: from everything that can be read, but not from what is counted.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::time::Duration;
 
+use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use system_tests::check::{everything_holds, read_model_rows};
@@ -126,6 +128,16 @@ async fn what_is_purged_is_in_no_answer_and_in_no_table() {
     let latest = account.walk("/api/v1/changes").await;
     let purge = latest.iter().find(|change| change["types"]["TaskPurged"] == 1).unwrap();
     assert_eq!(purge["actor"], json!({"type": "system", "id": null}));
+
+    // An archive has what was deleted, and nothing of what was purged.
+    let asked = account.request("POST", "/api/v1/exports").json(&json!({"format": "archive"})).send().await.expect(202);
+    let job = account.job_ended(&asked).await;
+    assert_eq!((&job["state"], &job["total"]), (&json!("succeeded"), &json!(2)), "{job}");
+    let file = account.read(job["result"]["href"].as_str().unwrap()).await.expect(200).body;
+    let mut archive = Vec::new();
+    GzDecoder::new(file.as_slice()).read_to_end(&mut archive).unwrap();
+    let archive = String::from_utf8_lossy(&archive);
+    assert!(archive.contains("harmless") && !archive.contains(SECRET), "{archive}");
 
     server.caught_up().await;
     let rows = rows_without_secrets(&pool).await;
