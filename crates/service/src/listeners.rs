@@ -54,8 +54,19 @@ impl Listen {
         };
         Ok(Self {
             address: address("PRIMETRADE_LISTEN")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port))),
-            ops_address: address("PRIMETRADE_OPS_LISTEN")?,
+            ops_address: address(OPS_SETTING)?,
         })
+    }
+
+    /// Whether the ports are to be had: for whoever has much to do before they are taken. Nobody can connect there yet.
+    ///
+    /// # Errors
+    /// They are taken already, or cannot be.
+    pub fn try_ports(&self) -> Result<(), ListenError> {
+        if let Some(address) = self.ops_address {
+            try_port(address, OPS_SETTING)?;
+        }
+        try_port(self.address, SETTING)
     }
 }
 
@@ -91,19 +102,6 @@ pub struct Answers {
     pub metrics: PrometheusHandle,
     /// Cancelled when no connection is accepted any more.
     pub closing: CancellationToken,
-}
-
-impl Listen {
-    /// Whether the ports are to be had: for whoever has much to do before they are taken. Nobody can connect there yet.
-    ///
-    /// # Errors
-    /// They are taken already, or cannot be.
-    pub fn try_ports(&self) -> Result<(), ListenError> {
-        if let Some(address) = self.ops_address {
-            try_port(address, OPS_SETTING)?;
-        }
-        try_port(self.address, SETTING)
-    }
 }
 
 impl Listeners {

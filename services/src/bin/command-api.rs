@@ -99,9 +99,7 @@ async fn build(starting: &mut Starting) -> Result<Built, StartError> {
         profile: Arc::new(accounts_api::records::profile(&identity)),
         audit: Arc::new(accounts_api::records::audit(&identity)),
     };
-    let of_jobs = database::pool(JOB_CONNECTIONS_MAX, in_index_order);
-    of_jobs.show_as("jobs");
-    commands.work_in(&mut starting.background, of_jobs, read, account);
+    commands.work_in(&mut starting.background, database::pool(JOB_CONNECTIONS_MAX, in_index_order), read, account);
     let api = command_api::router(commands)
         .merge(accounts_api::router(identity, starting.redis.clone(), &cors::origins(&starting.source)?))
         .merge(documents::router());
