@@ -302,7 +302,10 @@ async fn commands_of_an_account_meet_at_one_copy(stack: &Stack) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stack_as_its_operator_and_its_clients_see_it() {
+    // issue 10, 17: no probe, and no fetch of keys, asks the proxy
+    let nowhere = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].map(|name| (name, "http://127.0.0.1:9"));
     let mut variables = vec![("PRIMETRADE_CORS_ORIGINS", ORIGINS)];
+    variables.extend(nowhere);
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
         // IPv4 comes along
         variables.extend([("STACK_LISTEN", "[::]"), ("PRIMETRADE_ALLOW_INSECURE", "plain-http")]);
