@@ -282,6 +282,9 @@ impl Bench<'_> {
             );
             let twentieth = vec![("BENCH_DUPLICATES", "20".to_owned())];
             let duplicates = self.writes(server, "create.lua", connections, &account.token, twentieth).await;
+            let mut said = self.cluster.errors(server.database_url());
+            said.retain(|line| line.contains("duplicate key"));
+            assert!(said.is_empty(), "{} errors in the log of Postgres: {:?}", said.len(), said.first());
             let ratio = duplicates.per_second / create;
             self.report.target(
                 &format!("duplicates_{connections}{suffix}"),

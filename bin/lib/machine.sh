@@ -343,9 +343,18 @@ exec_unprivileged() {
     exec setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups -- "$@"
 }
 
+# wal_mb KB: what the write-ahead log of run_postgres grows to, in MB, on a disk that has so many KB for it and the data: an
+# eighth, 64 MB to PostgreSQL's own 1 GB.
+wal_mb() {
+    local mb=$(($1 / 8192))
+    if [ "$mb" -lt 64 ]; then mb=64; fi
+    if [ "$mb" -gt 1024 ]; then mb=1024; fi
+    echo "$mb"
+}
+
 # run_postgres DIR PORT PASSWORD_FILE: a durable cluster, made if it is not there, in the place of this shell.
 run_postgres() {
-    local dir=$1 port=$2 bin compression=on libraries options
+    local dir=$1 port=$2 bin compression=on libraries options free_kb log_kb
     bin=$(postgres_bin)
     if [ ! -e "$dir/data/PG_VERSION" ]; then
         if [ "$(id -u)" = 0 ]; then chown "$(unprivileged_user)" "$dir"; fi
@@ -357,8 +366,13 @@ run_postgres() {
     fi
     # Page images after a checkpoint, as the managed one writes them. Not every package knows lz4.
     unprivileged "$bin/postgres" -D "$dir/data" -c wal_compression=lz4 -C wal_compression >/dev/null 2>&1 && compression=lz4
+    # what is free at this start, and what the log has already
+    free_kb=$(df -Pk "$dir/data" | awk 'NR == 2 { print $4 }') log_kb=$(du -sk "$dir/data/pg_wal" | cut -f1)
     options=(
         -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 -c wal_compression=$compression
+        -c max_wal_size="$(wal_mb $((free_kb + log_kb)))MB" -c min_wal_size=64MB
+        # in the data folder: what stands in /dev/shm is removed by cleaners and by RemoveIPC of systemd
+        -c dynamic_shared_memory_type=mmap
         -c log_error_verbosity=terse # what a duplicate key is may be an e-mail address
     )
     # Statements are counted; plans of slow ones are logged once somebody asks for it, without a restart. Debian has both

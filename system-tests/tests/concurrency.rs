@@ -84,6 +84,35 @@ async fn duplicates_at_two_processes_are_one() {
     no_errors_in_the_database_log(&first);
 }
 
+/// Issue 10, 11: one request of twenty comes twice at once, at two processes, beside many others.
+#[tokio::test]
+async fn five_per_cent_of_duplicates_leave_no_error_in_the_database_log() {
+    const CLIENTS: usize = 32;
+    const EACH: usize = 40;
+    const TWICE: usize = 20;
+    let (first, _second, here, there) = two().await;
+    let clients = (0..CLIENTS).map(|client| {
+        let accounts = [&here, &there];
+        async move {
+            for n in 0..EACH {
+                let title = format!("{client}-{n}");
+                let body = json!({"title": title});
+                let ask = |at: usize| accounts[at % 2].request("POST", TASKS).key(&title).json(&body).send();
+                let answers = if n % TWICE == 0 { join_all([ask(n), ask(n + 1)]).await } else { vec![ask(n).await] };
+                for answer in &answers {
+                    assert_eq!((answer.status, answer.text()), (201, answers[0].text()), "{title}");
+                }
+            }
+        }
+    });
+    join_all(clients).await;
+    let pool = pool(first.database_url()).await;
+    assert_eq!(events(&pool).await.len(), CLIENTS * EACH);
+    pool.close().await;
+    everything_holds(&first, &[]).await;
+    no_errors_in_the_database_log(&first);
+}
+
 #[tokio::test]
 async fn fifty_writers_on_one_task() {
     let (server, account) = one().await;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sqlx::{PgPool, Row};
 use system_tests::address::Address;
 use system_tests::client::Account;
-use system_tests::cluster::{Cluster, pool};
+use system_tests::cluster::{Cluster, pool, temp_dir};
 use system_tests::kafka::Kafka;
 use system_tests::ledger::{Ledger, Load};
 use system_tests::process::Process;
@@ -729,13 +729,16 @@ async fn postgres_is_stopped() {
     settled(&services, &ledger, load).await;
 }
 
-/// The pools of all services, those of identity and of the sessions that have ended among them, lose their connections
-/// without a word: within half a minute people log in, write, read and log out everywhere again, by themselves.
+/// The pools of all services, those of identity, of jobs and of the sessions that have ended among them, lose their
+/// connections without a word: within half a minute people log in, write, read, have jobs carried out and log out everywhere
+/// again, by themselves.
 #[tokio::test]
 async fn connections_of_the_services_die_without_a_word() {
     let (cluster, kafka, redis) = (Cluster::shared(), Kafka::shared(), Redis::shared());
     let proxy = Proxy::start(cluster.address()).await;
-    let mut parts = Parts::new(&cluster, kafka.brokers(), redis.url()).await;
+    let objects = format!("file://{}", temp_dir("objects").display());
+    let parts = Parts::new(&cluster, kafka.brokers(), redis.url()).await;
+    let mut parts = parts.with("PRIMETRADE_OBJECT_STORE_URL", &objects);
     let direct = parts.database_url.clone();
     parts.database_url = proxy.url(direct.rsplit('/').next().expect("a database"));
     let mut services = Services::start(parts).await;
@@ -753,6 +756,22 @@ async fn connections_of_the_services_die_without_a_word() {
         let session = services.api().log_in(person.id, &person.email, &person.password).await;
         let id = session.create(json!({"title": "seen"})).await;
         assert_eq!(shown(&session, &format!("{TASKS}/{id}")).await["title"], "seen");
+        // by the connections of whoever carries jobs out
+        let job = until("a job is taken", Duration::from_secs(60), || async {
+            let asked = session
+                .request("POST", "/api/v1/exports")
+                .key("while-frozen")
+                .json(&json!({"format": "csv"}))
+                .try_send()
+                .await;
+            asked.ok().filter(|asked| asked.status == 202).map(|asked| asked.must("Location").to_owned())
+        })
+        .await;
+        until("the job is carried out", Duration::from_secs(60), || async {
+            let job = session.request("GET", &job).try_send().await.ok()?;
+            (job.status == 200 && job.json()["state"] == "succeeded").then_some(())
+        })
+        .await;
         session.request("POST", "/api/v1/auth/logout").send().await.expect(204);
         for query in &services.queries {
             until("the session has ended everywhere", Duration::from_secs(60), || async {

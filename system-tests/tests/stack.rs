@@ -302,7 +302,10 @@ async fn commands_of_an_account_meet_at_one_copy(stack: &Stack) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stack_as_its_operator_and_its_clients_see_it() {
+    // issue 10, 17: no probe, and no fetch of keys, asks the proxy
+    let nowhere = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].map(|name| (name, "http://127.0.0.1:9"));
     let mut variables = vec![("PRIMETRADE_CORS_ORIGINS", ORIGINS)];
+    variables.extend(nowhere);
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
         // IPv4 comes along
         variables.extend([("STACK_LISTEN", "[::]"), ("PRIMETRADE_ALLOW_INSECURE", "plain-http")]);
@@ -318,6 +321,7 @@ async fn a_stack_as_its_operator_and_its_clients_see_it() {
     commands_of_an_account_meet_at_one_copy(&stack).await;
     each_service_logs_in_with_the_rights_that_it_needs(&stack).await;
     operators_see_which_statements_take_long(&stack).await;
+    cleaners_and_small_disks_do_its_postgres_no_harm(&stack).await;
     what_the_gateway_answers_itself_is_a_problem_too(&stack).await;
     pages_see_what_the_gateway_answers_itself(&stack).await;
     keys_are_known_while_nobody_shows_them(&stack).await;
@@ -379,6 +383,22 @@ async fn each_service_logs_in_with_the_rights_that_it_needs(stack: &Stack) {
     stack.stack(&["restart", "projector-2"], "").await.expect(0);
     let told = variables_of(stack, "projector-2");
     assert!(!told.contains(&owner) && told.contains("log_of_projector"), "projector-2");
+}
+
+/// Issue 10, 8 and 9: nothing of it is in /dev/shm, and its log is bounded by the disk (`wal_mb` of machine.sh).
+async fn cleaners_and_small_disks_do_its_postgres_no_harm(stack: &Stack) {
+    let db = pool(&stack.database_url()).await;
+    let setting = async |name: &str| {
+        let query = sqlx::query_as("select source, current_setting(name) from pg_settings where name = $1");
+        let (source, value): (String, String) = query.bind(name.to_owned()).fetch_one(&db).await.expect("a setting");
+        assert_eq!(source, "command line", "{name} is {value}");
+        value
+    };
+    assert_eq!(setting("dynamic_shared_memory_type").await, "mmap");
+    let log = setting("max_wal_size").await;
+    let bytes: i64 = sqlx::query_scalar("select pg_size_bytes($1)").bind(log).fetch_one(&db).await.expect("a size");
+    assert!((64 << 20..=1 << 30).contains(&bytes), "{bytes}");
+    db.close().await;
 }
 
 /// Login, calls, milliseconds (total, mean, most), rows, blocks read, statement.

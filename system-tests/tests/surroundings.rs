@@ -62,6 +62,27 @@ async fn an_end_waits_for_no_reader() {
     }
 }
 
+/// Somebody else's port is told before a service asks for its database, leads, or has a share of the topic.
+#[tokio::test]
+async fn a_taken_port_is_told_before_a_service_begins_anything() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = holder.local_addr().expect("an address").to_string();
+    for program in ["command-api", "query-api", "projector"] {
+        for (setting, other) in
+            [("PRIMETRADE_LISTEN", "PRIMETRADE_OPS_LISTEN"), ("PRIMETRADE_OPS_LISTEN", "PRIMETRADE_LISTEN")]
+        {
+            let mut command = Command::new(binary(program));
+            clean_environment(&mut command);
+            command.env(setting, &taken).env(other, "127.0.0.1:0");
+            command.env("PRIMETRADE_DATABASE_URL", "postgres://nobody@127.0.0.1:1/nowhere");
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let ran = run(command, "").await.expect(2);
+            assert!(ran.err.contains(&format!("{taken}: the port is in use")) && ran.err.contains(setting), "{ran:?}");
+            assert!(!ran.err.contains(&format!("{program} starts")), "{ran:?}");
+        }
+    }
+}
+
 fn command(program: &str, stderr: &std::io::PipeWriter) -> Command {
     let mut command = Command::new(binary(program));
     clean_environment(&mut command);

@@ -11,9 +11,13 @@ use http_server::{Listener, Tls, serve};
 use metrics_exporter_prometheus::PrometheusHandle;
 use process::health::Health;
 use settings::{ConfigError, Source, invalid};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+/// What says where.
+const SETTING: &str = "--listen or PRIMETRADE_LISTEN";
+const OPS_SETTING: &str = "PRIMETRADE_OPS_LISTEN";
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +54,19 @@ impl Listen {
         };
         Ok(Self {
             address: address("PRIMETRADE_LISTEN")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port))),
-            ops_address: address("PRIMETRADE_OPS_LISTEN")?,
+            ops_address: address(OPS_SETTING)?,
         })
+    }
+
+    /// Whether the ports are to be had: for whoever has much to do before they are taken. Nobody can connect there yet.
+    ///
+    /// # Errors
+    /// They are taken already, or cannot be.
+    pub fn try_ports(&self) -> Result<(), ListenError> {
+        if let Some(address) = self.ops_address {
+            try_port(address, OPS_SETTING)?;
+        }
+        try_port(self.address, SETTING)
     }
 }
 
@@ -96,10 +111,10 @@ impl Listeners {
     /// They are taken already, or cannot be.
     pub async fn bind(listen: &Listen, tls: Option<Tls>) -> Result<Self, ListenError> {
         let ops = match listen.ops_address {
-            Some(address) => Some(bind(address, "PRIMETRADE_OPS_LISTEN").await?),
+            Some(address) => Some(bind(address, OPS_SETTING).await?),
             None => None,
         };
-        let api = bind(listen.address, "--listen or PRIMETRADE_LISTEN").await?;
+        let api = bind(listen.address, SETTING).await?;
         Ok(Self { api: Listener::new(api, tls), ops })
     }
 
@@ -150,10 +165,24 @@ impl Listeners {
 }
 
 async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+    TcpListener::bind(address).await.map_err(|error| cannot_listen(error, address, setting))
+}
+
+/// Binds as [`bind`] does, and does not listen.
+fn try_port(address: SocketAddr, setting: &'static str) -> Result<(), ListenError> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let bound = socket.and_then(|socket| {
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)
+    });
+    bound.map_err(|error| cannot_listen(error, address, setting))
+}
+
+fn cannot_listen(error: io::Error, address: SocketAddr, setting: &'static str) -> ListenError {
+    match error.kind() {
         io::ErrorKind::AddrInUse => ListenError::PortInUse(address, setting),
         _ => ListenError::Other(address, setting, error),
-    })
+    }
 }
 
 #[cfg(test)]

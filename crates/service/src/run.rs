@@ -112,6 +112,7 @@ where
     let _traces = traces::from(&starting.source, name).map_err(|error| Failure::Start(error.into()))?;
     let edge = EdgeSettings::read(&starting.source).map_err(|error| Failure::Start(error.into()))?;
     let tls = Tls::read(&starting.source).map_err(|error| Failure::Start(error.into()))?;
+    listen.try_ports()?;
     starting.redis = starting.open_redis()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
     let built = tokio::select! {

@@ -91,6 +91,17 @@ fn what_is_exported_and_imported_are_the_same_tasks() {
         assert_eq!((&counts["succeeded"], &counts["events"]), (&json!(12), &json!(events)), "{owner}");
     }
     assert_eq!(export(&folder, "b@example.org", "ndjson"), exported);
+    // where a part of the tasks is there, as after a loss or a copy that was broken off, the others come, and just those
+    folder.create_user("c@example.org");
+    let (first, second) = (id(1), id(2));
+    let part: Vec<&str> = exported.split_inclusive('\n').filter(|line| line.contains(&first)).collect();
+    assert!(part.iter().all(|line| !line.contains(&second)));
+    let part = folder.write("part.ndjson", part.concat());
+    for (file, lines, events) in [(&part, 9, 9), (&file, 12, 3), (&file, 12, 0)] {
+        let counts = import(&folder, file.to_str().unwrap(), "c@example.org", &[]).expect(0).json();
+        assert_eq!((&counts["succeeded"], &counts["events"]), (&json!(lines), &json!(events)), "{counts}");
+    }
+    assert_eq!(export(&folder, "c@example.org", "ndjson"), exported);
     let rows = export(&folder, "a@example.org", "csv");
     assert_eq!(export(&folder, "b@example.org", "csv"), rows);
 

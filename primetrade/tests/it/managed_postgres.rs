@@ -260,7 +260,7 @@ fn only_serve_begins_anew() {
     let missing = folder.data().display().to_string();
     let refused =
         |args: &[&str]| folder.run_with_input(args, b"long enough\n").refused(&[&missing, "--data-dir", "serve"]);
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &["migrate"],
         &["keys", "rotate"],
         &["user", "list"],
@@ -270,6 +270,7 @@ fn only_serve_begins_anew() {
         &["rebuild"],
         &["republish", "--from", "1"],
         &["doctor"],
+        &["restore-finish"],
     ];
     for command in commands {
         refused(command);
