@@ -19,6 +19,8 @@ mod failure;
 mod import;
 /// Reports and progress.
 mod output;
+/// Lists that are read in pages.
+mod pages;
 /// A password, typed or piped.
 mod password;
 /// The managed PostgreSQL: made, started, shared, stopped, recovered.
@@ -40,8 +42,10 @@ mod salvage;
 mod serve;
 /// Flags and variables, read once.
 mod settings;
-/// The commands but `serve`.
+/// The commands without a file of their own.
 mod subcommands;
+/// `user`: accounts.
+mod users;
 /// A file that is written whole or not at all.
 mod written_file;
 
@@ -258,8 +262,8 @@ async fn brief(settings: &Settings, databases: &Databases, command: Brief) -> Re
         Brief::Migrate { dry_run } => subcommands::migrate(databases, dry_run).await,
         Brief::Config => subcommands::config(settings),
         Brief::Keys(cli::Keys::Rotate) => subcommands::rotate_keys(databases, &secret(settings)?).await,
-        Brief::Keys(cli::Keys::Api(command)) => api_keys::run(&subcommands::accounts(databases).await?, command).await,
-        Brief::User(command) => subcommands::user(databases, command).await,
+        Brief::Keys(cli::Keys::Api(command)) => api_keys::run(&users::accounts(databases).await?, command).await,
+        Brief::User(command) => users::run(databases, command).await,
         Brief::Export(args) => subcommands::export(databases, args).await,
         Brief::Rebuild { back: true, .. } => subcommands::go_back(databases).await,
         Brief::Rebuild { expect_same, .. } => subcommands::rebuild(databases, expect_same).await,
