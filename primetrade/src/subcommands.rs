@@ -347,7 +347,9 @@ pub fn file_argument(command: &cli::Command) -> crate::privileges::Argument {
     let dash = |path: &Path| path == Path::new("-");
     match command {
         cli::Command::Import(args) if !dash(&args.file) => Argument::Read(args.file.clone()),
-        cli::Command::Brief(cli::Brief::Export(args)) if !dash(&args.file) => Argument::Write(args.file.clone()),
+        cli::Command::Interruptible(cli::Interruptible::Export(args)) if !dash(&args.file) => {
+            Argument::Write(args.file.clone())
+        }
         _ => Argument::None,
     }
 }

@@ -60,7 +60,7 @@ pub struct PoolSize {
     pub connections_kept: u32,
     /// How long one is waited for, in milliseconds.
     pub wait_ms_max: u64,
-    /// How long one is used, in seconds: [`AGE_S_MAX`], unless a test has less patience.
+    /// How long one is used, in seconds: [`AGE_S_MAX`], unless a test sets less.
     pub age_s_max: u64,
 }
 
