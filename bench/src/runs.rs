@@ -1,5 +1,7 @@
 //! What is measured, in order.
 
+mod growth;
+mod lists;
 mod overload;
 mod past;
 mod search;
@@ -21,7 +23,7 @@ use system_tests::server::{Config, Server};
 use system_tests::wait::until;
 
 use crate::cost::Reading;
-use crate::load::{BATCH, batches, command_to_visible, creates, first_pages, lives, task_id};
+use crate::load::{BATCH, batches, command_to_visible, creates, lives, task_id};
 use crate::machine;
 use crate::plan::Plan;
 use crate::report::{Report, rounded, say};
@@ -479,86 +481,6 @@ impl Bench<'_> {
         self.report.target("event_disk", "disk, an event", disk, String::new(), "≤ 900 B", met);
     }
 
-    async fn lists(&mut self, server: &Server) {
-        let few = server.api().account().await;
-        let many = Arc::new(server.api().account().await);
-        for (account, tasks) in [(&Arc::new(few.at(server.api())), 100), (&many, self.plan.many_tasks)] {
-            let run = next_run();
-            batches(account, &creates((0..tasks).map(|n| task_id(run, 0, n)))).await;
-        }
-        server.caught_up().await;
-        let path = "/api/v1/tasks?limit=50";
-        let ask = |account: &Account, etag: Option<&str>| {
-            let variables = vec![("BENCH_PATH", path.to_owned()), ("BENCH_ETAG", etag.unwrap_or_default().to_owned())];
-            self.wrk("get.lua", server.api().base(), SOME_CONNECTIONS, &account.token, variables)
-        };
-        let cached = ask(&many, None);
-        let etag = many.request("GET", path).send().await.expect(200).must("ETag").to_owned();
-        let unchanged = ask(&many, Some(&etag));
-        let (bytes, empty) =
-            (self.report.get("same_bytes_64").unwrap_or(f64::NAN), self.report.get("empty_get_64").unwrap_or(f64::NAN));
-        let ratio = cached.per_second / bytes;
-        let beside = format!("{} of a handler of the same bytes, {}", percent(ratio), latency(&cached));
-        self.report.target(
-            "list_cached",
-            "list of 50 from the cache, 64 connections",
-            (cached.per_second, "/s"),
-            beside,
-            "≥ 50 %",
-            ratio >= 0.5,
-        );
-        let ratio = unchanged.per_second / empty;
-        let beside = format!("{} of an empty GET, {}", percent(ratio), latency(&unchanged));
-        self.report.target(
-            "list_304",
-            "304, 64 connections",
-            (unchanged.per_second, "/s"),
-            beside,
-            "≥ 75 %",
-            ratio >= 0.75,
-        );
-        // The first second after a start reads more slowly: plans are made, the owner's columns are loaded.
-        self.wrk("lists.lua", server.api().base(), 8, &many.token, vec![]);
-        for connections in [1, 8] {
-            let lists = self.wrk("lists.lua", server.api().base(), connections, &many.token, vec![]);
-            assert_eq!(lists.bad, 0, "lists.lua: answers of 400 and above");
-            let name = format!(
-                "first pages, no two alike, {} tasks, {connections} conn.",
-                rounded(self.plan.many_tasks as f64)
-            );
-            let (value, beside) = (
-                (lists.p99_ms, "ms p99"),
-                format!("p50 {} ms, {} /s", rounded(lists.p50_ms), rounded(lists.per_second)),
-            );
-            self.report.target(
-                &format!("list_uncached_{connections}"),
-                &name,
-                value,
-                beside,
-                "p99 ≤ 5 ms",
-                lists.p99_ms <= 5.0,
-            );
-        }
-        let pages = 200 * usize::try_from(self.plan.seconds).unwrap_or(1) / 2;
-        let (small, large) = (first_pages(&few, pages).await, first_pages(&many, pages).await);
-        let ratio = small.percentile(50.0) / large.percentile(50.0);
-        let beside = format!(
-            "{} ms with 100 tasks; p99 {} and {} ms",
-            rounded(small.percentile(50.0)),
-            rounded(large.percentile(99.0)),
-            rounded(small.percentile(99.0))
-        );
-        let name = format!("first page after a change, {} tasks", rounded(self.plan.many_tasks as f64));
-        self.report.target(
-            "first_page_growth",
-            &name,
-            (large.percentile(50.0), "ms p50"),
-            beside,
-            "at most a fifth slower",
-            ratio >= 1.0 - GROWTH_LOSS_MAX,
-        );
-    }
-
     async fn visible(&mut self, server: &Server, suffix: &str) {
         let mut accounts = Vec::new();
         for _ in 0..8 {
@@ -577,105 +499,6 @@ impl Bench<'_> {
             met,
         );
         self.report.note(&format!("visible_p99{suffix}"), "1,000 commands/s", p99, "ms p99", String::new());
-    }
-
-    /// The same once more with a large store.
-    async fn grown(&mut self) {
-        let database = self.cluster.create_database().await;
-        let url = self.cluster.url(&database);
-        let server = self.server_on(&url, true).await;
-        self.report.part("Growth: the store is filled");
-        let started = Instant::now();
-        let filled = pool(&url).await;
-        while head(&filled).await < self.plan.grown_events {
-            let account = Arc::new(server.api().account().await);
-            let run = next_run();
-            batches(&account, &lives((0..50_000).map(|n| task_id(run, 0, n)))).await;
-        }
-        let events = head(&filled).await as f64;
-        self.report.note(
-            "grown_events",
-            "events in the store",
-            events,
-            "",
-            format!("filled in {} s", rounded(started.elapsed().as_secs_f64())),
-        );
-        filled.close().await;
-        let account = Arc::new(server.api().account().await);
-        self.report.part("Growth: append path, projector held");
-        self.append(&server, &account, "_grown").await;
-        self.bulk(&server, &account, "_grown").await;
-        self.report.part("Growth: rebuild");
-        self.rebuild(&server, "_grown").await;
-        server.kill();
-        self.report.part("Growth: command to visible");
-        let live = self.server_on(&url, false).await;
-        live.caught_up().await;
-        self.visible(&live, "_grown").await;
-        self.memory(&live).await;
-        self.compare_growth();
-    }
-
-    /// With a million tasks, and again after as much work as before.
-    async fn memory(&mut self, server: &Server) {
-        self.report.part("Memory of the process, Postgres apart");
-        let account = server.api().account().await;
-        let mut seen = Vec::new();
-        for _ in 0..3 {
-            self.writes(server, "create.lua", SOME_CONNECTIONS, &account.token, vec![]).await;
-            server.caught_up().await;
-            seen.push(mebibytes(server));
-        }
-        let (first, last) = (seen[0], seen[2]);
-        let beside = format!("{} MiB two rounds of load before", rounded(first));
-        let met = last < 150.0 && last <= first * 1.1 + 5.0;
-        self.report.target(
-            "memory_grown",
-            "memory with a million tasks",
-            (last, "MiB"),
-            beside,
-            "< 150 MB, and flat",
-            met,
-        );
-    }
-
-    fn compare_growth(&mut self) {
-        self.report.part("Growth: what is left of the speed of an empty store");
-        for key in [
-            "create_256",
-            "create_64",
-            "create_1",
-            "complete_256",
-            "complete_64",
-            "duplicates_64",
-            "batch",
-            "import",
-            "rebuild",
-        ] {
-            if let (Some(before), Some(after)) = (self.report.get(key), self.report.get(&format!("{key}_grown"))) {
-                let ratio = after / before;
-                let beside = format!("{} → {}", rounded(before), rounded(after));
-                self.report.target(
-                    &format!("growth_{key}"),
-                    key,
-                    (ratio * 100.0, "%"),
-                    beside,
-                    "≥ 80 %",
-                    ratio >= 1.0 - GROWTH_LOSS_MAX,
-                );
-            }
-        }
-        if let (Some(before), Some(after)) = (self.report.get("visible_p50"), self.report.get("visible_p50_grown")) {
-            let beside = format!("{} → {} ms", rounded(before), rounded(after));
-            self.report.target(
-                "growth_visible",
-                "command to visible, p50",
-                (before / after * 100.0, "%"),
-                beside,
-                "≥ 80 %",
-                before / after >= 1.0 - GROWTH_LOSS_MAX,
-            );
-        }
     }
 }
 

@@ -30,8 +30,8 @@ pub use command::{NewTask, TaskCommand, TaskPatch};
 pub use event::{Actor, ActorType, TaskEvent};
 pub use invalid::{FieldError, Invalid, InvalidFields};
 pub use stored::{StoredEvent, Unreadable, encode};
-pub use task::{Refusal, State, decide, event_of, evolve, occurred_at};
-pub use undo::{PastEvent, RESTORABLE_DAYS, is_restorable, standing_undos, undo};
+pub use task::{RESTORABLE_DAYS, Refusal, State, decide, event_of, evolve, occurred_at};
+pub use undo::{PastEvent, is_restorable, standing_undos, undo};
 pub use values::{
     CommandId, DESCRIPTION_CHARACTERS_MAX, Description, OwnerId, Priority, RANK_CHARACTERS_MAX, Rank, Status,
     TAG_CHARACTERS_MAX, TAGS_MAX, TITLE_CHARACTERS_MAX, Tag, Tags, TaskId, Time, Title, composed, format_time,

@@ -6,6 +6,9 @@ use crate::command::{NewTask, TaskCommand, TaskPatch};
 use crate::event::TaskEvent;
 use crate::values::{Status, TAGS_MAX, Tags, Time, format_time};
 
+/// How long a deleted task can be restored, in days from its deletion.
+pub const RESTORABLE_DAYS: i64 = 30;
+
 /// Where a stream stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum State {
@@ -41,7 +44,7 @@ pub enum Refusal {
     #[error("There is no such task.")]
     NotFound,
     /// The task was purged.
-    #[error("The task was deleted more than 30 days ago and is purged: what it was is gone.")]
+    #[error("The task was deleted more than {RESTORABLE_DAYS} days ago and is purged: what it was is gone.")]
     Purged,
     /// The id is taken by a task with other content, or by a deleted one.
     #[error("A task with this id exists already, with other content, or was deleted.")]

@@ -8,11 +8,8 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::event::TaskEvent;
-use crate::task::Refusal;
+use crate::task::{RESTORABLE_DAYS, Refusal};
 use crate::values::{Description, Priority, Rank, Status, TAGS_MAX, Tag, Tags, Time, Title};
-
-/// How long a deleted task can be restored, in days from its deletion.
-pub const RESTORABLE_DAYS: i64 = 30;
 
 /// Whether a task that was deleted at a time can still be restored.
 #[must_use]

@@ -33,7 +33,10 @@ pub mod lookup;
 /// The log in order, for who follows it or reads it from the beginning.
 pub mod tail;
 
-/// How far the log is published, under a lease.
+/// Who publishes the log, and until when.
+pub mod lease;
+
+/// How far the log is published.
 pub mod publication;
 
 /// Whole answers of batches that were sent under an Idempotency-Key.

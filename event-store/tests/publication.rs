@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event_store::Publication;
-use event_store::publication::{Advance, LeaseError, RepublishError, ShardCursor, Term};
+use event_store::lease::{LeaseError, ShardCursor, Term};
+use event_store::publication::{Advance, RepublishError};
 use sqlx::PgPool;
 use uuid::Uuid;
 

@@ -19,7 +19,7 @@ use crate::key_revocation::{self, Which};
 use crate::password::Hasher;
 use crate::values::{Email, Name, Password};
 
-/// What a request may wait for the database in all, in milliseconds: a connection that died without a word costs one
+/// What a request may wait for the database in all, in milliseconds: a connection that died silently costs one
 /// attempt.
 const ANSWER_MS_MAX: u64 = 15_000;
 

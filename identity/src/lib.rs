@@ -64,7 +64,7 @@ pub use audit::AuditEvent;
 pub use error::{IdentityError, StartError};
 pub use identity::{Identity, LogBeside};
 pub use ledger::Ledger;
-pub use open_sessions::OpenSession;
+pub use open_sessions::{OPEN_SESSIONS_MAX, OpenSession};
 pub use sessions::Tokens;
 pub use values::{Email, Name, Password, UserAgent};
 

@@ -57,7 +57,7 @@ impl Subscription {
 }
 
 /// How long a member of the group may be silent before its partitions are given to others: those of a process that was
-/// killed, and of the former selves of all members once a broker was frozen or killed, for whom a group waits.
+/// killed, and of the former memberships of all members once a broker was frozen or killed, for whom a group waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Session {
     /// Shorter than brokers take unless they are told to (`group.min.session.timeout.ms`, 6 s by default).

@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 use crate::cli;
 use crate::failure::Failure;
 use crate::output::Report;
-use crate::subcommands::find;
-
-const PAGE_KEYS_MAX: i64 = 500;
+use crate::pages::{self, PAGE_MAX};
+use crate::users::find;
 
 /// Makes, lists or revokes.
 ///
@@ -38,17 +37,9 @@ pub async fn run(accounts: &Accounts, command: cli::ApiKeys) -> Result<Report, F
                 Some(email) => Some(find(accounts, &email).await?.id),
                 None => None,
             };
-            let mut all: Vec<ApiKey> = Vec::new();
-            loop {
-                let page = accounts.api_keys(account, all.last().map(|key| key.id), PAGE_KEYS_MAX).await?;
-                if page.is_empty() {
-                    break;
-                }
-                all.extend(page);
-            }
-            let lines: Vec<String> = all.iter().map(line_of).collect();
-            let items: Vec<Value> = all.iter().map(object_of).collect();
-            Ok(Report::good(lines.join("\n"), json!({ "items": items })))
+            let page_after = |after| accounts.api_keys(account, after, PAGE_MAX);
+            let all = pages::read_all(|key: &ApiKey| key.id, page_after).await?;
+            Ok(Report::list(&all, line_of, object_of))
         }
         cli::ApiKeys::Revoke { id } => {
             let revoked = accounts.revoke_api_key(id).await.map_err(|error| match error {

@@ -56,12 +56,12 @@ pub enum Command {
     Import(Import),
     /// The others.
     #[command(flatten)]
-    Brief(Brief),
+    Interruptible(Interruptible),
 }
 
-/// What may be dropped anywhere on the way.
+/// Commands that may be interrupted anywhere: nothing of them has to be finished first.
 #[derive(Debug, Subcommand)]
-pub enum Brief {
+pub enum Interruptible {
     /// Bring the database to this version's schema.
     Migrate {
         /// Change nothing; say what would be applied, and whether the programs that are in use now could still be started
@@ -200,7 +200,7 @@ pub enum User {
         /// E-mail address.
         #[arg(long)]
         email: String,
-        /// Name; without one, what stands before the @.
+        /// Name; without one, the part of the address before the @.
         #[arg(long)]
         name: Option<String>,
         /// May see and steer everything.
@@ -335,7 +335,8 @@ mod tests {
         let of = |scopes: &[&str]| {
             let args = ["primetrade", "keys", "api", "create", "--account", "a@b.c", "--name", "n"];
             let parsed = Cli::try_parse_from(args.iter().chain(scopes)).ok()?;
-            let Command::Brief(Brief::Keys(Keys::Api(ApiKeys::Create { scopes, .. }))) = parsed.command else {
+            let Command::Interruptible(Interruptible::Keys(Keys::Api(ApiKeys::Create { scopes, .. }))) = parsed.command
+            else {
                 return None;
             };
             Some(scopes)

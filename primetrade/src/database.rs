@@ -1,4 +1,4 @@
-//! The databases of one process: by URL, or the managed PostgreSQL; connected with patience, and migrated.
+//! The databases of one process: by URL, or the managed PostgreSQL; connected, with retries for a limited time, and migrated.
 
 use std::path::Path;
 use std::time::Duration;

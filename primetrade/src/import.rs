@@ -180,7 +180,7 @@ impl Import {
                 }
             }
             let read = tokio::select! {
-                read = read => read.unwrap_or_else(|_| Err(ImportError::Broken("the reader ended without a word".to_owned()))),
+                read = read => read.unwrap_or_else(|_| Err(ImportError::Broken("the reader ended unexpectedly".to_owned()))),
                 () = ended.cancelled() => Ok(()),
             };
             failure.map_or(read, Err)

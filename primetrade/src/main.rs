@@ -19,6 +19,8 @@ mod failure;
 mod import;
 /// Reports and progress.
 mod output;
+/// Lists that are read in pages.
+mod pages;
 /// A password, typed or piped.
 mod password;
 /// The managed PostgreSQL: made, started, shared, stopped, recovered.
@@ -40,8 +42,10 @@ mod salvage;
 mod serve;
 /// Flags and variables, read once.
 mod settings;
-/// The commands but `serve`.
+/// The commands without a file of their own.
 mod subcommands;
+/// `user`: accounts.
+mod users;
 /// A file that is written whole or not at all.
 mod written_file;
 
@@ -61,7 +65,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
-use crate::cli::{Brief, COULD_NOT_RUN, Cli, Command, Import};
+use crate::cli::{COULD_NOT_RUN, Cli, Command, Import, Interruptible};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::database::Databases;
 use crate::failure::Failure;
@@ -87,7 +91,7 @@ fn main() -> ExitCode {
         stderr::wait_for_nobody();
     }
     let outcome = prepare(&cli).and_then(|settings| match cli.command {
-        Command::Brief(Brief::Config) => subcommands::config(&settings),
+        Command::Interruptible(Interruptible::Config) => subcommands::config(&settings),
         command => in_runtime(settings, command),
     });
     let print = |result: String| if is_server { output::print_at_once(result) } else { output::print(&result) };
@@ -123,7 +127,7 @@ fn prepare(cli: &Cli) -> Result<Settings, Failure> {
     if matches!(cli.command, Command::Serve { .. }) {
         settings.check_exposure()?;
     }
-    let needs_database = !matches!(cli.command, Command::Brief(Brief::Config));
+    let needs_database = !matches!(cli.command, Command::Interruptible(Interruptible::Config));
     if needs_database && !matches!(cli.command, Command::Serve { .. }) {
         check_data_dir(&settings, &cli.command)?;
     }
@@ -148,7 +152,10 @@ fn check_data_dir(settings: &Settings, command: &Command) -> Result<(), DataDirE
     if settings.databases.write.is_none() {
         data_dir::require(&settings.data_dir, data_dir::CLUSTER)?;
     }
-    let needs_secret = matches!(command, Command::Brief(Brief::Keys(cli::Keys::Rotate) | Brief::RestoreFinish));
+    let needs_secret = matches!(
+        command,
+        Command::Interruptible(Interruptible::Keys(cli::Keys::Rotate) | Interruptible::RestoreFinish)
+    );
     if settings.secret.is_none() && needs_secret {
         data_dir::require(&settings.data_dir, data_dir::SECRET)?;
     }
@@ -171,7 +178,7 @@ fn in_runtime(settings: Settings, command: Command) -> Result<Report, Failure> {
 enum Task {
     Serve(Listeners, Projecting),
     Import(Import),
-    Brief(Brief),
+    Interruptible(Interruptible),
 }
 
 async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
@@ -187,7 +194,7 @@ async fn run(settings: Settings, command: Command) -> Result<Report, Failure> {
             Task::Serve(listeners, if hold_projector { Projecting::Held } else { Projecting::Live })
         }
         Command::Import(args) => Task::Import(args),
-        Command::Brief(brief) => Task::Brief(brief),
+        Command::Interruptible(command) => Task::Interruptible(command),
     };
     // Held as long as the server runs on the managed PostgreSQL.
     let mut server_lock = None;
@@ -233,7 +240,7 @@ async fn work(
 ) -> Result<Report, Failure> {
     let stop = interrupt.soft.clone();
     // migrates by itself, or only says what it would do
-    if !matches!(task, Task::Brief(Brief::Migrate { .. })) {
+    if !matches!(task, Task::Interruptible(Interruptible::Migrate { .. })) {
         or_interrupted(&stop, async { Ok(databases.migrate().await?) }).await?;
     }
     match task {
@@ -249,24 +256,26 @@ async fn work(
             }
             subcommands::import(databases, args, stop).await
         }
-        Task::Brief(command) => or_interrupted(&stop, brief(settings, databases, command)).await,
+        Task::Interruptible(command) => or_interrupted(&stop, interruptible(settings, databases, command)).await,
     }
 }
 
-async fn brief(settings: &Settings, databases: &Databases, command: Brief) -> Result<Report, Failure> {
+async fn interruptible(settings: &Settings, databases: &Databases, command: Interruptible) -> Result<Report, Failure> {
     match command {
-        Brief::Migrate { dry_run } => subcommands::migrate(databases, dry_run).await,
-        Brief::Config => subcommands::config(settings),
-        Brief::Keys(cli::Keys::Rotate) => subcommands::rotate_keys(databases, &secret(settings)?).await,
-        Brief::Keys(cli::Keys::Api(command)) => api_keys::run(&subcommands::accounts(databases).await?, command).await,
-        Brief::User(command) => subcommands::user(databases, command).await,
-        Brief::Export(args) => subcommands::export(databases, args).await,
-        Brief::Rebuild { back: true, .. } => subcommands::go_back(databases).await,
-        Brief::Rebuild { expect_same, .. } => subcommands::rebuild(databases, expect_same).await,
-        Brief::Republish { from, shard } => subcommands::republish(databases, from, shard).await,
-        Brief::RestoreFinish => restore::finish(databases, &secret(settings)?, settings.ledger()?).await,
-        Brief::Salvage { dry_run, .. } => Ok(salvage::run(settings, dry_run).await?),
-        Brief::Doctor => subcommands::doctor(databases).await,
+        Interruptible::Migrate { dry_run } => subcommands::migrate(databases, dry_run).await,
+        Interruptible::Config => subcommands::config(settings),
+        Interruptible::Keys(cli::Keys::Rotate) => subcommands::rotate_keys(databases, &secret(settings)?).await,
+        Interruptible::Keys(cli::Keys::Api(command)) => {
+            api_keys::run(&users::accounts(databases).await?, command).await
+        }
+        Interruptible::User(command) => users::run(databases, command).await,
+        Interruptible::Export(args) => subcommands::export(databases, args).await,
+        Interruptible::Rebuild { back: true, .. } => subcommands::go_back(databases).await,
+        Interruptible::Rebuild { expect_same, .. } => subcommands::rebuild(databases, expect_same).await,
+        Interruptible::Republish { from, shard } => subcommands::republish(databases, from, shard).await,
+        Interruptible::RestoreFinish => restore::finish(databases, &secret(settings)?, settings.ledger()?).await,
+        Interruptible::Salvage { dry_run, .. } => Ok(salvage::run(settings, dry_run).await?),
+        Interruptible::Doctor => subcommands::doctor(databases).await,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use process::stderr;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A bar is shown for what takes longer than this.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
@@ -29,6 +29,14 @@ impl Report {
     #[must_use]
     pub fn good(text: impl Into<String>, json: Value) -> Self {
         Self { good: true, text: text.into(), json: Some(json) }
+    }
+
+    /// All is well: a list, with a line for each item.
+    #[must_use]
+    pub fn list<Item>(all: &[Item], line_of: impl Fn(&Item) -> String, object_of: impl Fn(&Item) -> Value) -> Self {
+        let lines: Vec<String> = all.iter().map(line_of).collect();
+        let items: Vec<Value> = all.iter().map(object_of).collect();
+        Self::good(lines.join("\n"), json!({ "items": items }))
     }
 
     /// What standard output gets, in the form asked for.

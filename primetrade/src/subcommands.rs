@@ -1,4 +1,4 @@
-//! The commands but `serve`: each opens the databases, does its work and gives a report.
+//! Commands that need no file of their own: each does its work on the databases that were opened for it, and gives a report.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
@@ -6,13 +6,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Instant;
 
-use access::Role;
 use access::token::RootSecret;
 use backends::database::{Granted, Plan};
 use commands::Executor;
-use domain::format_time;
 use event_store::{EventStore, Publication, TailReader};
-use identity::{Account, AccountChange, Accounts, Email, IdentityError, Name, NewAccount, Password};
 use process::stderr;
 use projector::rebuild;
 use serde_json::{Value, json};
@@ -24,13 +21,12 @@ use crate::doctor;
 use crate::failure::Failure;
 use crate::import::Import;
 use crate::output::{Progress, Report, Unit};
-use crate::password;
 use crate::privileges::FILE_ON_STDIN;
 use crate::room::while_there_is_room;
 use crate::settings::Settings;
+use crate::users::{accounts, find};
 use crate::written_file::{AtOnce, WrittenFile};
 
-const ACCOUNTS_PAGE_MAX: i64 = 500;
 const FILE_BUFFER_BYTES: usize = 256 << 10;
 
 /// `primetrade config`
@@ -132,86 +128,6 @@ pub async fn rotate_keys(databases: &Databases, secret: &RootSecret) -> Result<R
         ),
         json!({ "kid": kid }),
     ))
-}
-
-/// `primetrade user …`
-///
-/// # Errors
-/// A value that cannot be taken, no such account, or the database.
-pub async fn user(databases: &Databases, command: cli::User) -> Result<Report, Failure> {
-    let accounts = accounts(databases).await?;
-    match command {
-        cli::User::Create { email, name, admin, password: _ } => {
-            let email = address(Email::parse(&email))?;
-            let name = name.unwrap_or_else(|| email.as_str().split('@').next().unwrap_or_default().to_owned());
-            let name = Name::parse(&name).map_err(|invalid| Failure::Invalid("--name", invalid))?;
-            let role = if admin { Role::Admin } else { Role::User };
-            let account = accounts.create(NewAccount { email, name, password: read_password().await?, role }).await?;
-            Ok(Report::good(format!("Made the account {}", line_of(&account)), object_of(&account)))
-        }
-        cli::User::Password { email, password: _ } => {
-            let account = find(&accounts, &email).await?;
-            accounts.set_password(account.id, read_password().await?).await?;
-            Ok(Report::good(
-                format!("The password of {} was set, and its sessions have ended.", account.email),
-                object_of(&account),
-            ))
-        }
-        cli::User::Disable { email } => {
-            let account = find(&accounts, &email).await?;
-            let change = AccountChange { disabled: Some(true), ..AccountChange::default() };
-            let account = accounts.change(account.id, change).await?;
-            Ok(Report::good(format!("Disabled {}; its sessions have ended.", account.email), object_of(&account)))
-        }
-        cli::User::List => {
-            let mut all = Vec::new();
-            loop {
-                let page = accounts.list(all.last().map(|account: &Account| account.id), ACCOUNTS_PAGE_MAX).await?;
-                if page.is_empty() {
-                    break;
-                }
-                all.extend(page);
-            }
-            let lines: Vec<String> = all.iter().map(line_of).collect();
-            let items: Vec<Value> = all.iter().map(object_of).collect();
-            Ok(Report::good(lines.join("\n"), json!({ "items": items })))
-        }
-    }
-}
-
-pub(crate) async fn accounts(databases: &Databases) -> Result<Accounts, Failure> {
-    let heads = TailReader::new(databases.write.clone(), None).heads().await.map_err(IdentityError::from)?;
-    Ok(Accounts::new(databases.write.clone(), heads.into_iter().map(|(shard, _)| shard).collect())?)
-}
-
-fn address(parsed: Result<Email, domain::Invalid>) -> Result<Email, Failure> {
-    parsed.map_err(|invalid| Failure::Invalid("the e-mail address", invalid))
-}
-
-pub(crate) async fn find(accounts: &Accounts, email: &str) -> Result<Account, Failure> {
-    let email = address(Email::lenient(email))?;
-    accounts.find_by_email(&email).await?.ok_or_else(|| Failure::NoAccount(email.as_str().to_owned()))
-}
-
-async fn read_password() -> Result<Password, Failure> {
-    let line = password::read_line().await.map_err(|error| Failure::File("standard input".to_owned(), error))?;
-    Password::parse(&line).map_err(|invalid| Failure::Invalid("the password", invalid))
-}
-
-fn line_of(account: &Account) -> String {
-    let disabled = if account.disabled { "  disabled" } else { "" };
-    format!("{}  {:5}  {}  {}{disabled}", account.id, account.role.as_str(), account.email, account.name)
-}
-
-fn object_of(account: &Account) -> Value {
-    json!({
-        "id": account.id,
-        "email": account.email,
-        "name": account.name,
-        "role": account.role.as_str(),
-        "disabled": account.disabled,
-        "created_at": format_time(account.created_at),
-    })
 }
 
 /// `primetrade import`
@@ -431,7 +347,9 @@ pub fn file_argument(command: &cli::Command) -> crate::privileges::Argument {
     let dash = |path: &Path| path == Path::new("-");
     match command {
         cli::Command::Import(args) if !dash(&args.file) => Argument::Read(args.file.clone()),
-        cli::Command::Brief(cli::Brief::Export(args)) if !dash(&args.file) => Argument::Write(args.file.clone()),
+        cli::Command::Interruptible(cli::Interruptible::Export(args)) if !dash(&args.file) => {
+            Argument::Write(args.file.clone())
+        }
         _ => Argument::None,
     }
 }

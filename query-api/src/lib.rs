@@ -122,6 +122,7 @@ use crate::reads::Reads;
 use crate::stream::Streams;
 
 pub use crate::connect::connect;
+pub use crate::owner_versions::TOKEN_WAIT_MS_MAX;
 pub use crate::replica::Replica;
 pub use crate::sources::Sources;
 pub use crate::stream::STREAMS_EACH_MAX;

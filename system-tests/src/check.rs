@@ -33,7 +33,7 @@ pub async fn everything_holds_in(database_url: &str, dir: &Path, ledgers: &[&Led
         ledger_is_in_the_store(ledger, &events);
     }
     read_model_is_the_fold(&pool, &events).await;
-    // a connection that died without a word has its locks until Postgres notices
+    // a connection that died silently has its locks until Postgres notices
     let doctor = until("nobody has the tables locked", Duration::from_secs(60), || async {
         let run = cli(dir, Some(database_url), &["doctor", "--json"], "").await;
         (!run.out.contains("stay locked by others")).then_some(run)

@@ -1,6 +1,6 @@
 //! A TCP proxy between server and Postgres that cuts a connection at an append: before Postgres has seen it, or
 //! after it was committed but before the server knows. It can also stop to pass anything on over the connections that
-//! there are, without a word, and lead new ones elsewhere.
+//! there are, silently, and lead new ones elsewhere.
 //!
 //! It understands as much of the wire protocol as that takes: which prepared statement is the append, and which
 //! `ReadyForQuery` answers it.

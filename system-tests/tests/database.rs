@@ -1,4 +1,4 @@
-//! What happens to a database in the wild: connections that die without a word, a failover, a pooler in between.
+//! What happens to a database in the wild: connections that die silently, a failover, a pooler in between.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -327,9 +327,9 @@ async fn kafka_is_back_and_so_are_the_partitions() {
     let began = Instant::now();
     kafka.restart().await;
     let up = began.elapsed();
-    // the first start had its folder made besides, and no former self; this one recovers what was written, beside the load
+    // the first start had its folder made besides, and no former registration; this one recovers what was written, beside the load
     let allowed = machine.allowed(first_start.mul_f64(1.5) + 3 * SECOND, began);
-    assert!(up < allowed, "its former self is waited for: {up:?}, the first start took {first_start:?}");
+    assert!(up < allowed, "its former registration is waited for: {up:?}, the first start took {first_start:?}");
     others_are_served(&kafka.brokers(), &of_others).await;
     // a broker that has just been started is slow to everybody
     let with_kafka = machine.and_kafka(&kafka.brokers()).await;
@@ -730,7 +730,7 @@ async fn postgres_is_stopped() {
 }
 
 /// The pools of all services, those of identity, of jobs and of the sessions that have ended among them, lose their
-/// connections without a word: within half a minute people log in, write, read, have jobs carried out and log out everywhere
+/// connections silently: within half a minute people log in, write, read, have jobs carried out and log out everywhere
 /// again, by themselves.
 #[tokio::test]
 async fn connections_of_the_services_die_without_a_word() {
@@ -813,7 +813,7 @@ fn watched_ends(services: &Services) -> std::io::Result<Vec<(&'static str, &'sta
     Ok(ends.collect())
 }
 
-/// Whether each connection to Postgres, Redis and Kafka ends by itself once its other end is gone without a word, and
+/// Whether each connection to Postgres, Redis and Kafka ends by itself once its other end is silently gone, and
 /// whether there are some of all that are expected.
 #[cfg(target_os = "linux")]
 fn all_are_watched(ends: &[(&'static str, &'static str, Option<Silence>)]) -> Result<(), String> {

@@ -54,32 +54,32 @@ impl Bench<'_> {
         let (kafka, redis) = (Kafka::start(), Redis::start());
         let parts = Parts::new(&self.cluster, kafka.brokers(), redis.url()).await;
         let parts = parts.with("PRIMETRADE_KAFKA_PARTITIONS", &PARTITIONS.to_string()).with("PRIMETRADE_LOG", "warn");
-        let mut ground = Ground { read_url: parts.database_url.clone(), parts, events: 0 };
-        ground.migrate().await;
-        let accounts = ground.fill(self.plan.published_events).await;
-        let commands = self.relay(&ground).await;
+        let mut backends = Backends { read_url: parts.database_url.clone(), parts, events: 0 };
+        backends.migrate().await;
+        let accounts = backends.fill(self.plan.published_events).await;
+        let commands = self.relay(&backends).await;
         for copies in [1, 2] {
-            ground.read_url = self.cluster.url(&self.cluster.create_database().await);
-            ground.migrate().await;
-            self.projector_from_kafka(&ground, &commands, copies).await;
+            backends.read_url = self.cluster.url(&self.cluster.create_database().await);
+            backends.migrate().await;
+            self.projector_from_kafka(&backends, &commands, copies).await;
         }
         self.report.part("Lists that another process has cached in Redis");
-        self.lists_from_redis(&ground, &commands, &accounts[0]).await;
+        self.lists_from_redis(&backends, &commands, &accounts[0]).await;
     }
 
     /// Everything that is in the store, at once. Gives the copy that has published it.
-    async fn relay(&mut self, ground: &Ground) -> Process {
-        let store = pool(&ground.parts.database_url).await;
-        let commands = ground.start("command-api", None);
+    async fn relay(&mut self, backends: &Backends) -> Process {
+        let store = pool(&backends.parts.database_url).await;
+        let commands = backends.start("command-api", None);
         let cursor = "select coalesce(sum(position), 0)::bigint from event_store.relay_cursor";
-        let relayed = rate("all is published", ground.events, async || number(&store, cursor).await).await;
+        let relayed = rate("all is published", backends.events, async || number(&store, cursor).await).await;
         store.close().await;
-        let Parts { brokers, topic, .. } = ground.parts.clone();
+        let Parts { brokers, topic, .. } = backends.parts.clone();
         let (consumed, messages) = {
             let brokers = brokers.clone();
             tokio::task::spawn_blocking(move || bare_consumer(&brokers, &topic)).await.expect("consumer")
         };
-        assert_eq!(messages.len() as i64, ground.events, "messages, events");
+        assert_eq!(messages.len() as i64, backends.events, "messages, events");
         let produced = bare_producer(&brokers, &messages).await;
         self.report.note(
             "bare_producer",
@@ -90,20 +90,20 @@ impl Bench<'_> {
         );
         self.report.note("bare_consumer", "bare consumer", consumed, "messages/s", "the same messages".into());
         let beside =
-            format!("{} of a bare producer, {} messages", percent(relayed / produced), rounded(ground.events as f64));
+            format!("{} of a bare producer, {} messages", percent(relayed / produced), rounded(backends.events as f64));
         let met = relayed >= 20_000.0;
         self.report.target("relay", "relay, acks=all", (relayed, "messages/s"), beside, "≥ 20,000", met);
         commands
     }
 
     /// A topic that is full, into read models that are empty.
-    async fn projector_from_kafka(&mut self, ground: &Ground, commands: &Process, copies: usize) {
-        let read = pool(&ground.read_url).await;
-        let projectors: Vec<Process> = (0..copies).map(|_| ground.start("projector", Some(commands))).collect();
+    async fn projector_from_kafka(&mut self, backends: &Backends, commands: &Process, copies: usize) {
+        let read = pool(&backends.read_url).await;
+        let projectors: Vec<Process> = (0..copies).map(|_| backends.start("projector", Some(commands))).collect();
         let offsets = "select coalesce(sum(next_offset), 0)::bigint from read_model.kafka_partition";
-        let projected = rate("all is projected", ground.events, async || number(&read, offsets).await).await;
+        let projected = rate("all is projected", backends.events, async || number(&read, offsets).await).await;
         let history = number(&read, "select count(*) from read_model.history").await;
-        assert_eq!(history, ground.events, "events in the read model");
+        assert_eq!(history, backends.events, "events in the read model");
         read.close().await;
         let (mut written, mut dropped) = (0.0, 0.0);
         for projector in &projectors {
@@ -117,7 +117,7 @@ impl Bench<'_> {
         assert!(written > 0.0, "nothing was written to Redis");
         let beside = format!(
             "{} events; owner versions: {} to Redis, {} dropped",
-            rounded(ground.events as f64),
+            rounded(backends.events as f64),
             rounded(written),
             rounded(dropped)
         );
@@ -127,8 +127,8 @@ impl Bench<'_> {
     }
 
     /// One list of 50 in thousands of forms, which no process can keep all, and the same in a few forms, which it can.
-    async fn lists_from_redis(&mut self, ground: &Ground, commands: &Process, account: &Account) {
-        let query = ground.start("query-api", Some(commands));
+    async fn lists_from_redis(&mut self, backends: &Backends, commands: &Process, account: &Account) {
+        let query = backends.start("query-api", Some(commands));
         query.ready().await;
         let ask = |forms: u32| {
             let variables = vec![("BENCH_FORMS", forms.to_string())];
@@ -186,14 +186,14 @@ impl Bench<'_> {
 }
 
 /// What the services run on.
-struct Ground {
+struct Backends {
     parts: Parts,
     read_url: String,
     /// In the log.
     events: i64,
 }
 
-impl Ground {
+impl Backends {
     fn variables(&self) -> Vec<(String, String)> {
         let mut variables = self.parts.variables();
         variables.push(("PRIMETRADE_READ_DATABASE_URL".to_owned(), self.read_url.clone()));

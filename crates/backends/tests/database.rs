@@ -1,4 +1,4 @@
-//! The pool of connections, with a proxy in between that lets connections die without a word.
+//! The pool of connections, with a proxy in between that lets connections die silently.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

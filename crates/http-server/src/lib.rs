@@ -38,4 +38,5 @@ mod tls;
 pub use answering::{Refusal, Refuse};
 pub use listener::Listener;
 pub use serve::{DRAIN_TIME_MAX, serve};
+pub use socket::HEADER_TIME_MAX;
 pub use tls::Tls;

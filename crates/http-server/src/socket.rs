@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 /// For the headers of a request: of a connection's first one from when it was made, else from their first byte.
-pub(crate) const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
+pub const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Between an answer and the next request.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a client may take nothing of an answer that waits for it. Each step of a client that does read is a good part

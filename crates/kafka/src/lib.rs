@@ -24,7 +24,7 @@ pub mod known;
 /// What the brokers have of a log beyond its head.
 pub mod tail;
 
-/// Records of a stretch of a partition.
+/// Records of a range of a partition.
 mod scan;
 
 mod log;

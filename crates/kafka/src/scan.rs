@@ -1,4 +1,4 @@
-//! Records of a stretch of a partition, looked at one by one, without a group.
+//! Records of a range of a partition, looked at one by one, without a group.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};

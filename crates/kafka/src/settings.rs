@@ -91,7 +91,7 @@ impl KafkaSettings {
     /// What every client needs: addresses, name, security, times. All times are bounded.
     ///
     /// The library gives its sockets away to a callback in C alone, so they have no user time-out, and keepalive asks when
-    /// the machine has it ask (mostly after two hours). What ends a connection whose other end is gone without a word is the
+    /// the machine has it ask (mostly after two hours). What ends a connection whose other end is silently gone is the
     /// library's own: a request without an answer, of which there is one at least each time that the topic is looked up.
     #[must_use]
     pub fn client_config(&self) -> ClientConfig {

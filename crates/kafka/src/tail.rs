@@ -45,9 +45,9 @@ pub enum TailError {
     },
 }
 
-/// A stretch of one shard's log.
+/// A range of positions of one shard.
 #[derive(Debug, Clone, Copy)]
-pub struct Stretch {
+pub struct PositionRange {
     /// The log.
     pub log_id: Uuid,
     /// Its shard.
@@ -58,19 +58,19 @@ pub struct Stretch {
     pub since: Option<Time>,
     /// How many positions.
     pub length: i64,
-    /// About so many bytes of events are held in memory at most: where there is more, the stretch is shorter.
+    /// About so many bytes of events are held in memory at most: where there is more, the range is shorter.
     pub bytes_max: usize,
 }
 
-/// What the topic has of a stretch.
+/// What the topic has of a range.
 #[derive(Debug)]
 pub struct Found {
     /// By position; each once, though it was published more often.
     pub events: BTreeMap<i64, StoredEvent>,
-    /// All that the topic has of the stretch before this position is among them, and nothing from it on: where the stretch
+    /// All that the topic has of the range before this position is among them, and nothing from it on: where the range
     /// ends, or what there was no room for begins.
     pub until: i64,
-    /// The last position of the shard that the topic has, beyond the stretch too.
+    /// The last position of the shard that the topic has, beyond the range too.
     pub last_position: Option<i64>,
     /// The highest publication of the log, whatever shard it is of: readers of the topic take a lower one for repeated.
     pub publication: Option<i64>,
@@ -80,28 +80,28 @@ pub struct Found {
     bytes: usize,
 }
 
-/// Reads what the topic has of a stretch of the log.
+/// Reads what the topic has of a range of the log.
 ///
 /// # Errors
 /// See [`TailError`].
-pub async fn read(settings: KafkaSettings, stretch: Stretch) -> Result<Found, TailError> {
-    let reading = tokio::task::spawn_blocking(move || read_all(&settings, stretch));
+pub async fn read(settings: KafkaSettings, range: PositionRange) -> Result<Found, TailError> {
+    let reading = tokio::task::spawn_blocking(move || read_all(&settings, range));
     reading.await.map_err(|_| ScanError::Interrupted)?
 }
 
-fn read_all(settings: &KafkaSettings, stretch: Stretch) -> Result<Found, TailError> {
+fn read_all(settings: &KafkaSettings, range: PositionRange) -> Result<Found, TailError> {
     let scan = Scan::of(settings, "tail", READ_TIME_MAX)?;
-    let mut found = Found::of(stretch);
+    let mut found = Found::of(range);
     for partition in scan.partitions()? {
         let mut offsets = scan.offsets(partition)?;
-        if let Some(since) = stretch.since {
+        if let Some(since) = range.since {
             let since = since.timestamp_millis() - CLOCKS_APART_MAX.as_millis() as i64;
             let Some(first) = scan.offset_since(partition, since)? else { continue };
             offsets.start = offsets.start.max(first);
         }
         scan.each(partition, offsets, |message| match record::read(message) {
-            Ok(read) if read.log_id == stretch.log_id => found.take(read, stretch),
-            Err(unreadable) if unreadable.log_id == Some(stretch.log_id) => {
+            Ok(read) if read.log_id == range.log_id => found.take(read, range),
+            Err(unreadable) if unreadable.log_id == Some(range.log_id) => {
                 let (partition, offset) = (partition, rdkafka::Message::offset(message));
                 Err(TailError::Unreadable { partition, offset, reason: unreadable.reason })
             }
@@ -125,21 +125,21 @@ fn bytes_of(event: &StoredEvent) -> usize {
 }
 
 impl Found {
-    fn of(stretch: Stretch) -> Self {
-        let until = stretch.from + stretch.length;
+    fn of(range: PositionRange) -> Self {
+        let until = range.from + range.length;
         let (last_position, publication, other_log_id) = (None, None, None);
         Self { events: BTreeMap::new(), until, last_position, publication, other_log_id, bytes: 0 }
     }
 
-    fn take(&mut self, message: Message, stretch: Stretch) -> Result<(), TailError> {
+    fn take(&mut self, message: Message, range: PositionRange) -> Result<(), TailError> {
         self.publication = self.publication.max(Some(message.publication));
         let event = message.event;
         let StoredEvent { shard, position, event_id, .. } = event;
-        if shard != stretch.shard {
+        if shard != range.shard {
             return Ok(());
         }
         self.last_position = self.last_position.max(Some(position));
-        if !(stretch.from..self.until).contains(&position) {
+        if !(range.from..self.until).contains(&position) {
             return Ok(());
         }
         if let Some(first) = self.events.get(&position) {
@@ -152,8 +152,8 @@ impl Found {
         }
         self.bytes += bytes_of(&event);
         self.events.insert(position, event);
-        // The first one and the one after it stay, however long they are: so each stretch leads further.
-        while self.bytes > stretch.bytes_max && self.events.len() > 2 {
+        // The first one and the one after it stay, however long they are: so each range leads further.
+        while self.bytes > range.bytes_max && self.events.len() > 2 {
             let Some((last, event)) = self.events.pop_last() else { break };
             self.bytes -= bytes_of(&event);
             self.until = last;
@@ -197,17 +197,17 @@ mod tests {
 
     /// The partitions come one after the other, so positions do not come in order.
     fn found(positions: impl IntoIterator<Item = i64>, bytes: usize, bytes_max: usize) -> Found {
-        let stretch = Stretch { log_id: LOG, shard: 0, from: 10, since: None, length: 100, bytes_max };
-        let mut found = Found::of(stretch);
+        let range = PositionRange { log_id: LOG, shard: 0, from: 10, since: None, length: 100, bytes_max };
+        let mut found = Found::of(range);
         for position in positions {
-            found.take(message(position, bytes), stretch).expect("taken");
+            found.take(message(position, bytes), range).expect("taken");
             assert!(found.bytes <= bytes_max.max(2 * bytes_of(&message(10, bytes).event)), "{} bytes", found.bytes);
         }
         found
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_left_for_the_next_stretch() {
+    fn what_there_is_no_room_for_is_left_for_the_next_range() {
         let all = || (10..60).step_by(2).chain((11..60).step_by(2)).chain(10..200);
         let positions = |found: &Found| found.events.keys().copied().collect::<Vec<_>>();
         let whole = found(all(), 1_000, 1 << 20);
@@ -222,14 +222,14 @@ mod tests {
 
     #[test]
     fn two_events_at_one_position_are_told() {
-        let stretch = Stretch { log_id: LOG, shard: 0, from: 1, since: None, length: 9, bytes_max: 1 << 20 };
-        let mut found = Found::of(stretch);
+        let range = PositionRange { log_id: LOG, shard: 0, from: 1, since: None, length: 9, bytes_max: 1 << 20 };
+        let mut found = Found::of(range);
         for _ in 0..2 {
-            found.take(message(1, 1), stretch).expect("the same one again");
+            found.take(message(1, 1), range).expect("the same one again");
         }
         let mut other = message(1, 1);
         other.event.event_id = Uuid::from_u128(99);
-        let refused = found.take(other, stretch).expect_err("another one");
+        let refused = found.take(other, range).expect_err("another one");
         assert!(matches!(refused, TailError::Differ { shard: 0, position: 1, .. }), "{refused}");
     }
 }

@@ -83,7 +83,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_task_that_does_not_stop_is_not_waited_for() {
         let mut background = Background::default();
-        background.spawn("deaf one", std::future::pending());
+        background.spawn("stuck one", std::future::pending());
         background.stop(Duration::from_secs(3)).await;
     }
 }

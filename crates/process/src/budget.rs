@@ -1,5 +1,5 @@
-//! A budget of something of which a process has so much and no more, such as memory for bodies. Any one client gets a part
-//! of it at most, so that the rest is there for others; those that wait get it in turn.
+//! A budget of what a process has a fixed amount of, such as memory for bodies. One client gets a part of it at most, so that
+//! the rest is left for others. Who waits is served in the order of arrival.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What there is, and what of it each client has. Clones have one budget.
+/// The whole amount, and the part of each client. Clones share one budget.
 #[derive(Debug)]
 pub struct Budget<K: Copy + Eq + Hash>(Arc<Inner<K>>);
 
@@ -15,7 +15,7 @@ pub struct Budget<K: Copy + Eq + Hash>(Arc<Inner<K>>);
 struct Inner<K> {
     all: Arc<Semaphore>,
     each_max: u32,
-    /// Those who have something or wait for it.
+    /// Clients that hold a reservation or wait for one.
     clients: Mutex<HashMap<K, Client>>,
 }
 
@@ -34,7 +34,7 @@ pub struct Reservation<K: Copy + Eq + Hash> {
     _asker: Asker<K>,
 }
 
-/// One that has something or waits for it, until it is dropped.
+/// A client that holds a reservation or waits for one, until it is dropped.
 #[derive(Debug)]
 struct Asker<K: Copy + Eq + Hash> {
     budget: Budget<K>,
@@ -42,23 +42,23 @@ struct Asker<K: Copy + Eq + Hash> {
 }
 
 impl<K: Copy + Eq + Hash> Budget<K> {
-    /// So much in all, and at most so much for each client.
+    /// `all` is the whole amount, `each_max` the most that one client may hold.
     #[must_use]
     pub fn new(all: u32, each_max: u32) -> Self {
         let all = Arc::new(Semaphore::new(all as usize));
         Self(Arc::new(Inner { all, each_max, clients: Mutex::default() }))
     }
 
-    /// Waits for so much of it, or for a client's whole part where that is less. How long, the caller has to bound.
+    /// Waits for `amount`, or for a client's whole part where that is less. The caller limits the time.
     pub async fn take(&self, client: K, amount: u32) -> Reservation<K> {
-        // first what is the client's own, so that it waits for itself there and stands in nobody's way here
+        // first from the client's own part: while it waits for that, it takes nothing from the others
         let mut reservation = self.begin(client, amount).await;
         reservation.grow(amount).await;
         reservation
     }
 
-    /// Waits for so much of a client's own part, and takes nothing of what there is for all before the
-    /// reservation [grows](Reservation::grow).
+    /// Waits for `amount` of a client's own part, and takes nothing of the whole amount before the reservation
+    /// [grows](Reservation::grow).
     pub async fn begin(&self, client: K, amount: u32) -> Reservation<K> {
         let (asker, part) = self.asker(client);
         let of_part = permits(part, amount.min(self.0.each_max)).await;

@@ -2,13 +2,13 @@
 //! admitted stays fast.
 //!
 //! The right number is not known beforehand: it depends on the machine, on Postgres, on the requests. So it is looked for,
-//! from [`AT_ONCE_REST`]: no more than can be done in a short time even if it is costly, so that the first moments of a
-//! flood do little harm. When too many answers take longer than [`SLOW_MS`], or none come at all, the limit becomes half
+//! from [`AT_ONCE_REST`]: no more than can be done in a short time even if it is costly, so that the first moments of an
+//! overload do little harm. When too many answers take longer than [`SLOW_MS`], or none come at all, the limit becomes half
 //! of what was answered in that time of late (Little's law): a request that is admitted then is answered after about half
 //! as long. While not too many are slow and there is need for more, it grows; without need it goes back to where it began.
 //!
-//! A burst is no flood: a request that finds no permit waits for one in turn, up to [`BURST_WAIT_MS_MAX`]. Once a request
-//! was refused it is a flood: all others are refused at once, and those that wait have [`FLOOD_WAIT_MS_MAX`] left.
+//! In a burst, a request that finds no permit waits for one in turn, up to [`BURST_WAIT_MS_MAX`]. Once a request was refused
+//! it is overload: all others are refused at once, and those that wait have [`OVERLOAD_WAIT_MS_MAX`] left.
 //!
 //! A request that waits for something that is no work (a slow client's body, events that are not applied yet, its turn
 //! behind an equal one) releases its permit meanwhile: [`crate::context::without_permit`].
@@ -29,7 +29,7 @@ const SLOW_PERCENT_MAX: u32 = 5;
 /// How often the limit is thought over.
 const WINDOW_MS: u64 = 100;
 const STALE_MS: u64 = 3 * WINDOW_MS;
-/// So many of these in a row have to say that there is too much: a burst is none, nor is a disk that stumbles.
+/// So many of these in a row have to say that there is too much: a burst is not too much, nor is a disk that is slow for a moment.
 const SLOW_WINDOWS: u32 = 3;
 /// The limit is never below this, so that a few slow requests don't keep others out.
 const AT_ONCE_MIN: u32 = 32;
@@ -39,7 +39,7 @@ const AT_ONCE_MAX: u32 = 1_024;
 /// Maximum wait for a permit during a burst: what can be done within this time is done.
 const BURST_WAIT_MS_MAX: u64 = 1_000;
 /// Maximum wait for a permit once a request was refused meanwhile.
-const FLOOD_WAIT_MS_MAX: u64 = 100;
+const OVERLOAD_WAIT_MS_MAX: u64 = 100;
 /// Requests that may wait for a permit.
 const BURST_WAITING_MAX: u32 = 1_024;
 /// No request waits for a permit so soon after one was refused.
@@ -150,9 +150,9 @@ impl Load {
         {
             return Some(permit);
         }
-        // Its turn is kept while it looks up now and then: whether it is a flood by now, whether a permit was overlooked.
-        for _ in 0..BURST_WAIT_MS_MAX / FLOOD_WAIT_MS_MAX {
-            let mut look_up = pin!(sleep(Duration::from_millis(FLOOD_WAIT_MS_MAX)));
+        // Its turn is kept while it looks up now and then: whether it is overload by now, whether a permit was overlooked.
+        for _ in 0..BURST_WAIT_MS_MAX / OVERLOAD_WAIT_MS_MAX {
+            let mut look_up = pin!(sleep(Duration::from_millis(OVERLOAD_WAIT_MS_MAX)));
             let mut is_time = false;
             while !is_time {
                 tokio::select! {
@@ -176,7 +176,7 @@ impl Load {
         refused_ms == NEVER_MS || self.now_ms().saturating_sub(refused_ms) >= CALM_MS_MIN
     }
 
-    /// Notes that a request was refused, since there was no permit for it: from now on it is a flood.
+    /// Notes that a request was refused, since there was no permit for it: from now on it is overload.
     pub fn refused(&self) {
         self.0.refused_ms.store(self.now_ms(), Ordering::Relaxed);
     }
@@ -385,12 +385,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn in_a_flood_nobody_waits_for_long() {
+    async fn under_overload_nobody_waits_for_long() {
         let load = Load::default();
         let began = tokio::time::Instant::now();
-        let flood = AT_ONCE_REST + BURST_WAITING_MAX + 1;
+        let requests = AT_ONCE_REST + BURST_WAITING_MAX + 1;
         // no work of the first ones is done in time
-        assert_eq!(served(&load, flood, 350).await, AT_ONCE_REST as usize, "one too many, and it is a flood");
+        assert_eq!(served(&load, requests, 350).await, AT_ONCE_REST as usize, "one too many, and it is overload");
         assert_eq!(began.elapsed(), Duration::from_millis(350));
         assert_eq!(load.0.waiting.load(Ordering::Relaxed), 0);
     }

@@ -41,7 +41,7 @@ impl RelayLag {
         let RelayLag { events, is_leader, stalled, trouble, .. } = self;
         let why = trouble.as_deref().unwrap_or(match (is_leader, stalled) {
             (true, None) => "publishes",
-            (false, None) => "stands by",
+            (false, None) => "standby",
             (true, Some(_)) => "this copy leads, and Kafka acknowledges nothing",
             (false, Some(_)) => "another copy leads, or none",
         });
@@ -81,7 +81,7 @@ pub(crate) async fn watch(publication: Publication, status: watch::Sender<RelayL
                 Some(stalled) if !was_stalled => warn!(
                     events,
                     stalled_ms = stalled.as_millis(),
-                    "nobody publishes, at whatever copy: events wait, and the relay's cursor stands still. Does Kafka answer?"
+                    "nobody publishes, at any copy: events wait, and the relay's cursor does not move. Does Kafka answer?"
                 ),
                 None if was_stalled => info!(events, "the log is published again"),
                 _ => {}
@@ -144,7 +144,7 @@ mod tests {
         let trouble = || Some("Kafka: no answer".to_owned());
         let table: [(_, _, _, CheckState, &str); 6] = [
             (true, None, None, Ok, "publishes"),
-            (false, None, None, Ok, "stands by"),
+            (false, None, None, Ok, "standby"),
             (false, None, trouble(), Degraded, "Kafka: no answer"),
             (
                 true,

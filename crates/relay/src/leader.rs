@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use event_store::Publication;
-use event_store::publication::Lease;
+use event_store::lease::Lease;
 use kafka::producer::Producer;
 use kafka::{KafkaError, KafkaSettings};
 use tokio::sync::watch;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::StoredEvent;
-use event_store::publication::{Advance, Cursor, Lease, LeaseError, ShardCursor, Term};
+use event_store::lease::{Lease, LeaseError, ShardCursor, Term};
+use event_store::publication::{Advance, Cursor};
 use event_store::{Publication, TailReader};
 use kafka::producer::{Delivery, IN_FLIGHT_MESSAGES_MAX, Producer};
 use kafka::{KafkaSettings, topic};

@@ -1,4 +1,4 @@
-use event_store::publication::LeaseError;
+use event_store::lease::LeaseError;
 use kafka::KafkaError;
 use kafka::topic::TopicError;
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! service::run("query-api", 8082, async |starting| {
-//!     let pool = …;                                          // waits for the database, with patience
+//!     let pool = …;                                          // waits for the database, for a limited time
 //!     let verifier = starting.remote_verifier(&pool).await?; // waits for the keys
 //!     Ok(Built { api: query_api::router(…), verifier })
 //! })

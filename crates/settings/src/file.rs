@@ -28,7 +28,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
     let settings = parse(&text).map_err(|(line, reason)| wrong(format!("line {line}: {reason}")))?;
     if let Some((name, _)) = settings.iter().find(|(name, value)| is_secret(name) && has_secret(value)) {
         let checked = path.metadata().and_then(|metadata| secret_file::check(path, &metadata));
-        checked.map_err(|error| wrong(format!("{name} stands in it: {error}")))?;
+        checked.map_err(|error| wrong(format!("it holds {name}: {error}")))?;
     }
     Ok(settings)
 }
@@ -50,7 +50,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
         let name = name.trim_end();
         let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
         if name.is_empty() || !name.chars().all(is_name) {
-            return Err(here("what stands before the = is not a name".to_owned()));
+            return Err(here("the text before the = is not a name".to_owned()));
         }
         if name == CONFIG_FILE {
             return Err(here(format!("{CONFIG_FILE} has no meaning in a configuration file")));

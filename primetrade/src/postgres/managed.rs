@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::cluster::{Answer, Cluster};
 use super::error::{GATE_WAIT_MS_MAX, PostgresError, RESTARTS_MAX, RESTARTS_WINDOW};
-use super::postmaster::{DEAF_MS_MAX, Postmaster};
+use super::postmaster::{Postmaster, SILENT_MS_MAX};
 use super::{disk_watch, server_log};
 use crate::data_dir::{DataDir, failed};
 
@@ -34,7 +34,7 @@ pub struct ManagedPostgres {
 
 /// What came of the attempts to connect anew.
 #[derive(Default)]
-struct Trial {
+struct ConnectionAttempts {
     last: Option<Instant>,
     refusals: u32,
     silent_since: Option<Instant>,
@@ -133,11 +133,11 @@ impl ManagedPostgres {
     /// it needs for them (shared memory, its socket) can be removed under it. Returns when that does not help.
     pub async fn watch(&self) -> PostgresError {
         let mut deaths: Vec<Instant> = Vec::new();
-        let mut trial = Trial::default();
+        let mut attempts = ConnectionAttempts::default();
         loop {
             tokio::time::sleep(Duration::from_millis(250)).await;
             let wrong = match self.postmaster.lives() {
-                true => self.try_new_connection(&mut trial).await,
+                true => self.try_new_connection(&mut attempts).await,
                 false => Some("it died".to_owned()),
             };
             let Some(wrong) = wrong else { continue };
@@ -152,34 +152,34 @@ impl ManagedPostgres {
                 Ok(()) => tracing::info!("PostgreSQL answers again"),
                 Err(error) => return error,
             }
-            trial = Trial::default();
+            attempts = ConnectionAttempts::default();
             self.seen.send_replace(Check::ok("takes connections"));
         }
     }
 
     /// What is wrong, once it is certain enough for a restart.
-    async fn try_new_connection(&self, trial: &mut Trial) -> Option<String> {
-        if trial.last.is_some_and(|last| last.elapsed() < Duration::from_millis(TRIED_EVERY_MS)) {
+    async fn try_new_connection(&self, attempts: &mut ConnectionAttempts) -> Option<String> {
+        if attempts.last.is_some_and(|last| last.elapsed() < Duration::from_millis(TRIED_EVERY_MS)) {
             return None;
         }
         let answer = self.postmaster.cluster.answer().await;
-        trial.last = Some(Instant::now());
+        attempts.last = Some(Instant::now());
         let (check, wrong) = match answer {
             Ok(Answer::Ready) => {
-                (trial.refusals, trial.silent_since) = (0, None);
+                (attempts.refusals, attempts.silent_since) = (0, None);
                 (Check::ok("takes connections"), None)
             }
             // for a moment, or because there are many: a restart would not help
             Ok(Answer::Busy) => (Check::ok("is busy"), None),
             Ok(Answer::Nobody) => {
-                let since = *trial.silent_since.get_or_insert_with(Instant::now);
-                let is_certain = since.elapsed() > Duration::from_millis(DEAF_MS_MAX);
+                let since = *attempts.silent_since.get_or_insert_with(Instant::now);
+                let is_certain = since.elapsed() > Duration::from_millis(SILENT_MS_MAX);
                 let wrong = "it does not answer to new connections";
                 (Check::failed("PostgreSQL does not answer to new connections"), is_certain.then(|| wrong.to_owned()))
             }
             Err(error) => {
-                trial.refusals += 1;
-                let is_certain = trial.refusals >= REFUSALS_MAX;
+                attempts.refusals += 1;
+                let is_certain = attempts.refusals >= REFUSALS_MAX;
                 (Check::failed("PostgreSQL refuses new connections"), is_certain.then(|| error.to_string()))
             }
         };

@@ -15,7 +15,7 @@ use crate::data_dir::{failed, make_dir};
 /// Crash recovery reads up to `max_wal_size` of log.
 const START_MS_MAX: u64 = 900_000;
 /// A postmaster that lives but does not take connections at all.
-pub(super) const DEAF_MS_MAX: u64 = 15_000;
+pub(super) const SILENT_MS_MAX: u64 = 15_000;
 const STOP_MS_MAX: u64 = 60_000;
 const QUIT_MS_MAX: u64 = 10_000;
 const POLL_MS: u64 = 20;
@@ -35,7 +35,7 @@ impl Postmaster {
     /// Until it answers: joins what runs, ends what hangs, starts it where nothing runs.
     pub(super) async fn bring_up(&self, may_start: bool) -> Result<(), PostgresError> {
         let began = Instant::now();
-        let mut deaf_since = None;
+        let mut silent_since = None;
         let mut told = false;
         let mut log_from = 0;
         loop {
@@ -47,7 +47,7 @@ impl Postmaster {
             match self.cluster.answer().await? {
                 Answer::Ready => return Ok(()),
                 Answer::Busy => {
-                    deaf_since = None;
+                    silent_since = None;
                     if !told && began.elapsed() > Duration::from_secs(2) {
                         told = true;
                         tracing::info!(
@@ -61,8 +61,8 @@ impl Postmaster {
                 }
                 Answer::Nobody => match found.pid.filter(|pid| self.cluster.is_postmaster(*pid)) {
                     Some(pid) => {
-                        let since = *deaf_since.get_or_insert_with(Instant::now);
-                        if since.elapsed() > Duration::from_millis(DEAF_MS_MAX) {
+                        let since = *silent_since.get_or_insert_with(Instant::now);
+                        if since.elapsed() > Duration::from_millis(SILENT_MS_MAX) {
                             if !may_start {
                                 return Err(self.silent(since));
                             }
@@ -71,11 +71,11 @@ impl Postmaster {
                                 "a PostgreSQL that does not answer is stopped"
                             );
                             self.end(pid).await?;
-                            deaf_since = None;
+                            silent_since = None;
                         }
                     }
                     None if !may_start => {
-                        if began.elapsed() > Duration::from_millis(DEAF_MS_MAX) {
+                        if began.elapsed() > Duration::from_millis(SILENT_MS_MAX) {
                             return Err(PostgresError::UsedElsewhere {
                                 path: self.cluster.dir.path().display().to_string(),
                             });
@@ -128,7 +128,7 @@ impl Postmaster {
     /// Backends of a killed postmaster take a moment to notice; until then the shared memory is in use.
     fn worth_another_try(&self, log_from: u64, began: Instant) -> bool {
         let said = server_log::since(&self.cluster.dir, log_from);
-        began.elapsed() < Duration::from_millis(DEAF_MS_MAX)
+        began.elapsed() < Duration::from_millis(SILENT_MS_MAX)
             && (said.contains("pre-existing shared memory block") || said.contains("already exists"))
     }
 

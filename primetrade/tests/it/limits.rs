@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use command_api::UNDONE_AT_ONCE_MAX;
 use commands::parse_error::COMMANDS_MAX;
-use domain::TAGS_MAX;
+use domain::{RESTORABLE_DAYS, TAGS_MAX};
 use http_api::body::{BATCH_BYTES_MAX, BODY_BYTES_MAX, BODY_TIME_MAX, FILE_BYTES_EACH_SECOND_MIN};
 use http_api::edge::{HEADER_BYTES_MAX, URI_BYTES_MAX};
 use http_api::problem::ProblemCode;
+use http_server::HEADER_TIME_MAX;
+use identity::OPEN_SESSIONS_MAX;
 use jobs::{FAILURES_MAX, QUEUED_EACH_MAX, RUNNING_EACH_MAX, SHOWN_DAYS, UPLOAD_BYTES_MAX};
-use query_api::STREAMS_EACH_MAX;
+use query_api::{STREAMS_EACH_MAX, TOKEN_WAIT_MS_MAX};
 
 use crate::openapi::made;
 
@@ -32,6 +34,7 @@ fn problems_tell_the_limits_that_there_are() {
         (ProblemCode::BatchTooLarge, format!("at most {} commands", grouped(COMMANDS_MAX))),
         (ProblemCode::UriTooLong, format!("at most {} KiB", URI_BYTES_MAX >> 10)),
         (ProblemCode::HeadersTooLarge, format!("at most {} KiB", HEADER_BYTES_MAX >> 10)),
+        (ProblemCode::RequestTooSlow, format!("within {} seconds", HEADER_TIME_MAX.as_secs())),
         (ProblemCode::BodyTooSlow, format!("within {} seconds", BODY_TIME_MAX.as_secs())),
         (ProblemCode::BodyTooSlow, format!("{} KiB come each second", FILE_BYTES_EACH_SECOND_MIN >> 10)),
         (ProblemCode::TooManyStreams, format!("at most {STREAMS_EACH_MAX} streams")),
@@ -39,6 +42,7 @@ fn problems_tell_the_limits_that_there_are() {
             ProblemCode::TooManyJobs,
             format!("{RUNNING_EACH_MAX} jobs that are carried out, and {QUEUED_EACH_MAX} that wait"),
         ),
+        (ProblemCode::NotCaughtUp, format!("within {} seconds", TOKEN_WAIT_MS_MAX / 1_000)),
         (ProblemCode::ResultExpired, format!("for {SHOWN_DAYS} days")),
     ] {
         let text = format!("{}. {}", code.title(), code.explanation());
@@ -61,6 +65,14 @@ fn the_document_tells_the_limits_that_there_are() {
         ("listJobErrors", "/description", format!("The first {failures}.")),
         ("importTasks", "/description", format!("up to {} MiB", UPLOAD_BYTES_MAX >> 20)),
         ("exportTasks", "/description", format!("for {SHOWN_DAYS} days")),
+        ("deleteTask", "/description", format!("for {RESTORABLE_DAYS} days")),
+        ("restoreTask", "/description", format!("more than {RESTORABLE_DAYS} days ago")),
+        ("listDeletedTasks", "/description", format!("for {RESTORABLE_DAYS} days")),
+        (
+            "listSessions",
+            "/description",
+            format!("at most {};", grouped(usize::try_from(OPEN_SESSIONS_MAX).expect("a count"))),
+        ),
         ("followTasks", "/description", format!("An account has {STREAMS_EACH_MAX} at once")),
     ] {
         let text = by_name[name].pointer(place).and_then(|text| text.as_str()).expect(place);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-/// The longest pause after another process was quicker.
+/// The longest pause after another process has raised the fence.
 const FENCED_PAUSE_MS_MAX: u64 = 200;
 /// The longest pause after an error of the database.
 const ERROR_PAUSE_MS_MAX: u64 = 5_000;
@@ -20,7 +20,8 @@ pub(super) struct ErrorPause {
 }
 
 impl ErrorPause {
-    /// After an error of what was `started` then.
+    /// Waits after an error, or until `stop`. What failed began at `started`: if it ran for longer than the longest pause,
+    /// this is the first error again.
     pub(super) async fn after(&mut self, error: &(dyn Display + Sync), started: Instant, stop: &CancellationToken) {
         if started.elapsed() > Duration::from_millis(ERROR_PAUSE_MS_MAX) {
             self.errors = 0;
@@ -48,10 +49,11 @@ impl FencedPause {
         self.times = 0;
     }
 
+    /// Waits: 4 ms at first, twice as long each time, less a random part.
     pub(super) async fn wait(&mut self) {
         let pause_ms = (4_u64 << self.times.min(6)).min(FENCED_PAUSE_MS_MAX);
         self.times = self.times.saturating_add(1);
-        // Two processes that keep step must fall out of it.
+        // The random part keeps two processes from trying at the same moments.
         let jitter_ms = u64::from(Uuid::new_v4().as_bytes()[0]) * pause_ms / 512;
         sleep(Duration::from_millis(pause_ms / 2 + jitter_ms)).await;
     }

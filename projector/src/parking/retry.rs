@@ -19,7 +19,7 @@ use crate::projections::Stream;
 const RETRY_EVENTS_MAX: i64 = 500;
 /// The most streams that are tried again before new events are looked at.
 const RETRY_STREAMS_MAX: i64 = 50;
-/// Once it has taken so long, the others are left for the next time.
+/// After this time the streams that are left wait for the next round.
 pub(crate) const RETRY_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// The streams of which an administrator asked for a retry: a few of them, each with its shard.
@@ -80,7 +80,7 @@ async fn retry_some(
 ) -> Result<Option<OwnerRow>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     sqlx::query!("set local synchronous_commit = on").execute(&mut *transaction).await?;
-    // Nobody else applies or retries from here on. It is known here only once it is committed.
+    // From here on no other process applies or retries. `fence` is set only after the commit.
     let Some(raised) = fence.raise(generation, &mut transaction).await? else { return Ok(None) };
     let rows = sqlx::query!(
         r#"
@@ -97,7 +97,7 @@ async fn retry_some(
     )
     .fetch_all(&mut *transaction)
     .await?;
-    // As they stand in the log now (they may have been mended), else as they were when they were parked.
+    // As they are in the log now (they may have been repaired), else as they were when they were parked.
     let positions: Vec<i64> = rows.iter().map(|row| row.position).collect();
     let in_log = tail.read_at(shard, &positions).await?;
     let mut in_log: BTreeMap<i64, StoredEvent> = in_log.into_iter().map(|event| (event.position, event)).collect();

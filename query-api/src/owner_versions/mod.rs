@@ -34,7 +34,7 @@ use crate::sources::Sources;
 pub(crate) use self::query::query;
 
 /// How long a read waits for what its token names.
-const TOKEN_WAIT_MS_MAX: u64 = 2_000;
+pub const TOKEN_WAIT_MS_MAX: u64 = 2_000;
 /// How often it looks where no hint comes. All that wait look at the same moments, and so share one lookup.
 const TOKEN_POLL_MS: u64 = 5;
 /// How long one lookup may take.

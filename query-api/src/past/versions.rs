@@ -486,7 +486,7 @@ mod tests {
     #[tokio::test]
     async fn tasks_whose_texts_take_too_much_are_not_held_for_a_read() {
         let as_of = AsOf { at: at(0), now: None };
-        let (titled, tagged): (fn(usize) -> Row, fn(usize) -> Row) = (titled, tagged);
+        let [titled, tagged]: [fn(usize) -> Row; 2] = [titled, tagged];
         for (row, sorted_by_text, tasks, text_bytes, fits) in [
             (titled, true, 1_000, 1_000_000, true),
             (titled, true, 1_000, 10_000, false),

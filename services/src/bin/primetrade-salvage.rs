@@ -15,15 +15,15 @@ use domain::StoredEvent;
 use event_store::TailReader;
 use event_store::salvage::{self, Head, SalvageError};
 use kafka::KafkaSettings;
-use kafka::tail::{Stretch, TailError};
+use kafka::tail::{PositionRange, TailError};
 use process::{arguments, stderr};
 use serde_json::json;
 use settings::{ConfigError, Source};
 use uuid::Uuid;
 
 /// So many events are held in memory at once, and about so many bytes of them.
-const STRETCH_EVENTS: i64 = 200_000;
-const STRETCH_BYTES: usize = 128 << 20;
+const RANGE_EVENTS: i64 = 200_000;
+const RANGE_BYTES: usize = 128 << 20;
 /// So many are appended in one transaction.
 const APPEND_EVENTS: usize = 2_000;
 const DATABASE_WAIT: Duration = Duration::from_secs(15);
@@ -134,8 +134,8 @@ async fn salvage_shard(
     let (mut at, mut last) = (head.position, head.last);
     loop {
         let since = last.map(|(_, recorded_at)| recorded_at);
-        let stretch = Stretch { log_id, shard, from: at, since, length: STRETCH_EVENTS, bytes_max: STRETCH_BYTES };
-        let mut found = kafka::tail::read(kafka.clone(), stretch).await?;
+        let range = PositionRange { log_id, shard, from: at, since, length: RANGE_EVENTS, bytes_max: RANGE_BYTES };
+        let mut found = kafka::tail::read(kafka.clone(), range).await?;
         if let Some(publication) = found.publication.filter(|_| !dry_run) {
             salvage::publish_at_least_under(pool, publication).await?;
         }

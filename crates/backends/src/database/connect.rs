@@ -7,8 +7,8 @@ use sqlx::Connection;
 
 use super::address::{Address, ConnectError, Use};
 use super::error::{DatabaseError, MAJOR_MIN};
-use super::patience::Patience;
 use super::pool::{AGE_S_MAX, Pool, PoolSize};
+use super::retries::Retries;
 use super::sql_error::{message, sql_state};
 use super::url::DatabaseUrl;
 
@@ -42,7 +42,7 @@ pub async fn connect(
     let settings = || given.settings.clone();
     let place = address.place();
     let what = format!("the database at {place}");
-    let mut patience = Patience::new(wait);
+    let mut retries = Retries::new(wait);
     let mut connection = loop {
         let reason = match address.connect().await {
             Ok(connection) => break connection,
@@ -54,7 +54,7 @@ pub async fn connect(
             }
             Err(error) => error.to_string(),
         };
-        if !patience.again(&what, &reason).await {
+        if !retries.again(&what, &reason).await {
             return Err(DatabaseError::NoAnswer { place, reason, tried_s: wait.as_secs(), settings: settings() });
         }
     };

@@ -1,4 +1,4 @@
-//! Postgres by URL: connected with patience, and its schemas held against what this program was built for.
+//! Postgres by URL: connected, with retries for a limited time, and its schemas compared with what this program was built for.
 //!
 //! Who owns a schema migrates it; here is only what every service does before it reads or writes anything.
 
@@ -21,7 +21,7 @@ mod disk_space;
 mod error;
 
 /// Waits for what may appear yet.
-mod patience;
+mod retries;
 
 /// A pool, once its database has answered.
 mod connect;

@@ -1,5 +1,5 @@
 //! Connections that are shared. Where sqlx's own pool gives a connection back by a ping without a
-//! limit, which one that died without a word never answers, here nothing waits for one without a limit:
+//! limit, which one that died silently never answers, here nothing waits for one without a limit:
 //!
 //! - one that was given back in the middle of something ends that within [`DRAIN_MS_MAX`], or is closed;
 //! - one that nobody has heard of for [`CHECK_EVERY_MS`] is asked before it is used, and while it is idle; that keeps it
@@ -60,7 +60,7 @@ pub struct PoolSize {
     pub connections_kept: u32,
     /// How long one is waited for, in milliseconds.
     pub wait_ms_max: u64,
-    /// How long one is used, in seconds: [`AGE_S_MAX`], unless a test has less patience.
+    /// How long one is used, in seconds: [`AGE_S_MAX`], unless a test sets less.
     pub age_s_max: u64,
 }
 

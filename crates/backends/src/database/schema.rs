@@ -12,8 +12,8 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, Migrator};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::error::DatabaseError;
-use super::patience::Patience;
 use super::pool::{Pool, Pooled};
+use super::retries::Retries;
 use super::roles::{self, Granted, Roles};
 use super::sql_error::message;
 
@@ -149,7 +149,7 @@ impl Schema {
     /// Not in time; or the schema is not for this program.
     pub async fn wait(&self, pool: &Pool, wait: Duration) -> Result<(), DatabaseError> {
         let what = format!("the schema {}, which primetrade migrate makes", self.name);
-        let mut patience = Patience::new(wait);
+        let mut retries = Retries::new(wait);
         loop {
             let reason = match self.lacks(pool).await {
                 Ok(None) => return Ok(()),
@@ -158,7 +158,7 @@ impl Schema {
                 Err(DatabaseError::Migration { source: MigrateError::Execute(error), .. }) => message(&error),
                 Err(error) => return Err(error),
             };
-            if !patience.again(&what, &reason).await {
+            if !retries.again(&what, &reason).await {
                 return Err(DatabaseError::NotMigrated { schema: self.name, waited_s: wait.as_secs() });
             }
         }

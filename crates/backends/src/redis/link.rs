@@ -18,7 +18,7 @@ pub const GENERATION_KEY: &str = "primetrade:generation";
 
 /// How long opening a connection may take.
 pub(super) const OPEN_MS_MAX: u64 = 1_000;
-/// What a server that is gone without a word may leave unanswered: so long is nothing heard of an idle connection, so
+/// What a server that is silently gone may leave unanswered: so long is nothing heard of an idle connection, so
 /// often is it asked again, and so long may it leave without confirmation what was sent.
 const KEEPALIVE_IDLE_MS: u64 = 10_000;
 const KEEPALIVE_INTERVAL_MS: u64 = 3_000;

@@ -33,7 +33,7 @@ pub(super) fn parameters() -> Value {
             "The versions of which the task must have one, as `ETag`s (`\"3\"`), or `*`.",
             tags.clone(),
         ),
-        parameter("header", "If-None-Match", "`ETag`s that the client has: 304 if one still stands.", tags),
+        parameter("header", "If-None-Match", "`ETag`s that the client has: 304 if one of them is still current.", tags),
         parameter(
             "header",
             "Consistency-Token",

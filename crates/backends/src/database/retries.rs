@@ -1,4 +1,4 @@
-//! Waits for what may appear yet: a database that starts, a schema that is being migrated.
+//! Tries again for a limited time, at a start: until a database answers, until a schema is migrated.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ const PAUSE_MS_MAX: u64 = 2_000;
 /// While something is waited for, it is said this often, in milliseconds.
 const SAID_EVERY_MS: u64 = 10_000;
 
-/// How long something may take to appear, how often it is looked for, and what was said of that.
-pub(super) struct Patience {
+/// For how long something is tried, when next, and when it was last logged.
+pub(super) struct Retries {
     began: Instant,
     pause: Duration,
     wait: Duration,
     said: Option<Instant>,
 }
 
-impl Patience {
+impl Retries {
     pub fn new(wait: Duration) -> Self {
         Self { began: Instant::now(), pause: Duration::from_millis(PAUSE_MS_MIN), wait, said: None }
     }
