@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use settings::Source;
 use system_tests::address::Address as Movable;
 use system_tests::authority::Authority;
+use system_tests::cluster::free_port;
 use system_tests::redis::{Redis as Server, Sentinel};
 use system_tests::wait::eventually;
 use tokio::net::{TcpListener, TcpStream};
@@ -423,7 +424,9 @@ async fn sentinels_are_asked_for_the_primary() {
 
 #[tokio::test]
 async fn a_node_of_a_cluster_is_not_used_and_says_so() {
-    let node = Server::start_with(&["--cluster-enabled", "yes"]);
+    // else it takes its own port + 10,000, which may be somebody else's
+    let bus_port = free_port().to_string();
+    let node = Server::start_with(&["--cluster-enabled", "yes", "--cluster-port", &bus_port]);
     node.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     let (said, _listening) = Said::listen();
     let redis = Redis::connect(&node.url()).expect("a URL");

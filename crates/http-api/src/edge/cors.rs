@@ -101,7 +101,7 @@ mod tests {
     fn gateway_and_services_of_compose_have_the_same_origins() {
         let compose = include_str!("../../../../docker-compose.yml");
         let (before, gateway) = compose.split_once("\n  gateway:\n").expect("a gateway");
-        let of_services = before.split("\n\n").find(|part| part.starts_with("x-environment:")).expect("what all have");
+        let of_services = before.split("\n\n").find(|part| part.contains("\nx-environment:")).expect("what all have");
         for part in [of_services, gateway] {
             assert!(part.contains("  PRIMETRADE_CORS_ORIGINS: ${PRIMETRADE_CORS_ORIGINS:-}\n"), "{part}");
         }
