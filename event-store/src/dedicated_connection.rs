@@ -21,6 +21,8 @@ const IDLE_MS_MAX: u64 = 5_000;
 /// One connection, made anew after an error, and now and then.
 pub(crate) struct DedicatedConnection {
     address: Address,
+    /// Of the same database: what one finds out of its server holds for the other.
+    pool: Pool,
     /// Where commands are decided by it: what has to be there.
     has: Option<Seen>,
     open: Option<Open>,
@@ -30,6 +32,8 @@ struct Open {
     connection: PgConnection,
     made: Instant,
     used: Instant,
+    /// When its server was last known to be the one that is wanted.
+    found_good: Instant,
 }
 
 impl DedicatedConnection {
@@ -46,7 +50,7 @@ impl DedicatedConnection {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
         ]);
-        Self { address: address.with(settings), has: None, open: None }
+        Self { address: address.with(settings), pool: pool.clone(), has: None, open: None }
     }
 
     /// One by which commands are decided and appended: whatever is done on it, it has to lead to where the log was last
@@ -71,18 +75,28 @@ impl DedicatedConnection {
             None => self.connect().await?,
         };
         let result = in_time(statements(&mut open.connection)).await;
+        if let Err(error) = &result {
+            self.pool.notice(error);
+        }
         if result.as_ref().err().is_none_or(is_about_values) {
             self.open = Some(Open { used: Instant::now(), ..open });
         }
         result
     }
 
-    /// Before the first statement in a while: a connection that is old, or that does not answer, is closed.
+    /// Before a statement: a connection that is old, that has not been used for a while and does not answer, or whose server
+    /// only reads, as others have found out since, is closed. (That one would go on to answer, from before a failover.)
     pub(crate) async fn look(&mut self) {
         let Some(open) = &mut self.open else { return };
         let is_old = open.made.elapsed() >= Duration::from_secs(AGE_S_MAX);
         let is_idle = open.used.elapsed() >= Duration::from_millis(IDLE_MS_MAX);
-        if is_old || is_idle && !self.address.check(&mut open.connection).await {
+        if !is_old && !is_idle && !self.pool.is_in_doubt_since(open.found_good) {
+            return;
+        }
+        let asked = Instant::now();
+        if !is_old && self.address.check(&mut open.connection).await {
+            open.found_good = asked;
+        } else {
             self.open = None;
         }
     }
@@ -93,7 +107,7 @@ impl DedicatedConnection {
         if let Some(seen) = &self.has {
             in_time(check(&mut connection, seen)).await?;
         }
-        Ok(Open { connection, made, used: made })
+        Ok(Open { connection, made, used: made, found_good: made })
     }
 }
 

@@ -33,6 +33,20 @@ fn pool_through(proxy: &Proxy, age_s_max: u64) -> Pool {
     Pool::new(through.into(), size, None)
 }
 
+/// Whose connections are to lead to a server that writes.
+fn pool_that_writes(connections_max: u32) -> Pool {
+    let server = server();
+    let (host, port, user) = (server.get_host(), server.get_port(), server.get_username());
+    let database = server.get_database().unwrap_or(user);
+    let url = format!("postgres://{user}@{host}:{port}/{database}?target_session_attrs=read-write");
+    let address = Address::parse(&url.into(), Use::Write).expect("a URL");
+    Pool::new(
+        address,
+        PoolSize { connections_max, connections_kept: 0, wait_ms_max: 5_000, age_s_max: AGE_S_MAX },
+        None,
+    )
+}
+
 async fn ask(pool: &Pool) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar("select 1 from pg_sleep(0.02)").fetch_one(pool).await
 }
@@ -182,13 +196,7 @@ async fn a_transaction_that_is_dropped_while_it_begins_is_rolled_back() {
 
 #[tokio::test]
 async fn a_server_that_only_reads_is_left_once_it_refused_a_transaction() {
-    let server = server();
-    let (host, port, user) = (server.get_host(), server.get_port(), server.get_username());
-    let database = server.get_database().unwrap_or(user);
-    let url = format!("postgres://{user}@{host}:{port}/{database}?target_session_attrs=read-write");
-    let address = Address::parse(&url.into(), Use::Write).expect("a URL");
-    let size = PoolSize { connections_max: 1, connections_kept: 0, wait_ms_max: 5_000, age_s_max: AGE_S_MAX };
-    let pool = Pool::new(address, size, None);
+    let pool = pool_that_writes(1);
     let backend =
         async || sqlx::query_scalar::<_, i32>("select pg_backend_pid()").fetch_one(&pool).await.expect("a pid");
     let first = backend().await;
@@ -200,6 +208,27 @@ async fn a_server_that_only_reads_is_left_once_it_refused_a_transaction() {
     assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("25006"));
     drop(transaction);
     assert_ne!(backend().await, first);
+}
+
+/// Who was busy when others found that the server only reads, and has only read since, is asked too.
+#[tokio::test]
+async fn one_that_was_in_use_when_its_server_was_found_to_only_read_is_asked_before_its_next_use() {
+    let pool = pool_that_writes(2);
+    let backend = async |connection: &mut PgConnection| {
+        sqlx::query_scalar::<_, i32>("select pg_backend_pid()").fetch_one(connection).await.expect("a pid")
+    };
+    let (mut reading, mut writing) = (pool.acquire().await.expect("one"), pool.acquire().await.expect("another one"));
+    let reader = backend(&mut reading).await;
+    // as a server says after a failover; to reads it makes no difference
+    for connection in [&mut reading, &mut writing] {
+        sqlx::query("set default_transaction_read_only = on").execute(&mut **connection).await.expect("set");
+    }
+    let refused = sqlx::query("create table t_never ()").execute(&mut *writing).await.expect_err("refused");
+    pool.notice(&refused);
+    drop(writing);
+    assert_eq!(backend(&mut reading).await, reader);
+    drop(reading);
+    assert_ne!(backend(&mut *pool.acquire().await.expect("a new one")).await, reader);
 }
 
 #[tokio::test]

@@ -169,6 +169,18 @@ impl Pool {
         self.0.idle().len()
     }
 
+    /// What came of a statement on another connection to the same database: that the server only reads, since a failover,
+    /// means that no connection of before leads to where it should.
+    pub fn notice(&self, error: &Error) {
+        self.0.notice(error);
+    }
+
+    /// Whether a connection that was last found to be good then has to be asked before it is used.
+    #[must_use]
+    pub fn is_in_doubt_since(&self, found_good: Instant) -> bool {
+        found_good <= *self.0.distrusted()
+    }
+
     /// Shows in metrics how it is used, under a name that is none of an address.
     pub fn show_as(&self, name: &'static str) {
         self.0.shown_as.get_or_init(|| name);
@@ -205,7 +217,15 @@ impl Pool {
                 held = self.0.returned() => held,
             },
         };
-        Ok(Pooled { held: Some(held), permit: Some(permit), pool: self.0.clone(), in_doubt: false, begins: false })
+        let pool = self.0.clone();
+        Ok(Pooled {
+            held: Some(held),
+            permit: Some(permit),
+            pool,
+            taken: Instant::now(),
+            in_doubt: false,
+            begins: false,
+        })
     }
 
     /// A transaction on a connection of its own.
@@ -262,6 +282,15 @@ impl Inner {
             gauge!("database_connections", "pool" => name, "state" => state).set(f64::from(count));
         }
         gauge!("database_connections_max", "pool" => name).set(f64::from(self.size.connections_max));
+    }
+
+    /// Whether the error says that the server only reads; then all connections of before are asked before they are used.
+    fn notice(&self, error: &Error) -> bool {
+        let only_reads = sql_state(error).as_deref() == Some("25006");
+        if only_reads {
+            *self.distrusted() = Instant::now();
+        }
+        only_reads
     }
 
     /// Whether it has to be asked before it is used.
@@ -416,6 +445,8 @@ pub struct Pooled {
     held: Option<Held>,
     permit: Option<OwnedSemaphorePermit>,
     pool: Arc<Inner>,
+    /// When it was taken out.
+    taken: Instant,
     /// Whether it is asked before its next use.
     in_doubt: bool,
     /// A transaction was asked for, and it is not known whether it has begun.
@@ -432,12 +463,10 @@ impl Pooled {
     /// Gives it up where the statement says that the server only reads, since a failover.
     pub(super) fn seen<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &result
-            && sql_state(error).as_deref() == Some("25006")
+            && self.pool.notice(error)
+            && let Some(held) = self.held.as_mut()
         {
-            *self.pool.distrusted() = Instant::now();
-            if let Some(held) = self.held.as_mut() {
-                held.ends = Instant::now();
-            }
+            held.ends = Instant::now();
         }
         result
     }
@@ -460,7 +489,9 @@ impl DerefMut for Pooled {
 impl Drop for Pooled {
     fn drop(&mut self) {
         let (Some(mut held), permit) = (self.held.take(), self.permit.take()) else { return };
-        let heard = if self.in_doubt { *self.pool.distrusted() } else { Instant::now() };
+        let distrusted = *self.pool.distrusted();
+        // what it answered since others found that the server only reads may have been reads
+        let heard = if self.in_doubt || self.taken <= distrusted { distrusted } else { Instant::now() };
         let begins = self.begins;
         // Done at once where nothing is under way.
         match held.connection.flush().now_or_never() {
